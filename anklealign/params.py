@@ -1,0 +1,318 @@
+"""The parameters of params.yaml, typed and strict: an unknown key is an error that names it.
+
+`python -m anklealign.params` checks the whole file. A stage reads only the sections that dvc.yaml
+declares for it, so that nothing else can change its result:
+
+    raw = params.read()
+    settings = params.section(raw, "prepare", Prepare)
+    name, dataset = params.dataset(raw)
+"""
+
+import difflib
+import json
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
+
+PARAMS = Path("params.yaml")
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Byte = Annotated[int, Field(ge=0, le=255)]
+Name = Annotated[str, Field(min_length=1)]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, config=STRICT)
+class Dataset:
+    """One photo set below data/raw: how it is laid out and what its labels mean."""
+
+    layout: Literal["folders", "label_studio", "table"]
+    classes: Annotated[dict[Name, tuple[str, ...]], Field(min_length=2)]
+    person: str | None = None
+    ordered: bool = False
+    mirror_safe: bool = True
+    csv: Name = "labels.csv"
+    path_column: Name = "path"
+    label_column: Name = "label"
+    group_column: Name | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "Dataset":
+        if self.person is not None:
+            try:
+                pattern = re.compile(self.person)
+            except re.error as error:
+                raise ValueError(
+                    f"person: {self.person!r} is no regular expression: {error}"
+                ) from None
+            if "participant" not in pattern.groupindex:
+                raise ValueError(
+                    f"person: {self.person!r} has no group named participant; "
+                    "write the part that tells people apart as (?P<participant>…)"
+                )
+        return self
+
+
+@dataclass(frozen=True, config=STRICT)
+class Phantom:
+    """The generated sample set."""
+
+    seed: Annotated[int, Field(ge=0)]
+    photos: Annotated[int, Field(ge=30)]
+    collectors: Count
+    difficulty: NotNegative
+
+
+@dataclass(frozen=True, config=STRICT)
+class Prepare:
+    """Photos into the pixel store."""
+
+    size: Annotated[int, Field(ge=32, le=1024)]
+    fit: Literal["letterbox", "crop", "stretch"]
+    fill: Byte
+    max_megapixels: Positive
+
+
+@dataclass(frozen=True, config=STRICT)
+class Clean:
+    """What is removed before the split."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class Split:
+    """Parts that share no group."""
+
+    validation: Annotated[float, Field(gt=0, lt=1)]
+    test: Annotated[float, Field(gt=0, lt=1)]
+    group: Literal["person", "collector"]
+    given: Literal["keep", "ignore"]
+    folds: Annotated[int, Field(ge=0)]
+    fold: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _check(self) -> "Split":
+        if self.validation + self.test >= 1:
+            raise ValueError(
+                f"validation {self.validation} + test {self.test} leave nothing to train on; "
+                "lower one of them"
+            )
+        if self.folds in {1, 2}:
+            raise ValueError(
+                f"folds = {self.folds}: one fold tests and one validates, so it takes 3 or more, "
+                "or 0 for none"
+            )
+        if self.folds and self.fold >= self.folds:
+            raise ValueError(f"fold = {self.fold} is not below folds = {self.folds}; count from 0")
+        return self
+
+
+@dataclass(frozen=True, config=STRICT)
+class Augmentation:
+    """Random changes of a training photo."""
+
+    crop: Annotated[float, Field(ge=0, lt=1)]
+    mirror: bool
+    rotation: Annotated[float, Field(ge=0, le=180)]
+    brightness: Share
+    contrast: Share
+    saturation: Share
+
+
+@dataclass(frozen=True, config=STRICT)
+class Train:
+    """How a network is fitted."""
+
+    device: Name
+    precision: Literal["auto", "fp32", "bf16", "fp16"]
+    batch_size: Count
+    patience: Count
+    monitor: Literal["accuracy", "balanced_accuracy", "macro_f1", "log_loss"]
+    class_weights: bool
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    weight_decay: NotNegative
+    augmentation: Augmentation
+
+
+@dataclass(frozen=True, config=STRICT)
+class Model:
+    """One variant: an architecture by its timm name, and how it is fitted."""
+
+    architecture: Name
+    image_size: Annotated[int, Field(ge=32, le=1024)]
+    epochs: Annotated[int, Field(ge=0)]
+    learning_rate: NotNegative
+    pretrained: bool = False
+    weights: Name | None = None
+    weights_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    frozen: bool = False
+    arguments: dict[str, int | float | str | bool | tuple[int, ...]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check(self) -> "Model":
+        if (self.weights is None) != (self.weights_sha256 is None):
+            raise ValueError(
+                "weights and weights_sha256 go together, so that changed weights rerun train; "
+                "give both (`sha256sum FILE`) or neither"
+            )
+        if self.weights and not self.pretrained:
+            raise ValueError("weights are given but pretrained is false; set pretrained: true")
+        return self
+
+
+@dataclass(frozen=True, config=STRICT)
+class Evaluate:
+    """How the trained model is judged."""
+
+    bootstrap: Annotated[int, Field(ge=100)]
+    confidence: Annotated[float, Field(gt=0.5, lt=1)]
+    mistakes: Count
+
+
+def read(path: Path = PARAMS) -> dict[str, Any]:
+    """Return the file's plain dict, read by the YAML 1.2 rules that DVC writes by.
+
+    Raises:
+        ValueError: The file is missing, does not parse or repeats a key.
+    """
+    try:
+        # PyYAML reads 1e-4 as a string and `no` as False; DVC and YAML 1.2 do not.
+        raw = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path} is not there; run this in the project's top folder") from None
+    except MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f", line {mark.line + 1}" if mark else ""
+        problem = " ".join(str(error.problem).split())
+        raise ValueError(f"{path}{where}: {problem}; mend the YAML there") from None
+    if not isinstance(raw, dict):
+        raise ValueError(f"{path} holds no keys; restore it with `git checkout {path}`")
+    return raw
+
+
+def section(raw: Mapping[str, Any], key: str, kind: type[T]) -> T:
+    """Return the section at a dotted key as its dataclass.
+
+    Raises:
+        ValueError: The section is missing, or one of its keys is unknown, missing, of the wrong
+            type or out of range; one line names key, value and remedy.
+    """
+    value: Any = raw
+    for part in key.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            raise ValueError(f"params.yaml: {key} is missing; add it as README.md describes")
+        value = value[part]
+    try:
+        # By way of JSON, so that lists become tuples while types stay strict.
+        return TypeAdapter(kind).validate_json(json.dumps(value))
+    except ValidationError as error:
+        raise ValueError("; ".join(_explain(key, kind, e) for e in error.errors())) from None
+
+
+def _explain(key: str, kind: type, error: Mapping[str, Any]) -> str:
+    where = ".".join([key, *(str(part) for part in error["loc"])])
+    if error["type"] == "unexpected_keyword_argument":
+        known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+        near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
+        return f"params.yaml: {where} = {error['input']!r} is an unknown key; {hint}"
+    if error["type"] in {"missing", "missing_argument"}:
+        return f"params.yaml: {where} is missing; add it with a value"
+    message = error["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    value = "" if error["type"] == "value_error" else f" = {error['input']!r}"
+    return f"params.yaml: {where}{value}: {message}; change it there"
+
+
+def choice(raw: Mapping[str, Any], key: str, table: str, kind: type[T]) -> tuple[str, T]:
+    """Return the name that a top-level key chooses, and its block in a table of blocks.
+
+    Raises:
+        ValueError: The table has no such block, or the block is wrong.
+    """
+    name = section(raw, key, str)
+    known = raw.get(table)
+    if not isinstance(known, Mapping) or name not in known:
+        names = ", ".join(known) if isinstance(known, Mapping) else "none"
+        raise ValueError(
+            f"params.yaml: {key} = {name!r} is no block of {table}; choose one of: {names}"
+        )
+    return name, section(raw, f"{table}.{name}", kind)
+
+
+def dataset(raw: Mapping[str, Any]) -> tuple[str, Dataset]:
+    """Return the chosen dataset's name and block."""
+    return choice(raw, "dataset", "datasets", Dataset)
+
+
+SECTIONS: dict[str, type] = {
+    "seed": int,
+    "phantom": Phantom,
+    "prepare": Prepare,
+    "clean": Clean,
+    "split": Split,
+    "train": Train,
+    "evaluate": Evaluate,
+}
+TABLES: dict[str, tuple[str, type]] = {
+    "dataset": ("datasets", Dataset),
+    "model": ("models", Model),
+}
+
+
+def check(raw: Mapping[str, Any]) -> list[str]:
+    """Return one line for each fault in the whole file; an empty list means that it is sound."""
+    faults: list[str] = []
+    known = [*SECTIONS, *TABLES, *(table for table, _ in TABLES.values())]
+    for key in raw:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
+            faults.append(f"params.yaml: {key} is an unknown key; {hint}")
+    wanted: list[tuple[str, type]] = list(SECTIONS.items())
+    for table, kind in TABLES.values():
+        blocks = raw.get(table)
+        wanted += [(f"{table}.{name}", kind) for name in blocks] if blocks else []
+    for key, kind in wanted:
+        try:
+            section(raw, key, kind)
+        except ValueError as error:
+            faults.append(str(error))
+    for key, (table, kind) in TABLES.items():
+        try:
+            name = section(raw, key, str)
+            if name not in raw.get(table, {}):
+                choice(raw, key, table, kind)
+        except ValueError as error:
+            faults.append(str(error))
+    return faults
+
+
+def main() -> int:
+    """Check params.yaml and say what is wrong with it."""
+    try:
+        raw = read()
+        faults = check(raw)
+    except ValueError as error:
+        faults = [str(error)]
+    if faults:
+        print("\n".join(faults), file=sys.stderr)
+        return 1
+    print(f"params.yaml is sound: dataset {raw['dataset']}, model {raw['model']}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,23 @@
+"""How a stage ends: a known error is one line that helps, and never exit status 0."""
+
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+
+def run(name: str, main: Callable[[], None]) -> NoReturn:
+    """Run a stage's main() and exit: 0 when it is done, 1 after one line when it cannot go on.
+
+    DVC deletes a stage's outputs before it runs the stage, so the line says how to have them back.
+    """
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        print(
+            f"{name}: {error}\n"
+            f"{name}: its outputs were removed before it ran; "
+            "`dvc checkout` brings the last good ones back",
+            file=sys.stderr,
+        )
+        sys.exit(1)
+    sys.exit(0)
