@@ -26,7 +26,6 @@ PARAMS = Path("params.yaml")
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Byte = Annotated[int, Field(ge=0, le=255)]
@@ -83,12 +82,22 @@ class Prepare:
     size: Annotated[int, Field(ge=32, le=1024)]
     fit: Literal["letterbox", "crop", "stretch"]
     fill: Byte
-    max_megapixels: Positive
+    # Pillow itself refuses 178.96 MP and more.
+    max_megapixels: Annotated[float, Field(gt=0, le=178)]
 
 
 @dataclass(frozen=True, config=STRICT)
 class Clean:
-    """What is removed before the split."""
+    """What is removed before the split: copies, and photos that show too little."""
+
+    hash_distance: Annotated[int, Field(ge=0, le=16)]
+    residual: Share
+    too_small: NotNegative
+    aspect: Annotated[float, Field(ge=1)]
+    dark: Annotated[float, Field(ge=0, le=255)]
+    bright: Annotated[float, Field(ge=0, le=255)]
+    low_contrast: Annotated[float, Field(ge=0, le=255)]
+    blurred: NotNegative
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -169,6 +178,10 @@ class Model:
             )
         if self.weights and not self.pretrained:
             raise ValueError("weights are given but pretrained is false; set pretrained: true")
+        if self.frozen and not self.pretrained:
+            raise ValueError("frozen keeps random weights, as pretrained is false; set it to true")
+        if self.epochs and not self.learning_rate:
+            raise ValueError("learning_rate = 0 learns nothing in any epoch; raise it")
         return self
 
 
@@ -216,7 +229,7 @@ def section(raw: Mapping[str, Any], key: str, kind: type[T]) -> T:
         value = value[part]
     try:
         # By way of JSON, so that lists become tuples while types stay strict.
-        return TypeAdapter(kind).validate_json(json.dumps(value))
+        return TypeAdapter(kind).validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
         raise ValueError("; ".join(_explain(key, kind, e) for e in error.errors())) from None
 
@@ -224,7 +237,7 @@ def section(raw: Mapping[str, Any], key: str, kind: type[T]) -> T:
 def _explain(key: str, kind: type, error: Mapping[str, Any]) -> str:
     where = ".".join([key, *(str(part) for part in error["loc"])])
     if error["type"] == "unexpected_keyword_argument":
-        known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+        known = [f.name for f in fields(kind)]
         near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
         return f"params.yaml: {where} = {error['input']!r} is an unknown key; {hint}"

@@ -75,7 +75,7 @@ def writing_store(path: Path, photos: int, size: int) -> Iterator[Pixels]:
     """Yield a writable (N, S, S, 3) uint8 memory map that becomes the store when all went well."""
     with replacing(path) as temporary:
         if photos:
-            store = np.lib.format.open_memmap(
+            store: Pixels = np.lib.format.open_memmap(
                 temporary, mode="w+", dtype=np.uint8, shape=(photos, size, size, 3)
             )
         else:  # an empty file cannot be mapped
@@ -93,4 +93,5 @@ def open_store(path: Path = STORE) -> Pixels:
     Raises:
         FileNotFoundError: prepare has not run.
     """
-    return np.load(path, mmap_mode="r")
+    store: Pixels = np.load(path, mmap_mode="r")
+    return store

@@ -1,0 +1,149 @@
+"""Every fault in params.yaml ends in one line that names key, value and remedy."""
+
+import copy
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from anklealign import params
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def raw():
+    return copy.deepcopy(params.read(ROOT / "params.yaml"))
+
+
+def test_the_committed_file_is_sound(raw):
+    assert params.check(raw) == []
+
+
+def test_every_setting_has_a_comment():
+    # Blocks of a table repeat their keys: explained once is enough. Names of blocks and of classes
+    # explain themselves.
+    raw = params.read(ROOT / "params.yaml")
+    names = {*raw, *raw["datasets"], *raw["models"], "classes", "augmentation", "arguments"}
+    names |= {name for block in raw["datasets"].values() for name in block["classes"]}
+    lines = (ROOT / "params.yaml").read_text(encoding="utf-8").splitlines()
+    keys = {line.split(":")[0].strip(): line for line in lines if re.match(r" *\w+:", line)}
+    explained = {line.split(":")[0].strip() for line in lines if " # " in line}
+    said_above = {"architecture", "image_size", "epochs", "learning_rate"}
+    assert keys.keys() - explained - names - said_above == set()
+
+
+FAULTS = {
+    "unknown key": (
+        lambda raw: raw["split"].update(grop="person"),
+        r"split\.grop = 'person' is an unknown key; did you mean group\?",
+    ),
+    "unknown top key": (
+        lambda raw: raw.update(modle="vit"),
+        r"modle is an unknown key; did you mean model\?",
+    ),
+    "missing key": (lambda raw: raw["split"].pop("group"), r"split\.group is missing; add it"),
+    "wrong type": (
+        lambda raw: raw["train"].update(batch_size="many"),
+        r"train\.batch_size = 'many': .*integer",
+    ),
+    "no float for a whole number": (
+        lambda raw: raw["train"].update(batch_size=1.5),
+        r"train\.batch_size = 1\.5: .*integer",
+    ),
+    "no truth value for a number": (
+        lambda raw: raw.update(seed=True),
+        r"seed = True: .*integer",
+    ),
+    "out of range": (
+        lambda raw: raw["train"]["augmentation"].update(crop=1.5),
+        r"train\.augmentation\.crop = 1\.5: .*less than 1",
+    ),
+    "no choice": (
+        lambda raw: raw["split"].update(group="family"),
+        r"split\.group = 'family': .*'person' or 'collector'",
+    ),
+    "unknown model": (
+        lambda raw: raw.update(model="vitt"),
+        r"model = 'vitt' is no block of models; choose one of: majority, .*vit",
+    ),
+    "unknown dataset": (
+        lambda raw: raw.update(dataset="ankles"),
+        r"dataset = 'ankles' is no block of datasets; choose one of: phantom, ankle",
+    ),
+    "one class": (
+        lambda raw: raw["datasets"]["ants_bees"].update(classes={"ants": []}),
+        r"datasets\.ants_bees\.classes = .*at least 2",
+    ),
+    "bad pattern": (
+        lambda raw: raw["datasets"]["ankle"].update(person="(?P<participant>"),
+        r"datasets\.ankle: person: .* no regular expression",
+    ),
+    "pattern without participant": (
+        lambda raw: raw["datasets"]["ankle"].update(person=r"\d+"),
+        r"no group named participant; write",
+    ),
+    "nothing left to train on": (
+        lambda raw: raw["split"].update(validation=0.5, test=0.5),
+        r"leave nothing to train on; lower one",
+    ),
+    "fold beyond folds": (
+        lambda raw: raw["split"].update(folds=5, fold=5),
+        r"fold = 5 is not below folds = 5",
+    ),
+    "two folds": (lambda raw: raw["split"].update(folds=2), r"folds = 2: .*3 or more"),
+    "weights without a hash": (
+        lambda raw: raw["models"]["vit"].update(weights="w.pth"),
+        r"models\.vit: weights and weights_sha256 go together",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_named_with_key_value_and_remedy(raw, fault):
+    break_it, said = FAULTS[fault]
+    break_it(raw)
+    (line,) = params.check(raw)
+    assert "\n" not in line
+    assert re.search(said, line), line
+
+
+def test_all_faults_are_said_at_once(raw):
+    raw["split"]["group"] = "family"
+    raw["train"]["batch_size"] = 0
+    assert len(params.check(raw)) == 2
+
+
+def test_numbers_are_read_by_yaml_1_2_as_dvc_writes_them(tmp_path):
+    file = tmp_path / "params.yaml"
+    file.write_text("a: 1e-4\nb: no\nc: 010\n", encoding="utf-8")
+    assert params.read(file) == {"a": 1e-4, "b": "no", "c": 10}
+
+
+def test_a_file_that_does_not_parse_or_repeats_a_key_is_named_with_its_line(tmp_path):
+    file = tmp_path / "params.yaml"
+    file.write_text("a: 1\na: 2\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"params\.yaml, line 2: .*duplicate key"):
+        params.read(file)
+    file.write_text("a: [1\nb: 2\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"params\.yaml, line 2"):
+        params.read(file)
+    with pytest.raises(ValueError, match="is not there"):
+        params.read(tmp_path / "absent.yaml")
+
+
+def test_the_command_prints_faults_to_stderr_and_fails(tmp_path):
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    (tmp_path / "params.yaml").write_text(text.replace("model: gap_cnn", "model: gap"))
+    done = subprocess.run(
+        [sys.executable, "-m", "anklealign.params"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("params.yaml: model = 'gap' is no block of models")
