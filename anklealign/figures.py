@@ -1,0 +1,114 @@
+"""Plots as matplotlib figures, drawn without a screen and the same to the byte each time."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from anklealign.files import replacing
+
+# Okabe and Ito's palette, told apart by colour-blind readers too (2008).
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
+
+
+def save(figure: Figure, path: Path, dpi: int = 120) -> None:
+    """Write the figure as PNG, without the matplotlib version that it would otherwise carry."""
+    FigureCanvasAgg(figure)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=dpi, metadata={"Software": None})
+
+
+def new(width: float, height: float) -> Figure:
+    """Return an empty figure, inches wide and high, that lays itself out."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def class_shares(table: pd.DataFrame, classes: Sequence[str], parts: Sequence[str]) -> Figure:
+    """Draw each part's class shares beside the whole's, with the numbers of photos."""
+    rows = [("all", table[table.split.isin(parts)]), *((p, table[table.split == p]) for p in parts)]
+    figure = new(8, 0.9 + 0.55 * len(rows))
+    axes = figure.subplots()
+    left = np.zeros(len(rows))
+    places = np.arange(len(rows))
+    for k, name in enumerate(classes):
+        counts = np.array([(part.label == name).sum() for _, part in rows])
+        shares = counts / np.array([max(len(part), 1) for _, part in rows])
+        axes.barh(places, shares, left=left, color=COLOURS[k % len(COLOURS)], label=name)
+        for place, start, share, count in zip(
+            places.tolist(), left.tolist(), shares.tolist(), counts.tolist(), strict=True
+        ):
+            if share > 0.04:
+                axes.text(
+                    start + share / 2,
+                    place,
+                    f"{count}  {share:.0%}",
+                    ha="center",
+                    va="center",
+                    color="white",
+                    fontsize=9,
+                )
+        left += shares
+    names = [f"{name}\n{len(part)} photos, {part.group.nunique()} groups" for name, part in rows]
+    axes.set_yticks(places, names, fontsize=9)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1)
+    axes.set_xticks([])
+    axes.spines[:].set_visible(False)
+    figure.legend(loc="outside upper center", ncols=min(len(classes), 5), frameon=False)
+    return figure
+
+
+def confusion(counts: pd.DataFrame) -> Figure:
+    """Draw a confusion matrix: index the actual class, columns the predicted, values photos."""
+    classes = list(counts.index)
+    values = counts.to_numpy()
+    shares = values / np.maximum(values.sum(1, keepdims=True), 1)
+    side = 2.4 + 0.9 * len(classes)
+    figure = new(side + 0.6, side)
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row in range(len(classes)):
+        for column in range(len(classes)):
+            share = float(shares[row, column])
+            axes.text(
+                column,
+                row,
+                f"{values[row, column]}\n{share:.0%}",
+                ha="center",
+                va="center",
+                color="white" if share > 0.55 else "black",
+            )
+    axes.set_xticks(range(len(classes)), classes)
+    axes.set_yticks(range(len(classes)), classes)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("actual")
+    axes.set_title("Test photos; % of the actual class", fontsize=10)
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+def history(epochs: pd.DataFrame, best: int, monitor: str) -> Figure:
+    """Draw losses and validation scores by epoch, with the epoch whose weights were kept."""
+    figure = new(9, 3.6)
+    loss, score = figure.subplots(1, 2)
+    for column, colour in (("train_loss", COLOURS[0]), ("val_loss", COLOURS[1])):
+        loss.plot(epochs.epoch, epochs[column], color=colour, label=column.replace("_", " "))
+    loss.set_ylabel("loss, nats")
+    for column, colour in (
+        ("val_accuracy", COLOURS[0]),
+        ("val_balanced_accuracy", COLOURS[1]),
+        ("val_macro_f1", COLOURS[2]),
+    ):
+        name = column.removeprefix("val_").replace("_", " ")
+        score.plot(epochs.epoch, epochs[column], color=colour, label=name)
+    score.set_ylabel("validation score")
+    score.set_ylim(0, 1.02)
+    for axes in (loss, score):
+        axes.axvline(best, color="0.4", linestyle=":", label=f"kept: best {monitor}")
+        axes.set_xlabel("epoch")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=8)
+    return figure

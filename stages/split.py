@@ -1,0 +1,193 @@
+"""Split: train, validation and test that share no person and no picture.
+
+Reads data/clean/photos.csv and removed.csv; writes data/split/photos.csv (every kept photo with its
+`group` and `split`), metrics/split.json and plots/split/classes.png.
+
+    python -m stages.split
+
+A group is a person (or a collector), joined with whoever shares a picture with them. Takes a second
+or two. Each part holds the classes within some 1 point of the whole where the groups allow it.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from anklealign import figures, files, params, photos, stage
+from anklealign.grouping import Integers, assign, deviation, folds, join
+from anklealign.params import Dataset, Split
+
+METRICS = Path("metrics/split.json")
+PLOT = Path("plots/split/classes.png")
+
+TRAIN, VALIDATION, TEST = "train", "val", "test"
+PARTS = (TRAIN, VALIDATION, TEST)
+# Photos of a group that crosses given folders stay in the table, out of every part.
+LEFT_OUT = "left_out"
+
+
+def main() -> None:
+    """Read the clean tables, deal their groups to parts, write table, metrics and plot."""
+    raw = params.read()
+    settings = params.section(raw, "split", Split)
+    seed = params.section(raw, "seed", int)
+    _, dataset = params.dataset(raw)
+    kept = photos.read_table(photos.CLEAN / "photos.csv")
+    removed = photos.read_table(photos.CLEAN / "removed.csv")
+    classes = list(dataset.classes)
+
+    table = kept.assign(group=groups_of(kept, removed, settings.group))
+    table["split"] = parts_of(table, settings, classes, seed)
+    metrics = metrics_of(table, dataset, settings)
+    if metrics["groups_crossing"]:
+        raise ValueError(
+            f"{metrics['groups_crossing']} groups stand in more than one part: a bug, please report"
+        )
+
+    files.write_table(photos.SPLIT / "photos.csv", table)
+    files.write_json(METRICS, metrics)
+    figures.save(figures.class_shares(table, classes, PARTS), PLOT)
+    sizes = ", ".join(f"{part} {metrics[part]['photos']} photos" for part in PARTS)
+    print(
+        f"split: {sizes}, {metrics['groups']} groups, none on two sides, "
+        f"{metrics['left_out']} photos left out, classes within "
+        f"{metrics['deviation_points']:.1f} points of the whole"
+    )
+
+
+def groups_of(kept: pd.DataFrame, removed: pd.DataFrame, kind: str) -> pd.Series:
+    """Return each kept photo's group name.
+
+    Removed copies count: a picture that two persons' folders shared joins the two, whichever copy
+    was kept.
+    """
+    links: list[tuple[str, str]] = []
+    for table in (kept, removed):
+        who = table.collector if kind == "collector" else table.person
+        for column, prefix in ((who, kind), (table.cluster, "cluster")):
+            there = column != ""
+            links += zip(table.id[there], prefix + ":" + column[there], strict=True)
+    return kept.id.map(join(list(kept.id), links))
+
+
+def parts_of(table: pd.DataFrame, settings: Split, classes: list[str], seed: int) -> pd.Series:
+    """Return each photo's part: train, val, test or left_out.
+
+    Raises:
+        ValueError: A class is missing or has too few groups for the parts.
+    """
+    for name in classes:
+        if not (table.label == name).any():
+            raise ValueError(
+                f"class {name} has no photo left after clean; see data/clean/removed.csv and "
+                "data/prepared/skipped.csv, or take it out of datasets.<name>.classes"
+            )
+    given = table.given
+    if settings.given == "ignore" or not (given != "").any():
+        return table.group.map(own_parts(table, settings, classes, seed))
+    if settings.folds:
+        raise ValueError(
+            f"params.yaml: split.folds = {settings.folds}, but the photos come in given folders; "
+            "set split.given: ignore to cross-validate over all of them, or split.folds: 0"
+        )
+    return given_parts(table, settings, classes, seed)
+
+
+def own_parts(
+    table: pd.DataFrame, settings: Split, classes: list[str], seed: int
+) -> Mapping[str, str]:
+    """Return each group's part by own search."""
+    groups = class_counts(table, classes)
+    if settings.folds:
+        validation = (settings.fold + 1) % settings.folds
+        names = {settings.fold: TEST, validation: VALIDATION}
+        dealt = folds(groups, settings.folds, classes, seed)
+        return {group: names.get(fold, TRAIN) for group, fold in dealt.items()}
+    shares = {
+        TRAIN: 1 - settings.validation - settings.test,
+        VALIDATION: settings.validation,
+        TEST: settings.test,
+    }
+    return assign(groups, shares, classes, seed)
+
+
+def given_parts(table: pd.DataFrame, settings: Split, classes: list[str], seed: int) -> pd.Series:
+    """Return each photo's part, keeping the folders in which the photos came.
+
+    With one held-out folder (val or test) that one is the test part, and validation is carved from
+    train by group. A group that crosses folders leaves train, and validation if it is in the test
+    part too; photos outside the three folders are train's.
+    """
+    part = table.given.where(table.given != "", TRAIN)
+    held_out = sorted(set(part) - {TRAIN})
+    if not held_out or not (part == TRAIN).any():
+        raise ValueError(
+            f"the photos come in {', '.join(sorted(set(part)))}/ alone, which leaves nothing to "
+            "train or nothing to test on; set split.given: ignore to split them anew"
+        )
+    if len(held_out) == 1:
+        part = part.where(part == TRAIN, TEST)
+    for stronger, weaker in ((TEST, VALIDATION), (TEST, TRAIN), (VALIDATION, TRAIN)):
+        claimed = set(table.group[part == stronger])
+        part = part.mask((part == weaker) & table.group.isin(claimed), LEFT_OUT)
+    if len(held_out) == 1:
+        rest = table[part == TRAIN]
+        share = settings.validation / (1 - settings.test)
+        carved = assign(
+            class_counts(rest, classes),
+            {TRAIN: 1 - share, VALIDATION: share},
+            classes,
+            seed,
+        )
+        part = part.mask(part == TRAIN, table.group.map(carved))
+    for name in classes:
+        for here in PARTS:
+            if not ((table.label == name) & (part == here)).any():
+                raise ValueError(
+                    f"class {name} has no photo in {here} with the given folders; set "
+                    "split.given: ignore to split them anew, or add photos"
+                )
+    return part
+
+
+def class_counts(table: pd.DataFrame, classes: list[str]) -> dict[str, Integers]:
+    """Return each group's photos per class: name to (K,)."""
+    counts = pd.crosstab(table.group, table.label).reindex(columns=classes, fill_value=0)
+    return dict(zip(counts.index, counts.to_numpy(np.int64), strict=True))
+
+
+def metrics_of(table: pd.DataFrame, dataset: Dataset, settings: Split) -> dict[str, Any]:
+    """Return photos, groups, persons and classes per part."""
+    used = table[table.split.isin(PARTS)]
+    tally = np.array(
+        [
+            [((used.split == part) & (used.label == name)).sum() for name in dataset.classes]
+            for part in PARTS
+        ]
+    )
+    # What was asked for; given folders and folds bring sizes of their own.
+    shares = tally.sum(1) / tally.sum()
+    metrics: dict[str, Any] = {
+        "groups": int(used.group.nunique()),
+        "groups_crossing": len(used[["group", "split"]].drop_duplicates()) - used.group.nunique(),
+        "person_unknown": int((used.person == "").sum()),
+        "left_out": int((table.split == LEFT_OUT).sum()),
+        "deviation_points": round(100 * deviation(tally, shares), 3),
+        "grouped_by": settings.group,
+    }
+    for part in PARTS:
+        here = used[used.split == part]
+        metrics[part] = {
+            "photos": len(here),
+            "groups": int(here.group.nunique()),
+            "persons": int(here.person[here.person != ""].nunique()),
+            "classes": {name: int((here.label == name).sum()) for name in dataset.classes},
+        }
+    return metrics
+
+
+if __name__ == "__main__":
+    stage.run("split", main)

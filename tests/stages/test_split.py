@@ -1,0 +1,146 @@
+"""split keeps persons and pictures on one side, whatever the layout and the order of rows."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anklealign.params import Dataset, Split
+from stages.split import LEFT_OUT, PARTS, groups_of, metrics_of, parts_of
+
+CLASSES = ["pronation", "neutral", "supination"]
+
+
+def wish(**changes) -> Split:
+    plain = {
+        "validation": 0.15,
+        "test": 0.15,
+        "group": "person",
+        "given": "keep",
+        "folds": 0,
+        "fold": 0,
+    }
+    return Split(**(plain | changes))
+
+
+def photos(seed: int = 1, count: int = 323, persons: int = 100) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    person = rng.integers(0, persons, count)
+    usual = rng.choice(3, persons, p=[0.41, 0.43, 0.16])
+    label = np.where(rng.random(count) < 0.9, usual[person], rng.integers(0, 3, count))
+    return pd.DataFrame(
+        {
+            "id": [f"{i:012x}" for i in range(count)],
+            "label": [CLASSES[k] for k in label],
+            "collector": [f"C{p % 16:02}" for p in person],
+            "person": [f"C{p % 16:02}/{p}" if p % 10 else "" for p in person],
+            "cluster": "",
+            "given": "",
+        }
+    )
+
+
+def split(table: pd.DataFrame, settings: Split, seed: int = 1, removed=None) -> pd.DataFrame:
+    removed = table.iloc[:0] if removed is None else removed
+    table = table.assign(group=groups_of(table, removed, settings.group))
+    return table.assign(split=parts_of(table, settings, CLASSES, seed))
+
+
+@given(st.integers(0, 1000), st.sampled_from(["person", "collector"]))
+@settings(max_examples=15, deadline=None)
+def test_no_group_stands_on_two_sides_and_every_photo_stands_on_one(seed, kind):
+    table = split(photos(seed), wish(group=kind), seed)
+    assert set(table.split) == set(PARTS)
+    assert table.groupby("group").split.nunique().max() == 1
+    known = table[table.person != ""]
+    assert known.groupby("person").split.nunique().max() == 1
+    if kind == "collector":
+        assert table.groupby("collector").split.nunique().max() == 1
+
+
+def test_the_order_of_rows_changes_nothing():
+    table = photos()
+    shuffled = table.sample(frac=1, random_state=3)
+    one = split(table, wish()).set_index("id")[["group", "split"]]
+    other = split(shuffled, wish()).set_index("id")[["group", "split"]].sort_index()
+    pd.testing.assert_frame_equal(one, other)
+
+
+def test_a_photo_of_an_unknown_person_is_a_group_of_its_own():
+    table = split(photos(), wish())
+    unknown = table[table.person == ""]
+    assert len(unknown) > 10
+    assert unknown.group.is_unique
+    metrics = metrics_of(table, Dataset("folders", dict.fromkeys(CLASSES, ())), wish())
+    assert metrics["person_unknown"] == len(unknown)
+    assert metrics["groups_crossing"] == 0
+    assert sum(metrics[part]["photos"] for part in PARTS) == len(table)
+
+
+def test_a_picture_that_two_persons_share_joins_them_even_when_its_copies_are_gone():
+    table = photos()
+    first, second = sorted(set(table.person) - {""})[:2]
+    removed = table.iloc[:2].assign(id=["gone1", "gone2"], person=[first, second], cluster="shared")
+    table = split(table, wish(), removed=removed)
+    assert len(set(table[table.person.isin([first, second])].group)) == 1
+
+
+def test_folds_test_every_photo_once():
+    tested = [split(photos(), wish(folds=5, fold=fold)).set_index("id").split for fold in range(5)]
+    table = pd.concat(tested, axis=1)
+    assert ((table == "test").sum(axis=1) == 1).all()
+    assert ((table == "val").sum(axis=1) == 1).all()
+    assert ((table == "train").sum(axis=1) == 3).all()
+
+
+def given_table(parts: str) -> pd.DataFrame:
+    table = photos()
+    names = parts.split()
+    by_person = {p: names[i % len(names)] for i, p in enumerate(sorted(set(table.person)))}
+    return table.assign(given=table.person.map(by_person))
+
+
+def test_given_folders_are_kept():
+    table = split(given_table("train train train val test"), wish())
+    assert (table.split == table.given).all()
+
+
+def test_with_train_and_val_alone_val_becomes_test_and_validation_is_carved_by_group():
+    table = split(given_table("train train train val"), wish())
+    assert ((table.split == "test") == (table.given == "val")).all()
+    assert set(table.split) == set(PARTS)
+    assert table.groupby("group").split.nunique().max() == 1
+    assert (table.split == "val").sum() / (table.given == "train").sum() == pytest.approx(
+        0.15 / 0.85, abs=0.02
+    )
+
+
+def test_a_group_that_crosses_given_folders_leaves_train():
+    table = given_table("train train train val test")
+    tested = table[(table.given == "test") & (table.person != "")].person.iloc[0]
+    strays = table[table.given == "train"].index[:3]
+    table.loc[strays, "person"] = tested
+    table = split(table, wish())
+    assert (table.split[strays] == LEFT_OUT).all()
+    assert (table[table.given == "test"].split == "test").all()
+
+
+def test_given_folders_can_be_ignored():
+    table = given_table("train train train val test")
+    pd.testing.assert_series_equal(
+        split(table, wish(given="ignore")).split, split(photos(), wish()).split
+    )
+
+
+def test_wishes_that_cannot_be_met_say_why_and_what_to_do():
+    with pytest.raises(ValueError, match=r"folds = 5, but .*given: ignore"):
+        split(given_table("train val"), wish(folds=5))
+    with pytest.raises(ValueError, match=r"train/ alone.*given: ignore"):
+        split(photos().assign(given="train"), wish())
+    table = photos()
+    with pytest.raises(ValueError, match=r"class supination has no photo left after clean"):
+        split(table[table.label != "supination"], wish())
+    one = table.drop(table.index[table.label == "supination"][1:])
+    with pytest.raises(ValueError, match=r"class supination has 1 group.*3 parts"):
+        split(one, wish())
