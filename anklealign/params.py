@@ -36,7 +36,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, config=STRICT)
 class Dataset:
-    """One photo set below data/raw: how it is laid out and what its labels mean."""
+    """One photo set below data/raw: how it is laid out and what its labels mean.
+
+    `person` is searched in each photo's path, whatever the case and without accents where that
+    helps; the digits of its group `participant` are who is on the photo, one of the collector's
+    participants. `csv` and the columns speak of the table layout; there `group_column` is the
+    person.
+    """
 
     layout: Literal["folders", "label_studio", "table"]
     classes: Annotated[dict[Name, tuple[str, ...]], Field(min_length=2)]

@@ -31,8 +31,8 @@ def test_every_setting_has_a_comment():
     lines = (ROOT / "params.yaml").read_text(encoding="utf-8").splitlines()
     keys = {line.split(":")[0].strip(): line for line in lines if re.match(r" *\w+:", line)}
     explained = {line.split(":")[0].strip() for line in lines if " # " in line}
-    said_above = {"architecture", "image_size", "epochs", "learning_rate"}
-    assert keys.keys() - explained - names - said_above == set()
+    explained |= {line.split()[1] for line in lines if line.startswith("#   ")}
+    assert keys.keys() - explained - names == set()
 
 
 FAULTS = {

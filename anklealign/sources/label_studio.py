@@ -1,0 +1,242 @@
+"""Photos with Label Studio exports: a folder per collector, or one project for all.
+
+Read are JSON exports, and JSON-MIN and CSV exports, of any file name and several in one folder.
+A collector is a folder at the top. An export below it speaks of that folder's photos, in whatever
+subfolders they lie; an export at the top, or in a folder without photos, speaks of all.
+
+Each task's photo is found by `anklealign.matching`. Its label is the one class that the
+annotations choose: of several annotators the majority, of each annotator the newest annotation.
+Drafts and predictions are never labels, cancelled and empty annotations do not vote.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+from anklealign.images import HEAD, is_photo
+from anklealign.labels import Labels
+from anklealign.matching import Match, match
+from anklealign.params import Dataset
+from anklealign.sources.exports import (
+    Annotation,
+    BrokenExportError,
+    Task,
+    is_csv_export,
+    read,
+)
+from anklealign.sources.inventory import (
+    Claim,
+    Entry,
+    Inventory,
+    Item,
+    Skip,
+    compiled,
+    person,
+    settle,
+    suffix,
+    walk,
+)
+
+CONSENSUS = "consensus"
+
+
+def find(root: Path, dataset: Dataset) -> Inventory:
+    """Return the photos below a folder, labelled by the exports that lie beside them.
+
+    Raises:
+        ValueError: The folder is not there, or holds no export.
+    """
+    labels = Labels(dataset.classes)
+    files, skips = walk(root)
+    seen = len(files) + len(skips)
+    photos, exports, aside = _sort_out(root, files)
+    skips += aside
+    if not exports:
+        raise ValueError(
+            f"{root} holds no Label Studio export; put each collector's JSON export into the folder"
+            " of the photos, or choose another layout in the dataset's block of params.yaml"
+        )
+
+    everything, broken = _read_all(root, exports, labels)
+    tasks, older = _newest(everything)
+    skips += broken + older
+    collectors = sorted({p.partition("/")[0] for p in photos if "/" in p})
+    claims: dict[str, list[Claim]] = defaultdict(list)
+    reasons: dict[str, tuple[str, str]] = {}  # a photo without a good task -> why
+    for task, found in zip(tasks, _match(tasks, photos, collectors), strict=True):
+        if found.file is None:
+            skips.append(_unmatched(task, found))
+            reasons |= dict.fromkeys(found.rivals, ("ambiguous", f"{task.name} may mean it"))
+            continue
+        label, reason, detail = _label(task, labels)
+        if reason:
+            skips.append(Skip(task.name, "task", reason, f"{found.file} {detail}".strip()))
+            reasons[found.file] = (reason, f"{task.name} {detail}".strip())
+        else:
+            claims[found.file].append(Claim(task.name, label))
+
+    spoken_of = {_scope(task, collectors) for task in tasks}
+    settled, unsettled = settle(claims)
+    skips += unsettled
+    pattern = compiled(dataset.person)
+    entries: list[Entry] = []
+    for file in photos:
+        if file in settled:
+            claim = settled[file]
+            collector = file.partition("/")[0] if "/" in file else ""
+            who = person(file, pattern, collector, collectors)
+            entries.append(Entry(file, claim.label, collector, who, "", claim.task))
+        elif file not in claims:
+            reason, detail = reasons.get(file, ("", ""))
+            if reason:
+                skips.append(Skip(file, "file", reason, detail))
+            else:
+                skips.append(_untasked(root, file, spoken_of))
+    exports_seen = len(exports) + sum(skip.item == "export" for skip in aside)
+    return Inventory(
+        tuple(entries), tuple(skips), seen - exports_seen, len(everything), exports_seen
+    )
+
+
+def _sort_out(root: Path, files: Iterable[str]) -> tuple[list[str], list[str], list[Skip]]:
+    """Return the files that may be photos, the exports, and what is neither."""
+    photos: list[str] = []
+    exports: list[str] = []
+    skips: list[Skip] = []
+    for file in files:
+        kind = suffix(file)
+        if file.partition("/")[0].casefold() == CONSENSUS:
+            item: Item = "export" if kind in {".json", ".csv"} else "file"
+            skips.append(Skip(file, item, "consensus"))
+        elif kind == ".json" or (kind == ".csv" and is_csv_export(_first_line(root / file))):
+            exports.append(file)
+        else:
+            photos.append(file)
+    return photos, exports, skips
+
+
+def _read_all(root: Path, exports: Iterable[str], labels: Labels) -> tuple[list[Task], list[Skip]]:
+    """Return the tasks of all exports, and the skips of those that cannot be used."""
+    tasks: list[Task] = []
+    skips: list[Skip] = []
+    for export in exports:
+        try:
+            tasks += read(export, (root / export).read_bytes(), labels)
+        except BrokenExportError as error:
+            skips.append(Skip(export, "export", error.reason, str(error)))
+        except OSError as error:
+            skips.append(Skip(export, "export", "cannot_open", error.strerror or str(error)))
+    return tasks, skips
+
+
+def _first_line(path: Path) -> str:
+    try:
+        with path.open("rb") as stream:
+            return stream.readline(1 << 16).decode("utf-8-sig", "replace")
+    except OSError:
+        return ""
+
+
+def _untasked(root: Path, file: str, spoken_of: Collection[str]) -> Skip:
+    """Return the skip of a file that no task names: a photo without a label, or no photo."""
+    try:
+        with (root / file).open("rb") as stream:
+            head = stream.read(HEAD)
+    except OSError as error:
+        return Skip(file, "file", "cannot_open", error.strerror or str(error))
+    if not head:
+        return Skip(file, "file", "zero_bytes")
+    if not is_photo(head):
+        return Skip(file, "file", "not_an_image")
+    top = file.partition("/")[0]
+    silent = not {"", top} & set(spoken_of)
+    return Skip(file, "file", "no_task", f"no task at all for {top}/" if silent else "")
+
+
+def _unmatched(task: Task, found: Match) -> Skip:
+    names = sorted({address.rpartition("/")[2] for address in task.addresses})
+    named = " or ".join(names) or "no address"
+    if len(found.rivals) == 1:
+        detail = f"{named} fits {found.rivals[0]}, as other tasks do (rule: {found.rule})"
+        return Skip(task.name, "task", "ambiguous", detail)
+    if found.rivals:
+        detail = f"{named} fits {' and '.join(found.rivals)} (rule: {found.rule})"
+        return Skip(task.name, "task", "ambiguous", detail)
+    return Skip(task.name, "task", "missing_file", named)
+
+
+def _match(tasks: list[Task], photos: list[str], collectors: list[str]) -> list[Match]:
+    """Match the tasks of all exports in one folder together; they compete for its photos."""
+    scopes: dict[str, list[int]] = defaultdict(list)
+    for number, task in enumerate(tasks):
+        scopes[_scope(task, collectors)].append(number)
+    found: dict[int, Match] = {}
+    for scope, numbers in scopes.items():
+        nearby = [p for p in photos if p.startswith(f"{scope}/")] if scope else photos
+        matches = match([tasks[n].addresses for n in numbers], nearby, collectors)
+        found |= zip(numbers, matches, strict=True)
+    return [found[number] for number in range(len(tasks))]
+
+
+def _scope(task: Task, collectors: Collection[str]) -> str:
+    """Return the collector of whose photos a task's export speaks, '' for all."""
+    top, _, rest = task.name.partition("/")
+    return top if rest and top in collectors else ""
+
+
+def _newest(tasks: list[Task]) -> tuple[list[Task], list[Skip]]:
+    """Return the tasks without older copies of them in other exports of the same project."""
+    newest: dict[tuple[str, ...], Task] = {}
+    for task in tasks:
+        if all(task.key):
+            rival = newest.get(task.key)
+            if rival is None or (task.updated, task.name) > (rival.updated, rival.name):
+                newest[task.key] = task
+    kept: list[Task] = []
+    older: list[Skip] = []
+    for task in tasks:
+        winner = newest.get(task.key, task)
+        if winner is task:
+            kept.append(task)
+        else:
+            older.append(Skip(task.name, "task", "superseded", f"by {winner.name}"))
+    return kept, older
+
+
+def _label(task: Task, labels: Labels) -> tuple[str, str, str]:
+    """Return the task's class, or a reason with its detail."""
+    latest: dict[str, Annotation] = {}
+    cancelled = False
+    for annotation in task.annotations:
+        if annotation.cancelled:
+            cancelled = True
+        elif annotation.questions:
+            rival = latest.get(annotation.annotator)
+            if rival is None or annotation.updated >= rival.updated:
+                latest[annotation.annotator] = annotation
+    if not latest:
+        return "", "cancelled" if cancelled else task.without, ""
+    votes: Counter[str] = Counter()
+    for annotation in latest.values():
+        label, reason, detail = _choice(annotation, labels)
+        if reason:  # even beside good votes: its owner is to mend it, not to lose it
+            return "", reason, detail
+        votes[label] += 1
+    (first, most), *others = votes.most_common()
+    if others and others[0][1] == most:
+        detail = ", ".join(f"{label} {count}" for label, count in sorted(votes.items()))
+        return "", "label_tie", detail
+    return first, "", ""
+
+
+def _choice(annotation: Annotation, labels: Labels) -> tuple[str, str, str]:
+    """Return the class that one annotation chooses, or a reason with its detail."""
+    # Other questions may stand beside the one for the class; theirs fit no class at all.
+    asked = [q for q in annotation.questions if any(labels.find(text) for text in q)]
+    chosen = sorted({text for question in asked or annotation.questions for text in question})
+    known = {labels.find(text) for text in chosen}
+    if not asked:
+        return "", "label_unknown", "; ".join(labels.nearest(text) for text in chosen)
+    if len(known) > 1:
+        return "", "several_choices", ", ".join(chosen)
+    return labels.find(chosen[0]) or "", "", ""

@@ -1,0 +1,215 @@
+"""Decode every photo once: raw folder in, pixel store and photo table out.
+
+Reads `data/raw/<dataset>` by the layout of the dataset's block; never writes to it.
+Writes `data/prepared/`: `pixels.npy` (N, S, S, 3), `photos.csv`, `skipped.csv` (path, item, reason,
+detail; the reasons are listed in `anklealign/sources/inventory.py`), and `metrics/prepare.json`.
+
+    python -m stages.prepare
+
+Photos and skipped files together are the files seen, and so are the tasks: the stage fails rather
+than lose one. Memory does not grow with the photos beyond the tables.
+"""
+
+import hashlib
+import os
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm import tqdm
+
+from anklealign import files, images, params, photos, stage
+from anklealign.params import Dataset, Prepare
+from anklealign.sources import layouts
+from anklealign.sources.inventory import REASONS, Entry, Inventory, Skip, printable
+
+RAW = Path("data/raw")
+PHOTOS = photos.PREPARED / "photos.csv"
+SKIPPED = photos.PREPARED / "skipped.csv"
+METRICS = Path("metrics/prepare.json")
+
+
+def main() -> None:
+    """Write the pixel store, both tables and the metrics."""
+    raw = params.read()
+    settings = params.section(raw, "prepare", Prepare)
+    name, dataset = params.dataset(raw)
+    root = RAW / name
+    found = layouts.find(root, dataset)
+    entries, twins = without_twins(found.entries)
+
+    with photos.writing_store(photos.STORE, len(entries), settings.size) as store:
+        rows, refused = decode(root, entries, settings, store)
+    table = pd.DataFrame(rows, columns=list(photos.PREPARED_COLUMNS))
+    skipped = skip_table([*found.skips, *twins, *refused])
+    metrics = count(found, table, skipped, dataset)
+    files.write_table(SKIPPED, skipped)
+    check_classes(name, table, skipped, dataset)
+    if len(rows) < len(entries):  # what was read stands at the front of a store made for all
+        with photos.writing_store(photos.STORE, len(rows), settings.size) as smaller:
+            everything = photos.open_store(photos.STORE)
+            for row in range(len(rows)):
+                smaller[row] = everything[row]
+    files.write_table(PHOTOS, table)
+    files.write_json(METRICS, metrics)
+    print(
+        f"prepare: {metrics['photos']} photos of {metrics['files_seen']} files and "
+        f"{metrics['tasks_seen']} tasks, {metrics['persons']} persons; skipped "
+        f"{metrics['skipped']['total']} files, {metrics['skipped_tasks']['total']} tasks, "
+        f"{metrics['skipped_exports']['total']} exports (see {SKIPPED})"
+    )
+
+
+def without_twins(entries: Sequence[Entry]) -> tuple[list[Entry], list[Skip]]:
+    """Return the entries sorted by path, one for each id, and skips for the others.
+
+    Two names that differ in Unicode form alone share an id: they are one photo on macOS.
+    """
+    first: dict[str, Entry] = {}
+    skips: list[Skip] = []
+    for entry in sorted(entries, key=lambda e: e.file):
+        twin = first.setdefault(photos.photo_id(printable(entry.file)), entry)
+        if twin is not entry:
+            skips += _dropped(entry, "id_taken", f"by {twin.file}")
+    return list(first.values()), skips
+
+
+def decode(
+    root: Path, entries: Sequence[Entry], settings: Prepare, store: photos.Pixels
+) -> tuple[list[dict[str, Any]], list[Skip]]:
+    """Fill the front of the store (N, S, S, 3); return a table row for each photo, and skips.
+
+    Each thread writes its photo to the photo's own place, so that no pixels wait in memory and the
+    result does not depend on who is first; then the refused ones' places are closed up.
+    """
+    work = partial(_decode_one, root, settings, store)
+    rows: list[dict[str, Any]] = []
+    skips: list[Skip] = []
+    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        # Pillow warns of odd metadata and of large photos; what matters ends in skipped.csv.
+        warnings.filterwarnings("ignore", module="PIL")
+        results = pool.map(work, range(len(entries)), entries)
+        for place, (entry, result) in enumerate(
+            tqdm(zip(entries, results, strict=True), "prepare", len(entries), unit="photo")
+        ):
+            if isinstance(result, images.PhotoError):
+                skips += _dropped(entry, result.reason, str(result))
+                continue
+            row = len(rows)
+            if row < place:
+                store[row] = store[place]
+            rows.append(
+                {
+                    "id": photos.photo_id(printable(entry.file)), "row": row,
+                    "path": printable(entry.file), "label": entry.label,
+                    "collector": printable(entry.collector), "person": printable(entry.person),
+                    "given": entry.given, **result,
+                }
+            )  # fmt: skip
+    return rows, skips
+
+
+def _decode_one(
+    root: Path, settings: Prepare, store: photos.Pixels, place: int, entry: Entry
+) -> dict[str, Any] | images.PhotoError:
+    """Write one photo's pixels to its place; return the columns that its file gives."""
+    try:
+        data = images.read_bytes(root / entry.file, settings.max_megapixels)
+        # At twice the final side a JPEG's own scaling is faster and as good.
+        photo = images.open_photo(data, settings.max_megapixels, least_side=2 * settings.size)
+    except images.PhotoError as error:
+        return error
+    pixels, box = images.fit(photo.image, settings.size, settings.fit, settings.fill)
+    store[place] = pixels
+    return {
+        "width": photo.width, "height": photo.height, "format": photo.format,
+        "orientation": photo.orientation, "bytes": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        **dict(zip(("left", "top", "right", "bottom"), box, strict=True)),
+    }  # fmt: skip
+
+
+def _dropped(entry: Entry, reason: str, detail: str) -> list[Skip]:
+    """Return the skips of a file that had been chosen, and of the task that chose it."""
+    skips = [Skip(entry.file, "file", reason, detail)]
+    if entry.task:
+        skips.append(Skip(entry.task, "task", "file_skipped", f"{entry.file}: {reason}"))
+    return skips
+
+
+def skip_table(skips: Sequence[Skip]) -> pd.DataFrame:
+    """Return what was left out as (path, item, reason, detail), each a single line."""
+    rows = [(printable(s.path), s.item, s.reason, printable(s.detail)) for s in skips]
+    return pd.DataFrame(sorted(rows), columns=["path", "item", "reason", "detail"])
+
+
+def count(
+    found: Inventory, table: pd.DataFrame, skipped: pd.DataFrame, dataset: Dataset
+) -> dict[str, Any]:
+    """Return the metrics, having checked that photos and skips are all that was seen.
+
+    Raises:
+        ValueError: A file or a task is lost; a bug, whatever the data.
+    """
+    by_item = {item: skipped.reason[skipped.item == item] for item in ("file", "task", "export")}
+    with_task = sum(entry.task != "" for entry in found.entries)
+    tasks_lost = (skipped.reason == "file_skipped").sum()
+    if len(table) + len(by_item["file"]) != found.files_seen:
+        raise ValueError(
+            f"{len(table)} photos and {len(by_item['file'])} skipped files are not the "
+            f"{found.files_seen} files seen; please report this"
+        )
+    if with_task - tasks_lost + len(by_item["task"]) != found.tasks_seen:
+        raise ValueError(
+            f"{with_task - tasks_lost} photos with a task and {len(by_item['task'])} skipped tasks "
+            f"are not the {found.tasks_seen} tasks seen; please report this"
+        )
+    return {
+        "files_seen": found.files_seen,
+        "tasks_seen": found.tasks_seen,
+        "exports_seen": found.exports_seen,
+        "photos": len(table),
+        "classes": {name: int((table.label == name).sum()) for name in dataset.classes},
+        "collectors": int(table.collector[table.collector != ""].nunique()),
+        "persons": int(table.person[table.person != ""].nunique()),
+        "person_unknown": int((table.person == "").sum()),
+        "skipped": reasons_of(by_item["file"]),
+        "skipped_tasks": reasons_of(by_item["task"]),
+        "skipped_exports": reasons_of(by_item["export"]),
+    }
+
+
+def reasons_of(reasons: "pd.Series[str]") -> dict[str, int]:
+    """Return how many were skipped in all and for each reason."""
+    return {"total": len(reasons), **dict(sorted(Counter(reasons).items()))}
+
+
+def check_classes(name: str, table: pd.DataFrame, skipped: pd.DataFrame, dataset: Dataset) -> None:
+    """Refuse a set in which a class has no photo.
+
+    Raises:
+        ValueError: There is no photo at all, or none of some class; says what was skipped most.
+    """
+    counts = {label: int((table.label == label).sum()) for label in dataset.classes}
+    empty = [label for label, number in counts.items() if not number]
+    if not empty:
+        return
+    reasons = Counter(skipped.reason).most_common(1)
+    why = (
+        f"; most often skipped, {reasons[0][1]} times: {reasons[0][0]} ({REASONS[reasons[0][0]]})"
+        if reasons
+        else ""
+    )
+    raise ValueError(
+        f"{RAW / name} has no photo of {', '.join(empty)} (photos of each class: {counts}); add "
+        f"some, or mend datasets.{name} in params.yaml{why}; all reasons stand in {SKIPPED}"
+    )
+
+
+if __name__ == "__main__":
+    stage.run("prepare", main)

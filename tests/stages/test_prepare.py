@@ -1,0 +1,247 @@
+"""stages/prepare.py: every photo in the store, or in skipped.csv with its reason."""
+
+import csv
+import io
+import json
+import os
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from anklealign import photos
+from anklealign.sources.inventory import REASONS
+from stages import prepare
+
+ROOT = Path(__file__).resolve().parents[2]
+HYMENOPTERA = ROOT.parent / "shared" / "photos" / "hymenoptera"
+SETTINGS = {"size": 64, "fit": "letterbox", "fill": 114, "max_megapixels": 80}
+
+
+def photo(colour="teal", size=(40, 20), kind="JPEG", **options):
+    stream = io.BytesIO()
+    Image.new("RGB", size, colour).save(stream, kind, **options)
+    return stream.getvalue()
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """Return a function that fills a project folder, runs prepare, and gives tables and metrics."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(contents, block=None, **settings):
+        block = block or {"layout": "folders", "classes": {"ants": [], "bees": []}}
+        raw = {"dataset": "mine", "datasets": {"mine": block}, "prepare": SETTINGS | settings}
+        Path("params.yaml").write_text(json.dumps(raw))
+        for path, data in contents.items():
+            target = Path(os.fsdecode(path) if isinstance(path, bytes) else path)
+            target = Path("data/raw/mine") / target
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(data)
+        prepare.main()
+        table = photos.read_table(prepare.PHOTOS)
+        skipped = pd.read_csv(prepare.SKIPPED, keep_default_na=False)
+        return table, skipped, json.loads(prepare.METRICS.read_text())
+
+    return run
+
+
+def test_photos_stand_in_the_store_at_their_row_and_box(project):
+    table, skipped, metrics = project(
+        {"ants/b.jpg": photo("red"), "bees/a.png": photo("blue", (20, 40), "PNG")}
+    )
+    assert list(table.columns) == list(photos.PREPARED_COLUMNS)
+    assert table.path.tolist() == ["ants/b.jpg", "bees/a.png"]
+    assert table.row.tolist() == [0, 1]
+    assert table.id.tolist() == [photos.photo_id(path) for path in table.path]
+    assert table.format.tolist() == ["JPEG", "PNG"]
+    assert table[["left", "top", "right", "bottom"]].to_numpy().tolist() == [
+        [0, 16, 64, 48], [16, 0, 48, 64],
+    ]  # fmt: skip
+    store = photos.open_store()
+    assert store.shape == (2, 64, 64, 3)
+    assert np.abs(store[0, 32, 32].astype(int) - (254, 0, 0)).max() < 3
+    assert store[1, 32, 32].tolist() == [0, 0, 255]
+    assert store[0, 0, 0].tolist() == [114, 114, 114]
+    assert skipped.empty
+    assert (metrics["photos"], metrics["files_seen"], metrics["classes"]) == (
+        2, 2, {"ants": 1, "bees": 1},
+    )  # fmt: skip
+
+
+def test_an_unreadable_photo_leaves_no_hole_in_the_store(project):
+    contents = {f"ants/{n}.png": photo((n * 20, 0, 0), kind="PNG") for n in range(6)}
+    contents |= {"ants/0.png": b"", "ants/2.png": photo(kind="PNG")[:60], "ants/4.png": b"text"}
+    table, skipped, metrics = project(contents | {"bees/1.png": photo("white", kind="PNG")})
+    store = photos.open_store()
+    assert table.path.tolist() == ["ants/1.png", "ants/3.png", "ants/5.png", "bees/1.png"]
+    assert table.row.tolist() == [0, 1, 2, 3]
+    assert len(store) == 4
+    assert store[:, 32, 32, 0].tolist() == [20, 60, 100, 255]
+    assert dict(zip(skipped.path, skipped.reason, strict=True)) == {
+        "ants/0.png": "zero_bytes", "ants/2.png": "truncated", "ants/4.png": "not_an_image",
+    }  # fmt: skip
+    assert metrics["skipped"] == {"total": 3, "not_an_image": 1, "truncated": 1, "zero_bytes": 1}
+    assert metrics["photos"] + metrics["skipped"]["total"] == metrics["files_seen"]
+
+
+def test_the_task_of_an_unreadable_photo_is_accounted_for(project):
+    block = {"layout": "table", "classes": {"ants": [], "bees": []}, "group_column": "who"}
+    rows = "path,label,who\na.jpg,ants,1\nb.jpg,bees,1\nc.jpg,bees,2\n"
+    table, skipped, metrics = project(
+        {"a.jpg": photo(), "b.jpg": photo(), "c.jpg": b"", "labels.csv": rows.encode()}, block
+    )
+    assert table.person.tolist() == ["1", "1"]
+    assert skipped.to_dict("records") == [
+        {"path": "c.jpg", "item": "file", "reason": "zero_bytes", "detail": "the file has 0 bytes"},
+        {"path": "labels.csv#4", "item": "task", "reason": "file_skipped",
+         "detail": "c.jpg: zero_bytes"},
+    ]  # fmt: skip
+    assert metrics["tasks_seen"] == 3
+    assert metrics["skipped_tasks"] == {"total": 1, "file_skipped": 1}
+    assert (metrics["persons"], metrics["person_unknown"], metrics["exports_seen"]) == (1, 0, 1)
+
+
+def test_label_studio_rows_carry_collector_and_person(project):
+    def export(*names):
+        return json.dumps(
+            [
+                {"id": n, "file_upload": f"aaaaaaa{n}-{name}", "data": {}, "annotations": [
+                    {"result": [{"value": {"choices": [label]}}], "completed_by": 1}]}
+                for n, (name, label) in enumerate(names)
+            ]
+        ).encode()  # fmt: skip
+
+    block = {
+        "layout": "label_studio",
+        "classes": {"pronation": ["1_Pronacio"], "neutral": []},
+        "person": r"resz?t?vevo_?(?P<participant>\d+)",
+    }
+    names = ["sajat_reszvevo03_01.jpg", "reszvevo_3_02.jpg", "internet_1.jpg"]
+    contents = {f"FO6K58/{name}": photo() for name in names}
+    contents["FO6K58/e.json"] = export(
+        (names[0], "1_Pronacio"), (names[1], "neutral"), (names[2], "neutral")
+    )
+    contents |= {"h51b9j/1.jpg": photo(), "h51b9j/broken.json": b"["}
+    table, skipped, metrics = project(contents, block)
+    assert set(zip(table.path, table.collector, table.person, strict=True)) == {
+        ("FO6K58/sajat_reszvevo03_01.jpg", "FO6K58", "FO6K58/03"),
+        ("FO6K58/reszvevo_3_02.jpg", "FO6K58", "FO6K58/03"),
+        ("FO6K58/internet_1.jpg", "FO6K58", ""),
+    }
+    assert skipped.reason.tolist() == ["no_task", "broken_export"]
+    assert {k: metrics[k] for k in ("collectors", "persons", "person_unknown", "exports_seen")} == {
+        "collectors": 1, "persons": 1, "person_unknown": 1, "exports_seen": 2,
+    }  # fmt: skip
+
+
+def test_names_of_any_kind_neither_crash_nor_break_the_tables(project):
+    names = [
+        b"\xe9.jpg",
+        b"a\nb.jpg",
+        b'c,"d".jpg',
+        "👣 é.jpg".encode(),
+        b"\r\t.jpg",
+        b"n" * 251 + b".jpg",
+    ]
+    contents = {b"ants/" + name: photo() for name in names}
+    contents |= {b"bees/" + name: b"" for name in names} | {"bees/1.jpg": photo()}
+    table, skipped, _ = project(contents)
+    assert len(table) == 7
+    assert len(skipped) == 6
+    for path in (prepare.PHOTOS, prepare.SKIPPED):
+        text = path.read_text(encoding="utf-8")
+        rows = list(csv.reader(io.StringIO(text, newline="")))
+        assert len(text.splitlines()) == len(rows)
+        assert len({len(row) for row in rows}) == 1
+    assert r"ants/a\nb.jpg" in set(table.path)
+    assert table.id.is_unique
+
+
+def test_of_two_names_that_differ_in_unicode_form_one_is_kept(project):
+    nfc, nfd = "ants/l\u00e1b.jpg", "ants/la\u0301b.jpg"
+    table, skipped, metrics = project({nfc: photo(), nfd: photo(), "bees/1.jpg": photo()})
+    assert len(table) == 2
+    assert skipped.reason.tolist() == ["id_taken"]
+    assert metrics["files_seen"] == 3
+
+
+def test_the_result_does_not_depend_on_threads_or_on_the_order_of_files(project, monkeypatch):
+    rng = np.random.default_rng(1)
+    contents = {
+        f"{label}/{n}.jpg": photo(tuple(int(c) for c in rng.integers(0, 256, 3)), (60 + n, 40))
+        for label in ("ants", "bees")
+        for n in range(12)
+    } | {"ants/x.jpg": b"bad"}  # fmt: skip
+
+    def results():
+        outputs = (photos.STORE, prepare.PHOTOS, prepare.SKIPPED, prepare.METRICS)
+        return [path.read_bytes() for path in outputs]
+
+    project(contents)
+    first = results()
+    for threads in (1, 7):
+        monkeypatch.setattr(prepare.os, "cpu_count", lambda threads=threads: threads)
+        project(dict(reversed(contents.items())))
+        assert results() == first
+
+
+def test_a_class_without_photos_is_one_clear_error_and_the_reasons_stay_readable(project):
+    with pytest.raises(
+        ValueError, match=r"data/raw/mine has no photo of bees .*datasets\.mine"
+    ) as e:
+        project({"ants/1.jpg": photo(), "wasps/1.jpg": photo(), "bees/1.jpg": b""})
+    assert "\n" not in str(e.value)
+    assert len(pd.read_csv(prepare.SKIPPED)) == 2
+
+
+def test_a_missing_folder_is_one_clear_error(project):
+    with pytest.raises(ValueError, match=r"data/raw/mine is not there; .*dvc pull"):
+        project({})
+
+
+def test_metrics_hold_only_what_dvc_shows(project):
+    _, _, metrics = project({"ants/1.jpg": photo(), "bees/1.jpg": photo(), "x.jpg": photo()})
+
+    def leaves(value):
+        return (
+            [leaf for v in value.values() for leaf in leaves(v)]
+            if isinstance(value, dict)
+            else [value]
+        )
+
+    assert all(isinstance(leaf, int) for leaf in leaves(metrics))
+    assert set(metrics["skipped"]) - {"total"} <= set(REASONS)
+
+
+def test_memory_does_not_grow_with_the_photos(project):
+    def peak(count):
+        contents = {f"{c}/{n}.jpg": photo() for c in ("ants", "bees") for n in range(count // 2)}
+        tracemalloc.start()
+        project(contents, size=256)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    peak(4)
+    grown = peak(300) - peak(20)  # 300 photos are 59 MB in the store
+    assert grown < 5e6
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HYMENOPTERA.is_dir(), reason="the ants and bees photos are not there")
+def test_the_ants_and_bees_photos_are_all_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    block = {"layout": "folders", "classes": {"ants": [], "bees": []}}
+    raw = {"dataset": "mine", "datasets": {"mine": block}, "prepare": SETTINGS}
+    Path("params.yaml").write_text(json.dumps(raw))
+    Path("data/raw").mkdir(parents=True)
+    Path("data/raw/mine").symlink_to(HYMENOPTERA)
+    prepare.main()
+    table = photos.read_table(prepare.PHOTOS)
+    assert table.groupby(["given", "label"]).size().to_dict() == {
+        ("train", "ants"): 124, ("train", "bees"): 121, ("val", "ants"): 70, ("val", "bees"): 83,
+    }  # fmt: skip
