@@ -1,0 +1,41 @@
+# make repro | test | test-all. Everything installs into .venv; PYTHON chooses the interpreter.
+PYTHON ?= python3
+BIN := .venv/bin
+# DVC starts the stages' `python` from PATH; libraries must find this project's venv there.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: repro test test-all format
+
+repro: .venv/repro
+	python -m anklealign.params
+	dvc repro
+	python -m anklealign.summary
+
+test: .venv/dev
+	ruff check .
+	ruff format --check .
+	mypy
+	pytest -m "not slow"
+
+test-all: .venv/dev
+	ruff check .
+	ruff format --check .
+	mypy
+	pytest
+
+format: .venv/dev
+	ruff check --fix .
+	ruff format .
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+
+# Stamps: an install runs again only when its requirements changed.
+.venv/repro: requirements.txt | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+.venv/dev: requirements-dev.txt requirements.txt | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@ .venv/repro

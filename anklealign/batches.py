@@ -1,0 +1,143 @@
+"""Pixels of the store into a network's input, a batch at a time.
+
+Shapes: N photos, S the store's side, H the network's side (`image_size`), K classes. Photos travel
+as uint8 until they are on the device. Resizing is done on uint8 on the CPU: whole-number arithmetic
+that gives the same pixels to train, evaluate, predict and the service, whatever the device.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from anklealign.photos import Pixels
+
+Integers = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+# Photos a forward pass outside training. Fixed, as another size may round the last bit otherwise.
+CHUNK = 16
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+@dataclass(frozen=True)
+class Input:
+    """What a network takes: its side in pixels, and the channels' mean and deviation in 0 to 1."""
+
+    image_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Labelled photos: the store, and for each of N photos its row there, its id and its class."""
+
+    pixels: Pixels
+    rows: Integers
+    ids: tuple[str, ...]
+    labels: Integers
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device of a name; auto is a CUDA GPU where there is one.
+
+    Raises:
+        ValueError: The name is none, or this machine has no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"device = {name!r} cannot be used on this machine: {reason}; choose auto or cpu"
+        ) from None
+    return device
+
+
+def resize(pixels_nchw: Tensor, size: int, interpolation: str) -> Tensor:
+    """Resize with antialiasing: uint8 (N, 3, S, S) -> uint8 (N, 3, H, H)."""
+    if pixels_nchw.shape[-2:] == (size, size):
+        return pixels_nchw
+    mode = "bilinear" if interpolation == "bilinear" else "bicubic"
+    return nn.functional.interpolate(pixels_nchw, (size, size), mode=mode, antialias=True)
+
+
+def normalise(x: Tensor, network_input: Input) -> Tensor:
+    """Scale as the network learned it: (N, 3, H, H) in 0 to 1 -> (N, 3, H, H)."""
+    mean = torch.tensor(network_input.mean, device=x.device).view(1, 3, 1, 1)
+    std = torch.tensor(network_input.std, device=x.device).view(1, 3, 1, 1)
+    return (x - mean) / std
+
+
+def whole(pixels_nhwc: Pixels, network_input: Input, device: torch.device) -> Tensor:
+    """Return whole photos as a network's input: uint8 (N, S, S, 3) -> float (N, 3, H, H)."""
+    x = torch.from_numpy(np.array(pixels_nhwc)).permute(0, 3, 1, 2)
+    x = resize(x, network_input.image_size, network_input.interpolation)
+    return normalise(x.to(device).float() / 255, network_input)
+
+
+def logits(
+    model: nn.Module, pixels: Pixels, rows: Integers, network_input: Input, device: torch.device
+) -> Floats:
+    """Return a model's answers in fp32 without augmentation: N rows of the store -> (N, K)."""
+    model.eval()
+    answers = []
+    with torch.inference_mode(), full_precision():
+        # At least one pass: a model's answer to no photos still has K columns.
+        for start in range(0, max(1, len(rows)), CHUNK):
+            x = whole(pixels[rows[start : start + CHUNK]], network_input, device)
+            answers.append(model(x).float().cpu().numpy().astype(np.float64))
+    return np.concatenate(answers)
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Turn TF32 off for a while: its 10-bit mantissa moves probabilities in the third digit."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+def epoch_batches(photos: int, batch_size: int, seed: int, epoch: int) -> list[Integers]:
+    """Return an epoch's batches: shuffled indices, each photo once, in parts of nearly one size.
+
+    Even parts instead of a small last one: batch normalisation needs at least two photos, and a
+    batch of two is a poor estimate. So a batch may hold fewer than `batch_size`, and only where
+    that leaves a photo alone, one more.
+    """
+    order = np.random.default_rng([seed, epoch]).permutation(photos)
+    parts = max(1, min(-(-photos // batch_size), photos // 2))
+    return np.array_split(order, parts)
+
+
+def ahead(make: Callable[[In], Out], items: Iterable[In], workers: int) -> Iterator[Out]:
+    """Yield make(item) in order, with up to twice `workers` made ahead in threads."""
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[Out]] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(make, item))
+                if len(waiting) > 2 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

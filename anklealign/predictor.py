@@ -1,0 +1,65 @@
+"""From photos to class probabilities: the one path that evaluate, predict and the service share.
+
+Shapes: N photos, S the store's side, K classes.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from anklealign import architectures, bundle, calibration, images
+from anklealign.batches import Floats, logits, pick_device
+from anklealign.bundle import Bundle
+from anklealign.photos import Pixels
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A trained bundle on a device."""
+
+    bundle: Bundle
+    device: torch.device
+
+    @classmethod
+    def load(cls, folder: Path, device: str = "auto") -> "Predictor":
+        """Read a bundle from its folder and put its model on a device.
+
+        Raises:
+            ValueError: The folder holds no sound bundle, or there is no such device.
+        """
+        chosen = pick_device(device)
+        loaded = bundle.load(folder)
+        loaded.model.to(chosen)
+        return cls(loaded, chosen)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Return the K names, in the order of the probabilities."""
+        return self.bundle.classes
+
+    @property
+    def parameter_count(self) -> int:
+        """Return how many weights the model has."""
+        return architectures.parameters(self.bundle.model)
+
+    def prepare(self, photo: bytes | Path) -> Pixels:
+        """Return a photo file as the store would hold it: its bytes or path -> (S, S, 3) uint8.
+
+        Raises:
+            images.PhotoError: The photo is refused; its `reason` says why.
+        """
+        how = self.bundle.preparation
+        opened = images.open_photo(photo, how.max_megapixels, least_side=2 * how.size)
+        pixels, _ = images.fit(opened.image, how.size, how.fit, how.fill)
+        return pixels
+
+    def probabilities(self, pixels_nhwc: Pixels) -> Floats:
+        """Return calibrated probabilities: uint8 (N, S, S, 3) -> (N, K), rows summing to 1."""
+        rows: npt.NDArray[np.int64] = np.arange(len(pixels_nhwc))
+        answers = logits(
+            self.bundle.model, pixels_nhwc, rows, self.bundle.network_input, self.device
+        )
+        return calibration.probabilities(answers, self.bundle.temperature)

@@ -1,0 +1,93 @@
+"""The few lines that a person wants to read after a run: scores, what was left out, pictures.
+
+    python -m anklealign.summary
+
+Reads metrics/*.json and plots/train/run.json alone.
+"""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+METRICS = Path("metrics")
+RUN = Path("plots/train/run.json")
+SCORES = ("accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "log_loss")
+PICTURES = {
+    "plots/clean/": "what was removed, beside what was kept instead, and why",
+    "plots/split/": "who is where",
+    "plots/evaluate/pictures/": "confusion matrix, learning curves, the worst mistakes",
+}
+
+
+def main() -> int:
+    """Print the summary of the last run."""
+    stages = ("prepare", "clean", "split", "train", "evaluate")
+    try:
+        metrics = {
+            stage: json.loads((METRICS / f"{stage}.json").read_text(encoding="utf-8"))
+            for stage in stages
+        }
+        run = json.loads(RUN.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        print(f"{error.filename} is not there; run `dvc repro` first", file=sys.stderr)
+        return 1
+    print(
+        "\n".join(
+            ["", *story(metrics, run), "", *score_table(metrics["evaluate"]), "", *pictures()]
+        )
+    )
+    return 0
+
+
+def story(metrics: dict[str, Any], run: dict[str, Any]) -> list[str]:
+    """Return what became of the photos, stage by stage."""
+    prepare, clean, split = metrics["prepare"], metrics["clean"], metrics["split"]
+    parts = ", ".join(f"{part} {split[part]['photos']}" for part in ("train", "val", "test"))
+    skipped = Counter[str]()
+    for kind in ("skipped", "skipped_tasks", "skipped_exports"):
+        skipped.update({k: n for k, n in prepare[kind].items() if k != "total"})
+    left_out = f", {split['left_out']} left out" if split["left_out"] else ""
+    parameters = metrics["evaluate"]["parameters"]
+    return [
+        f"came in   {prepare['files_seen']} files, {prepare['tasks_seen']} labelling tasks",
+        f"skipped   {_reasons(skipped)}  (data/prepared/skipped.csv)",
+        f"removed   {_reasons(clean['reasons'])}  (data/clean/removed.csv)",
+        f"split     {parts}{left_out}; {split['groups']} groups, none on two sides",
+        f"dataset   {run['params']['dataset_name']}",
+        f"model     {run['params']['model_name']}, {parameters:,} parameters",
+    ]
+
+
+def _reasons(counts: Mapping[str, int]) -> str:
+    found = {reason: count for reason, count in counts.items() if count and reason != "total"}
+    listed = ", ".join(f"{reason} {count}" for reason, count in found.items())
+    return f"{sum(found.values())} ({listed})" if found else "0"
+
+
+def score_table(evaluate: dict[str, Any]) -> list[str]:
+    """Return the scores with their intervals beside the majority class's, as lines of a table."""
+    lines = [
+        f"{evaluate['photos']} test photos of {evaluate['groups']} groups",
+        f"{'score':<20}{'model':>7}   {'95 % interval':<17}{'majority':>8}   gain, 95 % interval",
+    ]
+    for name in SCORES:
+        score = evaluate[name]
+        interval = f"{score['ci_low']:.3f} to {score['ci_high']:.3f}"
+        gain = f"{score['gain']:+.3f}, {score['gain_ci_low']:+.3f} to {score['gain_ci_high']:+.3f}"
+        lines.append(
+            f"{name.replace('_', ' '):<20}{score['value']:>7.3f}   {interval:<17}"
+            f"{score['majority']:>8.3f}   {gain}"
+        )
+    return lines
+
+
+def pictures() -> list[str]:
+    """Return where the pictures of the run lie."""
+    return [f"{path:<26}{what}" for path, what in PICTURES.items() if Path(path).is_dir()]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

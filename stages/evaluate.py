@@ -1,0 +1,138 @@
+"""Evaluate: the trained model on the test part, which nothing before has looked at.
+
+Reads data/prepared/pixels.npy, data/split/photos.csv, model/ and plots/train/history.csv; writes
+metrics/evaluate.json (every score with its interval over groups, beside the majority baseline's),
+plots/evaluate/predictions.csv (a row a test photo), confusion.csv and pictures/.
+
+    python -m stages.evaluate
+
+In fp32 with TF32 off, by the same predictor that `anklealign.predict` and the service use.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from anklealign import figures, files, params, photos, sheets, stage
+from anklealign.params import Evaluate
+from anklealign.photos import Pixels
+from anklealign.predictor import Predictor
+from anklealign.scores import OVERALL, PER_CLASS, Floats, Integers, scores_with_intervals
+
+MODEL = Path("model")
+HISTORY = Path("plots/train/history.csv")
+METRICS = Path("metrics/evaluate.json")
+PLOTS = Path("plots/evaluate")
+
+
+def main() -> None:
+    """Predict the test photos, write scores, tables and pictures."""
+    raw = params.read()
+    settings = params.section(raw, "evaluate", Evaluate)
+    seed = params.section(raw, "seed", int)
+    table = photos.read_table(photos.SPLIT / "photos.csv")
+    store = photos.open_store()
+    predictor = Predictor.load(MODEL)
+    classes = list(predictor.classes)
+
+    test = table[table.split == "test"].sort_values("path", ignore_index=True)
+    train = table[table.split == "train"]
+    labels = test.label.map(classes.index).to_numpy(np.int64)
+    probabilities = predictor.probabilities(store[test.row.to_numpy()])
+    frequencies = np.array([(train.label == name).mean() for name in classes])
+    scores = scores_with_intervals(
+        labels,
+        probabilities,
+        list(test.group),
+        frequencies,
+        resamples=settings.bootstrap,
+        confidence=settings.confidence,
+        seed=seed,
+    )
+    predictions = predictions_of(test, classes, probabilities)
+    counts = pd.crosstab(predictions.actual, predictions.predicted)
+    counts = counts.reindex(index=classes, columns=classes, fill_value=0)
+
+    metrics = metrics_of(scores, test, labels, classes, predictor.parameter_count)
+    files.write_json(METRICS, metrics)
+    files.write_table(PLOTS / "predictions.csv", predictions)
+    files.write_table(PLOTS / "confusion.csv", counts.rename_axis("actual").reset_index())
+    pictures = PLOTS / "pictures"
+    figures.save(figures.confusion(counts), pictures / "confusion.png")
+    history = pd.read_csv(HISTORY)
+    if len(history):  # the majority class is not fitted by epochs
+        chosen = predictor.bundle.record["chosen"]
+        kept = figures.history(history, chosen["epoch"], chosen["monitor"])
+        figures.save(kept, pictures / "history.png")
+    wrong = mistakes(predictions, test, store, settings.mistakes)
+    title = f"The surest of {int((predictions.actual != predictions.predicted).sum())} mistakes"
+    pages = sheets.pages(wrong, title, "no mistake on the test photos", columns=4, rows=3)
+    sheets.write(pictures, "mistakes", pages)
+    found = metrics["accuracy"]
+    print(
+        f"evaluate: accuracy {found['value']:.3f} ({found['ci_low']:.3f} to "
+        f"{found['ci_high']:.3f}) against {found['majority']:.3f} for the majority class, on "
+        f"{len(test)} photos of {metrics['groups']} groups"
+    )
+
+
+def predictions_of(test: pd.DataFrame, classes: list[str], probabilities: Floats) -> pd.DataFrame:
+    """Return a row a photo: who, what it is, what the model says, and each class's probability."""
+    rows = test[["id", "path", "collector", "group"]].assign(
+        actual=test.label,
+        predicted=[classes[k] for k in probabilities.argmax(1)],
+        probability=probabilities.max(1),
+    )
+    for k, name in enumerate(classes):
+        rows[f"p_{name}"] = probabilities[:, k]
+    return rows
+
+
+def metrics_of(
+    scores: dict[str, dict[str, Floats]],
+    test: pd.DataFrame,
+    labels: Integers,
+    classes: list[str],
+    parameters: int,
+) -> dict[str, Any]:
+    """Return numbers for DVC: rounded to a millionth, without lists, which DVC drops."""
+    metrics: dict[str, Any] = {
+        "photos": len(test),
+        "groups": int(test.group.nunique()),
+        "parameters": parameters,
+    }
+    for score in OVERALL:
+        metrics[score] = {part: round(float(value), 6) for part, value in scores[score].items()}
+    for k, name in enumerate(classes):
+        metrics[f"class_{name}"] = {"support": int((labels == k).sum())}
+        for score in PER_CLASS:
+            found = scores[score]
+            metrics[f"class_{name}"] |= {
+                score: round(float(found["value"][k]), 6),
+                f"{score}_ci_low": round(float(found["ci_low"][k]), 6),
+                f"{score}_ci_high": round(float(found["ci_high"][k]), 6),
+            }
+    return metrics
+
+
+def mistakes(
+    predictions: pd.DataFrame, test: pd.DataFrame, store: Pixels, most: int
+) -> list[sheets.Tile]:
+    """Return the wrongly classified photos, surest first: those the model should be ashamed of."""
+    wrong = predictions[predictions.actual != predictions.predicted]
+    wrong = wrong.sort_values(["probability", "path"], ascending=[False, True]).head(most)
+    tiles = []
+    places = test.loc[wrong.index].to_dict("records")
+    for row, place in zip(wrong.to_dict("records"), places, strict=True):
+        photo = store[place["row"], place["top"] : place["bottom"], place["left"] : place["right"]]
+        actual, predicted = row["actual"], row["predicted"]
+        said = f"said {predicted} {row['probability']:.0%}"
+        truth = f"is {actual}, to which it gave {row[f'p_{actual}']:.0%}"
+        tiles.append(sheets.Tile((photo,), (said, truth, row["path"])))
+    return tiles
+
+
+if __name__ == "__main__":
+    stage.run("evaluate", main)

@@ -1,0 +1,216 @@
+"""Train: fit the chosen model, keep its best epoch, calibrate it.
+
+Reads data/prepared/pixels.npy and data/split/photos.csv; writes model/ (config.json and
+model.safetensors), metrics/train.json, plots/train/history.csv (a row an epoch) and
+plots/train/run.json (what was run on what, and how it came out).
+
+    python -m stages.train
+
+The default model takes some 90 seconds on 2 cores. Prints a line an epoch. No file holds a time:
+two runs on one machine write the same bytes.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from torch import nn
+from tqdm import tqdm
+
+from anklealign import (
+    architectures,
+    batches,
+    bundle,
+    calibration,
+    files,
+    fitting,
+    params,
+    photos,
+    stage,
+    versions,
+)
+from anklealign.batches import Floats, Photos
+from anklealign.bundle import Bundle, Preparation
+from anklealign.fitting import Epoch, Fit, Recipe
+from anklealign.params import Dataset, Model, Prepare, Train
+from anklealign.photos import Pixels
+from anklealign.scores import point_scores
+
+MODEL = Path("model")
+METRICS = Path("metrics/train.json")
+HISTORY = Path("plots/train/history.csv")
+RUN = Path("plots/train/run.json")
+REQUIREMENTS = Path("requirements.txt")
+
+TRAIN, VALIDATION = "train", "val"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What params.yaml says of a run."""
+
+    seed: int
+    dataset_name: str
+    dataset: Dataset
+    prepare: Prepare
+    train: Train
+    model_name: str
+    model: Model
+
+
+def main() -> None:
+    """Fit, calibrate, write the bundle and what is to be known of it."""
+    settings = read_settings(params.read())
+    pins = versions.pins(REQUIREMENTS.read_text(encoding="utf-8"))
+    installed = versions.installed(list(pins))
+    for line in versions.differences(pins, installed):
+        print(f"train: {line}; results may differ", file=sys.stderr)
+    device = batches.pick_device(settings.train.device)
+    classes = tuple(settings.dataset.classes)
+    table = photos.read_table(photos.SPLIT / "photos.csv")
+    store = photos.open_store()
+    train, validation = (part(table, name, classes, store) for name in (TRAIN, VALIDATION))
+
+    with fitting.reproducible(settings.seed):
+        model = architectures.build(settings.model_name, settings.model, len(classes)).to(device)
+        counts = np.bincount(train.labels, minlength=len(classes)).tolist()
+        if isinstance(model, architectures.Majority):
+            model.set_counts(counts)
+        network_input = bundle.input_of(model, settings.model.image_size)
+        recipe = Recipe(
+            network_input, len(classes), settings.model, settings.train, settings.seed, device
+        )
+        fit = fit_with_progress(settings.model_name, model, train, validation, recipe)
+    answers = {
+        name: batches.logits(model, store, some.rows, network_input, device)
+        for name, some in (("training", train), ("validation", validation))
+    }
+    # Class shares, which no epoch fitted, are what they are: there is nothing to calibrate.
+    temperature = 1.0
+    if settings.model.epochs:
+        temperature = calibration.fit_temperature(answers["validation"], validation.labels)
+    found = scores(validation, answers["validation"], temperature)
+    metrics = {
+        "parameters": architectures.parameters(model),
+        "epochs": len(fit.history),
+        "best_epoch": fit.best_epoch,
+        "temperature": round(temperature, 6),
+        "training": scores(train, answers["training"], temperature),
+        "validation": found,
+    }
+    record = {
+        "chosen": {
+            "epoch": fit.best_epoch,
+            "monitor": settings.train.monitor,
+            "score": fit.best_score,
+        },
+        "train_class_counts": dict(zip(classes, counts, strict=True)),
+        "pixels_sha256": files.sha256(photos.STORE),
+        "split_sha256": files.sha256(photos.SPLIT / "photos.csv"),
+        "versions": installed,
+        "params": asdict(settings),
+    }
+    bundle.save(
+        MODEL,
+        Bundle(
+            model,
+            classes,
+            Preparation(**{f.name: getattr(settings.prepare, f.name) for f in fields(Preparation)}),
+            network_input,
+            temperature,
+            record,
+        ),
+    )
+    history = pd.DataFrame(map(asdict, fit.history), columns=[f.name for f in fields(Epoch)])
+    files.write_table(HISTORY, history.round(6))
+    run = record | {"photos": photo_counts(table, classes)} | metrics
+    files.write_json(RUN, run | {"architecture": str(model).splitlines()})
+    files.write_json(METRICS, metrics)
+    print(
+        f"train: {settings.model_name}, epoch {fit.best_epoch} of {len(fit.history)} chosen by "
+        f"{settings.train.monitor} on {len(validation.rows)} validation photos; there "
+        + ", ".join(f"{name} {value:.3f}" for name, value in found.items())
+    )
+
+
+def read_settings(raw: dict[str, Any]) -> Settings:
+    """Return what params.yaml says of this run; mirroring only where the dataset allows it."""
+    dataset_name, dataset = params.dataset(raw)
+    model_name, model = params.choice(raw, "model", "models", Model)
+    train = params.section(raw, "train", Train)
+    if not dataset.mirror_safe:
+        train = replace(train, augmentation=replace(train.augmentation, mirror=False))
+    return Settings(
+        seed=params.section(raw, "seed", int),
+        dataset_name=dataset_name,
+        dataset=dataset,
+        prepare=params.section(raw, "prepare", Prepare),
+        train=train,
+        model_name=model_name,
+        model=model,
+    )
+
+
+def part(table: pd.DataFrame, name: str, classes: Sequence[str], store: Pixels) -> Photos:
+    """Return one part's photos, by id: the order of the table's rows changes nothing.
+
+    Raises:
+        ValueError: The part has no photo, or lacks a class.
+    """
+    rows = table[table.split == name].sort_values("id")
+    for label in classes:
+        if not (rows.label == label).any():
+            raise ValueError(
+                f"{photos.SPLIT / 'photos.csv'}: no photo of class {label} in {name}; add photos "
+                "of it, merge it with another in datasets.<name>.classes, or another seed"
+            )
+    labels = rows.label.map({label: k for k, label in enumerate(classes)})
+    indices = np.asarray(rows.row, np.int64)
+    return Photos(store, indices, tuple(rows.id), np.asarray(labels, np.int64))
+
+
+def fit_with_progress(
+    name: str, model: nn.Module, train: Photos, validation: Photos, recipe: Recipe
+) -> Fit:
+    """Fit under a progress bar, with a printed line an epoch."""
+    epochs = recipe.block.epochs
+    steps = len(batches.epoch_batches(len(train.rows), recipe.settings.batch_size, 0, 0))
+    print(
+        f"train: {name} with {architectures.parameters(model):,} parameters on "
+        f"{len(train.rows)} photos, {len(validation.rows)} for validation, on {recipe.device}"
+    )
+    with tqdm(total=epochs * steps, unit="step", desc=name, disable=None, leave=False) as bar:
+
+        def report(epoch: Epoch | None) -> None:
+            if epoch is None:
+                bar.update()
+            else:
+                tqdm.write(
+                    f"epoch {epoch.epoch:3d} of {epochs}  train loss {epoch.train_loss:.3f}  "
+                    f"val loss {epoch.val_loss:.3f}  accuracy {epoch.val_accuracy:.3f}  "
+                    f"balanced {epoch.val_balanced_accuracy:.3f}  macro F1 {epoch.val_macro_f1:.3f}"
+                )
+
+        return fitting.fit(model, train, validation, recipe, report)
+
+
+def scores(photos: Photos, logits: Floats, temperature: float) -> dict[str, float]:
+    """Return the scores of calibrated answers, rounded to a millionth."""
+    found = point_scores(photos.labels, calibration.probabilities(logits, temperature))
+    return {name: round(value, 6) for name, value in found.items()}
+
+
+def photo_counts(table: pd.DataFrame, classes: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Return part to class to photos."""
+    return {
+        str(name): {label: int((rows.label == label).sum()) for label in classes}
+        for name, rows in table.groupby("split")
+    }
+
+
+if __name__ == "__main__":
+    stage.run("train", main)

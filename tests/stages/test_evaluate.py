@@ -1,0 +1,84 @@
+"""evaluate writes numbers that DVC can show and a gallery of the surest mistakes."""
+
+import json
+
+import numpy as np
+import pandas as pd
+
+from anklealign.scores import scores_with_intervals
+from stages.evaluate import metrics_of, mistakes, predictions_of
+
+CLASSES = ["a", "b", "c"]
+LABELS = np.array([0, 0, 1, 1, 2, 2])
+PROBABILITIES = np.array(
+    [
+        [0.8, 0.1, 0.1],
+        [0.1, 0.6, 0.3],
+        [0.2, 0.7, 0.1],
+        [0.9, 0.05, 0.05],
+        [0.1, 0.1, 0.8],
+        [0.2, 0.2, 0.6],
+    ]
+)
+TEST = pd.DataFrame(
+    {
+        "id": [f"{i:012x}" for i in range(6)],
+        "path": [f"x/{i}.jpg" for i in range(6)],
+        "collector": "x",
+        "group": ["p1", "p1", "p2", "p3", "p4", "p4"],
+        "label": [CLASSES[k] for k in LABELS],
+        "row": range(6),
+        "left": 0,
+        "top": 1,
+        "right": 4,
+        "bottom": 3,
+    }
+)
+
+
+def test_predictions_have_a_row_a_photo_with_every_probability():
+    rows = predictions_of(TEST, CLASSES, PROBABILITIES)
+    assert list(rows.predicted) == ["a", "b", "b", "a", "c", "c"]
+    assert list(rows.actual) == list(TEST.label)
+    np.testing.assert_allclose(rows[["p_a", "p_b", "p_c"]], PROBABILITIES)
+    np.testing.assert_allclose(rows.probability, PROBABILITIES.max(1))
+
+
+def leaves(value):
+    for item in value.values():
+        yield from leaves(item) if isinstance(item, dict) else [item]
+
+
+def test_metrics_are_numbers_in_nested_dicts_with_intervals_and_the_majority_beside():
+    scores = scores_with_intervals(
+        LABELS,
+        PROBABILITIES,
+        list(TEST.group),
+        np.array([0.5, 0.3, 0.2]),
+        resamples=100,
+        confidence=0.95,
+        seed=1,
+    )
+    metrics = metrics_of(scores, TEST, LABELS, CLASSES, 123)
+    json.dumps(metrics, allow_nan=False)
+    assert all(isinstance(leaf, int | float) for leaf in leaves(metrics))
+    assert metrics["photos"] == 6
+    assert metrics["groups"] == 4
+    accuracy = metrics["accuracy"]
+    assert accuracy["value"] == round(4 / 6, 6)
+    assert accuracy["majority"] == round(2 / 6, 6)
+    assert accuracy["ci_low"] <= accuracy["value"] <= accuracy["ci_high"]
+    assert metrics["class_b"]["recall"] == 0.5
+    assert metrics["class_b"]["support"] == 2
+
+
+def test_the_gallery_shows_the_surest_mistakes_first_without_the_letterbox():
+    store = np.arange(6 * 4 * 4 * 3, dtype=np.uint8).reshape(6, 4, 4, 3)
+    rows = predictions_of(TEST, CLASSES, PROBABILITIES)
+    tiles = mistakes(rows, TEST, store, most=5)
+    assert [tile.lines for tile in tiles] == [
+        ("said a 90%", "is b, to which it gave 5%", "x/3.jpg"),
+        ("said b 60%", "is a, to which it gave 10%", "x/1.jpg"),
+    ]
+    np.testing.assert_array_equal(tiles[0].pictures[0], store[3, 1:3, 0:4])
+    assert len(mistakes(rows, TEST, store, most=1)) == 1

@@ -1,0 +1,198 @@
+"""Own networks and the factory. No weights come over the network."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from anklealign import architectures, files, params
+from anklealign.params import Model
+
+RAW = params.read(Path(__file__).resolve().parents[1] / "params.yaml")
+VARIANTS = [
+    pytest.param(name, marks=pytest.mark.slow) if name == "vit" else name
+    for name in sorted(RAW["models"])
+]
+REAL_WEIGHTS = (
+    Path(__file__).resolve().parents[1].parent / "shared" / "weights" / "mobilenetv2_100.pth"
+)
+CNN = Model("anklealign_cnn", image_size=64, epochs=1, learning_rate=0.01)
+
+
+def variant(name: str) -> Model:
+    """Return a block of params.yaml, without weights and at 64 pixels."""
+    block = params.section(RAW, f"models.{name}", Model)
+    return replace(
+        block, image_size=64, pretrained=False, frozen=False, weights=None, weights_sha256=None
+    )
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_builds_at_64_pixels_and_answers_finitely(name: str) -> None:
+    model = architectures.build(name, variant(name), 3).eval()
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(1, 3, 64, 64, generator=generator)
+    x = torch.cat([torch.full_like(noise, -1), torch.full_like(noise, 1), noise])
+    with torch.inference_mode():
+        logits = model(x)
+        by_parts = model.forward_head(model.forward_features(x))
+    assert logits.shape == (3, 3)
+    assert logits.isfinite().all()
+    torch.testing.assert_close(by_parts, logits)
+
+
+@pytest.mark.parametrize("name", [v for v in VARIANTS if v != "majority"])
+def test_every_variant_has_a_gradient_of_its_feature_map(name: str) -> None:
+    model = architectures.build(name, variant(name), 3).eval()
+    features = model.forward_features(torch.randn(1, 3, 64, 64))
+    features.retain_grad()
+    model.forward_head(features)[0, 0].backward()
+    assert features.grad is not None
+    assert features.grad.abs().sum() > 0
+
+
+def test_the_majority_answers_class_shares_and_has_a_feature_map_without_effect() -> None:
+    model = architectures.Majority(3)
+    model.set_counts([6, 3, 1])
+    features = model.forward_features(torch.randn(2, 3, 32, 32)).requires_grad_()
+    logits = model.forward_head(features)
+    logits[:, 0].sum().backward()
+    np.testing.assert_allclose(logits.softmax(1).detach(), [[0.6, 0.3, 0.1]] * 2, rtol=1e-6)
+    assert features.ndim == 4
+    assert features.grad is not None
+    assert not features.grad.any()
+
+
+def test_rungs_of_the_own_network_are_configuration() -> None:
+    small = architectures.Cnn(3, widths=(8, 16), depth=1)
+    deep = architectures.Cnn(3, widths=(8, 16), depth=(1, 3))
+    bare = architectures.Cnn(3, widths=(8, 16), norm=False, drop_rate=0.5)
+    assert [m.__class__.__name__ for m in small.stages[0]] == ["Conv2d", "BatchNorm2d", "ReLU"]
+    assert len(deep.stages[1]) == 9
+    assert [m.__class__.__name__ for m in bare.stages[0]] == ["Conv2d", "ReLU"]
+    assert bare.drop.p == 0.5
+    assert small.forward_features(torch.zeros(1, 3, 64, 64)).shape == (1, 16, 16, 16)
+
+
+@pytest.mark.parametrize("grid", [(1, 1), (2, 3), (4, 4), (9, 1)])
+def test_pooling_averages_over_a_grid_of_places(grid: tuple[int, int]) -> None:
+    x = torch.randn(2, 3, 6, 7)
+    expected = torch.nn.functional.adaptive_avg_pool2d(x, grid)
+    torch.testing.assert_close(architectures.pool(x, grid), expected)
+
+
+def test_a_grid_tells_left_from_right_and_a_global_average_does_not() -> None:
+    torch.manual_seed(0)
+    x = torch.zeros(1, 3, 64, 64)
+    x[..., 16:24] = 1
+    for grid, same in (((1, 1), True), ((4, 4), False)):
+        model = architectures.Cnn(3, widths=(4,), grid=grid).eval()
+        features = model.forward_features(x)
+        left, right = model.forward_head(features), model.forward_head(features.flip(3))
+        assert torch.allclose(left, right, atol=1e-6) is same
+
+
+def test_initial_weights_keep_the_signal_s_scale_through_many_layers() -> None:
+    torch.manual_seed(0)
+    model = architectures.Cnn(3, widths=(32, 32, 32), depth=5, norm=False).eval()
+    with torch.inference_mode():
+        features = model.forward_features(torch.randn(4, 3, 64, 64))
+    assert 0.05 < features.std() < 5
+
+
+def test_one_seed_gives_one_network() -> None:
+    def weights(seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        model = architectures.build("x", CNN, 3)
+        return torch.cat([p.flatten() for p in model.parameters()])
+
+    assert weights(1).equal(weights(1))
+    assert not weights(1).equal(weights(2))
+
+
+def test_timm_knows_the_own_networks_parts() -> None:
+    model = timm.create_model("anklealign_cnn", num_classes=3)
+    groups = timm.models.group_parameters(model, model.group_matcher())
+    assert sum(map(len, groups.values())) == len(list(model.parameters()))
+    model.reset_classifier(5)
+    assert model(torch.zeros(1, 3, 64, 64)).shape == (1, 5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"architecture": "resnet81"}, ["'resnet81'", "did you mean resnet18"]),
+        ({"architecture": "resnet18.foo"}, ["'foo'", "resnet18.tv_in1k"]),
+        ({"arguments": {"wide": 3}}, ["wide", "arguments", "models.x"]),
+    ],
+)
+def test_what_cannot_be_built_is_named_with_a_remedy(
+    changes: dict[str, object], words: list[str]
+) -> None:
+    with pytest.raises(ValueError, match=r"models\.x") as caught:
+        architectures.build("x", replace(CNN, **changes), 3)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def with_weights(path: Path, architecture: str = "anklealign_cnn") -> Model:
+    return Model(
+        architecture, image_size=64, epochs=1, learning_rate=0.01, pretrained=True,
+        weights=str(path), weights_sha256=files.sha256(path),
+    )  # fmt: skip
+
+
+def test_a_file_s_weights_are_loaded_below_a_fresh_classifier(tmp_path: Path) -> None:
+    source = architectures.Cnn(7)
+    path = tmp_path / "weights.safetensors"
+    save_file(source.state_dict(), path)
+    model = architectures.build("x", with_weights(path), 3)
+    state = model.state_dict()
+    assert state["stages.1.0.weight"].equal(source.state_dict()["stages.1.0.weight"])
+    assert state["head.weight"].shape[0] == 3
+
+
+@pytest.mark.parametrize("fault", ["missing", "changed", "half", "foreign", "no weights"])
+def test_unusable_weights_are_an_error_with_both_remedies(tmp_path: Path, fault: str) -> None:
+    path = tmp_path / "weights.safetensors"
+    state = architectures.Cnn(7).state_dict()
+    if fault == "half":  # timm alone would leave the rest at random, silently
+        state = {name: t for name, t in state.items() if not name.startswith("stages.2.0")}
+    if fault == "foreign":
+        state = architectures.Cnn(7, widths=(8, 16, 24, 32)).state_dict()
+    save_file(state, path)
+    if fault == "no weights":
+        path.write_bytes(b"PK not a checkpoint")
+    block = with_weights(path)
+    if fault == "missing":
+        path.unlink()
+    if fault == "changed":
+        path.write_bytes(b"other")
+    with pytest.raises(ValueError, match=r"models\.x.*weights.safetensors"):
+        architectures.build("x", block, 3)
+
+
+def test_weights_that_no_hub_has_are_an_error_that_says_how_to_go_on() -> None:
+    with pytest.raises(ValueError, match=r"weights: PATH.*pretrained: false"):
+        architectures.build("x", replace(CNN, pretrained=True), 3)
+
+
+def test_a_frozen_network_learns_in_its_classifier_alone() -> None:
+    model = architectures.Cnn(3)
+    architectures.freeze(model)
+    learns = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert learns == ["head.weight", "head.bias"]
+
+
+@pytest.mark.skipif(not REAL_WEIGHTS.is_file(), reason="shared/weights is not beside this project")
+def test_real_weights_load_from_a_file() -> None:
+    block = with_weights(REAL_WEIGHTS, "mobilenetv2_100.ra_in1k")
+    model = architectures.build("x", block, 2)
+    assert model.conv_stem.weight.equal(
+        torch.load(REAL_WEIGHTS, weights_only=True)["conv_stem.weight"]
+    )
+    assert model.get_classifier().out_features == 2

@@ -1,0 +1,275 @@
+"""The pipeline reruns what a change touches, and nothing else."""
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("anklealign", "stages", "service")
+DATA_MODULES = ["anklealign.phantom", "stages.prepare", "stages.clean", "stages.split"]
+
+
+def stages() -> dict[str, dict]:
+    read = YAML(typ="safe", pure=True).load
+    found = {}
+    for file in ("dvc.yaml", "data/dvc.yaml"):
+        found |= read((ROOT / file).read_text(encoding="utf-8"))["stages"]
+    return found
+
+
+def module_file(name: str) -> Path | None:
+    path = ROOT / Path(*name.split("."))
+    for file in (path.with_suffix(".py"), path / "__init__.py"):
+        if file.exists():
+            return file
+    return None
+
+
+def imports_of(file: Path) -> set[Path]:
+    """Project files that a file imports, anywhere in it; empty __init__.py files left out."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative imports are not followed here"
+            names |= {node.module or ""}
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    ours = {name for name in names if name.split(".")[0] in PACKAGES}
+    files = {module_file(name) for name in ours} - {None}
+    return {found for found in files if found.name != "__init__.py"}
+
+
+def closure(file: Path) -> set[Path]:
+    seen, todo = set(), [file]
+    while todo:
+        here = todo.pop()
+        if here not in seen:
+            seen.add(here)
+            todo += imports_of(here)
+    return seen
+
+
+@pytest.mark.parametrize("name", stages())
+def test_a_stage_depends_on_exactly_the_modules_it_imports(name):
+    stage = stages()[name]
+    module = stage["cmd"].removeprefix("python -m ")
+    needed = {file.relative_to(ROOT).as_posix() for file in closure(module_file(module))}
+    declared = {dep for dep in stage["deps"] if dep.endswith(".py")}
+    assert sorted(declared) == sorted(needed), (
+        f"write these into the deps of {name}:\n"
+        + "\n".join(f"      - {file}" for file in sorted(needed))
+    )
+
+
+@pytest.mark.parametrize("name", stages())
+def test_a_stage_depends_on_the_pins_of_its_libraries(name):
+    assert "requirements.txt" in stages()[name]["deps"]
+
+
+def test_init_files_are_empty_so_that_no_stage_need_list_them():
+    tracked = subprocess.check_output(["git", "ls-files", "*__init__.py"], cwd=ROOT, text=True)
+    assert tracked.split()
+    for file in tracked.split():
+        assert (ROOT / file).stat().st_size == 0, file
+
+
+@pytest.mark.parametrize("module", DATA_MODULES)
+def test_data_stages_never_import_torch(module):
+    code = f"import {module}, sys; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_arrows_run_one_way():
+    for file in sorted((ROOT / "anklealign").rglob("*.py")):
+        assert {f.relative_to(ROOT).parts[0] for f in imports_of(file)} <= {"anklealign"}, file
+    for file in sorted((ROOT / "stages").rglob("*.py")):
+        assert {f.relative_to(ROOT).parts[0] for f in imports_of(file)} <= {"anklealign"}, file
+
+
+def test_results_in_git_are_small_text():
+    listed = subprocess.check_output(
+        ["git", "ls-files", "-z", "metrics", "plots"], cwd=ROOT, text=True
+    )
+    results = [ROOT / name for name in listed.split("\0") if name]
+    assert results
+    assert {file.suffix for file in results} <= {".json", ".csv", ".md"}
+    assert sum(file.stat().st_size for file in results) <= 2_000_000
+
+
+# --- A small clone, run for real ---------------------------------------------------------------
+
+SMALL = {
+    "phantom.photos": 60,
+    "phantom.collectors": 4,
+    "models.gap_cnn.epochs": 2,
+    "models.tiny_cnn.epochs": 2,
+    "models.gap_cnn.image_size": 48,
+}
+
+
+class Clone:
+    """A git clone of the working tree with a small phantom, and DVC in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = os.environ | {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "GIT_AUTHOR_NAME": "test",
+            "GIT_AUTHOR_EMAIL": "test@example.org",
+            "GIT_COMMITTER_NAME": "test",
+            "GIT_COMMITTER_EMAIL": "test@example.org",
+        }
+
+    def __call__(self, *command: str, fails: bool = False) -> str:
+        done = subprocess.run(
+            command,
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode != 0) == fails, f"{command}\n{done.stdout}"
+        return done.stdout
+
+    def ran(self, *command: str) -> list[str]:
+        """The stages that a dvc command ran, or with --dry would run."""
+        lines = self(*command).splitlines()
+        return [line.split("'")[1] for line in lines if line.startswith("Running stage '")]
+
+    def edit(self, file: str, old: str, new: str) -> None:
+        path = self.folder / file
+        text = path.read_text(encoding="utf-8")
+        assert old in text, f"{old!r} is not in {file}"
+        path.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+    def outputs(self) -> dict[str, str]:
+        """Output path to hash, of every stage."""
+        read = YAML(typ="safe", pure=True).load
+        found = {}
+        for lock in ("dvc.lock", "data/dvc.lock"):
+            for stage in read((self.folder / lock).read_text(encoding="utf-8"))["stages"].values():
+                found |= {out["path"]: out["md5"] for out in stage["outs"]}
+        return found
+
+
+def small_clone(folder: Path) -> Clone:
+    """Copy what git would commit, without locks and results, with small parameters."""
+    listed = subprocess.check_output(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        text=True,
+    )
+    for name in filter(None, listed.split("\0")):
+        source, target = ROOT / name, folder / name
+        results = name.split("/")[0] in {"metrics", "plots"} or name.endswith("dvc.lock")
+        if source.exists() and not results:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+    yaml = YAML()
+    values = yaml.load((folder / "params.yaml").read_text(encoding="utf-8"))
+    for key, value in SMALL.items():
+        *parents, last = key.split(".")
+        block = values
+        for parent in parents:
+            block = block[parent]
+        block[last] = value
+    with (folder / "params.yaml").open("w", encoding="utf-8") as stream:
+        yaml.dump(values, stream)
+    clone = Clone(folder)
+    clone("git", "init", "--quiet")
+    clone("git", "add", "--all")
+    clone("git", "commit", "--quiet", "--message", "small")
+    return clone
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    made = small_clone(tmp_path_factory.mktemp("clone"))
+    ran = made.ran("dvc", "repro")
+    assert ran == ["data/dvc.yaml:phantom", "prepare", "clean", "split", "train", "evaluate"]
+    made("git", "add", "--all")
+    made("git", "commit", "--quiet", "--message", "results")
+    return made
+
+
+@pytest.fixture
+def restored(clone):
+    yield clone
+    clone("git", "checkout", "--quiet", ".")
+    clone("dvc", "checkout", "--quiet")
+
+
+@pytest.mark.slow
+def test_a_second_repro_runs_nothing(clone):
+    assert clone.ran("dvc", "repro") == []
+
+
+@pytest.mark.slow
+def test_the_lock_is_checked_without_data(clone):
+    said = clone("dvc", "repro", "--dry", "--allow-missing")
+    assert "Data and pipelines are up to date." in said
+
+
+@pytest.mark.slow
+def test_another_model_runs_train_and_evaluate_alone(restored):
+    ran = restored.ran("dvc", "exp", "run", "-S", "model=tiny_cnn")
+    assert ran == ["train", "evaluate"]
+    assert "tiny_cnn" in restored("dvc", "params", "diff")
+
+
+@pytest.mark.slow
+def test_a_comment_in_evaluate_runs_evaluate_alone(restored):
+    restored.edit("stages/evaluate.py", '"""', '# A remark.\n"""')
+    assert restored.ran("dvc", "repro", "--dry") == ["evaluate"]
+
+
+@pytest.mark.slow
+def test_another_variants_block_runs_nothing(restored):
+    restored.edit("params.yaml", "    architecture: resnet18", "    architecture: resnet34")
+    assert restored.ran("dvc", "repro", "--dry") == []
+
+
+@pytest.mark.slow
+def test_an_upgrade_reruns_every_stage(restored):
+    restored.edit("requirements.txt", "timm==", "timm>=")
+    assert len(restored.ran("dvc", "repro", "--dry")) == 6
+
+
+@pytest.mark.slow
+def test_two_clean_runs_give_the_same_bytes(clone, tmp_path):
+    again = small_clone(tmp_path / "again")
+    again("dvc", "repro")
+    assert again.outputs() == clone.outputs()
+
+
+@pytest.mark.slow
+def test_a_pull_brings_everything_and_retrains_nothing(clone, tmp_path):
+    clone("dvc", "remote", "add", "--force", "--default", "team", str(tmp_path / "remote"))
+    clone("dvc", "push")
+    clone("git", "commit", "--quiet", "--all", "--message", "remote")
+    clone("git", "clone", "--quiet", ".", str(tmp_path / "colleague"))
+    colleague = Clone(tmp_path / "colleague")
+    colleague("dvc", "pull")
+    assert colleague.ran("dvc", "repro") == []
+    assert colleague.outputs() == clone.outputs()
+    assert (colleague.folder / "model/model.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_a_failed_stage_says_how_to_get_its_outputs_back(restored):
+    restored.edit("params.yaml", "  test: 0.15", "  test: 0.95")
+    said = restored("dvc", "repro", fails=True)
+    assert "split: params.yaml: split: validation 0.15 + test 0.95 leave nothing" in said
+    assert "dvc checkout" in said
+    restored("git", "checkout", "--quiet", ".")
+    restored("dvc", "checkout")
+    assert restored.ran("dvc", "repro") == []

@@ -1,0 +1,209 @@
+"""Fitting learns, keeps the best epoch, freezes what it should and repeats itself."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from anklealign import architectures, bundle, fitting, params
+from anklealign.batches import Photos, logits
+from anklealign.fitting import Fit, Recipe, class_weights, learning_rate, pick_precision
+from anklealign.params import Augmentation, Model, Train
+
+CPU = torch.device("cpu")
+RAW = params.read(Path(__file__).resolve().parents[1] / "params.yaml")
+SETTINGS = Train(
+    device="cpu", precision="fp32", batch_size=8, patience=50, monitor="accuracy",
+    class_weights=True, label_smoothing=0.0, weight_decay=0.01,
+    augmentation=Augmentation(
+        crop=0.0, mirror=False, rotation=0.0, brightness=0.0, contrast=0.0, saturation=0.0
+    ),
+)  # fmt: skip
+BLOCK = Model(
+    "anklealign_cnn", image_size=32, epochs=4, learning_rate=0.01, arguments={"widths": (8, 16)}
+)
+
+
+def photos(count: int = 24, classes: int = 2, seed: int = 0) -> Photos:
+    """Return noise that is a little brighter at the top or at the bottom, or in between."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % classes
+    pixels = rng.integers(60, 120, (count, 32, 32, 3), np.uint8)
+    for i, label in enumerate(labels):
+        pixels[i, 10 * label : 10 * label + 10] += 100
+    ids = tuple(f"{i:012x}" for i in range(count))
+    return Photos(pixels, np.arange(count), ids, labels)
+
+
+def fitted(
+    block: Model = BLOCK,
+    settings: Train = SETTINGS,
+    train: Photos | None = None,
+    change: Callable[[nn.Module], None] = lambda _: None,
+) -> tuple[nn.Module, Fit]:
+    with fitting.reproducible(1):
+        # The pretrained weights of the own network are nowhere: any will do.
+        model = architectures.build("x", replace(block, pretrained=False, frozen=False), 2)
+        change(model)
+        recipe = Recipe(bundle.input_of(model, block.image_size), 2, block, settings, 1, CPU)
+        fit = fitting.fit(model, train or photos(), photos(12, seed=1), recipe)
+    return model, fit
+
+
+def weights(model: nn.Module) -> dict[str, bytes]:
+    return {name: t.numpy().tobytes() for name, t in model.state_dict().items()}
+
+
+def test_a_network_learns_what_can_be_learned() -> None:
+    _, fit = fitted(replace(BLOCK, epochs=12))
+    assert fit.history[-1].train_loss < 0.2
+    assert fit.best_score == 1.0
+
+
+def test_two_fits_of_one_seed_have_the_same_bytes_whatever_the_global_seed() -> None:
+    shaken = replace(
+        SETTINGS, augmentation=Augmentation(crop=0.2, mirror=True, rotation=0.0, brightness=0.2,
+                                            contrast=0.2, saturation=0.2),
+    )  # fmt: skip
+    block = replace(BLOCK, arguments={"widths": (8, 16), "drop_rate": 0.2})
+    torch.manual_seed(5)
+    one, first = fitted(block, shaken)
+    torch.manual_seed(6)
+    other, second = fitted(block, shaken)
+    assert weights(one) == weights(other)
+    assert first == second
+
+
+def test_the_best_epoch_s_weights_are_kept() -> None:
+    # So high a rate makes scores jump, so that the last epoch is not the best.
+    model, fit = fitted(replace(BLOCK, epochs=8, learning_rate=0.3))
+    scores = [epoch.val_accuracy for epoch in fit.history]
+    validation = photos(12, seed=1)
+    answers = logits(model, validation.pixels, validation.rows, bundle.input_of(model, 32), CPU)
+    assert fit.best_score == max(scores) == scores[fit.best_epoch - 1]
+    assert (answers.argmax(1) == validation.labels).mean() == fit.best_score
+
+
+@pytest.mark.parametrize("monitor", ["accuracy", "balanced_accuracy", "macro_f1", "log_loss"])
+def test_every_monitor_chooses_its_best_epoch(monitor: str) -> None:
+    _, fit = fitted(replace(BLOCK, epochs=6), replace(SETTINGS, monitor=monitor))
+    key = "val_loss" if monitor == "log_loss" else f"val_{monitor}"
+    values = [getattr(epoch, key) for epoch in fit.history]
+    assert fit.best_score == (min(values) if monitor == "log_loss" else max(values))
+
+
+def test_fitting_stops_when_patience_is_at_its_end() -> None:
+    _, fit = fitted(replace(BLOCK, epochs=40, learning_rate=0.3), replace(SETTINGS, patience=3))
+    assert len(fit.history) == fit.best_epoch + 3 < 40
+
+
+@pytest.mark.parametrize(
+    "block", [BLOCK, Model("anklealign_majority", 32, epochs=0, learning_rate=0.0)]
+)
+def test_no_epochs_change_nothing(block: Model) -> None:
+    before: dict[str, bytes] = {}
+    model, fit = fitted(
+        replace(block, epochs=0), change=lambda model: before.update(weights(model))
+    )
+    assert weights(model) == before
+    assert fit == Fit((), 0, None)
+
+
+def test_a_frozen_backbone_keeps_weights_and_batch_statistics() -> None:
+    block = replace(BLOCK, pretrained=True, frozen=True)
+    before: dict[str, bytes] = {}
+    model, _ = fitted(block, change=lambda model: before.update(weights(model)))
+    after = weights(model)
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"head.weight", "head.bias"}
+
+
+@given(st.integers(1, 500), st.floats(1e-5, 1))
+def test_the_learning_rate_rises_to_its_peak_and_falls_to_near_nothing(
+    steps: int, peak: float
+) -> None:
+    rates = [learning_rate(step, steps, peak) for step in range(steps)]
+    top = rates.index(max(rates))
+    assert max(rates) == pytest.approx(peak)
+    assert min(rates) > 0
+    assert rates[: top + 1] == sorted(rates[: top + 1])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+    assert top <= max(1, 0.06 * steps + 1)
+    if steps > 20:
+        assert rates[-1] < 0.05 * peak
+
+
+def test_class_weights_are_inverse_frequencies_of_mean_one_over_photos() -> None:
+    labels = np.array([0] * 6 + [1] * 3 + [2])
+    found = class_weights(labels, 3)
+    np.testing.assert_allclose(found * torch.tensor([6, 3, 1]), [10 / 3] * 3, rtol=1e-6)
+    assert found[torch.from_numpy(labels)].mean() == pytest.approx(1)
+
+
+def test_a_loss_that_is_not_finite_names_epoch_batch_rate_and_what_to_try() -> None:
+    def spoil(model: nn.Module) -> None:
+        model.head.bias.data.fill_(float("nan"))
+
+    with pytest.raises(ValueError, match=r"nan in epoch 1, batch 1, .* rate of .*learning_rate"):
+        fitted(change=spoil)
+
+
+def test_too_little_gpu_memory_names_what_to_lower() -> None:
+    def starve(model: nn.Module) -> None:
+        def forward(_: torch.Tensor) -> torch.Tensor:
+            raise torch.OutOfMemoryError
+
+        model.forward = forward
+
+    with pytest.raises(ValueError, match=r"train\.batch_size = 8 at image_size = 32; lower"):
+        fitted(change=starve)
+
+
+def test_precision_is_single_on_a_cpu_and_half_needs_a_gpu() -> None:
+    assert pick_precision("auto", CPU) is torch.float32
+    assert pick_precision("bf16", CPU) is torch.bfloat16
+    with pytest.raises(ValueError, match=r"fp16.*choose auto"):
+        pick_precision("fp16", CPU)
+
+
+def test_bfloat16_learns_too() -> None:
+    _, fit = fitted(replace(BLOCK, epochs=12), replace(SETTINGS, precision="bf16"))
+    assert fit.best_score == 1.0
+
+
+@pytest.mark.parametrize("count", [2, 3, 9])
+def test_few_photos_make_no_batch_of_one(count: int) -> None:
+    _, fit = fitted(replace(BLOCK, epochs=1), replace(SETTINGS, batch_size=2), photos(count))
+    assert np.isfinite(fit.history[0].train_loss)
+
+
+def overfits(name: str, rate: float, epochs: int) -> None:
+    block = replace(
+        params.section(RAW, f"models.{name}", Model), image_size=64, pretrained=False,
+        frozen=False, weights=None, weights_sha256=None, epochs=epochs, learning_rate=rate,
+    )  # fmt: skip
+    few = photos(8)
+    big = replace(few, pixels=few.pixels.repeat(2, 1).repeat(2, 2))
+    with fitting.reproducible(1):
+        model = architectures.build(name, block, 2)
+        recipe = Recipe(bundle.input_of(model, 64), 2, block, SETTINGS, 1, CPU)
+        fit = fitting.fit(model, big, big, recipe)
+    assert min(epoch.train_loss for epoch in fit.history) < 0.1
+    assert fit.best_score == 1.0
+
+
+@pytest.mark.parametrize("name", ["tiny_cnn", "gap_cnn"])
+def test_own_networks_overfit_one_batch(name: str) -> None:
+    overfits(name, 0.01, 40)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "mobilenet_v2_frozen", "vit"])
+def test_timm_networks_overfit_one_batch(name: str) -> None:
+    overfits(name, 1e-4 if name == "vit" else 3e-3, 40)

@@ -1,0 +1,89 @@
+"""The predictor answers as train's validation did, from files as from the store."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from anklealign import architectures, batches, bundle, calibration, images
+from anklealign.bundle import Bundle, Preparation
+from anklealign.params import Model
+from anklealign.predictor import Predictor
+
+SIDE = 48
+BLOCK = Model(
+    "anklealign_cnn", image_size=32, epochs=1, learning_rate=0.01, arguments={"widths": (8, 16)}
+)
+
+
+def made() -> Bundle:
+    torch.manual_seed(0)
+    model = architectures.build("x", BLOCK, 3)
+    model.head.weight.data.normal_()
+    preparation = Preparation(size=SIDE, fit="letterbox", fill=114, max_megapixels=1.0)
+    network_input = bundle.input_of(model, 32)
+    return Bundle(model, ("a", "b", "c"), preparation, network_input, 2.5, {})
+
+
+@pytest.fixture
+def predictor(tmp_path: Path) -> Predictor:
+    bundle.save(tmp_path / "model", made())
+    return Predictor.load(tmp_path / "model", "cpu")
+
+
+def pixels(count: int = 20) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, SIDE, SIDE, 3), np.uint8)
+
+
+def jpeg(width: int = 90, height: int = 60) -> bytes:
+    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(noise).save(stream, "JPEG")
+    return stream.getvalue()
+
+
+def test_probabilities_are_those_of_train_s_validation(predictor: Predictor) -> None:
+    saved = made()
+    cpu = torch.device("cpu")
+    store = pixels()
+    logits = batches.logits(saved.model, store, np.arange(20), saved.network_input, cpu)
+    found = predictor.probabilities(store)
+    np.testing.assert_array_equal(found, calibration.probabilities(logits, 2.5))
+    assert found.shape == (20, 3)
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found.sum(1), 1)
+
+
+def test_a_photo_s_answer_does_not_depend_on_its_company(predictor: Predictor) -> None:
+    store = pixels()
+    alone = np.concatenate([predictor.probabilities(store[i : i + 1]) for i in range(20)])
+    np.testing.assert_allclose(alone, predictor.probabilities(store), atol=1e-6)
+
+
+def test_no_photos_have_no_probabilities(predictor: Predictor) -> None:
+    assert predictor.probabilities(pixels(0)).shape == (0, 3)
+
+
+def test_a_file_becomes_the_square_of_the_bundle(predictor: Predictor, tmp_path: Path) -> None:
+    data = jpeg()
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(data)
+    square = predictor.prepare(data)
+    assert square.shape == (SIDE, SIDE, 3)
+    assert square.dtype == np.uint8
+    assert (square[0] == 114).all()
+    np.testing.assert_array_equal(predictor.prepare(path), square)
+
+
+def test_a_photo_above_the_bundle_s_limit_is_refused(predictor: Predictor) -> None:
+    with pytest.raises(images.PhotoError) as caught:
+        predictor.prepare(jpeg(1100, 1000))
+    assert caught.value.reason == "too_large"
+
+
+def test_it_tells_classes_and_parameters(predictor: Predictor) -> None:
+    assert predictor.classes == ("a", "b", "c")
+    assert predictor.parameter_count == sum(p.numel() for p in made().model.parameters())
