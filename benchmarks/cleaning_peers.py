@@ -1,0 +1,54 @@
+"""What cleanvision or imagededup says of a folder of photos.
+
+benchmarks/cleaning.py runs this in an environment of their own:
+
+    python benchmarks/cleaning_peers.py cleanvision|imagededup FOLDER OUT.json
+"""
+
+import json
+import sys
+from pathlib import Path
+
+
+def cleanvision(folder: Path) -> tuple[dict[str, set[str]], set[str]]:
+    """Return the pairs of its exact and near duplicates, and the photos with any other issue."""
+    from cleanvision import Imagelab  # noqa: PLC0415 - each peer is imported only when it is asked
+
+    lab = Imagelab(data_path=str(folder))
+    lab.find_issues()
+    alike: dict[str, set[str]] = {}
+    for kind in ("exact_duplicates", "near_duplicates"):
+        for group in lab.info[kind]["sets"]:
+            for path in group:
+                alike.setdefault(path, set()).update(other for other in group if other != path)
+    checks = ("dark", "light", "low_information", "blurry", "odd_size", "odd_aspect_ratio")
+    issues = lab.issues[[f"is_{check}_issue" for check in checks]].any(axis=1)
+    return alike, set(issues.index[issues])
+
+
+def imagededup(folder: Path) -> tuple[dict[str, set[str]], set[str]]:
+    """Return the pairs within its pHash's default distance of 10 bits; it judges no quality."""
+    from imagededup.methods import PHash  # noqa: PLC0415
+
+    found = PHash(verbose=False).find_duplicates(image_dir=str(folder), recursive=True)
+    alike = {str(folder / a): {str(folder / b) for b in others} for a, others in found.items()}
+    return alike, set()
+
+
+def main() -> None:
+    """Write OUT.json: alike, a list of paths by path, and poor, a list of paths."""
+    name, folder, out = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+    alike, poor = {"cleanvision": cleanvision, "imagededup": imagededup}[name](folder)
+
+    def below(path: str) -> str:
+        return Path(path).relative_to(folder).as_posix()
+
+    said = {
+        "alike": {below(a): sorted(map(below, others)) for a, others in alike.items()},
+        "poor": sorted(map(below, poor)),
+    }
+    out.write_text(json.dumps(said), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""clean removes copies and unusable photos, says why, and never counts one twice."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image, ImageFilter, ImageOps
+
+from anklealign import photos
+from anklealign.params import PARAMS
+from stages import clean
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def scene(seed: int) -> Image.Image:
+    rng = np.random.default_rng(seed)
+    picture = Image.new("RGB", (512, 384), (120, 110, 100))
+    for size in (8, 16, 64):
+        patch = rng.integers(0, 256, (size * 3 // 4, size, 3), dtype=np.uint8)
+        layer = Image.fromarray(patch).resize(picture.size, Image.Resampling.NEAREST)
+        picture = Image.blend(picture, layer, 0.4)
+    return picture
+
+
+def prepared(folder: Path, named: dict[str, tuple[Image.Image, str]]) -> None:
+    """Write the files of prepare for path -> (picture, label); a path's folder is the collector."""
+    rows = []
+    with photos.writing_store(folder / photos.STORE, len(named), 256) as store:
+        for row, (path, (picture, label)) in enumerate(named.items()):
+            small = picture.copy()
+            small.thumbnail((256, 256), Image.Resampling.LANCZOS)
+            left, top = (256 - small.width) // 2, (256 - small.height) // 2
+            store[row] = 114
+            store[row, top : top + small.height, left : left + small.width] = np.asarray(small)
+            box = dict(zip(("left", "top"), (left, top), strict=True))
+            rows.append(
+                dict.fromkeys(photos.PREPARED_COLUMNS, "")
+                | {"id": photos.photo_id(path), "row": row, "path": path, "label": label}
+                | {"collector": path.split("/")[0], "person": path[:-4], "format": "JPEG"}
+                | {"width": picture.width, "height": picture.height, "orientation": 1, "bytes": 9}
+                | box
+                | {"right": left + small.width, "bottom": top + small.height, "sha256": "0" * 64}
+            )
+    table = pd.DataFrame(rows, columns=list(photos.PREPARED_COLUMNS))
+    table.to_csv(folder / photos.PREPARED / "photos.csv", index=False)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Return a function that runs clean on named pictures and returns its four outcomes."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / PARAMS).write_text((ROOT / PARAMS).read_text(encoding="utf-8"), encoding="utf-8")
+
+    def go(named: dict[str, tuple[Image.Image, str]]):
+        prepared(tmp_path, named)
+        clean.main()
+        kept = photos.read_table(photos.CLEAN / "photos.csv")
+        removed = photos.read_table(photos.CLEAN / "removed.csv")
+        metrics = json.loads(clean.METRICS.read_text(encoding="utf-8"))
+        return kept, removed.set_index("path"), metrics
+
+    return go
+
+
+def good(count: int = 6) -> dict[str, tuple[Image.Image, str]]:
+    return {f"A/{n}.jpg": (scene(n), "left" if n % 2 else "right") for n in range(count)}
+
+
+def test_good_photos_all_stay_and_the_sheets_say_so(run) -> None:
+    kept, removed, metrics = run(good())
+    assert len(kept) == 6
+    assert len(removed) == 0
+    assert set(kept.cluster) == {""}
+    assert metrics["removed"] == metrics["clusters"] == sum(metrics["reasons"].values()) == 0
+    names = {path.name for path in clean.PLOTS.iterdir()}
+    assert names == {"copies_01.png", "quality_01.png", "scores.png"}
+
+
+def test_every_photo_is_kept_or_removed_once_with_a_reason(run) -> None:
+    named = good() | {
+        "B/same.jpg": (scene(0), "right"),
+        "B/small.jpg": (scene(1).resize((256, 192)), "left"),
+        "B/mirror.jpg": (ImageOps.mirror(scene(2)), "right"),
+        "B/blurred.jpg": (scene(20).filter(ImageFilter.GaussianBlur(8)), "left"),
+        "B/dark.jpg": (scene(21).point(lambda level: 0.15 * level), "left"),
+        "B/bright.jpg": (scene(22).point(lambda level: 255 - 0.15 * (255 - level)), "left"),
+        "B/grey.jpg": (scene(23).point(lambda level: 128 + 0.1 * (level - 128)), "left"),
+        "B/tiny.jpg": (scene(24).resize((56, 42)), "left"),
+        "B/strip.jpg": (scene(25).crop((0, 100, 512, 200)), "left"),
+    }
+    kept, removed, metrics = run(named)
+    assert removed.reason.to_dict() == {
+        "B/same.jpg": "exact_duplicate",
+        "B/small.jpg": "near_duplicate",
+        "B/mirror.jpg": "near_duplicate",
+        "B/blurred.jpg": "blurred",
+        "B/dark.jpg": "dark",
+        "B/bright.jpg": "bright",
+        "B/grey.jpg": "low_contrast",
+        "B/tiny.jpg": "too_small",
+        "B/strip.jpg": "aspect",
+    }
+    assert sorted([*kept.path, *removed.index]) == sorted(named)
+    assert metrics["photos"] == 15
+    assert metrics["kept"] == len(kept) == 6
+    assert metrics["removed"] == sum(metrics["reasons"].values()) == 9
+    assert metrics["classes"]["left"] == {"kept": 3, "removed": 7}
+    assert tuple(kept.columns) == (*photos.PREPARED_COLUMNS, "cluster")
+
+
+def test_the_copy_that_stays_is_named_with_the_reason(run) -> None:
+    named = good() | {
+        "A/0b.jpg": (scene(0).resize((1024, 768)), "right"),
+        "A/1b.jpg": (scene(1).filter(ImageFilter.GaussianBlur(2)), "left"),
+        "A/2b.jpg": (scene(2), "right"),
+    }
+    kept, removed, metrics = run(named)
+    removed["why"] = removed.why.str.replace(r": edges .*", "", regex=True)
+    chosen = removed[["kept_path", "why"]].to_dict("index")
+    assert chosen == {
+        "A/0.jpg": {
+            "kept_path": "A/0b.jpg",
+            "why": "the kept one is larger: 1024 x 768 against 512 x 384",
+        },
+        "A/1b.jpg": {"kept_path": "A/1.jpg", "why": "the kept one is sharper"},
+        "A/2b.jpg": {
+            "kept_path": "A/2.jpg",
+            "why": "as large and sharp as the kept one, whose path comes earlier",
+        },
+    }
+    stays = kept.set_index("path")
+    for row in removed.itertuples():
+        assert row.kept_id == stays.id[row.kept_path]
+        assert row.cluster == stays.cluster[row.kept_path]
+        assert row.person
+    assert metrics["clusters"] == 3
+
+
+def test_copies_with_contradicting_labels_all_go(run) -> None:
+    named = good() | {"B/0.jpg": (scene(0), "left"), "B/1.jpg": (scene(0), "right")}
+    kept, removed, metrics = run(named)
+    assert set(removed.index) == {"A/0.jpg", "B/0.jpg", "B/1.jpg"}
+    assert set(removed.reason) == {"contradicting_labels"}
+    assert len(set(removed.cluster)) == 1
+    assert set(removed.kept_id) == {""}
+    assert set(removed.why) == {"copies of one picture are labelled 1 left, 2 right"}
+    assert metrics["clusters_contradicting"] == 1
+    assert not set(kept.path) & set(removed.index)
+
+
+def test_a_usable_copy_stays_where_the_larger_one_is_blurred(run) -> None:
+    big = scene(0).resize((2048, 1536)).filter(ImageFilter.GaussianBlur(18))
+    kept, removed, _ = run(good() | {"B/big.jpg": (big, "right")})
+    assert removed.reason.to_dict() == {"B/big.jpg": "blurred"}
+    assert "A/0.jpg" in set(kept.path)
+
+
+def test_the_outcome_does_not_depend_on_the_order_of_the_rows(run) -> None:
+    named = good() | {
+        "B/0.jpg": (scene(0), "right"),
+        "B/1.jpg": (scene(1).resize((256, 192)), "left"),
+    }
+    kept, removed, metrics = run(named)
+    backwards = dict(reversed(named.items()))
+    kept_again, removed_again, metrics_again = run(backwards)
+    assert removed.equals(removed_again)
+    assert (
+        kept.set_index("path")
+        .cluster.sort_index()
+        .equals(kept_again.set_index("path").cluster.sort_index())
+    )
+    assert metrics == metrics_again
+
+
+def test_a_class_that_loses_all_its_photos_ends_the_stage(run) -> None:
+    named = good() | {"B/dark.jpg": (scene(9).point(lambda level: 0.1 * level), "third")}
+    with pytest.raises(ValueError, match=r"class third lost all of its 1 photos.*1 dark"):
+        run(named)
+
+
+def test_clean_does_not_import_torch() -> None:
+    code = "import sys, stages.clean; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

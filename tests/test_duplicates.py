@@ -1,0 +1,162 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageOps
+
+from anklealign import duplicates
+
+Turn = Image.Transpose
+DISTANCE, RESIDUAL = 8, 0.3
+
+
+def scene(seed: int, moved: float = 0.0) -> Image.Image:
+    """Clouds, bars and discs; `moved` shifts one black disc to the right, in pixels of 640."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(60, 200, (9, 12, 3), dtype=np.uint8)
+    picture = Image.fromarray(coarse).resize((640, 480), Image.Resampling.BICUBIC)
+    draw = ImageDraw.Draw(picture)
+    for n in range(8):
+        x, y = rng.integers(40, 560), rng.integers(40, 400)
+        colour = tuple(int(c) for c in rng.integers(0, 240, 3))
+        across, down = rng.integers(30, 130, 2)
+        if n % 2:
+            draw.ellipse((x, y, x + across, y + down), fill=colour)
+        else:
+            draw.rectangle((x, y, x + across, y + down), fill=colour)
+    x, y = rng.integers(100, 400, 2)
+    disc = (x + moved, y, x + moved + 80, y + 80)
+    draw.ellipse(disc, fill="black", outline="white", width=6)
+    return picture
+
+
+def cut(picture: Image.Image, left: float, top: float, right: float, bottom: float) -> Image.Image:
+    width, height = picture.size
+    box = (left * width, top * height, (1 - right) * width, (1 - bottom) * height)
+    return picture.crop(tuple(round(edge) for edge in box))
+
+
+COPIES = {
+    "re-encoded": lambda picture: picture,
+    "a third": lambda picture: picture.resize((213, 160)),
+    "cut left": lambda picture: cut(picture, 0.08, 0, 0, 0),
+    "cut top": lambda picture: cut(picture, 0, 0.08, 0, 0),
+    "cut right": lambda picture: cut(picture, 0, 0, 0.08, 0),
+    "cut bottom": lambda picture: cut(picture, 0, 0, 0, 0.08),
+    "cut all round": lambda picture: cut(picture, 0.03, 0.06, 0.05, 0.02),
+    "mirrored": ImageOps.mirror,
+    "turned left": lambda picture: picture.transpose(Turn.ROTATE_90),
+    "turned over": lambda picture: picture.transpose(Turn.ROTATE_180),
+    "turned right": lambda picture: picture.transpose(Turn.ROTATE_270),
+    "framed": lambda picture: ImageOps.expand(picture, 40, "white"),
+    "squared with bars": lambda picture: ImageOps.pad(picture, (640, 640), color="black"),
+    "brightened": lambda picture: picture.point(lambda level: min(255, 1.2 * level)),
+    "turned, cut and framed": lambda picture: ImageOps.expand(
+        cut(picture.transpose(Turn.ROTATE_90), 0.05, 0, 0, 0), 30, "black"
+    ),
+}
+
+
+def stored(picture: Image.Image, quality: int = 60) -> np.ndarray:
+    stream = io.BytesIO()
+    picture.save(stream, "JPEG", quality=quality)
+    small = Image.open(stream)
+    small.thumbnail((256, 256), Image.Resampling.LANCZOS)
+    return np.asarray(small)
+
+
+def find(pictures: list[np.ndarray], rank=None) -> list[duplicates.Cluster]:
+    return duplicates.find(pictures, rank or range(len(pictures)), DISTANCE, RESIDUAL)
+
+
+@pytest.mark.parametrize("kind", COPIES)
+def test_a_copy_is_found(kind: str) -> None:
+    pictures = [scene(seed) for seed in range(8)]
+    everything = [stored(picture, 92) for picture in pictures]
+    everything += [stored(COPIES[kind](picture)) for picture in pictures]
+    found = {cluster.kept: list(cluster.copies) for cluster in find(everything)}
+    assert found == {n: [n + 8] for n in range(8)}
+
+
+def test_another_shot_of_a_scene_is_no_copy() -> None:
+    # A thirtieth of the picture's width, in a picture that is otherwise the same to the pixel.
+    pictures = [stored(scene(seed, moved), 92) for seed in range(12) for moved in (0, 20)]
+    assert find(pictures) == []
+
+
+def test_plain_photos_are_no_copies_of_each_other() -> None:
+    rng = np.random.default_rng(0)
+    down, across = np.mgrid[0:1:192j, 0:1:256j]
+    walls = []
+    for _ in range(12):
+        slope = 120 + rng.normal(0, 20) + rng.normal(0, 30) * across + rng.normal(0, 30) * down
+        wall = slope[..., None] + rng.normal(0, 3, (192, 256, 3))
+        walls.append(stored(Image.fromarray(np.clip(wall, 0, 255).astype(np.uint8))))
+    assert find(walls) == []
+
+
+def test_equal_pixels_are_told_from_similar_ones() -> None:
+    original = stored(scene(1), 92)
+    (cluster,) = find([original, stored(scene(1)), original.copy(), original.copy()])
+    assert cluster.kept == 0
+    assert set(cluster.copies) == {1, 2, 3}
+    assert cluster.identical == {2, 3}
+    assert cluster.copies[2] == 0 < cluster.copies[1] < RESIDUAL
+
+
+def test_the_lowest_rank_is_kept() -> None:
+    pictures = [stored(COPIES[kind](scene(1))) for kind in ("a third", "re-encoded", "mirrored")]
+    (cluster,) = find(pictures, rank=["c", "b", "a"])
+    assert cluster.kept == 2
+    assert set(cluster.copies) == {0, 1}
+
+
+def test_both_ends_of_a_chain_of_cuts_meet_when_they_show_the_same() -> None:
+    left, right = cut(scene(3), 0.09, 0, 0, 0), cut(scene(3), 0, 0, 0.09, 0)
+    (cluster,) = find([stored(left), stored(right), stored(scene(3))])
+    assert (cluster.kept, set(cluster.copies)) == (0, {1, 2})
+
+
+def test_a_chain_that_ends_at_an_unlike_photo_is_broken_up() -> None:
+    # Each step cuts 8 percent off the left; after twelve of them a third of the picture is left.
+    pictures = [scene(5)]
+    for _ in range(12):
+        pictures.append(cut(pictures[-1], 0.08, 0, 0, 0))
+    found = find([stored(picture, 92) for picture in pictures])
+    assert len(found) >= 2
+    for cluster in found:
+        # Four steps leave 0.72 of the width, five leave 0.66.
+        assert all(abs(photo - cluster.kept) <= 4 for photo in cluster.copies)
+
+
+def test_a_photo_between_two_pictures_does_not_take_the_copies_of_either() -> None:
+    whole, half = scene(3), cut(scene(3), 0.25, 0, 0, 0)
+    copies = [whole, ImageOps.mirror(whole), whole.transpose(Turn.ROTATE_180)]
+    (cluster,) = find([stored(picture) for picture in (half, *copies)], rank=[0, 1, 2, 3])
+    assert {cluster.kept, *cluster.copies} >= {1, 2, 3}
+
+
+def test_clusters_do_not_depend_on_the_order_of_the_photos() -> None:
+    kinds = list(COPIES)
+    pictures = [stored(COPIES[kinds[n % 5]](scene(n // 5))) for n in range(20)]
+    names = [f"{n:02}" for n in range(20)]
+    order = np.random.default_rng(0).permutation(20)
+    plain = {
+        names[cluster.kept]: {names[n]: r for n, r in cluster.copies.items()}
+        for cluster in find(pictures, names)
+    }
+    mixed = {
+        names[order[cluster.kept]]: {names[order[n]]: r for n, r in cluster.copies.items()}
+        for cluster in find([pictures[n] for n in order], [names[n] for n in order])
+    }
+    assert plain == mixed
+
+
+def test_no_photo_and_one_photo_have_no_copies() -> None:
+    assert find([]) == []
+    assert find([stored(scene(0))]) == []
+
+
+def test_a_photo_of_a_few_pixels_is_no_obstacle() -> None:
+    pictures = [np.full((1, 1, 3), 9, np.uint8), np.zeros((2, 1, 3), np.uint8), stored(scene(0))]
+    assert find(pictures) == []
