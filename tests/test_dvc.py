@@ -2,6 +2,7 @@
 
 import ast
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -224,6 +225,20 @@ def test_another_model_runs_train_and_evaluate_alone(restored):
     ran = restored.ran("dvc", "exp", "run", "-S", "model=tiny_cnn")
     assert ran == ["train", "evaluate"]
     assert "tiny_cnn" in restored("dvc", "params", "diff")
+
+
+@pytest.mark.slow
+def test_the_readmes_commands_do_what_it_says(restored):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    lines = [line[2:].split("  #")[0].strip() for line in readme.splitlines() if line[:2] == "$ "]
+    # Not run here: what installs, what needs photos that are not in the repository, and addresses.
+    elsewhere = ("make", ". .venv", "dvc remote", "git", "dvc exp run", "docker")
+    here = [line for line in lines if not line.startswith(elsewhere)]
+    assert len(here) >= 4
+    for line in here:
+        restored(*shlex.split(line))
+    predicted = (restored.folder / "predictions.csv").read_text(encoding="utf-8").splitlines()
+    assert len(predicted) == 1 + SMALL["phantom.photos"]
 
 
 @pytest.mark.slow
