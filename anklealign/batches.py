@@ -95,13 +95,39 @@ def logits(
 ) -> Floats:
     """Return a model's answers in fp32 without augmentation: N rows of the store -> (N, K)."""
     model.eval()
+    return _in_chunks(model, pixels, rows, network_input, device).numpy().astype(np.float64)
+
+
+def features(
+    model: nn.Module, pixels: Pixels, rows: Integers, network_input: Input, device: torch.device
+) -> Tensor:
+    """Return what a timm model hands to its last layer: N rows of the store -> (N, C) on the CPU.
+
+    In fp32, without augmentation and without dropout.
+    """
+    model.eval()
+
+    def backbone(x: Tensor) -> Tensor:
+        pooled: Tensor = model.forward_head(model.forward_features(x), pre_logits=True)  # type: ignore[operator]
+        return pooled
+
+    return _in_chunks(backbone, pixels, rows, network_input, device)
+
+
+def _in_chunks(
+    function: Callable[[Tensor], Tensor],
+    pixels: Pixels,
+    rows: Integers,
+    network_input: Input,
+    device: torch.device,
+) -> Tensor:
     answers = []
-    with torch.inference_mode(), full_precision():
+    with torch.no_grad(), full_precision():
         # At least one pass: a model's answer to no photos still has K columns.
         for start in range(0, max(1, len(rows)), CHUNK):
             x = whole(pixels[rows[start : start + CHUNK]], network_input, device)
-            answers.append(model(x).float().cpu().numpy().astype(np.float64))
-    return np.concatenate(answers)
+            answers.append(function(x).float().cpu())
+    return torch.cat(answers)
 
 
 @contextmanager

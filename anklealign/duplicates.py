@@ -63,7 +63,7 @@ class Match:
 
 @dataclass(frozen=True)
 class Cluster:
-    """A photo and the copies of it, each of them compared with it itself."""
+    """The photo of lowest rank and the copies of it."""
 
     kept: int
     copies: dict[int, float]  # photo -> residual against the kept one
@@ -199,7 +199,7 @@ class Album:
 def find(
     photos: Sequence[Pixels], rank: Sequence[Any], distance: int, residual: float
 ) -> list[Cluster]:
-    """Return the clusters among (H, W, 3) photos, each around its member of lowest rank.
+    """Return the clusters among (H, W, 3) photos, each with its member of lowest rank as kept.
 
     Two photos match when their hashes lie within `distance` bits in some view, and some placement
     leaves at most `residual` of the contrast in every place.
@@ -214,10 +214,15 @@ def find(
 
     result = []
     for star in _stars(album, _links(album, distance, residual), residual):
-        kept = first[star[0].b]
+        best, *rest = sorted(star)
+        kept = first[best]
         copies = dict.fromkeys(others[kept], 0.0)
-        for match in star[1:]:
-            copies |= dict.fromkeys([first[match.b], *others[first[match.b]]], match.residual)
+        for photo in rest:
+            match = album.compare(
+                best, photo, np.linalg.inv(star[best].placement) @ star[photo].placement
+            )
+            left = match.residual if match else star[photo].residual
+            copies |= dict.fromkeys([first[photo], *others[first[photo]]], left)
         if copies:
             result.append(Cluster(kept, copies, frozenset(others[kept])))
     return result
@@ -254,13 +259,13 @@ def _links(album: Album, distance: int, residual: float) -> Links:
     return links
 
 
-def _stars(album: Album, links: Links, residual: float) -> Iterator[list[Match]]:
-    """Yield every photo's cluster: the matches of its members with the first of them, itself too.
+def _stars(album: Album, links: Links, residual: float) -> Iterator[dict[int, Match]]:
+    """Yield every photo's cluster: its members, each with its match with the cluster's centre.
 
     Matches chain: a cut on the left, the whole, a cut on the right. Each photo of a chain is
-    compared with the cluster's first one itself, and one that does not match it is left for a
-    cluster of its own, so that unlike photos never share a cluster. First is the earliest photo
-    that matches all the others, or else the earliest of those that match most.
+    compared with the centre itself, and one that does not match it is left for a cluster of its
+    own, so that unlike photos never share a cluster. The centre is the earliest photo that matches
+    all the others, or else the earliest of those that match most.
     """
     free = set(links)
     for earliest in links:
@@ -268,33 +273,33 @@ def _stars(album: Album, links: Links, residual: float) -> Iterator[list[Match]]
             chained = [earliest]
             for via in chained:  # which grows meanwhile
                 chained += sorted((links[via].keys() & free) - set(chained))
-            best: list[Match] = []
-            for first in sorted(chained):
-                star = _star(album, links, first, set(chained), residual)
+            best: dict[int, Match] = {}
+            for centre in sorted(chained):
+                star = _star(album, links, centre, set(chained), residual)
                 if len(star) > len(best):
                     best = star
                 if len(star) == len(chained):
                     break
-            free -= {match.b for match in best}
+            free -= best.keys()
             yield best
 
 
 def _star(
-    album: Album, links: Links, first: int, chained: set[int], residual: float
-) -> list[Match]:
-    """Return the matches with `first` of those photos of a chain that match it, itself first."""
-    star = [Match(first, first, 0.0, np.eye(3))]
-    free = chained - {first}
-    for via in star:  # which grows meanwhile
-        for photo in sorted(links[via.b].keys() & free):
+    album: Album, links: Links, centre: int, chained: set[int], residual: float
+) -> dict[int, Match]:
+    """Return the matches of `centre` with itself and with those of a chain that match it."""
+    star = {centre: Match(centre, centre, 0.0, np.eye(3))}
+    waiting = [centre]
+    for via in waiting:  # which grows meanwhile
+        for photo in sorted(links[via].keys() & chained - star.keys()):
             tries = (
-                album.compare(first, photo, via.placement @ placement)
-                for placement in links[via.b][photo]
+                album.compare(centre, photo, star[via].placement @ placement)
+                for placement in links[via][photo]
             )
             good = [match for match in tries if match and match.residual <= residual]
             if good:
-                star.append(min(good, key=lambda match: match.residual))
-                free.remove(photo)
+                star[photo] = min(good, key=lambda match: match.residual)
+                waiting.append(photo)
     return star
 
 

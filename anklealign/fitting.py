@@ -26,6 +26,8 @@ from anklealign.batches import (
     Photos,
     ahead,
     epoch_batches,
+    features,
+    full_precision,
     logits,
     normalise,
 )
@@ -158,10 +160,8 @@ def fit(
     block, settings, device = recipe.block, recipe.settings, recipe.device
     if not block.epochs:
         return Fit((), 0, None)
-    if block.frozen:
-        freeze(model)
     model.to(memory_format=torch.channels_last)  # 1.2 to 1.8 times fp32's rate on a CPU
-    trainer = _Trainer(model, train, recipe, report)
+    trainer = _Trainer(model, train, validation, recipe, report)
     history: list[Epoch] = []
     best, best_rank, best_epoch, best_score = _copy(model), (-math.inf, -math.inf), 0, math.nan
     for epoch in range(1, block.epochs + 1):
@@ -172,7 +172,7 @@ def fit(
                 f"the memory of {device} does not suffice for train.batch_size = "
                 f"{settings.batch_size} at image_size = {block.image_size}; lower one of them"
             ) from None
-        answers = logits(model, validation.pixels, validation.rows, recipe.network_input, device)
+        answers = trainer.answers()
         scores = point_scores(validation.labels, calibration.probabilities(answers, 1.0))
         record = Epoch(
             epoch=epoch,
@@ -204,8 +204,22 @@ def _copy(model: nn.Module) -> dict[str, Tensor]:
 class _Trainer:
     """What goes on from epoch to epoch: optimiser, schedule, mixed precision."""
 
-    def __init__(self, model: nn.Module, train: Photos, recipe: Recipe, report: Report) -> None:
-        self.model, self.train, self.recipe, self.report = model, train, recipe, report
+    def __init__(
+        self, model: nn.Module, train: Photos, validation: Photos, recipe: Recipe, report: Report
+    ) -> None:
+        self.model, self.recipe, self.report = model, recipe, report
+        self.train, self.validation = train, validation
+        self.learner = model
+        if recipe.block.frozen:
+            # The backbone answers each photo alike in every epoch: once is enough.
+            freeze(model)
+            self.learner = model.get_classifier()  # type: ignore[operator]
+            self.train_features, self.validation_features = (
+                features(model, some.pixels, some.rows, recipe.network_input, recipe.device).to(
+                    recipe.device
+                )
+                for some in (train, validation)
+            )
         settings, device = recipe.settings, recipe.device
         self.precision = pick_precision(settings.precision, device)
         weights = class_weights(train.labels, recipe.classes) if settings.class_weights else None
@@ -225,21 +239,11 @@ class _Trainer:
         train, recipe = self.train, self.recipe
         batches = epoch_batches(len(train.rows), recipe.settings.batch_size, recipe.seed, epoch)
         steps = recipe.block.epochs * len(batches)
-
-        def make(batch: Integers) -> tuple[Integers, Draws, Tensor]:
-            draws = augmentation.draw([train.ids[i] for i in batch], recipe.seed, epoch)
-            settings = recipe.settings.augmentation
-            rows = train.rows[batch]
-            cut = augmentation.cut(train.pixels, rows, draws, settings, recipe.network_input)
-            return train.labels[batch], draws, cut
-
-        # A frozen backbone keeps its batch norms' statistics too.
-        self.model.train(not recipe.block.frozen)
-        self.model.get_classifier().train()  # type: ignore[operator]
+        self.learner.train()
         losses = []
-        for labels, draws, cut in ahead(make, batches, self.workers):
+        for labels, x in self._inputs(batches, epoch):
             self.rate = learning_rate(self.step, steps, recipe.block.learning_rate)
-            losses.append(self._learn(labels, draws, cut))
+            losses.append(self._learn(labels, x))
             self.step += 1
             self.report(None)
         # Looked at once an epoch, as each look makes a GPU wait.
@@ -247,16 +251,45 @@ class _Trainer:
         _check_finite(found, epoch, self.rate)
         return float(np.average(found, weights=[len(batch) for batch in batches]))
 
-    def _learn(self, labels: Integers, draws: Draws, cut: Tensor) -> Tensor:
+    def answers(self) -> Floats:
+        """Return the logits of the validation photos: (N, K)."""
+        if self.recipe.block.frozen:
+            self.learner.eval()
+            with torch.no_grad(), full_precision():
+                found = self.learner(self.validation_features)
+            answers: Floats = found.cpu().numpy().astype(np.float64)
+            return answers
+        photos, recipe = self.validation, self.recipe
+        return logits(self.model, photos.pixels, photos.rows, recipe.network_input, recipe.device)
+
+    def _inputs(self, batches: list[Integers], epoch: int) -> Iterator[tuple[Integers, Tensor]]:
+        """Yield each batch's labels and what the learner is shown."""
+        train, recipe = self.train, self.recipe
+        if recipe.block.frozen:
+            for batch in batches:
+                yield train.labels[batch], self.train_features[torch.from_numpy(batch)]
+            return
+        settings, device = recipe.settings.augmentation, recipe.device
+
+        def make(batch: Integers) -> tuple[Integers, Draws, Tensor]:
+            draws = augmentation.draw([train.ids[i] for i in batch], recipe.seed, epoch)
+            rows = train.rows[batch]
+            cut = augmentation.cut(train.pixels, rows, draws, settings, recipe.network_input)
+            return train.labels[batch], draws, cut
+
+        for labels, draws, cut in ahead(make, batches, self.workers):
+            x = cut.to(device, non_blocking=True).float() / 255
+            x = augmentation.rotate(augmentation.colour(x, draws, settings), draws, settings)
+            yield labels, normalise(x, recipe.network_input)
+
+    def _learn(self, labels: Integers, x: Tensor) -> Tensor:
         """Take one step; return its loss, on the device."""
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate
-        device, settings = self.recipe.device, self.recipe.settings.augmentation
-        x = cut.to(device, non_blocking=True).float() / 255
-        x = augmentation.rotate(augmentation.colour(x, draws, settings), draws, settings)
+        device = self.recipe.device
         mixed = self.precision is not torch.float32
         with torch.autocast(device.type, self.precision, enabled=mixed):
-            answers = self.model(normalise(x, self.recipe.network_input))
+            answers = self.learner(x)
         loss: Tensor = self.loss(answers.float(), torch.from_numpy(labels).to(device))
         self.optimiser.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]

@@ -30,6 +30,7 @@ NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Byte = Annotated[int, Field(ge=0, le=255)]
 Name = Annotated[str, Field(min_length=1)]
+Fit = Literal["letterbox", "crop", "stretch"]
 
 T = TypeVar("T")
 
@@ -49,6 +50,7 @@ class Dataset:
     person: str | None = None
     ordered: bool = False
     mirror_safe: bool = True
+    fit: Fit = "letterbox"
     csv: Name = "labels.csv"
     path_column: Name = "path"
     label_column: Name = "label"
@@ -86,7 +88,6 @@ class Prepare:
     """Photos into the pixel store."""
 
     size: Annotated[int, Field(ge=32, le=1024)]
-    fit: Literal["letterbox", "crop", "stretch"]
     fill: Byte
     # Pillow itself refuses 178.96 MP and more.
     max_megapixels: Annotated[float, Field(gt=0, le=178)]

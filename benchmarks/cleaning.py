@@ -10,8 +10,9 @@ cleanvision (AGPL) and imagededup are installed from the package index into an e
 own in that folder, never beside this project.
 
 Found, for a copy: in one cluster with the photo that it was made from. Found, for a fault of
-quality: removed for its quality. Good photos: those nothing was planted in. Lost: a good photo
-that was removed for its quality. Wrongly joined: a photo in a cluster with another picture.
+quality: removed for its quality. Lost: a photo in which nothing was planted, and that was removed
+for its quality or as a copy when no copy stayed. Wrongly joined: a photo in a cluster with another
+picture.
 """
 
 import argparse
@@ -218,8 +219,9 @@ class Outcome:
     """What a tool says of a planted folder, by path."""
 
     alike: dict[str, set[str]]  # photo -> the photos that it is said to show the same picture as
-    poor: set[str]  # photos found unusable
+    poor: set[str] | None  # photos found unusable; None where the tool does not judge
     seconds: float  # CPU time
+    kept: set[str] | None = None  # photos that stay; None where the tool removes nothing
 
 
 def ours(planted: Planted, work: Path) -> Outcome:
@@ -239,7 +241,8 @@ def ours(planted: Planted, work: Path) -> Outcome:
     together = together[together.cluster != ""]
     groups = [set(group.path) for _, group in together.groupby("cluster")]
     alike = {path: group - {path} for group in groups for path in group}
-    return Outcome(alike, set(removed.path[removed.reason.isin(quality.UNUSABLE)]), seconds)
+    poor = set(removed.path[removed.reason.isin(quality.UNUSABLE)])
+    return Outcome(alike, poor, seconds, set(kept.path))
 
 
 def _stage(name: str, work: Path) -> float:
@@ -280,7 +283,8 @@ def peer(name: str, python: Path, planted: Planted) -> Outcome:
         command = [str(python), str(PEER), name, str(planted.folder), str(found)]
         seconds = _run(command)
         said = json.loads(found.read_text(encoding="utf-8"))
-    return Outcome({k: set(v) for k, v in said["alike"].items()}, set(said["poor"]), seconds)
+    poor = None if said["poor"] is None else set(said["poor"])
+    return Outcome({path: set(others) for path, others in said["alike"].items()}, poor, seconds)
 
 
 def figures(planted: Planted, outcome: Outcome) -> dict[str, str]:
@@ -297,15 +301,19 @@ def figures(planted: Planted, outcome: Outcome) -> dict[str, str]:
         rows[kind] = f"{np.mean(found):.1%}"
     for kind in FAULTS:
         paths = truth.index[truth.kind == kind]
-        rows[kind] = f"{np.mean([path in outcome.poor for path in paths]):.1%}"
-    good = truth.index[truth.kind.isin(("", OPPOSED))]
-    lost = sum(path in outcome.poor for path in good)
+        found = [path in (outcome.poor or ()) for path in paths]
+        rows[kind] = "-" if outcome.poor is None else f"{np.mean(found):.1%}"
+    good = truth.index[truth.kind == ""]
+    lost = sum(path in (outcome.poor or ()) for path in good)
+    if outcome.kept is not None:
+        lost += len({source[path] for path in good} - {source[path] for path in outcome.kept})
     wrong = [
         path
         for path, others in outcome.alike.items()
         if any(source[other] != source[path] for other in others)
     ]
-    rows["good photos lost"] = f"{lost} of {len(good)} ({lost / len(good):.1%})"
+    share = f"{lost} of {len(good)} ({lost / len(good):.1%})"
+    rows["good photos lost"] = "-" if outcome.poor is None else share
     rows["photos wrongly joined"] = f"{len(wrong)} of {len(truth)} ({len(wrong) / len(truth):.1%})"
     rows["CPU time"] = f"{outcome.seconds:.0f} s"
     return rows
@@ -334,7 +342,7 @@ def margins(planted: Planted, work: Path) -> str:
 def _margin(
     kind: str, name: str, good: Floats, planted: Floats, settings: params.Clean
 ) -> dict[str, Any]:
-    sign = 1 if np.median(good) > np.median(planted) else -1
+    sign = 1 if quality.UNUSABLE.get(name, "below") == "below" else -1
     good, planted = np.sort(sign * good), np.sort(-sign * planted)
     return {
         "planted": kind,

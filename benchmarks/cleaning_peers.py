@@ -26,17 +26,17 @@ def cleanvision(folder: Path) -> tuple[dict[str, set[str]], set[str]]:
     return alike, set(issues.index[issues])
 
 
-def imagededup(folder: Path) -> tuple[dict[str, set[str]], set[str]]:
+def imagededup(folder: Path) -> tuple[dict[str, set[str]], None]:
     """Return the pairs within its pHash's default distance of 10 bits; it judges no quality."""
     from imagededup.methods import PHash  # noqa: PLC0415
 
     found = PHash(verbose=False).find_duplicates(image_dir=str(folder), recursive=True)
     alike = {str(folder / a): {str(folder / b) for b in others} for a, others in found.items()}
-    return alike, set()
+    return alike, None
 
 
 def main() -> None:
-    """Write OUT.json: alike, a list of paths by path, and poor, a list of paths."""
+    """Write OUT.json: alike, a list of paths by path, and poor, a list of paths or null."""
     name, folder, out = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
     alike, poor = {"cleanvision": cleanvision, "imagededup": imagededup}[name](folder)
 
@@ -45,7 +45,7 @@ def main() -> None:
 
     said = {
         "alike": {below(a): sorted(map(below, others)) for a, others in alike.items()},
-        "poor": sorted(map(below, poor)),
+        "poor": None if poor is None else sorted(map(below, poor)),
     }
     out.write_text(json.dumps(said), encoding="utf-8")
 

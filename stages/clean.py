@@ -38,10 +38,8 @@ COPIES = ("exact_duplicate", "near_duplicate", "contradicting_labels")
 REASONS = (*COPIES, *quality.UNUSABLE)
 PHOTO_COLUMNS = ("id", "path", "label", "person", "collector", "cluster")
 BOX_COLUMNS = ("row", "left", "top", "right", "bottom")
-SHEETS = {
-    "copies": ("Copies: the removed photo, beside it the one kept", COPIES),
-    "quality": ("Photos that show too little", tuple(quality.UNUSABLE)),
-}
+PAIRS = "Copies: the removed photo, beside it the one kept or contradicting"
+SINGLES = "Photos that show too little"
 NOTHING = "Nothing was removed."
 UNITS = {
     "too_small": "shorter side, pixels",
@@ -75,10 +73,12 @@ def main() -> None:
     files.write_table(photos.CLEAN / "removed.csv", removed)
     files.write_json(METRICS, metrics)
     pictures = dict(zip(table.id, boxes, strict=True))
-    for name, (title, reasons) in SHEETS.items():
-        chosen = removed[removed.reason.isin(reasons)]
-        pages = sheets.pages([tile(row, pictures) for row in chosen.itertuples()], title, NOTHING)
-        sheets.write(PLOTS, name, pages)
+    copies = removed[removed.reason.isin(COPIES)]
+    poor = removed[~removed.reason.isin(COPIES)]
+    pairs = [pair(row, copies, pictures) for row in copies.itertuples()]
+    singles = [single(row, pictures) for row in poor.itertuples()]
+    sheets.write(PLOTS, "copies", sheets.pages(pairs, PAIRS, NOTHING))
+    sheets.write(PLOTS, "quality", sheets.pages(singles, SINGLES, NOTHING, columns=5, rows=3))
     figures.save(histograms(scores, limits), PLOTS / "scores.png")
     check_classes(metrics)
     listed = ", ".join(f"{n} {name}" for name, n in metrics["reasons"].items() if n)
@@ -211,12 +211,20 @@ def check_classes(metrics: dict[str, Any]) -> None:
             )
 
 
-def tile(row: Any, pictures: dict[str, Pixels]) -> sheets.Tile:  # noqa: ANN401 - a named tuple
-    """Return a removed photo, beside the kept one where there is one, and why it went."""
-    ids = [row.id, *([row.kept_id] if row.kept_id else [])]
-    lines = [f"{row.reason}: {row.score:.3g}, threshold {row.threshold:g}", row.path]
-    lines += [row.kept_path, row.why] if row.kept_id else [row.why]
-    return sheets.Tile(tuple(np.asarray(pictures[n]) for n in ids), tuple(lines))
+def pair(row: Any, copies: pd.DataFrame, pictures: dict[str, Pixels]) -> sheets.Tile:  # noqa: ANN401 - a named tuple
+    """Return a removed copy beside the kept one, or beside one that contradicts its label."""
+    shown, path = row.kept_id, row.kept_path
+    if not shown:
+        opposed = copies[(copies.cluster == row.cluster) & (copies.label != row.label)]
+        shown, path = opposed.id.iloc[0], opposed.path.iloc[0]
+    both = (np.asarray(pictures[row.id]), np.asarray(pictures[shown]))
+    residual = f"residual {row.score:.2f}, threshold {row.threshold:g}"
+    return sheets.Tile(both, (f"{row.reason}: {residual}", row.path, path, row.why))
+
+
+def single(row: Any, pictures: dict[str, Pixels]) -> sheets.Tile:  # noqa: ANN401 - a named tuple
+    """Return a removed photo with its score and threshold."""
+    return sheets.Tile((np.asarray(pictures[row.id]),), (row.reason, row.why, row.path))
 
 
 def histograms(scores: list[Scores], limits: dict[str, float]) -> Figure:

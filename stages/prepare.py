@@ -24,7 +24,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from anklealign import files, images, params, photos, stage
-from anklealign.params import Dataset, Prepare
+from anklealign.params import Dataset, Fit, Prepare
 from anklealign.sources import layouts
 from anklealign.sources.inventory import REASONS, Entry, Inventory, Skip, printable
 
@@ -44,7 +44,7 @@ def main() -> None:
     entries, twins = without_twins(found.entries)
 
     with photos.writing_store(photos.STORE, len(entries), settings.size) as store:
-        rows, refused = decode(root, entries, settings, store)
+        rows, refused = decode(root, entries, settings, dataset.fit, store)
     table = pd.DataFrame(rows, columns=list(photos.PREPARED_COLUMNS))
     skipped = skip_table([*found.skips, *twins, *refused])
     metrics = count(found, table, skipped, dataset)
@@ -80,14 +80,14 @@ def without_twins(entries: Sequence[Entry]) -> tuple[list[Entry], list[Skip]]:
 
 
 def decode(
-    root: Path, entries: Sequence[Entry], settings: Prepare, store: photos.Pixels
+    root: Path, entries: Sequence[Entry], settings: Prepare, fit: Fit, store: photos.Pixels
 ) -> tuple[list[dict[str, Any]], list[Skip]]:
     """Fill the front of the store (N, S, S, 3); return a table row for each photo, and skips.
 
     Each thread writes its photo to the photo's own place, so that no pixels wait in memory and the
     result does not depend on who is first; then the refused ones' places are closed up.
     """
-    work = partial(_decode_one, root, settings, store)
+    work = partial(_decode_one, root, settings, store, fit=fit)
     rows: list[dict[str, Any]] = []
     skips: list[Skip] = []
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -115,7 +115,7 @@ def decode(
 
 
 def _decode_one(
-    root: Path, settings: Prepare, store: photos.Pixels, place: int, entry: Entry
+    root: Path, settings: Prepare, store: photos.Pixels, place: int, entry: Entry, *, fit: Fit
 ) -> dict[str, Any] | images.PhotoError:
     """Write one photo's pixels to its place; return the columns that its file gives."""
     try:
@@ -124,7 +124,7 @@ def _decode_one(
         photo = images.open_photo(data, settings.max_megapixels, least_side=2 * settings.size)
     except images.PhotoError as error:
         return error
-    pixels, box = images.fit(photo.image, settings.size, settings.fit, settings.fill)
+    pixels, box = images.fit(photo.image, settings.size, fit, settings.fill)
     store[place] = pixels
     return {
         "width": photo.width, "height": photo.height, "format": photo.format,

@@ -119,7 +119,7 @@ def main() -> None:
         Bundle(
             model,
             classes,
-            Preparation(**{f.name: getattr(settings.prepare, f.name) for f in fields(Preparation)}),
+            Preparation(**asdict(settings.prepare), fit=settings.dataset.fit),
             network_input,
             temperature,
             record,

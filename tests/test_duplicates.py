@@ -125,15 +125,16 @@ def test_a_chain_that_ends_at_an_unlike_photo_is_broken_up() -> None:
     found = find([stored(picture, 92) for picture in pictures])
     assert len(found) >= 2
     for cluster in found:
-        # Four steps leave 0.72 of the width, five leave 0.66.
-        assert all(abs(photo - cluster.kept) <= 4 for photo in cluster.copies)
+        # Four steps to either side of a centre leave 0.72 of the width, five leave 0.66.
+        assert max(cluster.copies) - cluster.kept <= 8
 
 
-def test_a_photo_between_two_pictures_does_not_take_the_copies_of_either() -> None:
-    whole, half = scene(3), cut(scene(3), 0.25, 0, 0, 0)
-    copies = [whole, ImageOps.mirror(whole), whole.transpose(Turn.ROTATE_180)]
-    (cluster,) = find([stored(picture) for picture in (half, *copies)], rank=[0, 1, 2, 3])
-    assert {cluster.kept, *cluster.copies} >= {1, 2, 3}
+def test_the_lowest_rank_is_kept_even_where_it_does_not_match_every_copy() -> None:
+    # The first and the last share 0.68 of their width only; all match the whole between them.
+    shares = ((0, 0.16), (0, 0.08), (0, 0), (0.08, 0), (0.16, 0))
+    pictures = [stored(cut(scene(3), left, 0, right, 0), 92) for left, right in shares]
+    (cluster,) = find(pictures)
+    assert (cluster.kept, set(cluster.copies)) == (0, {1, 2, 3, 4})
 
 
 def test_clusters_do_not_depend_on_the_order_of_the_photos() -> None:

@@ -18,7 +18,7 @@ from stages import prepare
 
 ROOT = Path(__file__).resolve().parents[2]
 HYMENOPTERA = ROOT.parent / "shared" / "photos" / "hymenoptera"
-SETTINGS = {"size": 64, "fit": "letterbox", "fill": 114, "max_megapixels": 80}
+SETTINGS = {"size": 64, "fill": 114, "max_megapixels": 80}
 
 
 def photo(colour="teal", size=(40, 20), kind="JPEG", **options):

@@ -20,7 +20,7 @@ model: small
 seed: 3
 datasets:
   bars: {layout: folders, classes: {low: [], middle: [], high: []}, mirror_safe: false}
-prepare: {size: 32, fit: letterbox, fill: 114, max_megapixels: 80}
+prepare: {size: 32, fill: 114, max_megapixels: 80}
 train:
   device: cpu
   precision: fp32
