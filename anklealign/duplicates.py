@@ -128,7 +128,7 @@ class Album:
         nearest = order[np.unique(pair[order], return_index=True)[1]]
         for n in nearest[np.argsort(bits[nearest], kind="stable")]:
             view, place = views[cut[n]][entry[n]], rects[answer[n]]
-            yield int(a[n]), int(b[n]), _placement(int(turn[n]), view, place)
+            yield int(a[n]), int(b[n]), placement_of(int(turn[n]), view, place)
 
     def _hashes_of(self, photos: Indices, rects: Floats) -> hashes.Hashes:
         """Return the (8 N,) hashes of (N, 4) rectangles of N photos, orientation by orientation."""
@@ -331,7 +331,7 @@ def _cosines(start: Floats, end: Floats) -> Floats:
     return weighted
 
 
-def _placement(turn: int, view: Floats, place: Floats) -> Floats:
+def placement_of(turn: int, view: Floats, place: Floats) -> Floats:
     """Return the matrix from b's places to a's, where a's view, turned, equals b's rectangle."""
     transposed, flip_x, flip_y = hashes.ORIENTATIONS[turn]
     to_unit = np.linalg.inv(_rectangle(place))

@@ -51,7 +51,11 @@ def class_shares(table: pd.DataFrame, classes: Sequence[str], parts: Sequence[st
                     fontsize=9,
                 )
         left += shares
-    names = [f"{name}\n{len(part)} photos, {part.group.nunique()} groups" for name, part in rows]
+    names = [
+        f"{name}: {len(part)} photos\n{part.person[part.person != ''].nunique()} persons, "
+        f"{part.group.nunique()} groups"
+        for name, part in rows
+    ]
     axes.set_yticks(places, names, fontsize=9)
     axes.invert_yaxis()
     axes.set_xlim(0, 1)

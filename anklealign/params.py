@@ -117,6 +117,8 @@ class Split:
     given: Literal["keep", "ignore"]
     folds: Annotated[int, Field(ge=0)]
     fold: Annotated[int, Field(ge=0)]
+    leak_residual: Share
+    accept_leaks: tuple[Name, ...]
 
     @model_validator(mode="after")
     def _check(self) -> "Split":

@@ -1,27 +1,33 @@
 """Split: train, validation and test that share no person and no picture.
 
-Reads data/clean/photos.csv and removed.csv; writes data/split/photos.csv (every kept photo with its
-`group` and `split`), metrics/split.json and plots/split/classes.png.
+Reads data/clean/photos.csv and removed.csv and the pixel store; writes data/split/photos.csv (every
+kept photo with its `group` and `split`), metrics/split.json and plots/split/: classes.png, who is
+where, and nearest_01.png, the pairs of photos across parts that look most alike.
 
     python -m stages.split
 
-A group is a person (or a collector), joined with whoever shares a picture with them. Takes a second
-or two. Each part holds the classes within some 1 point of the whole where the groups allow it.
+An audit that knows nothing of how the groups were made looks for the same picture in two parts; one
+that it finds fails the stage, after its pictures are written, unless split.accept_leaks names it.
+A group is a person (or a collector), joined with whoever shares a picture with them. Takes a few
+seconds. Each part holds the classes within some 1 point of the whole where the groups allow it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from anklealign import figures, files, params, photos, stage
+from anklealign import figures, files, leaks, params, photos, sheets, stage
 from anklealign.grouping import Integers, assign, deviation, folds, join
+from anklealign.leaks import Pair
 from anklealign.params import Dataset, Split
+from anklealign.photos import Pixels
 
 METRICS = Path("metrics/split.json")
-PLOT = Path("plots/split/classes.png")
+PLOTS = Path("plots/split")
+SHOWN = 12  # nearest pairs
 
 TRAIN, VALIDATION, TEST = "train", "val", "test"
 PARTS = (TRAIN, VALIDATION, TEST)
@@ -42,6 +48,11 @@ def main() -> None:
     table = kept.assign(group=groups_of(kept, removed, settings.group))
     table["split"] = parts_of(table, settings, classes, seed)
     metrics = metrics_of(table, dataset, settings)
+    used = table[table.split.isin(PARTS)].reset_index(drop=True)
+    pictures = pictures_of(used, photos.open_store())
+    nearest = leaks.nearest_pairs(pictures, list(used.split), (TEST, VALIDATION))
+    found, accepted = audit(used, nearest, settings)
+    metrics |= {"leaks": len(found), "leaks_accepted": accepted}
     if metrics["groups_crossing"]:
         raise ValueError(
             f"{metrics['groups_crossing']} groups stand in more than one part: a bug, please report"
@@ -49,12 +60,54 @@ def main() -> None:
 
     files.write_table(photos.SPLIT / "photos.csv", table)
     files.write_json(METRICS, metrics)
-    figures.save(figures.class_shares(table, classes, PARTS), PLOT)
+    figures.save(figures.class_shares(table, classes, PARTS), PLOTS / "classes.png")
+    shown = [tile(used, pictures, pair, settings) for pair in nearest[: max(SHOWN, len(found))]]
+    title = "The most similar photos of different parts"
+    sheets.write(PLOTS, "nearest", sheets.pages(shown, title, "no two parts to compare"))
+    if found:
+        listed = "; ".join(f"{used.path[p.a]} and {used.path[p.b]}" for p in found[:5])
+        raise ValueError(
+            f"{len(found)} pairs of photos in different parts show the same picture: {listed}; see "
+            f"{PLOTS}/nearest_01.png. Raise clean.hash_distance or clean.residual so that clean "
+            "finds them, remove one of each from the raw photos, or, if they are different "
+            "pictures, list one path of each in params.yaml's split.accept_leaks"
+        )
     sizes = ", ".join(f"{part} {metrics[part]['photos']} photos" for part in PARTS)
     print(
         f"split: {sizes}, {metrics['groups']} groups, none on two sides, "
+        f"no picture on two sides among the {len(nearest)} nearest pairs, "
         f"{metrics['left_out']} photos left out, classes within "
         f"{metrics['deviation_points']:.1f} points of the whole"
+    )
+
+
+def pictures_of(table: pd.DataFrame, store: Pixels) -> list[Pixels]:
+    """Return each photo's (H, W, 3) pixels without the letterbox, still mapped."""
+    boxes = table[["row", "left", "top", "right", "bottom"]].to_numpy()
+    return [store[row, top:bottom, left:right] for row, left, top, right, bottom in boxes]
+
+
+def audit(table: pd.DataFrame, nearest: Sequence[Pair], settings: Split) -> tuple[list[Pair], int]:
+    """Return the pairs that are one picture, and how many of such were accepted by name."""
+    same = [pair for pair in nearest if pair.residual <= settings.leak_residual]
+    accepted = set(settings.accept_leaks)
+    found = [pair for pair in same if not accepted & {table.path[pair.a], table.path[pair.b]}]
+    return found, len(same) - len(found)
+
+
+def tile(
+    table: pd.DataFrame, pictures: Sequence[Pixels], pair: Pair, settings: Split
+) -> sheets.Tile:
+    """Return a pair side by side, with what tells them apart."""
+    verdict = "the same picture" if pair.residual <= settings.leak_residual else "different"
+    left_over = f"{pair.residual:.2f}" if np.isfinite(pair.residual) else "too much"
+    return sheets.Tile(
+        (pictures[pair.a], pictures[pair.b]),
+        (
+            f"{verdict}: {left_over} is left over, limit {settings.leak_residual:.2f}",
+            f"{table.split[pair.a]}: {table.path[pair.a]}",
+            f"{table.split[pair.b]}: {table.path[pair.b]}",
+        ),
     )
 
 

@@ -10,7 +10,12 @@ CLASSES = ["a", "b"]
 
 def table() -> pd.DataFrame:
     return pd.DataFrame(
-        {"label": list("aabbab"), "split": ["train"] * 3 + ["val", "test", "test"], "group": "g"}
+        {
+            "label": list("aabbab"),
+            "split": ["train"] * 3 + ["val", "test", "test"],
+            "group": "g",
+            "person": "",
+        }
     )
 
 
@@ -27,7 +32,7 @@ def test_the_class_bars_state_photos_and_shares():
     drawn = figures.class_shares(table(), CLASSES, ("train", "val", "test"))
     texts = [text.get_text() for text in drawn.axes[0].texts]
     assert texts == ["3  50%", "2  67%", "1  50%", "3  50%", "1  33%", "1  100%", "1  50%"]
-    assert drawn.axes[0].get_yticklabels()[1].get_text() == "train\n3 photos, 1 groups"
+    assert drawn.axes[0].get_yticklabels()[1].get_text() == "train: 3 photos\n0 persons, 1 groups"
 
 
 def test_the_confusion_matrix_states_counts_and_shares_of_the_actual_class():

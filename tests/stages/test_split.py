@@ -1,13 +1,18 @@
 """split keeps persons and pictures on one side, whatever the layout and the order of rows."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
+from anklealign import files
+from anklealign import photos as photo_table
 from anklealign.params import Dataset, Split
-from stages.split import LEFT_OUT, PARTS, groups_of, metrics_of, parts_of
+from stages.split import LEFT_OUT, PARTS, groups_of, main, metrics_of, parts_of
 
 CLASSES = ["pronation", "neutral", "supination"]
 
@@ -20,6 +25,8 @@ def wish(**changes) -> Split:
         "given": "keep",
         "folds": 0,
         "fold": 0,
+        "leak_residual": 0.3,
+        "accept_leaks": (),
     }
     return Split(**(plain | changes))
 
@@ -144,3 +151,67 @@ def test_wishes_that_cannot_be_met_say_why_and_what_to_do():
     one = table.drop(table.index[table.label == "supination"][1:])
     with pytest.raises(ValueError, match=r"class supination has 1 group.*3 parts"):
         split(one, wish())
+
+
+PARAMS = """
+seed: 1
+dataset: toy
+datasets: {toy: {layout: folders, classes: {pronation: [], neutral: [], supination: []}}}
+split: {validation: 0.2, test: 0.2, group: person, given: ignore, folds: 0, fold: 0,
+  leak_residual: 0.3, accept_leaks: []}
+"""
+
+
+@pytest.fixture
+def prepared(tmp_path, monkeypatch):
+    """Sixty noise pictures of sixty persons, the last of which is the first one mirrored."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(4)
+    small = rng.integers(0, 256, (60, 12, 12, 3), np.uint8)
+    pixels = np.stack([Image.fromarray(p).resize((64, 64)) for p in small])
+    pixels[-1] = pixels[0, :, ::-1]
+    count = len(pixels)
+    table = photos(count=count, persons=count).assign(
+        row=range(count),
+        path=[f"{i:02}.jpg" for i in range(count)],
+        person=[f"p{i}" for i in range(count)],
+        label=[CLASSES[i % 3] for i in range(count)],
+    )
+    table = table.assign(left=0, top=0, right=64, bottom=64)
+    with photo_table.writing_store(photo_table.STORE, count, 64) as store:
+        store[:] = pixels
+    files.write_table(photo_table.CLEAN / "photos.csv", table)
+    files.write_table(photo_table.CLEAN / "removed.csv", table.iloc[:0])
+    return tmp_path
+
+
+def seed_that_parts_the_twins(folder):
+    """Some seed deals the twins to different parts."""
+    for seed in range(1, 30):
+        (folder / "params.yaml").write_text(PARAMS.replace("seed: 1", f"seed: {seed}"))
+        try:
+            main()
+        except ValueError as error:
+            return str(error)
+        assert json.loads((folder / "metrics/split.json").read_text())["leaks"] == 0
+    raise AssertionError
+
+
+def test_a_picture_in_two_parts_fails_the_stage_with_its_name_and_picture(prepared):
+    said = seed_that_parts_the_twins(prepared)
+    assert said.startswith("1 pairs of photos in different parts show the same picture: ")
+    assert {"00.jpg", "59.jpg"} <= set(said.replace(";", " ").split())
+    assert "split.accept_leaks" in said
+    assert (prepared / "plots/split/nearest_01.png").is_file()
+    assert json.loads((prepared / "metrics/split.json").read_text())["leaks"] == 1
+
+
+def test_a_leak_accepted_by_name_is_counted_and_passes(prepared):
+    seed_that_parts_the_twins(prepared)
+    text = (prepared / "params.yaml").read_text()
+    (prepared / "params.yaml").write_text(
+        text.replace("accept_leaks: []", "accept_leaks: [59.jpg]")
+    )
+    main()
+    metrics = json.loads((prepared / "metrics/split.json").read_text())
+    assert (metrics["leaks"], metrics["leaks_accepted"]) == (0, 1)
