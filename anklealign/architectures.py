@@ -6,6 +6,7 @@ Shapes: N photos, K classes, pixels (N, 3, H, W). Importing this module makes `a
 
 import difflib
 import json
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -330,8 +331,8 @@ def _checked(where: str, block: Model) -> Path:
     path = Path(str(block.weights))
     if not path.is_file():
         raise ValueError(
-            f"{where}.weights = {block.weights!r} is not there; put the file there, or set "
-            "pretrained: false to start from scratch"
+            f"{where}.weights = {block.weights!r} is not there; put the file there, or remove "
+            "weights and weights_sha256 to fetch timm's from its hub"
         )
     found = files.sha256(path)
     if found != block.weights_sha256:
@@ -344,7 +345,8 @@ def _checked(where: str, block: Model) -> Path:
 
 def _line(error: Exception) -> str:
     text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:160]}" if text else type(error).__name__
+    short = textwrap.shorten(text, 160, placeholder=" …")
+    return f"{type(error).__name__}: {short}" if text else type(error).__name__
 
 
 def freeze(model: nn.Module) -> None:

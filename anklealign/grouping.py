@@ -113,8 +113,8 @@ def assign(
             raise ValueError(
                 f"class {name} has {holders} group(s) of photos, but each of the {len(parts)} "
                 f"parts ({', '.join(parts)}) needs one; add photos of other persons, merge the "
-                "class with another in datasets.<name>.classes, or choose split.group: person or "
-                "fewer split.folds"
+                "class with another in its dataset's classes, or, where they are set otherwise, "
+                "choose split.group: person or fewer split.folds"
             )
     best: tuple[float, Integers] | None = None
     names = sorted(groups)

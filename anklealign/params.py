@@ -322,11 +322,30 @@ def check(raw: Mapping[str, Any]) -> list[str]:
     return faults
 
 
+def missing_files(raw: Mapping[str, Any]) -> list[str]:
+    """Return a line for each thing on disk that the chosen dataset and model need and lack."""
+    faults = []
+    name, _ = dataset(raw)
+    folder = Path("data/raw", name)
+    if name != "phantom" and not folder.is_dir():
+        faults.append(
+            f"params.yaml: dataset = {name!r}: {folder} is not there; put or link the photos "
+            "there, `dvc pull` them, or choose another dataset"
+        )
+    name, model = choice(raw, "model", "models", Model)
+    if model.weights and not Path(model.weights).is_file():
+        faults.append(
+            f"params.yaml: model = {name!r}: its weights {model.weights} are not there; put the "
+            "file there, `dvc pull` it, or choose another model"
+        )
+    return faults
+
+
 def main() -> int:
     """Check params.yaml and say what is wrong with it."""
     try:
         raw = read()
-        faults = check(raw)
+        faults = check(raw) or missing_files(raw)
     except ValueError as error:
         faults = [str(error)]
     if faults:

@@ -39,9 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO_OR_FOLDER")
     parser.add_argument("--out", type=Path, required=True, help="the CSV file to write")
     parser.add_argument("--model", type=Path, default=Path("model"), help="the bundle's folder")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
     given = parser.parse_args(arguments)
     try:
-        predictor = Predictor.load(given.model)
+        predictor = Predictor.load(given.model, given.device)
         table = predictions(predictor, find(given.photos))
         files.write_table(given.out, table)
     except (ValueError, OSError) as error:
@@ -60,18 +61,17 @@ def find(given: Iterable[Path]) -> list[Path]:
 
     A file that is named is taken whatever it is. In folders, hidden files and what is no photo by
     its first bytes nor by its name are passed over: a CSV beside the photos is not unreadable.
+    A named path that is not there, and a broken link, are taken too, to be listed as unreadable.
 
     Raises:
-        ValueError: A path is not there, or nothing was found.
+        ValueError: Nothing was found.
     """
     found: set[Path] = set()
     for path in given:
         if path.is_dir():
             found.update(_photos_in(path))
-        elif path.exists():
-            found.add(path)
         else:
-            raise ValueError(f"{path} is not there; name a photo or a folder of photos")
+            found.add(path)
     if not found:
         raise ValueError(f"no photo in {', '.join(map(str, given))}; name a photo or a folder")
     return sorted(found)
@@ -80,13 +80,16 @@ def find(given: Iterable[Path]) -> list[Path]:
 def _photos_in(folder: Path) -> Iterator[Path]:
     for path in folder.rglob("*"):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if not hidden and path.is_file() and _looks_like_photo(path):
+        broken = path.is_symlink() and not path.exists()
+        if not hidden and (path.is_file() or broken) and _looks_like_photo(path):
             yield path
 
 
 def _looks_like_photo(path: Path) -> bool:
     if path.suffix.lower() in SUFFIXES:
         return True
+    if not path.exists():
+        return False
     with path.open("rb") as stream:
         return images.is_photo(stream.read(images.HEAD))
 

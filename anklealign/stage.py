@@ -8,15 +8,16 @@ from typing import NoReturn
 def run(name: str, main: Callable[[], None]) -> NoReturn:
     """Run a stage's main() and exit: 0 when it is done, 1 after one line when it cannot go on.
 
-    DVC deletes a stage's outputs before it runs the stage, so the line says how to have them back.
+    DVC deletes a stage's outputs before it runs the stage, those in git too, so a second line says
+    how to have them back.
     """
     try:
         main()
     except (ValueError, OSError) as error:
         print(
             f"{name}: {error}\n"
-            f"{name}: its outputs were removed before it ran; "
-            "`dvc checkout` brings the last good ones back",
+            f"{name}: DVC removed its outputs before it ran; "
+            "`git checkout metrics plots && dvc checkout` brings the committed ones back",
             file=sys.stderr,
         )
         sys.exit(1)

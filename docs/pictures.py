@@ -2,7 +2,8 @@
 
     python -m docs.pictures
 
-Reads data/prepared, data/split, plots/evaluate; writes docs/phantom.jpg, docs/confusion.png.
+Reads data/prepared, data/split, plots/evaluate; writes phantom.jpg, confusion.png and
+history.png beside itself.
 """
 
 import shutil
@@ -16,7 +17,7 @@ A_CLASS = 2
 
 
 def main() -> None:
-    """Show some photos of each class, of as many collectors, and copy the confusion matrix."""
+    """Show some photos of each class, of as many collectors, and copy two plots of evaluate."""
     table = photos.read_table(photos.PREPARED / "photos.csv")
     store = photos.open_store()
     shown = table.drop_duplicates(["label", "collector"]).sort_values(["label", "path"])
@@ -31,7 +32,8 @@ def main() -> None:
     (page,) = sheets.pages(tiles, "The phantom", "", columns=len(tiles), rows=1)
     with replacing(DOCS / "phantom.jpg") as path:
         page.save(path, format="JPEG", quality=85, optimize=True)
-    shutil.copyfile("plots/evaluate/pictures/confusion.png", DOCS / "confusion.png")
+    for name in ("confusion.png", "history.png"):
+        shutil.copyfile(Path("plots/evaluate/pictures", name), DOCS / name)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def main() -> None:
     seed = params.section(raw, "seed", int)
     table = photos.read_table(photos.SPLIT / "photos.csv")
     store = photos.open_store()
-    predictor = Predictor.load(MODEL)
+    predictor = Predictor.load(MODEL, params.section(raw, "train.device", str))
     classes = list(predictor.classes)
 
     test = table[table.split == "test"].sort_values("path", ignore_index=True)

@@ -8,7 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -235,8 +237,10 @@ def test_the_readmes_commands_do_what_it_says(restored):
     elsewhere = ("make", ". .venv", "dvc remote", "git", "dvc exp run", "docker")
     here = [line for line in lines if not line.startswith(elsewhere)]
     assert len(here) >= 4
-    for line in here:
-        restored(*shlex.split(line))
+    said = {line: restored(*shlex.split(line)) for line in here}
+    (shown,) = [text for line, text in said.items() if line.startswith("dvc exp show")]
+    assert "balanced_accuracy" in shown
+    assert "ci_low" not in shown
     predicted = (restored.folder / "predictions.csv").read_text(encoding="utf-8").splitlines()
     assert len(predicted) == 1 + SMALL["phantom.photos"]
 
@@ -280,11 +284,43 @@ def test_a_pull_brings_everything_and_retrains_nothing(clone, tmp_path):
 
 
 @pytest.mark.slow
+def test_own_photos_are_added_pushed_pulled_and_survive_an_experiment(clone, tmp_path):
+    clone("git", "clone", "--quiet", ".", str(tmp_path / "mine"))
+    mine = Clone(tmp_path / "mine")
+    own = mine.folder / "data/raw/own"
+    for number in range(24):
+        folder = own / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        cells = np.random.default_rng(number).integers(0, 256, (9, 9, 3), np.uint8)
+        Image.fromarray(cells).resize((96, 96)).save(folder / f"{number}.png")
+    mine.edit(
+        "params.yaml", "datasets:", "datasets:\n  own: {layout: folders, classes: {a: [], b: []}}"
+    )
+    mine("dvc", "add", "data/raw/own")
+    mine("git", "add", "--all")
+    mine("git", "commit", "--quiet", "--message", "own photos")
+    assert "own/a/0.png" not in mine("git", "ls-files")
+    ran = mine.ran("dvc", "exp", "run", "-S", "dataset=own", "-S", "model=majority")
+    assert ran == ["prepare", "clean", "split", "train", "evaluate"]
+    assert len(list(own.rglob("*.png"))) == 24
+    mine("dvc", "remote", "add", "--force", "--default", "own", str(tmp_path / "remote"))
+    mine("dvc", "push")
+    mine("git", "commit", "--quiet", "--all", "--message", "run on own photos")
+    mine("git", "clone", "--quiet", ".", str(tmp_path / "colleague"))
+    colleague = Clone(tmp_path / "colleague")
+    colleague("dvc", "pull")
+    assert len(list((colleague.folder / "data/raw/own").rglob("*.png"))) == 24
+    assert colleague.ran("dvc", "repro") == []
+
+
+@pytest.mark.slow
 def test_a_failed_stage_says_how_to_get_its_outputs_back(restored):
     restored.edit("params.yaml", "  test: 0.15", "  test: 0.95")
     said = restored("dvc", "repro", fails=True)
     assert "split: params.yaml: split: validation 0.15 + test 0.95 leave nothing" in said
-    assert "dvc checkout" in said
-    restored("git", "checkout", "--quiet", ".")
-    restored("dvc", "checkout")
+    way_back = "git checkout metrics plots && dvc checkout"
+    assert way_back in said
+    restored("git", "checkout", "--quiet", "params.yaml")
+    restored("sh", "-c", way_back)
+    assert restored("git", "status", "--short") == ""
     assert restored.ran("dvc", "repro") == []

@@ -92,14 +92,24 @@ def test_nothing_readable_ends_with_status_2_and_a_table_of_reasons(place: Path)
     assert len(table) == 1
 
 
-@pytest.mark.parametrize("wrong", ["missing", "empty", "no model"])
+def test_a_missing_path_and_a_broken_link_are_listed_and_the_rest_goes_on(place: Path) -> None:
+    photo(place / "in/a.png")
+    (place / "in/link.jpg").symlink_to("nowhere.png")
+    status, table = run("in", "gone.jpg")
+    assert status == 1
+    assert list(table.path) == ["gone.jpg", "in/a.png", "in/link.jpg"]
+    assert list(table.predicted != "") == [False, True, False]
+    assert table.reason[0].startswith("cannot_open")
+    assert table.reason[2].startswith("cannot_open")
+
+
+@pytest.mark.parametrize("wrong", ["empty", "no model"])
 def test_a_wrong_command_ends_with_status_2_and_one_line(
     place: Path, wrong: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (place / "empty").mkdir()
     photo(place / "a.png")
     arguments = {
-        "missing": ["nowhere.jpg"],
         "empty": ["empty"],
         "no model": ["a.png", "--model", "other"],
     }[wrong]

@@ -73,3 +73,7 @@ def test_every_dataset_block_of_the_page_is_sound():
             assert name in raw["datasets"]
             found += 1
     assert found == 3
+
+
+def test_no_placeholder_is_left():
+    assert not re.search(r"^[A-Z]{4,}$|\b(BALANCED|SHARE|CEILING)\b", README, flags=re.MULTILINE)

@@ -22,7 +22,7 @@ def test_a_known_error_is_one_line_with_the_way_back(capsys, error):
     assert end.value.code == 1
     said = capsys.readouterr().err.splitlines()
     assert said[0] == f"split: {error}"
-    assert "dvc checkout" in said[1]
+    assert "git checkout metrics plots && dvc checkout" in said[1]
 
 
 def test_a_bug_keeps_its_traceback():
