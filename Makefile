@@ -1,15 +1,29 @@
-# make repro | test | test-all. Everything installs into .venv; PYTHON chooses the interpreter.
+# make repro | compare | report | check-lock | test | test-all.
+# Everything installs into .venv; PYTHON chooses the interpreter.
 PYTHON ?= python3
 BIN := .venv/bin
 # DVC starts the stages' `python` from PATH; libraries must find this project's venv there.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro test test-all format
+.PHONY: repro test test-all compare report check-lock format
 
 repro: .venv/repro
 	python -m anklealign.params
 	dvc repro
 	python -m anklealign.summary
+
+compare: .venv/repro
+	python -m anklealign.runs
+
+# What a pull request against BASE changes, as report/report.md with its pictures.
+report: .venv/repro
+	python -m anklealign.pull_request $(or $(BASE),main)
+
+# dvc.lock was committed with the code. DVC's exit status is 0 either way: its text tells.
+check-lock: .venv/repro
+	@said=$$(dvc repro --dry --allow-missing 2>&1); echo "$$said" | tail -n 8; \
+	echo "$$said" | grep -q "Data and pipelines are up to date" || { \
+	echo "dvc.lock is stale: run 'make repro' and commit dvc.lock, metrics and plots" >&2; exit 1; }
 
 test: .venv/dev
 	ruff check .

@@ -62,6 +62,11 @@ class Revision:
             ) from None
         return content
 
+    def list(self, folder: str) -> list[str]:
+        """Return the paths of all files below a folder, in git or in DVC, sorted."""
+        found = self.files.find(folder) if self.files.exists(folder) else []
+        return sorted(path.removeprefix("./").lstrip("/") for path in found)
+
     def table(self, path: str) -> pd.DataFrame:
         """Return a CSV with its text columns as text, so that '007' and 'NA' survive.
 

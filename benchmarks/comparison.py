@@ -1,6 +1,6 @@
 """How often two equally good models are called different, and how often a better one is seen.
 
-    python -m benchmarks.comparison             # a minute on one core
+    python -m benchmarks.comparison             # five minutes on one core
 
 Simulates test parts of G persons with 1 to 8 photos each, classes as in the ankle set. Whether a
 photo is right depends on the person (some are hard for every model, sd 1 on the logit), on the
@@ -55,7 +55,7 @@ def rates(groups: int, gain: float, sets: int, resamples: int = 1000) -> dict[st
 def main() -> int:
     """Print the table; exit status 1 when more than 5 % (and its sampling error) are false."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("--sets", type=int, default=2000, help="simulated test parts each")
+    parser.add_argument("--sets", type=int, default=10000, help="simulated test parts each")
     sets = parser.parse_args().sets
     rows = []
     for groups, gain in tqdm([(g, d) for d in (0.0, 1.0) for g in (10, 15, 20, 60)]):

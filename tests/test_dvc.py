@@ -234,7 +234,7 @@ def test_the_readmes_commands_do_what_it_says(restored):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     lines = [line[2:].split("  #")[0].strip() for line in readme.splitlines() if line[:2] == "$ "]
     # Not run here: what installs, what needs photos that are not in the repository, and addresses.
-    elsewhere = ("make", ". .venv", "dvc remote", "git", "dvc exp run", "docker")
+    elsewhere = ("make", ". .venv", "dvc remote", "git", "dvc exp run", "gto", "dvc artifacts")
     here = [line for line in lines if not line.startswith(elsewhere)]
     assert len(here) >= 4
     restored("dvc", "exp", "run", "-S", "model=majority")
@@ -284,6 +284,18 @@ def test_a_pull_brings_everything_and_retrains_nothing(clone, tmp_path):
     assert colleague.ran("dvc", "repro") == []
     assert colleague.outputs() == clone.outputs()
     assert (colleague.folder / "model/model.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_a_release_is_a_tag_that_brings_the_bundle(clone, tmp_path):
+    clone("git", "clone", "--quiet", ".", str(tmp_path / "team"))
+    team = Clone(tmp_path / "team")
+    team("dvc", "config", "--local", "cache.dir", str(clone.folder / ".dvc/cache"))
+    team("gto", "register", "classifier", "--version", "v1.0.0")
+    bundle = tmp_path / "bundle"
+    team("dvc", "artifacts", "get", ".", "classifier", "--rev", "v1.0.0", "--out", str(bundle))
+    for name in ("config.json", "model.safetensors"):
+        assert (bundle / name).read_bytes() == (clone.folder / "model" / name).read_bytes()
 
 
 @pytest.mark.slow

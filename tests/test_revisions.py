@@ -5,14 +5,14 @@ import sys
 
 import pytest
 
-from anklealign import changes, comparison, runs
+from anklealign import changes, comparison, pull_request, runs
 from anklealign.revisions import Revision
 
 PIPELINE = """stages:
   evaluate:
     cmd: {python} make.py
     params: [model, seed]
-    outs: [data/prepared, data/clean, data/split]
+    outs: [data/prepared, data/clean, data/split, plots/split]
     metrics: [metrics/evaluate.json: {{cache: false}}]
     plots: [plots/evaluate/predictions.csv: {{cache: false}}]
 """
@@ -37,6 +37,9 @@ write("plots/evaluate/predictions.csv", "\\n".join(["id,path,group,actual,p_a,p_
 write("data/prepared/photos.csv", "\\n".join(["id,path,label,sha256,split", *photos, ""]))
 write("data/split/photos.csv", "\\n".join(["id,path,label,sha256,split", *photos, ""]))
 write("data/clean/removed.csv", "path,reason\\n")
+write("plots/split/same.png", "the same")
+write(f"plots/split/{'new' if good else 'old'}.png", "one side alone")
+write("plots/split/changed.png", values["model"])
 score = {"value": 1.0 if good else 0.5}
 scores = {k: score for k in ("accuracy", "balanced_accuracy", "macro_f1", "log_loss")}
 write("metrics/evaluate.json", json.dumps({"parameters": 3, **scores}))
@@ -123,3 +126,27 @@ def test_bytes_that_no_cache_holds_are_told(repository):
             Revision.open("my-good").read("data/split/photos.csv")
     finally:
         (repository / "elsewhere").rename(cache)
+
+
+@pytest.mark.usefixtures("inside")
+def test_the_report_holds_verdict_data_pictures_and_metrics(repository):
+    assert pull_request.main(["my-good"]) == 0
+    folder = repository / "report"
+    text = (folder / "report.md").read_text()
+    assert "**this change is worse than my-good**" in text
+    assert "- `0.jpg` (b, test)" in text
+    assert "same.png" not in text
+    assert "| none | ![after](pictures/plots/split/old_after.png) |" in text
+    assert "| ![before](pictures/plots/split/new_before.png) | none |" in text
+    assert (folder / "pictures/plots/split/changed_before.png").read_text() == "good"
+    assert (folder / "pictures/plots/split/changed_after.png").read_text() == "poor"
+    assert "| accuracy.value |" in " ".join(text.split())
+
+
+@pytest.mark.usefixtures("inside")
+def test_the_report_against_an_empty_base_says_what_it_lacks(repository, capsys):
+    assert pull_request.main(["empty"]) == 0
+    text = (repository / "report/report.md").read_text()
+    assert text.count("Not compared: empty has no") == 2
+    assert pull_request.main(["nowhere"]) == 2
+    assert "revision 'nowhere' cannot be read" in capsys.readouterr().err

@@ -1,0 +1,135 @@
+"""What a change does to the data, the scores and the pictures, as one page for its reviewers.
+
+    make report BASE=main
+    python -m anklealign.pull_request main
+
+Compares the workspace with the base (a git revision) and writes report/report.md and
+report/pictures/. Reads both through DVC; what the base lacks is said in its place.
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from anklealign import changes, comparison, files
+from anklealign.revisions import WORKSPACE, Revision
+
+FOLDER = Path("report")
+PICTURES = Path("pictures")  # below FOLDER
+MOST = 40  # changed pictures; a change of the data redraws every sheet
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the report; exit status 2 when the base cannot be read."""
+    parser = argparse.ArgumentParser(
+        prog="python -m anklealign.pull_request", description=(__doc__ or "").split("\n", 1)[0]
+    )
+    parser.add_argument("base", help="git revision that the workspace is compared with")
+    base = parser.parse_args(arguments).base
+    try:
+        before = Revision.open(base)
+    except ValueError as error:
+        print(f"report: {error}", file=sys.stderr)
+        return 2
+    after = Revision.open(WORKSPACE)
+    pictures = changed_pictures(before, after)
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    for path, sides in pictures.items():
+        for side, content in sides.items():
+            with files.replacing(FOLDER / picture(path, side)) as temporary:
+                temporary.write_bytes(content)
+    sections = [
+        f"# Against {base}",
+        *scores(before, after),
+        "## Data",
+        *data(before, after),
+        "## Pictures",
+        *shown(pictures),
+        "## All metrics",
+        *metrics(base),
+    ]
+    files.write_text(FOLDER / "report.md", "\n".join(sections) + "\n")
+    print(f"report: {FOLDER / 'report.md'}, {len(pictures)} changed pictures")
+    return 0
+
+
+def scores(before: Revision, after: Revision) -> list[str]:
+    """Return the verdict and the table of scores, or why there is none."""
+    try:
+        first, second = (side.table(comparison.PREDICTIONS) for side in (before, after))
+        answers = comparison.pair(first, second, (before.name, "this change"))
+    except ValueError as error:
+        return ["", f"Not compared: {error}.", ""]
+    found = comparison.report(answers, before.name, "this change", "balanced_accuracy")
+    head, table = found[:2], found[2:]
+    return ["", f"**{head[0]}**; {head[1]}.", "", "```text", *table[1:], "```", ""]
+
+
+def data(before: Revision, after: Revision) -> list[str]:
+    """Return the difference of the data, or why there is none."""
+    try:
+        first, second = changes.data_of(before), changes.data_of(after)
+    except ValueError as error:
+        return ["", f"Not compared: {error}.", ""]
+    found = changes.difference(first, second)
+    return ["", *changes.report(found, before.name, "this change"), ""]
+
+
+def changed_pictures(before: Revision, after: Revision) -> dict[str, dict[str, bytes]]:
+    """Return path to {'before': bytes, 'after': bytes} of the pictures that differ, by path."""
+    names = [
+        {p for p in side.list("plots") if p.endswith((".png", ".jpg"))} for side in (before, after)
+    ]
+    found = {}
+    for path in sorted(names[0] | names[1]):
+        sides = {}
+        for side, revision, there in (("before", before, names[0]), ("after", after, names[1])):
+            if path in there:
+                try:
+                    sides[side] = revision.read(path)
+                except ValueError as error:
+                    print(f"report: {error}", file=sys.stderr)
+        if sides.get("before") != sides.get("after"):
+            found[path] = sides
+    return found
+
+
+def picture(path: str, side: str) -> PurePosixPath:
+    """Return where a changed picture stands below the report's folder."""
+    return (
+        PurePosixPath(PICTURES.as_posix())
+        / f"{PurePosixPath(path).with_suffix('')}_{side}{PurePosixPath(path).suffix}"
+    )
+
+
+def shown(pictures: dict[str, dict[str, bytes]]) -> list[str]:
+    """Return the changed pictures, before beside after."""
+    if not pictures:
+        return ["", "No picture changed.", ""]
+    lines = ["", "| | before | after |", "|---|---|---|"]
+    for path, sides in list(pictures.items())[:MOST]:
+        cells = [
+            f"![{side}]({picture(path, side)})" if side in sides else "none"
+            for side in ("before", "after")
+        ]
+        lines.append(f"| `{path.removeprefix('plots/')}` | {' | '.join(cells)} |")
+    if len(pictures) > MOST:
+        lines.append(f"\nand {len(pictures) - MOST} more in `{PICTURES}/`")
+    return [*lines, ""]
+
+
+def metrics(base: str) -> list[str]:
+    """Return `dvc metrics diff` as Markdown, folded."""
+    command = [sys.executable, "-m", "dvc", "metrics", "diff", "--md", base]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - its own words
+    table = done.stdout.strip() or "No metric changed."
+    if done.returncode:
+        table = f"`dvc metrics diff` failed: {done.stderr.strip()}"
+    return ["", "<details><summary>dvc metrics diff</summary>", "", table, "", "</details>"]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
