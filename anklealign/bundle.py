@@ -44,6 +44,7 @@ class Bundle:
         preparation: From photo file to stored square.
         network_input: From stored square to the network's input.
         temperature: What logits are divided by before the softmax.
+        conformal_threshold: Calibrated probability from which on a class is in the prediction set.
         record: Where it comes from: chosen epoch, versions, hashes of the data, parameters.
     """
 
@@ -52,6 +53,7 @@ class Bundle:
     preparation: Preparation
     network_input: Input
     temperature: float
+    conformal_threshold: float
     record: Mapping[str, Any]
 
 
@@ -88,6 +90,7 @@ def save(folder: Path, bundle: Bundle) -> None:
         "preparation": asdict(bundle.preparation),
         "input": asdict(bundle.network_input),
         "temperature": bundle.temperature,
+        "conformal_threshold": bundle.conformal_threshold,
         "weights_sha256": files.sha256(folder / WEIGHTS),
         **bundle.record,
     }
@@ -108,6 +111,7 @@ def load(folder: Path) -> Bundle:
         values = own.pop("input")
         network_input = Input(**values | {k: tuple(values[k]) for k in ("mean", "std")})
         temperature = float(own.pop("temperature"))
+        conformal_threshold = float(own.pop("conformal_threshold"))
         expected = own.pop("weights_sha256")
     except FileNotFoundError:
         raise ValueError(
@@ -125,4 +129,6 @@ def load(folder: Path) -> Bundle:
             "bring both back by `dvc checkout` or `dvc pull`"
         )
     model: nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=True)
-    return Bundle(model.eval(), classes, preparation, network_input, temperature, own)
+    return Bundle(
+        model.eval(), classes, preparation, network_input, temperature, conformal_threshold, own
+    )

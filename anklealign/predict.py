@@ -3,7 +3,9 @@
     python -m anklealign.predict PHOTO_OR_FOLDER … --out predictions.csv [--model model]
 
 Folders are searched with all their subfolders. The table has a row a photo: path, predicted, a
-column p_<class> for each class, and reason, which is empty unless the photo could not be read.
+column p_<class> for each class, set (the classes that hold the truth for 90 % of photos, joined
+by |), abstain (True unless the set is one class), and reason, which is empty unless the photo could
+not be read.
 Exit status: 0 when every photo was read, 1 when some were not, 2 when none was or the command is
 wrong.
 """
@@ -17,7 +19,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from anklealign import files, images
+from anklealign import calibration, files, images
 from anklealign.predictor import Predictor
 
 # Photos decoded before the network sees them: what bounds the memory, 50 MB at 256 pixels.
@@ -95,8 +97,9 @@ def _looks_like_photo(path: Path) -> bool:
 
 
 def predictions(predictor: Predictor, paths: Sequence[Path]) -> pd.DataFrame:
-    """Return a row a photo, in the order given: path, predicted, p_<class>…, reason."""
-    columns = ["path", "predicted", *(f"p_{name}" for name in predictor.classes), "reason"]
+    """Return a row a photo, in the order given: path, predicted, p_<class>…, set…, reason."""
+    given = [f"p_{name}" for name in predictor.classes]
+    columns = ["path", "predicted", *given, "set", "abstain", "reason"]
     rows: list[dict[str, object]] = []
     with tqdm(total=len(paths), unit="photo", disable=None) as bar:
         for start in range(0, len(paths), TOGETHER):
@@ -112,9 +115,15 @@ def predictions(predictor: Predictor, paths: Sequence[Path]) -> pd.DataFrame:
             if seen:
                 read = (row for row in rows[start:] if not row["reason"])
                 answers = predictor.probabilities(np.stack(seen))
-                for row, answer in zip(read, answers, strict=True):
+                sets = predictor.prediction_sets(answers)
+                spelled = calibration.spelled(sets, predictor.classes)
+                abstained = calibration.abstains(sets)
+                for row, answer, members, abstain in zip(
+                    read, answers, spelled, abstained, strict=True
+                ):
                     row["predicted"] = predictor.classes[int(answer.argmax())]
-                    row.update(zip(columns[2:-1], map(float, answer), strict=True))
+                    row.update(zip(given, map(float, answer), strict=True))
+                    row["set"], row["abstain"] = members, bool(abstain)
     return pd.DataFrame(rows, columns=columns)
 
 

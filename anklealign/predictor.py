@@ -63,3 +63,7 @@ class Predictor:
             self.bundle.model, pixels_nhwc, rows, self.bundle.network_input, self.device
         )
         return calibration.probabilities(answers, self.bundle.temperature)
+
+    def prediction_sets(self, probabilities: Floats) -> npt.NDArray[np.bool_]:
+        """Return which classes are in each photo's prediction set: (N, K) -> (N, K)."""
+        return calibration.prediction_sets(probabilities, self.bundle.conformal_threshold)

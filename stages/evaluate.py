@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from anklealign import figures, files, params, photos, sheets, stage
+from anklealign import calibration, figures, files, params, photos, sheets, stage
 from anklealign.params import Evaluate
 from anklealign.photos import Pixels
 from anklealign.predictor import Predictor
@@ -51,7 +52,8 @@ def main() -> None:
         confidence=settings.confidence,
         seed=seed,
     )
-    predictions = predictions_of(test, classes, probabilities)
+    sets = predictor.prediction_sets(probabilities)
+    predictions = predictions_of(test, classes, probabilities, sets)
     counts = pd.crosstab(predictions.actual, predictions.predicted)
     counts = counts.reindex(index=classes, columns=classes, fill_value=0)
 
@@ -78,8 +80,10 @@ def main() -> None:
     )
 
 
-def predictions_of(test: pd.DataFrame, classes: list[str], probabilities: Floats) -> pd.DataFrame:
-    """Return a row a photo: who, what it is, what the model says, and each class's probability."""
+def predictions_of(
+    test: pd.DataFrame, classes: list[str], probabilities: Floats, sets: npt.NDArray[np.bool_]
+) -> pd.DataFrame:
+    """Return a row a photo: who, what it is, what the model says, probabilities, prediction set."""
     rows = test[["id", "path", "collector", "group"]].assign(
         actual=test.label,
         predicted=[classes[k] for k in probabilities.argmax(1)],
@@ -87,7 +91,7 @@ def predictions_of(test: pd.DataFrame, classes: list[str], probabilities: Floats
     )
     for k, name in enumerate(classes):
         rows[f"p_{name}"] = probabilities[:, k]
-    return rows
+    return rows.assign(set=calibration.spelled(sets, classes), abstain=calibration.abstains(sets))
 
 
 def metrics_of(

@@ -93,12 +93,18 @@ def main() -> None:
     temperature = 1.0
     if settings.model.epochs:
         temperature = calibration.fit_temperature(answers["validation"], validation.labels)
+    threshold = calibration.fit_conformal(
+        calibration.probabilities(answers["validation"], temperature),
+        validation.labels,
+        calibration.COVERAGE,
+    )
     found = scores(validation, answers["validation"], temperature)
     metrics = {
         "parameters": architectures.parameters(model),
         "epochs": len(fit.history),
         "best_epoch": fit.best_epoch,
         "temperature": round(temperature, 6),
+        "conformal_threshold": round(threshold, 6),
         "training": scores(train, answers["training"], temperature),
         "validation": found,
     }
@@ -122,6 +128,7 @@ def main() -> None:
             Preparation(**asdict(settings.prepare), fit=settings.dataset.fit),
             network_input,
             temperature,
+            threshold,
             record,
         ),
     )

@@ -37,6 +37,7 @@ def made(name: str = "tiny_cnn") -> Bundle:
         Preparation(size=256, fit="letterbox", fill=114, max_megapixels=80.0),
         bundle.input_of(model, 64),
         1.7,
+        0.25,
         {"chosen": {"epoch": 3}, "versions": {"torch": "2.15.0"}},
     )
 

@@ -20,7 +20,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     block = Model("anklealign_cnn", 32, epochs=1, learning_rate=0.01, arguments={"widths": (8,)})
     model = architectures.build("x", block, 2)
     preparation = Preparation(size=48, fit="letterbox", fill=114, max_megapixels=1.0)
-    made = Bundle(model, ("ants", "bees"), preparation, bundle.input_of(model, 32), 1.0, {})
+    made = Bundle(model, ("ants", "bees"), preparation, bundle.input_of(model, 32), 1.0, 0.49, {})
     bundle.save(tmp_path / "model", made)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -47,10 +47,15 @@ def test_every_photo_of_folders_and_subfolders_has_a_row_in_order(
     photo(place / "in/.hidden/d.png")
     status, table = run("single.JPG", "in", "in/b.png")
     assert status == 0
-    assert list(table.columns) == ["path", "predicted", "p_ants", "p_bees", "reason"]
+    columns = ["path", "predicted", "p_ants", "p_bees", "set", "abstain", "reason"]
+    assert list(table.columns) == columns
     assert list(table.path) == ["in/a/c.jpg", "in/b.png", "single.JPG"]
     np.testing.assert_allclose(table.p_ants + table.p_bees, 1)
     assert list(table.predicted) == list(np.where(table.p_ants > table.p_bees, "ants", "bees"))
+    likely = table[["p_ants", "p_bees"]] >= 0.49
+    named = [["", "ants", "bees", "ants|bees"][a + 2 * b] for a, b in likely.to_numpy()]
+    assert list(table.set) == named
+    assert list(table.abstain) == list(likely.sum(axis=1) != 1)
     assert set(table.reason) == {""}
     assert "3 photos predicted, 0 unreadable" in capsys.readouterr().out
 
@@ -66,7 +71,7 @@ def test_unreadable_photos_are_listed_and_the_rest_goes_on(
     assert list(table.path) == ["in/a.png", "in/broken.jpg", "in/z.png"]
     assert list(table.predicted != "") == [True, False, True]
     assert table.reason[1].startswith("not_an_image")
-    assert table.p_ants[1] == ""
+    assert table.p_ants[1] == table.set[1] == table.abstain[1] == ""
     assert "in/broken.jpg could not be read" in capsys.readouterr().err
 
 

@@ -1,6 +1,7 @@
 """The predictor answers as train's validation did, from files as from the store."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ def made() -> Bundle:
     model.head.weight.data.normal_()
     preparation = Preparation(size=SIDE, fit="letterbox", fill=114, max_megapixels=1.0)
     network_input = bundle.input_of(model, 32)
-    return Bundle(model, ("a", "b", "c"), preparation, network_input, 2.5, {})
+    return Bundle(model, ("a", "b", "c"), preparation, network_input, 2.5, 0.3, {})
 
 
 @pytest.fixture
@@ -55,6 +56,15 @@ def test_probabilities_are_those_of_train_s_validation(predictor: Predictor) -> 
     assert found.shape == (20, 3)
     assert found.dtype == np.float64
     np.testing.assert_allclose(found.sum(1), 1)
+
+
+def test_prediction_sets_hold_the_classes_above_the_bundle_s_threshold(predictor):
+    probabilities = predictor.probabilities(pixels())
+    middle = float(np.median(probabilities))
+    chosen = replace(predictor, bundle=replace(predictor.bundle, conformal_threshold=middle))
+    sets = chosen.prediction_sets(probabilities)
+    np.testing.assert_array_equal(sets, probabilities >= middle)
+    assert 0 < sets.sum() < sets.size
 
 
 def test_a_photo_s_answer_does_not_depend_on_its_company(predictor: Predictor) -> None:
