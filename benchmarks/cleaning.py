@@ -37,7 +37,6 @@ import pandas as pd
 from PIL import Image, ImageFilter, ImageOps
 
 from anklealign import duplicates, legs, params, phantom, photos, quality
-from stages.clean import boxes_of
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL = ROOT / "data/raw/ants_bees"
@@ -324,7 +323,7 @@ def margins(planted: Planted, work: Path) -> str:
     settings = params.section(params.read(ROOT / "params.yaml"), "clean", params.Clean)
     table = photos.read_table(work / photos.PREPARED / "photos.csv").set_index("path")
     table = table.loc[planted.truth.index]
-    boxes = boxes_of(table, photos.open_store(work / photos.STORE))
+    boxes = photos.boxes_of(table, photos.open_store(work / photos.STORE))
     kinds = planted.truth.kind.to_numpy()
     scores = [
         quality.scores(box, width, height)

@@ -37,7 +37,6 @@ PLOTS = Path("plots/clean")
 COPIES = ("exact_duplicate", "near_duplicate", "contradicting_labels")
 REASONS = (*COPIES, *quality.UNUSABLE)
 PHOTO_COLUMNS = ("id", "path", "label", "person", "collector", "cluster")
-BOX_COLUMNS = ("row", "left", "top", "right", "bottom")
 PAIRS = "Copies: the removed photo, beside it the one kept or contradicting"
 SINGLES = "Photos that show too little"
 NOTHING = "Nothing was removed."
@@ -56,7 +55,7 @@ def main() -> None:
     settings = params.section(params.read(), "clean", Clean)
     table = photos.read_table(photos.PREPARED / "photos.csv")
     store = photos.open_store()
-    boxes = boxes_of(table, store)
+    boxes = photos.boxes_of(table, store)
     with ThreadPoolExecutor() as pool:  # Pillow and scipy leave the interpreter free
         measured = pool.map(quality.scores, boxes, table.width, table.height)
         scores = list(tqdm(measured, "clean", len(boxes), unit="photo"))
@@ -83,14 +82,6 @@ def main() -> None:
     check_classes(metrics)
     listed = ", ".join(f"{n} {name}" for name, n in metrics["reasons"].items() if n)
     print(f"clean: kept {len(kept)} of {len(table)} photos; removed: {listed or 'none'}")
-
-
-def boxes_of(table: pd.DataFrame, store: Pixels) -> list[Pixels]:
-    """Return each photo's (H, W, 3) pixels without the letterbox, still mapped."""
-    return [
-        store[row, top:bottom, left:right]
-        for row, left, top, right, bottom in table[list(BOX_COLUMNS)].to_numpy()
-    ]
 
 
 def ranks(

@@ -49,7 +49,7 @@ def main() -> None:
     table["split"] = parts_of(table, settings, classes, seed)
     metrics = metrics_of(table, dataset, settings)
     used = table[table.split.isin(PARTS)].reset_index(drop=True)
-    pictures = pictures_of(used, photos.open_store())
+    pictures = photos.boxes_of(used, photos.open_store())
     nearest = leaks.nearest_pairs(pictures, list(used.split), (TEST, VALIDATION))
     found, accepted = audit(used, nearest, settings)
     metrics |= {"leaks": len(found), "leaks_accepted": accepted}
@@ -79,12 +79,6 @@ def main() -> None:
         f"{metrics['left_out']} photos left out, classes within "
         f"{metrics['deviation_points']:.1f} points of the whole"
     )
-
-
-def pictures_of(table: pd.DataFrame, store: Pixels) -> list[Pixels]:
-    """Return each photo's (H, W, 3) pixels without the letterbox, still mapped."""
-    boxes = table[["row", "left", "top", "right", "bottom"]].to_numpy()
-    return [store[row, top:bottom, left:right] for row, left, top, right, bottom in boxes]
 
 
 def audit(table: pd.DataFrame, nearest: Sequence[Pair], settings: Split) -> tuple[list[Pair], int]:

@@ -46,3 +46,13 @@ def test_the_store_reads_back_and_appears_only_when_complete(tmp_path):
     with pytest.raises(RuntimeError), photos.writing_store(path, 1, 4):
         raise RuntimeError
     assert len(photos.open_store(path)) == 2
+
+
+def test_a_photos_box_is_its_pixels_without_the_letterbox(tmp_path):
+    pixels = np.arange(2 * 6 * 6 * 3, dtype=np.uint8).reshape(2, 6, 6, 3)
+    with photos.writing_store(tmp_path / "pixels.npy", 2, 6) as store:
+        store[:] = pixels
+    table = pd.DataFrame({"row": [1, 0], "left": 0, "top": [1, 2], "right": 6, "bottom": [5, 4]})
+    boxes = photos.boxes_of(table, photos.open_store(tmp_path / "pixels.npy"))
+    np.testing.assert_array_equal(boxes[0], pixels[1, 1:5])
+    np.testing.assert_array_equal(boxes[1], pixels[0, 2:4])
