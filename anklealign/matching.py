@@ -18,15 +18,24 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+
+from tqdm import tqdm
 
 from anklealign.sources.inventory import PHOTO_SUFFIXES
 
 UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-(?=.)")
 # A number of seven digits is somebody's own; Django's random one has no letter once in 300,000.
 COLLISION = re.compile(r"_(?!\d{7}(?:\.|$))[0-9A-Za-z]{7}(?=\.|$)")
+DROPPED = re.compile(r"[^-\w.]")
+SEPARATORS = re.compile(r"[-_.\s]+")
+CODE = re.compile(r"(?=.*\d)(?=.*[a-z])(?![a-z]+\d+$|\d+[a-z]+$)[0-9a-z]{6}")
 # Django cuts paths to 100 characters; `upload/<project>/` or `upload/<project>/<8 hex>/` goes off.
 SHORTEST_CUT = 70
 SHORTEST_STEM = 20
+# Names whose forms are remembered from one rule to the next.
+MEMORY = 1 << 17
+RULES = 13  # for the progress bar
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,9 @@ def match(
     known = _codes(codes)
     found: list[Match | None] = [None] * len(tasks)
     taken: set[str] = set()
-    for rule, candidates in _rules(tasks, files, known):
+    rules = _rules(tasks, files, known, taken)
+    # 21,000 tasks take a second where names are whole, some ten where people renamed them all.
+    for rule, candidates in tqdm(rules, "matching", RULES, unit="rule", delay=2, leave=False):
         if None not in found:
             break
         chosen: dict[str, list[int]] = defaultdict(list)
@@ -80,7 +91,7 @@ def match(
             contested = len({_bare_names(tasks[number]) for number in numbers}) > 1
             for number in numbers:
                 found[number] = Match(None, (file,), rule) if contested else Match(file, (), rule)
-        taken |= chosen.keys()
+        taken.update(chosen)  # in place: `_rules` looks at it
     return [match or Match(None) for match in found]
 
 
@@ -93,13 +104,23 @@ def _bare_names(addresses: Sequence[str]) -> frozenset[str]:
 
 
 def _rules(
-    tasks: Sequence[Sequence[str]], files: Sequence[str], codes: Collection[str]
+    tasks: Sequence[Sequence[str]],
+    files: Sequence[str],
+    codes: frozenset[str],
+    taken: Collection[str],
 ) -> Iterator[tuple[str, Callable[[int], set[str]]]]:
-    """Yield each rule, strongest first, with the photos that it finds for a task's number."""
+    """Yield each rule, strongest first, with the photos that it finds for a task's number.
+
+    `taken` grows between two rules: of 21,000 photos few are left when the costly ones come.
+    """
+
+    def left() -> list[str]:
+        return [file for file in files if file not in taken]
+
     for rule, form in (("path", _composed), ("path in any case", _caseless)):
         yield rule, _by_tail(tasks, files, form)
     names = [_names(task) for task in tasks]
-    yield "name", _by_key(names, files, lambda name, _: {_Key(name)}, prefixed=False)
+    yield "name", _by_key(names, left(), lambda name, _: {_Key(name)}, prefixed=False)
     rules: list[tuple[str, Callable[[str, bool], set[_Key]]]] = [
         ("upload prefix", lambda name, _: {_Key(name)}),
         ("Unicode form", lambda name, _: {_Key(_composed(name))}),
@@ -108,8 +129,8 @@ def _rules(
         ("collision suffix", lambda name, stored: {_Key(n) for n in _plain_names(name, stored)}),
     ]
     for rule, keys in rules:
-        yield rule, _by_key(names, files, keys)
-    yield "cut name", _by_start(names, files, codes)
+        yield rule, _by_key(names, left(), keys)
+    yield "cut name", _by_start(names, left(), codes)
 
     def coded(copy: bool, bare: bool) -> Callable[[str, bool], set[_Key]]:
         return lambda name, stored: {
@@ -120,11 +141,11 @@ def _rules(
         }
 
     exact, numbered = coded(copy=False, bare=False), coded(copy=True, bare=False)
-    yield "same codes", _by_key(names, files, exact, relation=_same)
-    yield "codes", _by_key(names, files, exact, relation=_compatible)
-    yield "copy number", _by_key(names, files, numbered, relation=_compatible)
+    yield "same codes", _by_key(names, left(), exact, relation=_same)
+    yield "codes", _by_key(names, left(), exact, relation=_compatible)
+    yield "copy number", _by_key(names, left(), numbered, relation=_compatible)
     loosest = coded(copy=True, bare=True)
-    yield "suffix", _by_key(names, files, loosest, relation=_compatible)
+    yield "suffix", _by_key(names, left(), loosest, relation=_compatible)
 
 
 def _by_tail(
@@ -209,7 +230,7 @@ def _by_key(
 
 
 def _by_start(
-    names: Sequence[Sequence[str]], files: Sequence[str], codes: Collection[str]
+    names: Sequence[Sequence[str]], files: Sequence[str], codes: frozenset[str]
 ) -> Callable[[int], set[str]]:
     """Find the photos whose name begins and ends as a name that Django cut."""
     forms: set[tuple[str, str]] = set()
@@ -262,21 +283,24 @@ def _caseless(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def _cleaned(name: str) -> set[str]:
+@lru_cache(MEMORY)
+def _cleaned(name: str) -> frozenset[str]:
     r"""Return what Django makes of a name, uploaded by Linux (NFC) and by macOS (NFD).
 
     Combining marks are outside `[-\w.]`, so the second loses its accents.
     """
-    forms = (unicodedata.normalize(form, name).strip().replace(" ", "_") for form in ("NFC", "NFD"))
-    return {re.sub(r"[^-\w.]", "", form) for form in forms}
+    known = {name} if name.isascii() else {unicodedata.normalize(f, name) for f in ("NFC", "NFD")}
+    return frozenset(DROPPED.sub("", form.strip().replace(" ", "_")) for form in known)
 
 
 def _fold_stem(stem: str) -> str:
-    split = unicodedata.normalize("NFKD", stem)
-    plain = "".join(c for c in split if not unicodedata.combining(c)).casefold()
-    return re.sub(r"[-_.\s]+", "_", plain).strip("_")
+    if not stem.isascii():
+        split = unicodedata.normalize("NFKD", stem)
+        stem = "".join(c for c in split if not unicodedata.combining(c))
+    return SEPARATORS.sub("_", stem.casefold()).strip("_")
 
 
+@lru_cache(MEMORY)
 def _fold(name: str) -> str:
     """Return a name without case and accents, with runs of separators as one `_`."""
     stem, dot, suffix = name.rpartition(".")
@@ -302,14 +326,12 @@ def _codes(collectors: Collection[str]) -> frozenset[str]:
 
 def _is_code(word: str) -> bool:
     """Tell whether a word is a six-character code: letters and digits mixed, unlike img001."""
-    return (
-        re.fullmatch(r"(?=.*\d)(?=.*[a-z])[0-9a-z]{6}", word) is not None
-        and re.fullmatch(r"[a-z]+\d+|\d+[a-z]+", word) is None
-    )
+    return len(word) == 6 and CODE.fullmatch(word) is not None
 
 
+@lru_cache(MEMORY)
 def _without_codes(
-    name: str, codes: Collection[str], copy: bool = False, bare: bool = False
+    name: str, codes: frozenset[str], copy: bool = False, bare: bool = False
 ) -> _Key:
     """Take collector codes off both ends of a folded name, and at will a `_2` and the suffix."""
     stem, dot, suffix = name.rpartition(".") if "." in name else (name, "", "")
