@@ -95,7 +95,8 @@ def test_the_task_of_an_unreadable_photo_is_accounted_for(project):
         {"a.jpg": photo(), "b.jpg": photo(), "c.jpg": b"", "labels.csv": rows.encode()}, block
     )
     assert table.person.tolist() == ["1", "1"]
-    assert skipped.to_dict("records") == [
+    assert skipped.remedy.tolist() == ["fetch it again", "mend the photo"]
+    assert skipped.drop(columns="remedy").to_dict("records") == [
         {"path": "c.jpg", "item": "file", "reason": "zero_bytes", "detail": "the file has 0 bytes"},
         {"path": "labels.csv#4", "item": "task", "reason": "file_skipped",
          "detail": "c.jpg: zero_bytes"},
