@@ -2,8 +2,8 @@
 
 Reads `data/raw/<dataset>` by the layout of the dataset's block; never writes to it.
 Writes `data/prepared/`: `pixels.npy` (N, S, S, 3), `photos.csv`, `skipped.csv` (path, item, reason,
-detail, remedy; the reasons are listed in `anklealign/sources/inventory.py`), and
-`metrics/prepare.json`.
+detail, remedy; the reasons are listed in `anklealign/sources/inventory.py`),
+`metrics/prepare.json`, and a first look at the photos in `plots/prepare/`.
 
     python -m stages.prepare
 
@@ -24,7 +24,7 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from anklealign import files, images, params, photos, stage
+from anklealign import files, images, overview, params, photos, stage
 from anklealign.params import Dataset, Fit, Prepare
 from anklealign.sources import inventory, layouts
 from anklealign.sources.inventory import REASONS, Entry, Inventory, Skip, dropped, printable
@@ -33,6 +33,7 @@ RAW = Path("data/raw")
 PHOTOS = photos.PREPARED / "photos.csv"
 SKIPPED = photos.PREPARED / "skipped.csv"
 METRICS = Path("metrics/prepare.json")
+PLOTS = Path("plots/prepare")
 
 
 def main() -> None:
@@ -58,6 +59,9 @@ def main() -> None:
                 smaller[row] = everything[row]
     files.write_table(PHOTOS, table)
     files.write_json(METRICS, metrics)
+    overview.write(
+        PLOTS, table, photos.open_store(), list(dataset.classes), Counter(skipped.reason)
+    )
     print(
         f"prepare: {metrics['photos']} photos of {metrics['files_seen']} files and "
         f"{metrics['tasks_seen']} tasks, {metrics['persons']} persons; skipped "

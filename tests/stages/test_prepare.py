@@ -32,7 +32,9 @@ def project(tmp_path, monkeypatch):
     """Return a function that fills a project folder, runs prepare, and gives tables and metrics."""
     monkeypatch.chdir(tmp_path)
 
-    def run(contents, block=None, **settings):
+    def run(contents, block=None, *, pictures=False, **settings):
+        if not pictures:  # they take a second
+            monkeypatch.setattr(prepare.overview, "write", lambda *_: None)
         block = block or {"layout": "folders", "classes": {"ants": [], "bees": []}}
         raw = {"dataset": "mine", "datasets": {"mine": block}, "prepare": SETTINGS | settings}
         Path("params.yaml").write_text(json.dumps(raw))
@@ -86,6 +88,13 @@ def test_an_unreadable_photo_leaves_no_hole_in_the_store(project):
     }  # fmt: skip
     assert metrics["skipped"] == {"total": 3, "not_an_image": 1, "truncated": 1, "zero_bytes": 1}
     assert metrics["photos"] + metrics["skipped"]["total"] == metrics["files_seen"]
+
+
+def test_a_first_look_at_the_photos_is_drawn(project):
+    project({"ants/1.jpg": photo(), "bees/1.jpg": photo(), "x.jpg": b""}, pictures=True)
+    assert sorted(path.name for path in prepare.PLOTS.iterdir()) == [
+        "class_01_ants_01.png", "class_02_bees_01.png", "overview.png",
+    ]  # fmt: skip
 
 
 def test_the_task_of_an_unreadable_photo_is_accounted_for(project):
