@@ -25,14 +25,19 @@ from PIL import ExifTags, Image
 Pixels = npt.NDArray[np.uint8]
 Box = tuple[int, int, int, int]
 
+# What it means, a colon, and what to do about it.
 REASONS = {
-    "cannot_open": "the file cannot be opened: no permission, a broken link, no plain file",
+    "cannot_open": "the file cannot be opened, mostly for want of permission: `chmod u+r` it",
     "zero_bytes": "the file is empty: fetch it again",
-    "not_an_image": "the content is in no photo format, whatever the name says",
+    "not_an_image": "the content is in no photo format, whatever the name says: take it away, or "
+    "save it again as JPEG or PNG",
     "truncated": "the file ends before its picture does: fetch it again",
-    "unreadable": "the content is damaged, or of a kind that the decoder does not know",
-    "unsupported": "the pixels are of a kind without a fixed white, such as 32-bit floats",
-    "too_large": "more megapixels or bytes than prepare.max_megapixels allows, or a bomb",
+    "unreadable": "the content is damaged, or of a kind that the decoder does not know: fetch it "
+    "again, or save it again as JPEG or PNG",
+    "unsupported": "the pixels are of a kind without a fixed white, such as 32-bit floats: save "
+    "it again as JPEG or PNG",
+    "too_large": "more megapixels or bytes than prepare.max_megapixels allows, or a bomb: save it "
+    "smaller, or raise that key",
 }
 
 # Some decoders do much more than decode (EPS starts a program), so only photo formats are tried.

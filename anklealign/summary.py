@@ -16,6 +16,7 @@ METRICS = Path("metrics")
 RUN = Path("plots/train/run.json")
 SCORES = ("accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "log_loss")
 PICTURES = {
+    "plots/prepare/": "a first look: each class's photos, sizes, shapes, collectors",
     "plots/clean/": "what was removed, beside what was kept instead, and why",
     "plots/split/": "who is where",
     "plots/evaluate/pictures/": "confusion matrix, learning curves, the worst mistakes",

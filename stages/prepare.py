@@ -2,7 +2,8 @@
 
 Reads `data/raw/<dataset>` by the layout of the dataset's block; never writes to it.
 Writes `data/prepared/`: `pixels.npy` (N, S, S, 3), `photos.csv`, `skipped.csv` (path, item, reason,
-detail; the reasons are listed in `anklealign/sources/inventory.py`), and `metrics/prepare.json`.
+detail, remedy; the reasons are listed in `anklealign/sources/inventory.py`),
+`metrics/prepare.json`, and a first look at the photos in `plots/prepare/`.
 
     python -m stages.prepare
 
@@ -23,15 +24,16 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from anklealign import files, images, params, photos, stage
+from anklealign import files, images, overview, params, photos, stage
 from anklealign.params import Dataset, Fit, Prepare
-from anklealign.sources import layouts
-from anklealign.sources.inventory import REASONS, Entry, Inventory, Skip, printable
+from anklealign.sources import inventory, layouts
+from anklealign.sources.inventory import REASONS, Entry, Inventory, Skip, dropped, printable
 
 RAW = Path("data/raw")
 PHOTOS = photos.PREPARED / "photos.csv"
 SKIPPED = photos.PREPARED / "skipped.csv"
 METRICS = Path("metrics/prepare.json")
+PLOTS = Path("plots/prepare")
 
 
 def main() -> None:
@@ -41,42 +43,31 @@ def main() -> None:
     name, dataset = params.dataset(raw)
     root = RAW / name
     found = layouts.find(root, dataset)
-    entries, twins = without_twins(found.entries)
+    entries = found.entries
 
     with photos.writing_store(photos.STORE, len(entries), settings.size) as store:
         rows, refused = decode(root, entries, settings, dataset.fit, store)
     table = pd.DataFrame(rows, columns=list(photos.PREPARED_COLUMNS))
-    skipped = skip_table([*found.skips, *twins, *refused])
+    skipped = skip_table([*found.skips, *refused])
     metrics = count(found, table, skipped, dataset)
     files.write_table(SKIPPED, skipped)
     check_classes(name, table, skipped, dataset)
     if len(rows) < len(entries):  # what was read stands at the front of a store made for all
         with photos.writing_store(photos.STORE, len(rows), settings.size) as smaller:
             everything = photos.open_store(photos.STORE)
-            for row in range(len(rows)):
+            for row in tqdm(range(len(rows)), "close up", unit="photo", delay=1):
                 smaller[row] = everything[row]
     files.write_table(PHOTOS, table)
     files.write_json(METRICS, metrics)
+    overview.write(
+        PLOTS, table, photos.open_store(), list(dataset.classes), Counter(skipped.reason)
+    )
     print(
         f"prepare: {metrics['photos']} photos of {metrics['files_seen']} files and "
         f"{metrics['tasks_seen']} tasks, {metrics['persons']} persons; skipped "
         f"{metrics['skipped']['total']} files, {metrics['skipped_tasks']['total']} tasks, "
         f"{metrics['skipped_exports']['total']} exports (see {SKIPPED})"
     )
-
-
-def without_twins(entries: Sequence[Entry]) -> tuple[list[Entry], list[Skip]]:
-    """Return the entries sorted by path, one for each id, and skips for the others.
-
-    Two names that differ in Unicode form alone share an id: they are one photo on macOS.
-    """
-    first: dict[str, Entry] = {}
-    skips: list[Skip] = []
-    for entry in sorted(entries, key=lambda e: e.file):
-        twin = first.setdefault(photos.photo_id(printable(entry.file)), entry)
-        if twin is not entry:
-            skips += _dropped(entry, "id_taken", f"by {twin.file}")
-    return list(first.values()), skips
 
 
 def decode(
@@ -98,7 +89,7 @@ def decode(
             tqdm(zip(entries, results, strict=True), "prepare", len(entries), unit="photo")
         ):
             if isinstance(result, images.PhotoError):
-                skips += _dropped(entry, result.reason, str(result))
+                skips += dropped(entry, result.reason, str(result))
                 continue
             row = len(rows)
             if row < place:
@@ -134,18 +125,10 @@ def _decode_one(
     }  # fmt: skip
 
 
-def _dropped(entry: Entry, reason: str, detail: str) -> list[Skip]:
-    """Return the skips of a file that had been chosen, and of the task that chose it."""
-    skips = [Skip(entry.file, "file", reason, detail)]
-    if entry.task:
-        skips.append(Skip(entry.task, "task", "file_skipped", f"{entry.file}: {reason}"))
-    return skips
-
-
 def skip_table(skips: Sequence[Skip]) -> pd.DataFrame:
-    """Return what was left out as (path, item, reason, detail), each a single line."""
-    rows = [(printable(s.path), s.item, s.reason, printable(s.detail)) for s in skips]
-    return pd.DataFrame(sorted(rows), columns=["path", "item", "reason", "detail"])
+    """Return what was left out as (path, item, reason, detail, remedy), each a single line."""
+    columns = ["path", "item", "reason", "detail", "remedy"]
+    return pd.DataFrame(inventory.rows(skips), columns=columns)
 
 
 def count(
@@ -157,16 +140,16 @@ def count(
         ValueError: A file or a task is lost; a bug, whatever the data.
     """
     by_item = {item: skipped.reason[skipped.item == item] for item in ("file", "task", "export")}
-    with_task = sum(entry.task != "" for entry in found.entries)
-    tasks_lost = (skipped.reason == "file_skipped").sum()
+    read = set(table.path)
+    with_task = sum(e.task != "" and printable(e.file) in read for e in found.entries)
     if len(table) + len(by_item["file"]) != found.files_seen:
         raise ValueError(
             f"{len(table)} photos and {len(by_item['file'])} skipped files are not the "
             f"{found.files_seen} files seen; please report this"
         )
-    if with_task - tasks_lost + len(by_item["task"]) != found.tasks_seen:
+    if with_task + len(by_item["task"]) != found.tasks_seen:
         raise ValueError(
-            f"{with_task - tasks_lost} photos with a task and {len(by_item['task'])} skipped tasks "
+            f"{with_task} photos with a task and {len(by_item['task'])} skipped tasks "
             f"are not the {found.tasks_seen} tasks seen; please report this"
         )
     return {

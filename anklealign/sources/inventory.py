@@ -13,42 +13,48 @@ import re
 import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
+
+from tqdm import tqdm
 
 from anklealign import images
 
 Item = Literal["file", "task", "export"]
 
+# What it means, a colon, and what to do about it.
 REASONS = images.REASONS | {
     # Files.
-    "not_a_file": "a broken link, a pipe, a link in a circle, or a folder named like a photo",
-    "system_file": "left by the system or a tool: .DS_Store, Thumbs.db, .git",
+    "not_a_file": "a broken link, a pipe, a link in a circle, or a folder named like a photo: "
+    "mend the link, rename the folder, or take it away",
+    "system_file": "left by the system or a tool (.DS_Store, Thumbs.db, .git): nothing to do",
     "no_class_folder": "lies in no folder at all: move it into its class's folder",
     "no_task": "no task or row names this photo: label it, or take it away",
     "id_taken": "another file's path differs only in Unicode form: keep one of the two",
     # Tasks and rows; a file whose only task is skipped has the task's reason.
     "missing_file": "the photo that the task or row names is not there: add it",
     "ambiguous": "several photos fit the task's file name equally well: rename them apart",
-    "file_skipped": "the task's photo was skipped, for the reason that the detail names",
-    "duplicate_task": "another task gives the same photo the same label; that one counts",
-    "superseded": "the same task in an older export; the newer one counts",
+    "file_skipped": "the task's photo was skipped, for the reason that the detail names: mend the "
+    "photo",
+    "duplicate_task": "another task gives the same photo the same label, and that one counts: "
+    "nothing to do",
+    "superseded": "the same task in an older export, and the newer one counts: nothing to do",
     # Labels.
     "no_label": "no annotation, an empty one, or an empty cell: label the photo",
-    "cancelled": "the annotator skipped the task",
+    "cancelled": "the annotator skipped the task: label it, or take the photo away",
     "draft_only": "there is only a draft: submit it",
-    "prediction_only": "there is only a model's prediction, which is no label",
+    "prediction_only": "there is only a model's prediction, which is no label: label the photo",
     "label_unknown": "the label fits no class: mend it, or add it as an alias in params.yaml",
     "several_choices": "one annotation chooses several classes: leave one",
-    "label_tie": "the annotators' votes are tied",
+    "label_tie": "the annotators' votes are tied: let one more annotator decide",
     "label_conflict": "tasks give the same photo different labels: settle which is right",
     # Exports.
     "broken_export": "the export does not parse: export it again",
-    "not_an_export": "a JSON file, but no list of Label Studio tasks",
+    "not_an_export": "no list of Label Studio tasks: take it away, or export it again as JSON",
     # Votes on photos that lie elsewhere.
-    "consensus": "belongs to consensus/, whose votes are not labels of their collector",
+    "consensus": "belongs to consensus/, whose votes are no collector's labels: nothing to do",
 }
 
 GIVEN = {
@@ -127,6 +133,26 @@ class Inventory:
                 raise ValueError(f"the {kind} {twice[0]!r} is counted twice; please report this")
 
 
+def rows(skips: Iterable[Skip]) -> list[tuple[str, str, str, str, str]]:
+    """Return (path, item, reason, detail, remedy) of each skip, sorted, each a single line."""
+    return sorted(
+        (printable(s.path), s.item, s.reason, printable(s.detail), remedy(s.reason)) for s in skips
+    )
+
+
+def remedy(reason: str) -> str:
+    """Return what to do about a reason."""
+    return REASONS[reason].partition(": ")[2]
+
+
+def dropped(entry: Entry, reason: str, detail: str) -> list[Skip]:
+    """Return the skips of a file that had been chosen, and of the task that chose it."""
+    skips = [Skip(entry.file, "file", reason, detail)]
+    if entry.task:
+        skips.append(Skip(entry.task, "task", "file_skipped", f"{entry.file}: {reason}"))
+    return skips
+
+
 def printable(text: str) -> str:
     r"""Return a path or sentence as one line of valid UTF-8.
 
@@ -158,6 +184,8 @@ def walk(root: Path) -> tuple[list[str], list[Skip]]:
     files: list[str] = []
     skips: dict[str, Skip] = {}
     seen: set[tuple[int, int]] = set()
+    # How many there will be is not known; a small folder shows no bar.
+    bar = tqdm(desc="scan", unit=" files", delay=1)
 
     def enter(folder: str) -> None:
         facts = (root / folder).stat()
@@ -174,6 +202,7 @@ def walk(root: Path) -> tuple[list[str], list[Skip]]:
             return
         for name in names:
             path = f"{folder}/{name}" if folder else name
+            bar.update()
             kind, skip = _kind(root, path)
             if skip:
                 skips[path] = skip
@@ -182,7 +211,8 @@ def walk(root: Path) -> tuple[list[str], list[Skip]]:
             elif kind == "folder":
                 enter(path)
 
-    enter("")
+    with bar:
+        enter("")
     return sorted(files), list(skips.values())
 
 

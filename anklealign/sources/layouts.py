@@ -1,11 +1,13 @@
 """The source that reads each layout."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from anklealign.params import Dataset
+from anklealign.photos import photo_id
 from anklealign.sources import folders, label_studio, table
-from anklealign.sources.inventory import Inventory
+from anklealign.sources.inventory import Entry, Inventory, Skip, dropped, printable
 
 LAYOUTS: Mapping[str, Callable[[Path, Dataset], Inventory]] = {
     "folders": folders.find,
@@ -15,9 +17,19 @@ LAYOUTS: Mapping[str, Callable[[Path, Dataset], Inventory]] = {
 
 
 def find(root: Path, dataset: Dataset) -> Inventory:
-    """Return the inventory of a dataset's folder by the dataset's layout.
+    """Return the inventory of a dataset's folder by the dataset's layout, sorted by path.
+
+    Two names that differ in Unicode form alone share an id: they are one photo on macOS, so one is
+    skipped.
 
     Raises:
         ValueError: The folder, or what its layout needs, is not there or does not parse.
     """
-    return LAYOUTS[dataset.layout](root, dataset)
+    found = LAYOUTS[dataset.layout](root, dataset)
+    first: dict[str, Entry] = {}
+    skips: list[Skip] = []
+    for entry in sorted(found.entries, key=lambda e: e.file):
+        twin = first.setdefault(photo_id(printable(entry.file)), entry)
+        if twin is not entry:
+            skips += dropped(entry, "id_taken", f"by {twin.file}")
+    return replace(found, entries=tuple(first.values()), skips=(*found.skips, *skips))

@@ -19,6 +19,7 @@ from anklealign.sources.inventory import (
     compiled,
     person,
     printable,
+    remedy,
     settle,
     walk,
 )
@@ -151,4 +152,12 @@ def test_an_inventory_that_lost_something_is_refused():
 def test_reasons_are_the_documented_ones():
     with pytest.raises(ValueError, match="no reason code"):
         Skip("a.jpg", "file", "because")
-    assert all(text and code.replace("_", "").isalpha() for code, text in REASONS.items())
+    assert all(code.replace("_", "").isalpha() for code in REASONS)
+
+
+def test_every_reason_says_what_it_means_and_what_to_do():
+    for code, text in REASONS.items():
+        meaning, colon, _ = text.partition(": ")
+        assert meaning, code
+        assert colon, code
+        assert remedy(code), code

@@ -32,7 +32,9 @@ def project(tmp_path, monkeypatch):
     """Return a function that fills a project folder, runs prepare, and gives tables and metrics."""
     monkeypatch.chdir(tmp_path)
 
-    def run(contents, block=None, **settings):
+    def run(contents, block=None, *, pictures=False, **settings):
+        if not pictures:  # they take a second
+            monkeypatch.setattr(prepare.overview, "write", lambda *_: None)
         block = block or {"layout": "folders", "classes": {"ants": [], "bees": []}}
         raw = {"dataset": "mine", "datasets": {"mine": block}, "prepare": SETTINGS | settings}
         Path("params.yaml").write_text(json.dumps(raw))
@@ -88,6 +90,13 @@ def test_an_unreadable_photo_leaves_no_hole_in_the_store(project):
     assert metrics["photos"] + metrics["skipped"]["total"] == metrics["files_seen"]
 
 
+def test_a_first_look_at_the_photos_is_drawn(project):
+    project({"ants/1.jpg": photo(), "bees/1.jpg": photo(), "x.jpg": b""}, pictures=True)
+    assert sorted(path.name for path in prepare.PLOTS.iterdir()) == [
+        "class_01_ants_01.png", "class_02_bees_01.png", "overview.png",
+    ]  # fmt: skip
+
+
 def test_the_task_of_an_unreadable_photo_is_accounted_for(project):
     block = {"layout": "table", "classes": {"ants": [], "bees": []}, "group_column": "who"}
     rows = "path,label,who\na.jpg,ants,1\nb.jpg,bees,1\nc.jpg,bees,2\n"
@@ -95,7 +104,8 @@ def test_the_task_of_an_unreadable_photo_is_accounted_for(project):
         {"a.jpg": photo(), "b.jpg": photo(), "c.jpg": b"", "labels.csv": rows.encode()}, block
     )
     assert table.person.tolist() == ["1", "1"]
-    assert skipped.to_dict("records") == [
+    assert skipped.remedy.tolist() == ["fetch it again", "mend the photo"]
+    assert skipped.drop(columns="remedy").to_dict("records") == [
         {"path": "c.jpg", "item": "file", "reason": "zero_bytes", "detail": "the file has 0 bytes"},
         {"path": "labels.csv#4", "item": "task", "reason": "file_skipped",
          "detail": "c.jpg: zero_bytes"},
