@@ -59,7 +59,7 @@ def explained(
     if explanations.has_attention(bundle.model):
         maps.append(explanations.heat_maps(bundle, pixels, said, "rollout", device))
         shown = "Grad-CAM, attention rollout"
-    boxes = boxes_of(places)
+    boxes = windows_of(places)
     for name in sorted(set(rows.actual)):
         tiles = []
         for n in np.flatnonzero(rows.actual == name):
@@ -83,7 +83,7 @@ def heads(
     places = test.loc[rows.index]
     pixels = store[places.row.to_numpy()]
     maps = explanations.attention_maps(bundle, pixels, device)[:, :HEADS]
-    boxes = boxes_of(places)
+    boxes = windows_of(places)
     tiles = [
         sheets.Tile(
             (photo[box], *(explanations.overlay(photo, head)[box] for head in some)),
@@ -95,7 +95,7 @@ def heads(
     yield from sheets.pages(tiles, title, "no photo", columns=1, rows=4)
 
 
-def boxes_of(places: pd.DataFrame) -> list[tuple[slice, slice]]:
+def windows_of(places: pd.DataFrame) -> list[tuple[slice, slice]]:
     """Return where each photo lies in its square, inside the letterbox."""
     edges = places[["top", "bottom", "left", "right"]].to_numpy()
     return [(slice(top, bottom), slice(left, right)) for top, bottom, left, right in edges]

@@ -33,7 +33,6 @@ from sklearn.preprocessing import StandardScaler
 
 from anklealign import batches, files, params, photos, sheets
 from anklealign.batches import Floats, Integers
-from anklealign.galleries import boxes_of
 from anklealign.grouping import folds
 from anklealign.predictor import Predictor
 
@@ -173,17 +172,17 @@ def ranked(
 
 def tiles(top: pd.DataFrame, table: pd.DataFrame, store: photos.Pixels) -> list[sheets.Tile]:
     """Return the photos with their labels and what speaks against them."""
-    boxes = boxes_of(table)
+    pictures = photos.boxes_of(table.loc[top.place], store)
     return [
         sheets.Tile(
-            (store[table.row[row["place"]]][boxes[row["place"]]],),
+            (picture,),
             (
                 f"labelled {row['label']} ({row['p_label']:.0%})",
                 f"looks like {row['suggested']} ({row['p_suggested']:.0%})",
                 row["path"],
             ),
         )
-        for row in top.to_dict("records")
+        for row, picture in zip(top.to_dict("records"), pictures, strict=True)
     ]
 
 
