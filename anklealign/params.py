@@ -201,6 +201,7 @@ class Evaluate:
     bootstrap: Annotated[int, Field(ge=100)]
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
     mistakes: Count
+    explained: Count
 
 
 def read(path: Path = PARAMS) -> dict[str, Any]:

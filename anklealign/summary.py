@@ -17,9 +17,11 @@ RUN = Path("plots/train/run.json")
 SCORES = ("accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "log_loss")
 PICTURES = {
     "plots/prepare/": "a first look: each class's photos, sizes, shapes, collectors",
+    "plots/report.html": "all of this on one page: open it in a browser",
     "plots/clean/": "what was removed, beside what was kept instead, and why",
     "plots/split/": "who is where",
     "plots/evaluate/pictures/": "confusion matrix, learning curves, the worst mistakes",
+    "plots/evaluate/explanations/": "where the model looked",
 }
 
 
@@ -87,7 +89,7 @@ def score_table(evaluate: dict[str, Any]) -> list[str]:
 
 def pictures() -> list[str]:
     """Return where the pictures of the run lie."""
-    return [f"{path:<26}{what}" for path, what in PICTURES.items() if Path(path).is_dir()]
+    return [f"{path:<30}{what}" for path, what in PICTURES.items() if Path(path).exists()]
 
 
 if __name__ == "__main__":

@@ -2,13 +2,16 @@
 
 Reads data/prepared/pixels.npy, data/split/photos.csv, model/ and plots/train/history.csv; writes
 metrics/evaluate.json (every score with its interval over groups, beside the majority baseline's),
-plots/evaluate/predictions.csv (a row a test photo), confusion.csv and pictures/.
+plots/evaluate/predictions.csv (a row a test photo), confusion.csv, pictures/ and explanations/.
+From these and the other stages' metrics and pictures it makes metrics/MODEL_CARD.md and
+plots/report.html, the page for a person to open.
 
     python -m stages.evaluate
 
 In fp32 with TF32 off, by the same predictor that `anklealign.predict` and the service use.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,20 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from anklealign import calibration, figures, files, params, photos, sheets, stage
+from anklealign import (
+    calibration,
+    faithfulness,
+    figures,
+    files,
+    galleries,
+    model_card,
+    params,
+    photos,
+    report,
+    sheets,
+    stage,
+)
+from anklealign.explanations import has_attention
 from anklealign.params import Evaluate
 from anklealign.photos import Pixels
 from anklealign.predictor import Predictor
@@ -24,8 +40,11 @@ from anklealign.scores import OVERALL, PER_CLASS, Floats, Integers, scores_with_
 
 MODEL = Path("model")
 HISTORY = Path("plots/train/history.csv")
+RUN = Path("plots/train/run.json")
 METRICS = Path("metrics/evaluate.json")
 PLOTS = Path("plots/evaluate")
+CARD = Path("metrics/MODEL_CARD.md")
+REPORT = Path("plots/report.html")
 
 
 def main() -> None:
@@ -58,6 +77,9 @@ def main() -> None:
     counts = counts.reindex(index=classes, columns=classes, fill_value=0)
 
     metrics = metrics_of(scores, test, labels, classes, predictor.parameter_count)
+    metrics["explanations"] = explain(
+        predictions, test, store, predictor, most=settings.explained, seed=seed
+    )
     files.write_json(METRICS, metrics)
     files.write_table(PLOTS / "predictions.csv", predictions)
     files.write_table(PLOTS / "confusion.csv", counts.rename_axis("actual").reset_index())
@@ -72,6 +94,12 @@ def main() -> None:
     title = f"The surest of {int((predictions.actual != predictions.predicted).sum())} mistakes"
     pages = sheets.pages(wrong, title, "no mistake on the test photos", columns=4, rows=3)
     sheets.write(pictures, "mistakes", pages)
+    before = ("prepare", "clean", "split", "train")
+    told = {name: json.loads(Path(f"metrics/{name}.json").read_text("utf-8")) for name in before}
+    told["evaluate"] = metrics
+    run = json.loads(RUN.read_text("utf-8"))
+    files.write_text(CARD, model_card.card(told, run))
+    files.write_text(REPORT, report.html(told, run, report.pictures(REPORT.parent)))
     found = metrics["accuracy"]
     print(
         f"evaluate: accuracy {found['value']:.3f} ({found['ci_low']:.3f} to "
@@ -119,6 +147,29 @@ def metrics_of(
                 f"{score}_ci_high": round(float(found["ci_high"][k]), 6),
             }
     return metrics
+
+
+def explain(
+    predictions: pd.DataFrame,
+    test: pd.DataFrame,
+    store: Pixels,
+    predictor: Predictor,
+    *,
+    most: int,
+    seed: int,
+) -> dict[str, float | int]:
+    """Draw where the model looked; return how far the maps can be trusted.
+
+    The check takes the first photos by id, which no path and no label orders.
+    """
+    folder, bundle, device = PLOTS / "explanations", predictor.bundle, predictor.device
+    sheets.write(folder, "maps", galleries.explained(predictions, test, store, bundle, device))
+    if has_attention(bundle.model):
+        sheets.write(folder, "heads", galleries.heads(predictions, test, store, bundle, device))
+    some = predictions.sort_values("id").head(most)
+    said = some.predicted.map(bundle.classes.index).to_numpy(np.int64)
+    pixels = store[test.row[some.index].to_numpy()]
+    return faithfulness.check(bundle, pixels, said, seed, device)
 
 
 def mistakes(
