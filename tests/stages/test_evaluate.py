@@ -37,11 +37,14 @@ TEST = pd.DataFrame(
 
 
 def test_predictions_have_a_row_a_photo_with_every_probability():
-    rows = predictions_of(TEST, CLASSES, PROBABILITIES)
+    sets = PROBABILITIES >= 0.3
+    rows = predictions_of(TEST, CLASSES, PROBABILITIES, sets)
     assert list(rows.predicted) == ["a", "b", "b", "a", "c", "c"]
     assert list(rows.actual) == list(TEST.label)
     np.testing.assert_allclose(rows[["p_a", "p_b", "p_c"]], PROBABILITIES)
     np.testing.assert_allclose(rows.probability, PROBABILITIES.max(1))
+    assert list(rows.set) == ["a", "b|c", "b", "a", "c", "c"]
+    assert list(rows.abstain) == [False, True, False, False, False, False]
 
 
 def leaves(value):
@@ -74,7 +77,8 @@ def test_metrics_are_numbers_in_nested_dicts_with_intervals_and_the_majority_bes
 
 def test_the_gallery_shows_the_surest_mistakes_first_without_the_letterbox():
     store = np.arange(6 * 4 * 4 * 3, dtype=np.uint8).reshape(6, 4, 4, 3)
-    rows = predictions_of(TEST, CLASSES, PROBABILITIES)
+    sets = PROBABILITIES >= 0.3
+    rows = predictions_of(TEST, CLASSES, PROBABILITIES, sets)
     tiles = mistakes(rows, TEST, store, most=5)
     assert [tile.lines for tile in tiles] == [
         ("said a 90%", "is b, to which it gave 5%", "x/3.jpg"),
