@@ -19,6 +19,7 @@ PICTURES = {
     "plots/prepare/": "a first look: each class's photos, sizes, shapes, collectors",
     "plots/clean/": "what was removed, beside what was kept instead, and why",
     "plots/split/": "who is where",
+    "plots/train/pictures/": "what augmentation makes of a photo",
     "plots/evaluate/pictures/": "confusion matrix, learning curves, the worst mistakes",
 }
 
