@@ -86,6 +86,7 @@ def variant(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     network_input = bundle.input_of(model, SIDE)
     settings = replace(
         params.section(RAW, "train", Train), device="cpu", batch_size=PHOTOS, monitor="accuracy",
+        patience=60,
         augmentation=replace(
             params.section(RAW, "train", Train).augmentation,
             crop=0.0, shift=0.0, mirror=False, brightness=0.0, contrast=0.0, saturation=0.0,
@@ -96,7 +97,7 @@ def variant(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         fit = fitting.fit(model, photos, photos, recipe)
     made = Bundle(
         model.eval(), ("low", "high"), Preparation(SIDE, "letterbox", 114, 80.0), network_input,
-        1.0, {},
+        1.0, 0.5, {},
     )  # fmt: skip
     return Variant(name, block, made, fit, photos)
 
