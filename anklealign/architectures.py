@@ -184,8 +184,9 @@ def _checked(where: str, block: Model) -> Path:
     path = Path(str(block.weights))
     if not path.is_file():
         raise ValueError(
-            f"{where}.weights = {block.weights!r} is not there; put the file there, or remove "
-            "weights and weights_sha256 to fetch timm's from its hub"
+            f"{where}.weights = {block.weights!r} is not there; put the file there (for queued "
+            "runs and colleagues `dvc add` it too), or remove weights and weights_sha256 to fetch "
+            "timm's from its hub"
         )
     found = files.sha256(path)
     if found != block.weights_sha256:
