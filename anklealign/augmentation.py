@@ -1,7 +1,8 @@
-"""Random changes of a training photo: crop, mirror, rotation, colour.
+"""Random changes of a training photo: crop, shift, mirror, tilt, colour.
 
 Shapes: N photos, S the store's side, H the network's side. What happens to a photo depends on the
-seed, the epoch and the photo's id alone, never on its batch, its neighbours or the process.
+seed, the epoch and the photo's id alone, never on its batch, its neighbours or the process; and
+where a balanced sampler shows it more than once an epoch, on which time it is.
 """
 
 from collections.abc import Sequence
@@ -18,43 +19,57 @@ from anklealign.photos import Pixels
 
 Draws = npt.NDArray[np.float64]
 
-SIDE, LEFT, TOP, MIRROR, ROTATION, BRIGHTNESS, CONTRAST, SATURATION = range(8)
+SIDE, LEFT, TOP, MIRROR, ROTATION, BRIGHTNESS, CONTRAST, SATURATION, FLIP, SHEAR = range(10)
 GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
 
 
-def draw(ids: Sequence[str], seed: int, epoch: int) -> Draws:
-    """Return eight uniform numbers from 0 to 1 a photo: ids of N photos -> (N, 8)."""
-    return np.array([np.random.default_rng([seed, epoch, int(i, 16)]).random(8) for i in ids])
+def draw(ids: Sequence[str], times: Sequence[int], seed: int, epoch: int) -> Draws:
+    """Return ten uniform numbers from 0 to 1 a photo: ids and times, from 0, of N -> (N, 10)."""
+    keys = [
+        [seed, epoch, int(i, 16), *([time] if time else [])]
+        for i, time in zip(ids, times, strict=True)
+    ]
+    return np.array([np.random.default_rng(key).random(10) for key in keys])
 
 
 def cut(
     pixels: Pixels, rows: Integers, draws: Draws, settings: Augmentation, network_input: Input
 ) -> Tensor:
-    """Crop, resize and mirror: N rows of (·, S, S, 3) uint8, (N, 8) -> (N, 3, H, H) uint8.
+    """Crop, shift, resize and mirror: N rows of (·, S, S, 3) uint8, (N, 10) -> (N, 3, H, H) uint8.
 
-    The crop is a square, so that angles stay, of at least 1 - `crop` of the side.
+    The crop is a square, so that angles stay, of at least 1 - `crop` of the side; it may reach
+    over the store's edge by `shift` of the side, where the edge is repeated.
     """
     side = pixels.shape[1]
     size = network_input.image_size
     x = torch.empty((len(rows), 3, size, size), dtype=torch.uint8).to(
         memory_format=torch.channels_last
     )
+    reach = round(settings.shift * side)
     sides = np.rint(side * (1 - settings.crop * draws[:, SIDE])).astype(int)
-    lefts = np.floor(draws[:, LEFT] * (side - sides + 1)).astype(int)
-    tops = np.floor(draws[:, TOP] * (side - sides + 1)).astype(int)
+    room = side - sides + 2 * reach + 1
+    lefts = np.floor(draws[:, LEFT] * room).astype(int) - reach
+    tops = np.floor(draws[:, TOP] * room).astype(int) - reach
     mirrored = draws[:, MIRROR] < 0.5 if settings.mirror else np.zeros(len(rows), bool)
+    flipped = draws[:, FLIP] < 0.5 if settings.flip else np.zeros(len(rows), bool)
     for i, row in enumerate(rows):
         left, top, length = lefts[i], tops[i], sides[i]
-        # A copy, as torch does not take the store's read-only memory.
-        photo = np.array(pixels[row, top : top + length, left : left + length])
+        if min(left, top) < 0 or max(left, top) + length > side:
+            across = np.clip(np.arange(left, left + length), 0, side - 1)
+            down = np.clip(np.arange(top, top + length), 0, side - 1)
+            photo = pixels[row][down[:, None], across]
+        else:
+            # A copy, as torch does not take the store's read-only memory.
+            photo = np.array(pixels[row, top : top + length, left : left + length])
         cropped = torch.from_numpy(photo).permute(2, 0, 1)[None]
         resized = resize(cropped, size, network_input.interpolation)[0]
-        x[i] = resized.flip(-1) if mirrored[i] else resized
+        turned = [axis for axis, yes in ((-1, mirrored[i]), (-2, flipped[i])) if yes]
+        x[i] = resized.flip(turned) if turned else resized
     return x
 
 
 def colour(x: Tensor, draws: Draws, settings: Augmentation) -> Tensor:
-    """Change brightness, saturation, contrast: (N, 3, H, H) in 0 to 1, (N, 8) -> the same.
+    """Change brightness, saturation, contrast: (N, 3, H, H) in 0 to 1, (N, 10) -> the same.
 
     As one pass, as each is linear in the pixel, its grey and the photo's mean grey.
     """
@@ -76,14 +91,22 @@ def colour(x: Tensor, draws: Draws, settings: Augmentation) -> Tensor:
     return changed.clamp_(0, 1)
 
 
-def rotate(x: Tensor, draws: Draws, settings: Augmentation) -> Tensor:
-    """Turn each photo about its centre, borders repeated: (N, 3, H, H), (N, 8) -> the same."""
-    if not settings.rotation:
+def tilt(x: Tensor, draws: Draws, settings: Augmentation) -> Tensor:
+    """Rotate and shear about the centre, edges repeated: (N, 3, H, H), (N, 10) -> the same."""
+    if not (settings.rotation or settings.shear):
         return x
-    angles = torch.tensor(
-        np.deg2rad(settings.rotation) * (2 * draws[:, ROTATION] - 1), dtype=x.dtype
-    )
-    cos, sin, zero = angles.cos(), angles.sin(), torch.zeros_like(angles)
-    matrices = torch.stack([cos, -sin, zero, sin, cos, zero], 1).view(-1, 2, 3).to(x.device)
+
+    def angle(column: int, reach: float) -> Tensor:
+        return torch.tensor(np.deg2rad(reach) * (2 * draws[:, column] - 1), dtype=x.dtype)
+
+    turned, sheared = angle(ROTATION, settings.rotation), angle(SHEAR, settings.shear).tan()
+    cos, sin, zero = turned.cos(), turned.sin(), torch.zeros_like(turned)
+    rows = [cos, cos * sheared - sin, zero, sin, sin * sheared + cos, zero]
+    matrices = torch.stack(rows, 1).view(-1, 2, 3).to(x.device)
     grid = functional.affine_grid(matrices, list(x.shape), align_corners=False)
     return functional.grid_sample(x, grid, padding_mode="border", align_corners=False)
+
+
+def finish(x: Tensor, draws: Draws, settings: Augmentation) -> Tensor:
+    """Change colours and tilt: (N, 3, H, H) uint8, (N, 10) -> (N, 3, H, H) in 0 to 1."""
+    return tilt(colour(x.float() / 255, draws, settings), draws, settings)

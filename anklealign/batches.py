@@ -41,12 +41,17 @@ class Input:
 
 @dataclass(frozen=True)
 class Photos:
-    """Labelled photos: the store, and for each of N photos its row there, its id and its class."""
+    """Labelled photos: the store, and for each of N photos its row there, its id and its class.
+
+    `soft` (N, K), rows summing to 1, is what annotators said, where a fit is to learn from that
+    instead of from one class a photo.
+    """
 
     pixels: Pixels
     rows: Integers
     ids: tuple[str, ...]
     labels: Integers
+    soft: Floats | None = None
 
 
 def pick_device(name: str) -> torch.device:
@@ -141,16 +146,44 @@ def full_precision() -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
-def epoch_batches(photos: int, batch_size: int, seed: int, epoch: int) -> list[Integers]:
-    """Return an epoch's batches: shuffled indices, each photo once, in parts of nearly one size.
+def epoch_order(labels: Integers, seed: int, epoch: int, *, balanced: bool = False) -> Integers:
+    """Return an epoch's photos, shuffled: classes (N,) -> N indices.
+
+    Each photo once; or balanced, every class as often as any other, to one, and within a class
+    every photo, to one.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    photos = len(labels)
+    if not balanced:
+        return rng.permutation(photos)
+    classes = np.unique(labels)
+    chosen = []
+    for share, label in zip(np.array_split(np.arange(photos), len(classes)), classes, strict=True):
+        own = np.flatnonzero(labels == label)
+        rounds = -(-len(share) // len(own))
+        chosen.append(np.concatenate([rng.permutation(own) for _ in range(rounds)])[: len(share)])
+    return rng.permutation(np.concatenate(chosen))
+
+
+def times_seen(order: Integers) -> Integers:
+    """Return how often each index stood before: (N,) -> (N,), zeros where none repeats."""
+    seen: dict[int, int] = {}
+    times = np.zeros(len(order), np.int64)
+    for place, index in enumerate(order.tolist()):
+        times[place] = seen.get(index, 0)
+        seen[index] = seen.get(index, 0) + 1
+    return times
+
+
+def even_parts(photos: int, batch_size: int) -> list[Integers]:
+    """Return an epoch's batches as places in its order, in parts of nearly one size.
 
     Even parts instead of a small last one: batch normalisation needs at least two photos, and a
     batch of two is a poor estimate. So a batch may hold fewer than `batch_size`, and only where
     that leaves a photo alone, one more.
     """
-    order = np.random.default_rng([seed, epoch]).permutation(photos)
     parts = max(1, min(-(-photos // batch_size), photos // 2))
-    return np.array_split(order, parts)
+    return np.array_split(np.arange(photos), parts)
 
 
 def ahead(make: Callable[[In], Out], items: Iterable[In], workers: int) -> Iterator[Out]:

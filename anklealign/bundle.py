@@ -5,6 +5,7 @@ stands under `anklealign`. Weights are safetensors: no pickle anywhere, so a str
 cannot run code.
 """
 
+import errno
 import json
 import tempfile
 from collections.abc import Mapping
@@ -14,10 +15,11 @@ from typing import Any, Literal
 
 import timm
 import torch
+from safetensors import SafetensorError
 from timm.models import save_for_hf
 from torch import nn
 
-from anklealign import architectures, files  # noqa: F401 - makes the own networks known to timm
+from anklealign import files, networks  # noqa: F401 - makes the own networks known to timm
 from anklealign.batches import Input
 
 CONFIG = "config.json"
@@ -64,24 +66,33 @@ def input_of(model: nn.Module, image_size: int) -> Input:
 
 
 def save(folder: Path, bundle: Bundle) -> None:
-    """Write a bundle, weights first: its config tells their SHA-256, so a torn pair is noticed."""
+    """Write a bundle, weights first: its config tells their SHA-256, so a torn pair is noticed.
+
+    Raises:
+        OSError: The folder cannot be written, or the disk is full.
+    """
     model = bundle.model.cpu().to(memory_format=torch.contiguous_format)
     size = bundle.network_input.image_size
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
-        save_for_hf(
-            model,
-            temporary,
-            model_config={"label_names": list(bundle.classes)},
-            data_config={
-                "input_size": (3, size, size),
-                "mean": bundle.network_input.mean,
-                "std": bundle.network_input.std,
-                "interpolation": bundle.network_input.interpolation,
-                "crop_pct": 1.0,  # the whole square
-            },
-            safe_serialization=True,
-        )
+        try:
+            save_for_hf(
+                model,
+                temporary,
+                model_config={"label_names": list(bundle.classes)},
+                data_config={
+                    "input_size": (3, size, size),
+                    "mean": bundle.network_input.mean,
+                    "std": bundle.network_input.std,
+                    "interpolation": bundle.network_input.interpolation,
+                    "crop_pct": 1.0,  # the whole square
+                },
+                safe_serialization=True,
+            )
+        except SafetensorError as error:  # its writer has an error of its own for a full disk
+            full = "os error 28" in str(error)
+            code = errno.ENOSPC if full else errno.EIO
+            raise OSError(code, f"the weights cannot be written: {error}", str(folder)) from None
         config = json.loads((Path(temporary) / CONFIG).read_text(encoding="utf-8"))
         with files.replacing(folder / WEIGHTS) as path:
             (Path(temporary) / WEIGHTS).replace(path)

@@ -30,6 +30,10 @@ NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Byte = Annotated[int, Field(ge=0, le=255)]
 Name = Annotated[str, Field(min_length=1)]
+# An index of ImageNet's 1,000 classes, or a range of them, ends included: 281-285.
+ImageNetIndex = (
+    Annotated[int, Field(ge=0, le=999)] | Annotated[str, Field(pattern=r"^\d{1,3}-\d{1,3}$")]
+)
 Fit = Literal["letterbox", "crop", "stretch"]
 
 T = TypeVar("T")
@@ -42,7 +46,7 @@ class Dataset:
     `person` is searched in each photo's path, whatever the case and without accents where that
     helps; the digits of its group `participant` are who is on the photo, one of the collector's
     participants. `csv` and the columns speak of the table layout; there `group_column` is the
-    person.
+    person. `imagenet` tells which of ImageNet's classes each class is.
     """
 
     layout: Literal["folders", "label_studio", "table"]
@@ -55,9 +59,27 @@ class Dataset:
     path_column: Name = "path"
     label_column: Name = "label"
     group_column: Name | None = None
+    imagenet: dict[Name, Annotated[tuple[ImageNetIndex, ...], Field(min_length=1)]] | None = None
+
+    def imagenet_indices(self) -> tuple[tuple[int, ...], ...]:
+        """Return each class's ImageNet indices, ascending; nothing where there is no table."""
+        table = self.imagenet or {}
+        return tuple(tuple(sorted(_indices(table[name]))) for name in self.classes if table)
 
     @model_validator(mode="after")
     def _check(self) -> "Dataset":
+        if self.imagenet is not None:
+            if self.imagenet.keys() != self.classes.keys():
+                raise ValueError(
+                    f"imagenet: {', '.join(self.imagenet)} are not the classes "
+                    f"{', '.join(self.classes)}; give each class its indices"
+                )
+            found = [i for indices in self.imagenet_indices() for i in indices]
+            twice = sorted({i for i in found if found.count(i) > 1})
+            if twice:
+                raise ValueError(
+                    f"imagenet: {twice[0]} stands twice; a class of ImageNet is one class at most"
+                )
         if self.person is not None:
             try:
                 pattern = re.compile(self.person)
@@ -71,6 +93,14 @@ class Dataset:
                     "write the part that tells people apart as (?P<participant>…)"
                 )
         return self
+
+
+def _indices(entries: tuple[int | str, ...]) -> list[int]:
+    found: list[int] = []
+    for entry in entries:
+        first, _, last = str(entry).partition("-")
+        found += range(int(first), int(last or first) + 1)
+    return found
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -147,6 +177,9 @@ class Augmentation:
     brightness: Share
     contrast: Share
     saturation: Share
+    shift: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    flip: bool = False
+    shear: Annotated[float, Field(ge=0, lt=90)] = 0.0
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -158,10 +191,19 @@ class Train:
     batch_size: Count
     patience: Count
     monitor: Literal["accuracy", "balanced_accuracy", "macro_f1", "log_loss"]
-    class_weights: bool
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     weight_decay: NotNegative
     augmentation: Augmentation
+    processes: Count = 1
+    channels_last: bool = True
+    deterministic: bool = True
+    accumulation: Count = 1
+    optimizer: Name = "adamw"
+    scheduler: Literal["cosine", "poly", "tanh", "wsd", "constant"] = "cosine"
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    clip_gradient: NotNegative = 0.0
+    loss: Literal["cross_entropy", "bce", "poly"] = "cross_entropy"
+    balance: Literal["none", "weights", "sampler"] = "weights"
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -176,6 +218,11 @@ class Model:
     weights: Name | None = None
     weights_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     frozen: bool = False
+    last_blocks: Annotated[int, Field(ge=0)] = 0
+    head_width: Annotated[int, Field(ge=0)] = 0
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    freeze_batch_norm: bool = False
+    zero_shot: bool = False
     arguments: dict[str, int | float | str | bool | tuple[int, ...]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -189,8 +236,18 @@ class Model:
             raise ValueError("weights are given but pretrained is false; set pretrained: true")
         if self.frozen and not self.pretrained:
             raise ValueError("frozen keeps random weights, as pretrained is false; set it to true")
+        if self.last_blocks and not self.frozen:
+            raise ValueError(
+                f"last_blocks = {self.last_blocks} learn beside a frozen rest, but frozen is "
+                "false, so that all learns; set frozen: true, or leave last_blocks out"
+            )
         if self.epochs and not self.learning_rate:
             raise ValueError("learning_rate = 0 learns nothing in any epoch; raise it")
+        if self.zero_shot and (self.epochs or self.head_width or not self.pretrained):
+            raise ValueError(
+                "zero_shot takes a pretrained classifier as it is: set pretrained: true, "
+                "epochs: 0 and no head_width"
+            )
         return self
 
 

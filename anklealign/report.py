@@ -296,7 +296,7 @@ def pictures(plots: Path) -> dict[str, list[tuple[Path, str]]]:
             *some(
                 "evaluate/pictures/history.png", "Loss and validation scores by epoch; dotted: kept"
             ),
-            *some("train/augmented*.png", "Photos as train sees them, augmented"),
+            *some("train/pictures/*.png", "Photos as train sees them, augmented"),
         ],
         "calibration": some(
             "evaluate/pictures/reliability*.png", "How often it is right at each probability"

@@ -20,6 +20,7 @@ PICTURES = {
     "plots/report.html": "all of this on one page: open it in a browser",
     "plots/clean/": "what was removed, beside what was kept instead, and why",
     "plots/split/": "who is where",
+    "plots/train/pictures/": "what augmentation makes of a photo",
     "plots/evaluate/pictures/": "confusion matrix, learning curves, the worst mistakes",
     "plots/evaluate/explanations/": "where the model looked",
 }

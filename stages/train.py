@@ -1,13 +1,15 @@
 """Train: fit the chosen model, keep its best epoch, calibrate it.
 
 Reads data/prepared/pixels.npy and data/split/photos.csv; writes model/ (config.json and
-model.safetensors), metrics/train.json, plots/train/history.csv (a row an epoch) and
-plots/train/run.json (what was run on what, and how it came out).
+model.safetensors), metrics/train.json, plots/train/history.csv (a row an epoch),
+plots/train/run.json (what was run on what, and how it came out) and plots/train/pictures/.
 
-    python -m stages.train
+    python -m stages.train                                  # or, on several hosts, on each:
+    torchrun --nnodes=2 --nproc-per-node=8 … -m stages.train
 
 The default model takes some 90 seconds on 2 cores. Prints a line an epoch. No file holds a time:
-two runs on one machine write the same bytes.
+two runs on one machine write the same bytes. A killed run goes on from its last epoch, by
+checkpoints/, which nothing else reads.
 """
 
 import sys
@@ -18,32 +20,40 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from torch import nn
-from tqdm import tqdm
+import torch
 
 from anklealign import (
     architectures,
     batches,
     bundle,
     calibration,
+    checkpoints,
     files,
     fitting,
     params,
     photos,
+    processes,
+    progress,
+    samples,
+    sheets,
     stage,
     versions,
 )
 from anklealign.batches import Floats, Photos
 from anklealign.bundle import Bundle, Preparation
-from anklealign.fitting import Epoch, Fit, Recipe
+from anklealign.fitting import Epoch
+from anklealign.networks import Majority
 from anklealign.params import Dataset, Model, Prepare, Train
 from anklealign.photos import Pixels
+from anklealign.processes import World
 from anklealign.scores import point_scores
+from anklealign.trainer import Recipe
 
 MODEL = Path("model")
 METRICS = Path("metrics/train.json")
 HISTORY = Path("plots/train/history.csv")
 RUN = Path("plots/train/run.json")
+PICTURES = Path("plots/train/pictures")
 REQUIREMENTS = Path("requirements.txt")
 
 TRAIN, VALIDATION = "train", "val"
@@ -62,36 +72,72 @@ class Settings:
     model: Model
 
 
+@dataclass(frozen=True)
+class Data:
+    """What was read: K classes, the split table, the store, and two parts of it."""
+
+    classes: tuple[str, ...]
+    table: pd.DataFrame
+    store: Pixels
+    train: Photos
+    validation: Photos
+
+
 def main() -> None:
-    """Fit, calibrate, write the bundle and what is to be known of it."""
+    """Fit in one process or several; the first of them writes."""
     settings = read_settings(params.read())
+    data = read_data(settings)
+    if settings.train.processes > 1 and not processes.launched():
+        processes.launch("stages.train", settings.train.processes)
+    with processes.joined(settings.train.device) as (world, device):
+        run(settings, data, world, device)
+
+
+def run(settings: Settings, data: Data, world: World, device: torch.device) -> None:
+    """Fit, calibrate, write the bundle and what is to be known of it."""
     pins = versions.pins(REQUIREMENTS.read_text(encoding="utf-8"))
     installed = versions.installed(list(pins))
-    for line in versions.differences(pins, installed):
-        print(f"train: {line}; results may differ", file=sys.stderr)
-    device = batches.pick_device(settings.train.device)
-    classes = tuple(settings.dataset.classes)
-    table = photos.read_table(photos.SPLIT / "photos.csv")
-    store = photos.open_store()
-    train, validation = (part(table, name, classes, store) for name in (TRAIN, VALIDATION))
-
-    with fitting.reproducible(settings.seed):
-        model = architectures.build(settings.model_name, settings.model, len(classes)).to(device)
+    if world.rank == 0:
+        for line in versions.differences(pins, installed):
+            print(f"train: {line}; results may differ", file=sys.stderr)
+    classes, train, validation = data.classes, data.train, data.validation
+    sources = {
+        "pixels_sha256": files.sha256(photos.STORE),
+        "split_sha256": files.sha256(photos.SPLIT / "photos.csv"),
+        "versions": installed,
+        "params": asdict(settings),
+    }
+    with fitting.reproducible(settings.seed, deterministic=settings.train.deterministic):
+        model = architectures.build(
+            settings.model_name,
+            settings.model,
+            len(classes),
+            settings.dataset.imagenet_indices(),
+        ).to(device)
         counts = np.bincount(train.labels, minlength=len(classes)).tolist()
-        if isinstance(model, architectures.Majority):
+        if isinstance(model, Majority):
             model.set_counts(counts)
         network_input = bundle.input_of(model, settings.model.image_size)
+        place = checkpoints.place({**sources, "device": device.type, "processes": world.size})
         recipe = Recipe(
-            network_input, len(classes), settings.model, settings.train, settings.seed, device
+            network_input,
+            len(classes),
+            settings.model,
+            settings.train,
+            settings.seed,
+            device,
+            world,
         )
-        fit = fit_with_progress(settings.model_name, model, train, validation, recipe)
+        fit = progress.fit(settings.model_name, model, train, validation, recipe, checkpoint=place)
+    if world.rank:
+        return
     answers = {
-        name: batches.logits(model, store, some.rows, network_input, device)
+        name: batches.logits(model, data.store, some.rows, network_input, device)
         for name, some in (("training", train), ("validation", validation))
     }
     # Class shares, which no epoch fitted, are what they are: there is nothing to calibrate.
     temperature = 1.0
-    if settings.model.epochs:
+    if not isinstance(model, Majority):
         temperature = calibration.fit_temperature(answers["validation"], validation.labels)
     threshold = calibration.fit_conformal(
         calibration.probabilities(answers["validation"], temperature),
@@ -115,10 +161,7 @@ def main() -> None:
             "score": fit.best_score,
         },
         "train_class_counts": dict(zip(classes, counts, strict=True)),
-        "pixels_sha256": files.sha256(photos.STORE),
-        "split_sha256": files.sha256(photos.SPLIT / "photos.csv"),
-        "versions": installed,
-        "params": asdict(settings),
+        **sources,
     }
     bundle.save(
         MODEL,
@@ -134,14 +177,25 @@ def main() -> None:
     )
     history = pd.DataFrame(map(asdict, fit.history), columns=[f.name for f in fields(Epoch)])
     files.write_table(HISTORY, history.round(6))
-    run = record | {"photos": photo_counts(table, classes)} | metrics
+    run = record | {"photos": photo_counts(data.table, classes)} | metrics
     files.write_json(RUN, run | {"architecture": str(model).splitlines()})
     files.write_json(METRICS, metrics)
+    sheets.write(PICTURES, "augmented", samples.pages(train, classes, recipe))
+    place.unlink(missing_ok=True)  # nothing is left to go on from
     print(
         f"train: {settings.model_name}, epoch {fit.best_epoch} of {len(fit.history)} chosen by "
         f"{settings.train.monitor} on {len(validation.rows)} validation photos; there "
         + ", ".join(f"{name} {value:.3f}" for name, value in found.items())
     )
+
+
+def read_data(settings: Settings) -> Data:
+    """Return the photos to learn from and to choose the epoch by."""
+    classes = tuple(settings.dataset.classes)
+    table = photos.read_table(photos.SPLIT / "photos.csv")
+    store = photos.open_store()
+    train, validation = (part(table, name, classes, store) for name in (TRAIN, VALIDATION))
+    return Data(classes, table, store, train, validation)
 
 
 def read_settings(raw: dict[str, Any]) -> Settings:
@@ -178,31 +232,6 @@ def part(table: pd.DataFrame, name: str, classes: Sequence[str], store: Pixels) 
     labels = rows.label.map({label: k for k, label in enumerate(classes)})
     indices = np.asarray(rows.row, np.int64)
     return Photos(store, indices, tuple(rows.id), np.asarray(labels, np.int64))
-
-
-def fit_with_progress(
-    name: str, model: nn.Module, train: Photos, validation: Photos, recipe: Recipe
-) -> Fit:
-    """Fit under a progress bar, with a printed line an epoch."""
-    epochs = recipe.block.epochs
-    steps = len(batches.epoch_batches(len(train.rows), recipe.settings.batch_size, 0, 0))
-    print(
-        f"train: {name} with {architectures.parameters(model):,} parameters on "
-        f"{len(train.rows)} photos, {len(validation.rows)} for validation, on {recipe.device}"
-    )
-    with tqdm(total=epochs * steps, unit="step", desc=name, disable=None, leave=False) as bar:
-
-        def report(epoch: Epoch | None) -> None:
-            if epoch is None:
-                bar.update()
-            else:
-                tqdm.write(
-                    f"epoch {epoch.epoch:3d} of {epochs}  train loss {epoch.train_loss:.3f}  "
-                    f"val loss {epoch.val_loss:.3f}  accuracy {epoch.val_accuracy:.3f}  "
-                    f"balanced {epoch.val_balanced_accuracy:.3f}  macro F1 {epoch.val_macro_f1:.3f}"
-                )
-
-        return fitting.fit(model, train, validation, recipe, report)
 
 
 def scores(photos: Photos, logits: Floats, temperature: float) -> dict[str, float]:

@@ -9,54 +9,17 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from anklealign import architectures, files, params
+from anklealign import architectures, files, networks
 from anklealign.params import Model
 
-RAW = params.read(Path(__file__).resolve().parents[1] / "params.yaml")
-VARIANTS = [
-    pytest.param(name, marks=pytest.mark.slow) if name == "vit" else name
-    for name in sorted(RAW["models"])
-]
 REAL_WEIGHTS = (
     Path(__file__).resolve().parents[1].parent / "shared" / "weights" / "mobilenetv2_100.pth"
 )
 CNN = Model("anklealign_cnn", image_size=64, epochs=1, learning_rate=0.01)
 
 
-def variant(name: str) -> Model:
-    """Return a block of params.yaml, without weights and at 64 pixels."""
-    block = params.section(RAW, f"models.{name}", Model)
-    return replace(
-        block, image_size=64, pretrained=False, frozen=False, weights=None, weights_sha256=None
-    )
-
-
-@pytest.mark.parametrize("name", VARIANTS)
-def test_every_variant_builds_at_64_pixels_and_answers_finitely(name: str) -> None:
-    model = architectures.build(name, variant(name), 3).eval()
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(1, 3, 64, 64, generator=generator)
-    x = torch.cat([torch.full_like(noise, -1), torch.full_like(noise, 1), noise])
-    with torch.inference_mode():
-        logits = model(x)
-        by_parts = model.forward_head(model.forward_features(x))
-    assert logits.shape == (3, 3)
-    assert logits.isfinite().all()
-    torch.testing.assert_close(by_parts, logits)
-
-
-@pytest.mark.parametrize("name", [v for v in VARIANTS if v != "majority"])
-def test_every_variant_has_a_gradient_of_its_feature_map(name: str) -> None:
-    model = architectures.build(name, variant(name), 3).eval()
-    features = model.forward_features(torch.randn(1, 3, 64, 64))
-    features.retain_grad()
-    model.forward_head(features)[0, 0].backward()
-    assert features.grad is not None
-    assert features.grad.abs().sum() > 0
-
-
 def test_the_majority_answers_class_shares_and_has_a_feature_map_without_effect() -> None:
-    model = architectures.Majority(3)
+    model = networks.Majority(3)
     model.set_counts([6, 3, 1])
     features = model.forward_features(torch.randn(2, 3, 32, 32)).requires_grad_()
     logits = model.forward_head(features)
@@ -68,9 +31,9 @@ def test_the_majority_answers_class_shares_and_has_a_feature_map_without_effect(
 
 
 def test_rungs_of_the_own_network_are_configuration() -> None:
-    small = architectures.Cnn(3, widths=(8, 16), depth=1)
-    deep = architectures.Cnn(3, widths=(8, 16), depth=(1, 3))
-    bare = architectures.Cnn(3, widths=(8, 16), norm=False, drop_rate=0.5)
+    small = networks.Cnn(3, widths=(8, 16), depth=1)
+    deep = networks.Cnn(3, widths=(8, 16), depth=(1, 3))
+    bare = networks.Cnn(3, widths=(8, 16), norm=False, drop_rate=0.5)
     assert [m.__class__.__name__ for m in small.stages[0]] == ["Conv2d", "BatchNorm2d", "ReLU"]
     assert len(deep.stages[1]) == 9
     assert [m.__class__.__name__ for m in bare.stages[0]] == ["Conv2d", "ReLU"]
@@ -82,7 +45,7 @@ def test_rungs_of_the_own_network_are_configuration() -> None:
 def test_pooling_averages_over_a_grid_of_places(grid: tuple[int, int]) -> None:
     x = torch.randn(2, 3, 6, 7)
     expected = torch.nn.functional.adaptive_avg_pool2d(x, grid)
-    torch.testing.assert_close(architectures.pool(x, grid), expected)
+    torch.testing.assert_close(networks.average(x, grid), expected)
 
 
 def test_a_grid_tells_left_from_right_and_a_global_average_does_not() -> None:
@@ -90,15 +53,46 @@ def test_a_grid_tells_left_from_right_and_a_global_average_does_not() -> None:
     x = torch.zeros(1, 3, 64, 64)
     x[..., 16:24] = 1
     for grid, same in (((1, 1), True), ((4, 4), False)):
-        model = architectures.Cnn(3, widths=(4,), grid=grid).eval()
+        model = networks.Cnn(3, widths=(4,), grid=grid).eval()
         features = model.forward_features(x)
         left, right = model.forward_head(features), model.forward_head(features.flip(3))
         assert torch.allclose(left, right, atol=1e-6) is same
 
 
+def test_a_class_s_probability_is_the_sum_of_its_imagenet_classes_and_others_count_for_none() -> (
+    None
+):
+    logits = torch.randn(4, 1000, generator=torch.Generator().manual_seed(0))
+    merged = networks.Merge([[281, 282], [151, 200, 268]])(logits)
+    shares = logits.softmax(1)
+    expected = torch.stack([shares[:, [281, 282]].sum(1), shares[:, [151, 200, 268]].sum(1)], 1)
+    expected /= expected.sum(1, keepdim=True)
+    torch.testing.assert_close(merged.softmax(1), expected)
+    bullfrog = torch.zeros(1, 1000)
+    bullfrog[0, 30] = 50.0
+    assert networks.Merge([[281], [151]])(bullfrog).softmax(1).tolist() == [[0.5, 0.5]]
+
+
+def test_a_head_of_one_s_own_needs_one_linear_layer_to_replace() -> None:
+    block = replace(CNN, architecture="anklealign_majority", head_width=8)
+    with pytest.raises(ValueError, match=r"models\.x: anklealign_majority ends in Majority .*head"):
+        architectures.build("x", block, 3)
+
+
+def test_zero_shot_needs_a_table_and_all_of_the_weights(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    state = networks.Cnn(1000).state_dict()
+    save_file({name: t for name, t in state.items() if not name.startswith("head")}, path)
+    block = replace(with_weights(path), zero_shot=True, epochs=0)
+    with pytest.raises(ValueError, match=r"datasets\.<name>\.imagenet"):
+        architectures.build("x", block, 2)
+    with pytest.raises(ValueError, match="does not fit anklealign_cnn"):
+        architectures.build("x", block, 2, [[1], [2]])
+
+
 def test_initial_weights_keep_the_signal_s_scale_through_many_layers() -> None:
     torch.manual_seed(0)
-    model = architectures.Cnn(3, widths=(32, 32, 32), depth=5, norm=False).eval()
+    model = networks.Cnn(3, widths=(32, 32, 32), depth=5, norm=False).eval()
     with torch.inference_mode():
         features = model.forward_features(torch.randn(4, 3, 64, 64))
     assert 0.05 < features.std() < 5
@@ -147,7 +141,7 @@ def with_weights(path: Path, architecture: str = "anklealign_cnn") -> Model:
 
 
 def test_a_file_s_weights_are_loaded_below_a_fresh_classifier(tmp_path: Path) -> None:
-    source = architectures.Cnn(7)
+    source = networks.Cnn(7)
     path = tmp_path / "weights.safetensors"
     save_file(source.state_dict(), path)
     model = architectures.build("x", with_weights(path), 3)
@@ -159,11 +153,11 @@ def test_a_file_s_weights_are_loaded_below_a_fresh_classifier(tmp_path: Path) ->
 @pytest.mark.parametrize("fault", ["missing", "changed", "half", "foreign", "no weights"])
 def test_unusable_weights_are_an_error_with_both_remedies(tmp_path: Path, fault: str) -> None:
     path = tmp_path / "weights.safetensors"
-    state = architectures.Cnn(7).state_dict()
+    state = networks.Cnn(7).state_dict()
     if fault == "half":  # timm alone would leave the rest at random, silently
         state = {name: t for name, t in state.items() if not name.startswith("stages.2.0")}
     if fault == "foreign":
-        state = architectures.Cnn(7, widths=(8, 16, 24, 32)).state_dict()
+        state = networks.Cnn(7, widths=(8, 16, 24, 32)).state_dict()
     save_file(state, path)
     if fault == "no weights":
         path.write_bytes(b"PK not a checkpoint")
@@ -182,7 +176,7 @@ def test_weights_that_no_hub_has_are_an_error_that_says_how_to_go_on() -> None:
 
 
 def test_a_frozen_network_learns_in_its_classifier_alone() -> None:
-    model = architectures.Cnn(3)
+    model = networks.Cnn(3)
     architectures.freeze(model)
     learns = [name for name, p in model.named_parameters() if p.requires_grad]
     assert learns == ["head.weight", "head.bias"]

@@ -9,18 +9,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from anklealign.architectures import Cnn
 from anklealign.batches import (
     CHUNK,
     Input,
     ahead,
-    epoch_batches,
+    epoch_order,
+    even_parts,
     full_precision,
     logits,
     pick_device,
     resize,
+    times_seen,
     whole,
 )
+from anklealign.networks import Cnn
 
 CPU = torch.device("cpu")
 INPUT = Input(32, (0.5, 0.4, 0.3), (0.2, 0.25, 0.5), "bicubic")
@@ -55,21 +57,40 @@ def test_a_photo_of_the_right_side_is_left_as_it_is() -> None:
 def test_an_epoch_has_each_photo_once_in_even_batches_of_at_least_two(
     count: int, size: int, epoch: int
 ) -> None:
-    found = epoch_batches(count, size, 1, epoch)
+    order = epoch_order(np.zeros(count, np.int64), 1, epoch)
+    found = [order[places] for places in even_parts(count, size)]
     sizes = [len(batch) for batch in found]
     assert sorted(np.concatenate(found)) == list(range(count))
     assert min(sizes) >= 2
     assert max(sizes) - min(sizes) <= 1
     assert max(sizes) <= max(size, 3)
+    assert not times_seen(order).any()
 
 
 def test_epochs_are_shuffled_anew_and_reproducibly() -> None:
     def order(seed: int, epoch: int) -> list[int]:
-        return np.concatenate(epoch_batches(50, 8, seed, epoch)).tolist()
+        return epoch_order(np.zeros(50, np.int64), seed, epoch).tolist()
 
     assert order(1, 1) == order(1, 1)
     assert order(1, 1) != order(1, 2)
     assert order(1, 1) != order(2, 1)
+
+
+@given(st.lists(st.integers(0, 3), min_size=4, max_size=120), st.integers(0, 5))
+@settings(max_examples=60, deadline=None)
+def test_a_balanced_epoch_shows_each_class_as_often_and_each_of_its_photos_as_often(
+    drawn: list[int], epoch: int
+) -> None:
+    labels = np.array(drawn)
+    order = epoch_order(labels, 1, epoch, balanced=True)
+    assert len(order) == len(labels)
+    shown = np.bincount(labels[order])[np.unique(labels)]
+    assert shown.max() - shown.min() <= 1
+    for label in np.unique(labels):
+        own = np.bincount(order, minlength=len(labels))[labels == label]
+        assert own.max() - own.min() <= 1
+    times = times_seen(order)
+    assert len({(int(i), int(t)) for i, t in zip(order, times, strict=True)}) == len(order)
 
 
 @given(st.integers(0, 20), st.integers(1, 4))

@@ -4,14 +4,20 @@ import ast
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from ruamel.yaml import YAML
+from safetensors.torch import save_file
+
+from anklealign import files
+from anklealign.networks import Cnn
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("anklealign", "stages", "service")
@@ -234,7 +240,11 @@ def test_the_readmes_commands_do_what_it_says(restored):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     lines = [line[2:].split("  #")[0].strip() for line in readme.splitlines() if line[:2] == "$ "]
     # Not run here: what installs, what needs photos that are not in the repository, and addresses.
-    elsewhere = ("make", ". .venv", "dvc remote", "git", "dvc exp run", "gto", "dvc artifacts")
+    # Nor what other tests run: a queue, several hosts.
+    elsewhere = (
+        "make", ". .venv", "dvc remote", "git", "dvc exp run", "gto", "dvc artifacts",
+        "dvc queue", "torchrun", "dvc commit",
+    )  # fmt: skip
     here = [line for line in lines if not line.startswith(elsewhere)]
     assert len(here) >= 4
     restored("dvc", "exp", "run", "-S", "model=majority")
@@ -342,3 +352,91 @@ def test_a_failed_stage_says_how_to_get_its_outputs_back(restored):
     restored("sh", "-c", way_back)
     assert restored("git", "status", "--short") == ""
     assert restored.ran("dvc", "repro") == []
+
+
+@pytest.mark.slow
+def test_a_killed_repro_goes_on_from_its_last_epoch_to_the_same_bytes(restored):
+    restored.edit("params.yaml", "model: gap_cnn", "model: cnn_1m")
+    restored.edit(
+        "params.yaml",
+        "    image_size: 96\n    epochs: 60\n    learning_rate: 0.002",
+        "    image_size: 48\n    epochs: 12\n    learning_rate: 0.002",
+    )
+    restored("dvc", "repro", "train")
+    expected = (restored.folder / "model/model.safetensors").read_bytes()
+    history = (restored.folder / "plots/train/history.csv").read_bytes()
+    killed = subprocess.Popen(
+        ["dvc", "repro", "--force", "--single-item", "train"],
+        cwd=restored.folder,
+        env=restored.environment | {"PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    with killed:
+        for line in killed.stdout:
+            if line.startswith("epoch   4"):
+                os.killpg(killed.pid, signal.SIGKILL)
+                break
+    assert killed.returncode != 0
+    said = restored("dvc", "repro", "--force", "--single-item", "train")
+    assert "goes on from checkpoints/" in said
+    assert (restored.folder / "model/model.safetensors").read_bytes() == expected
+    assert (restored.folder / "plots/train/history.csv").read_bytes() == history
+
+
+@pytest.mark.slow
+def test_queued_folds_and_models_run_and_missing_weights_are_named(clone, tmp_path):
+    clone("git", "clone", "--quiet", ".", str(tmp_path / "mine"))
+    mine = Clone(tmp_path / "mine")
+    mine("dvc", "config", "--local", "cache.dir", str(clone.folder / ".dvc/cache"))
+    state = Cnn(7, widths=(8, 16)).state_dict()
+    (mine.folder / "data/weights").mkdir(parents=True, exist_ok=True)
+    weights = mine.folder / "data/weights/own.safetensors"
+    save_file(state, weights)
+    mine.edit(
+        "params.yaml",
+        "models:",
+        f"""models:
+  own:
+    architecture: anklealign_cnn
+    image_size: 48
+    epochs: 1
+    learning_rate: 0.01
+    pretrained: true
+    frozen: true
+    weights: data/weights/own.safetensors
+    weights_sha256: {files.sha256(weights)}
+    arguments: {{widths: [8, 16]}}""",
+    )
+    mine("git", "commit", "--quiet", "--all", "--message", "own weights")
+    mine("dvc", "exp", "run", "--queue", "--name", "untracked", "-S", "model=own")
+    mine("dvc", "queue", "start")
+    said = waited(mine, "untracked")
+    assert "Failed" in said
+    log = mine("dvc", "queue", "logs", "untracked")
+    assert "weights = 'data/weights/own.safetensors' is not there" in log
+    assert "dvc add" in log
+    mine("dvc", "add", "data/weights/own.safetensors")
+    mine("git", "add", "--all")
+    mine("git", "commit", "--quiet", "--message", "weights in DVC")
+    asked = ["-S", "split.folds=3", "-S", "split.fold=range(0,2)", "-S", "model=own,majority"]
+    mine("dvc", "exp", "run", "--queue", *asked)
+    mine("dvc", "queue", "start")
+    said = waited(mine)
+    assert said.count("Success") == 4, said
+    table = mine("python", "-m", "anklealign.runs")
+    assert "own" in table
+    assert "majority" in table
+
+
+def waited(clone: Clone, name: str = "") -> str:
+    """Return the queue's state once nothing waits or runs."""
+    for _ in range(300):
+        said = clone("dvc", "queue", "status")
+        rows = [line for line in said.splitlines() if name in line]
+        if rows and not any("Queued" in row or "Running" in row for row in rows):
+            return "\n".join(rows)
+        time.sleep(2)
+    raise AssertionError(said)

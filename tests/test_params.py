@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from timm.data import ImageNetInfo
 
 from anklealign import params
+from anklealign.params import Dataset
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -94,6 +96,26 @@ FAULTS = {
         r"fold = 5 is not below folds = 5",
     ),
     "two folds": (lambda raw: raw["split"].update(folds=2), r"folds = 2: .*3 or more"),
+    "an ImageNet table without a class": (
+        lambda raw: raw["datasets"]["cat_dog"].update(imagenet={"cat": [281]}),
+        r"datasets\.cat_dog: imagenet: cat are not the classes cat, dog; give",
+    ),
+    "an ImageNet class that is two classes": (
+        lambda raw: raw["datasets"]["cat_dog"].update(imagenet={"cat": [151], "dog": ["151-268"]}),
+        r"datasets\.cat_dog: imagenet: 151 stands twice",
+    ),
+    "an ImageNet class that is none": (
+        lambda raw: raw["datasets"]["ants_bees"].update(imagenet={"ants": [1310], "bees": [309]}),
+        r"datasets\.ants_bees\.imagenet\.ants.* = 1310",
+    ),
+    "blocks that learn beside a rest that learns too": (
+        lambda raw: raw["models"]["vit"].update(last_blocks=2),
+        r"models\.vit: last_blocks = 2 .*set frozen: true",
+    ),
+    "zero-shot with epochs": (
+        lambda raw: raw["models"]["vit"].update(zero_shot=True),
+        r"models\.vit: zero_shot .*epochs: 0",
+    ),
     "weights without a hash": (
         lambda raw: raw["models"]["vit"].update(weights="w.pth"),
         r"models\.vit: weights and weights_sha256 go together",
@@ -147,3 +169,33 @@ def test_the_command_prints_faults_to_stderr_and_fails(tmp_path):
     )
     assert done.returncode == 1
     assert done.stderr.startswith("params.yaml: model = 'gap' is no block of models")
+
+
+def test_imagenet_tables_hold_what_their_classes_are_called_and_nothing_else():
+    raw = params.read(ROOT / "params.yaml")
+    names = ImageNetInfo("imagenet-1k")
+
+    def called(name):
+        dataset = params.section(raw, f"datasets.{name}", Dataset)
+        return {
+            label: [names.index_to_description(i) for i in indices]
+            for label, indices in zip(dataset.classes, dataset.imagenet_indices(), strict=True)
+        }
+
+    assert called("ants_bees") == {"ants": ["ant, emmet, pismire"], "bees": ["bee"]}
+    found = called("cat_dog")
+    assert [name.split(",")[0] for name in found["cat"]] == [
+        "tabby", "tiger cat", "Persian cat", "Siamese cat", "Egyptian cat",
+    ]  # fmt: skip
+    # WordNet numbers breeds from Chihuahua to Mexican hairless, between sea lion and timber wolf.
+    assert len(found["dog"]) == 118
+    assert (found["dog"][0], found["dog"][-1]) == ("Chihuahua", "Mexican hairless")
+    assert "bullfrog, Rana catesbeiana" not in found["cat"] + found["dog"]
+    vehicles = called("car_bike")
+    assert [name.split(",")[0] for name in vehicles["Bike"]] == [
+        "bicycle-built-for-two", "moped", "motor scooter", "mountain bike",
+    ]  # fmt: skip
+    assert [name.split(",")[0] for name in vehicles["Car"]] == [
+        "ambulance", "beach wagon", "cab", "convertible", "jeep", "limousine", "minivan", "Model T",
+        "pickup", "racer", "sports car",
+    ]  # fmt: skip

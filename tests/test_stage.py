@@ -1,8 +1,16 @@
 """A stage's end: done is 0, a known error one helpful line and 1, a bug its traceback."""
 
+import errno
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from anklealign import stage
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def fail(error: Exception) -> None:
@@ -30,6 +38,37 @@ def test_a_bug_keeps_its_traceback():
         stage.run("split", lambda: fail(ZeroDivisionError()))
 
 
-def test_an_interrupted_stage_never_ends_well():
-    with pytest.raises(KeyboardInterrupt):
-        stage.run("split", lambda: fail(KeyboardInterrupt()))
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_stage_says_so_by_its_status_and_leaves_no_half_file(
+    tmp_path, number, status
+):
+    code = """
+import time
+from pathlib import Path
+from anklealign import files, stage
+
+def main():
+    with files.replacing(Path("out.bin")) as temporary:
+        temporary.write_bytes(b"half")
+        print("writing", flush=True)
+        time.sleep(60)
+
+stage.run("split", main)
+"""
+    running = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    with running:
+        assert running.stdout.readline() == "writing\n"
+        assert len(list(tmp_path.iterdir())) == 1
+        running.send_signal(number)
+    assert running.returncode == status
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_says_what_to_do(capsys):
+    with pytest.raises(SystemExit) as end:
+        stage.run("split", lambda: fail(OSError(errno.ENOSPC, "No space left on device", "x")))
+    assert end.value.code == 1
+    assert "No space left on device: 'x'; free some space (`dvc gc" in capsys.readouterr().err

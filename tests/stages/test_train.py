@@ -1,15 +1,23 @@
 """The train stage from table and store to bundle, metrics and logs."""
 
 import json
+import os
+import re
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from PIL import Image
 
-from anklealign import files, params, photos
+from anklealign import bundle, checkpoints, files, params, photos
 from anklealign.predictor import Predictor
+from anklealign.trainer import Batch, Trainer
 from stages import train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,7 +35,6 @@ train:
   batch_size: 8
   patience: 10
   monitor: balanced_accuracy
-  class_weights: true
   label_smoothing: 0.0
   weight_decay: 0.05
   augmentation: {crop: 0.1, mirror: true, rotation: 0, brightness: 0.1, contrast: 0.1,
@@ -148,3 +155,195 @@ def test_other_versions_than_the_pins_are_warned_of_and_recorded(
     assert "no-such-thing is missing" in warned
     config = json.loads(Path("model/config.json").read_text())["anklealign"]
     assert config["versions"]["no-such-thing"] == "missing"
+
+
+def test_before_and_after_the_first_steps_it_says_what_it_will_take(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    train.main()
+    said = capsys.readouterr().out
+    assert re.search(r"train: small with [\d,]+ parameters on 22 photos, 12 for validation", said)
+    assert re.search(r"train: some [\d,]+ MiB of memory a process", said)
+    assert re.search(r"train: at most \d+ s to go, and validation", said)
+
+
+def test_a_picture_shows_each_class_as_it_is_and_augmented() -> None:
+    train.main()
+    with Image.open("plots/train/pictures/augmented_01.png") as sheet:
+        assert sheet.width > 6 * 200
+        assert sheet.height > 3 * 200
+
+
+class StoppedError(Exception):
+    """Stands for a signal, at a step of one's choice."""
+
+
+@pytest.mark.parametrize("step", [1, 4, 7, 12])
+def test_a_run_that_stopped_at_any_step_ends_as_if_it_never_had(
+    monkeypatch: pytest.MonkeyPatch, step: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train.main()
+    expected = outputs()
+    assert not list(Path("checkpoints").iterdir())  # a finished run leaves none
+    shutil.rmtree("model")
+    shutil.rmtree("plots")
+    taken = 0
+    learn = Trainer.learn
+
+    def stop(self: Trainer, batch: Batch) -> torch.Tensor:
+        nonlocal taken
+        taken += 1
+        if taken == step:
+            raise StoppedError
+        return learn(self, batch)
+
+    with monkeypatch.context() as patch, pytest.raises(StoppedError):
+        patch.setattr(Trainer, "learn", stop)
+        train.main()
+    assert len(list(Path("checkpoints").iterdir())) == (step > 3)
+    capsys.readouterr()
+    train.main()
+    said = capsys.readouterr().out
+    assert ("goes on from checkpoints/" in said) == (step > 3)
+    assert said.count("val loss") == 4  # the epochs before the stop are told again
+    assert outputs() == expected
+    assert not list(Path("checkpoints").iterdir())
+
+
+@pytest.mark.parametrize("other", ["parameters", "data", "split", "code"])
+def test_a_checkpoint_of_another_run_is_not_picked_up(
+    monkeypatch: pytest.MonkeyPatch, other: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(*_: object) -> None:
+        raise StoppedError
+
+    with monkeypatch.context() as patch, pytest.raises(StoppedError):
+        patch.setattr(bundle, "save", stop)
+        train.main()
+    assert len(list(Path("checkpoints").iterdir())) == 1
+    if other == "parameters":
+        Path("params.yaml").write_text(PARAMS.replace("learning_rate: 0.01", "learning_rate: 0.02"))
+    if other == "data":
+        store = np.array(photos.open_store())
+        store[0, 0, 0, 0] += 1
+        with photos.writing_store(photos.STORE, 48, 32) as new:
+            new[:] = store
+    if other == "split":
+        table = photos.read_table(photos.SPLIT / "photos.csv")
+        files.write_table(photos.SPLIT / "photos.csv", table.drop(index=table.index[0]))
+    if other == "code":
+        monkeypatch.setattr(checkpoints, "_code", lambda: {"anklealign/losses.py": "other"})
+    capsys.readouterr()
+    train.main()
+    assert "goes on from" not in capsys.readouterr().out
+
+
+def test_zero_shot_on_a_dataset_without_a_table_says_what_to_add() -> None:
+    text = (
+        PARAMS.replace("model: small", "model: zero")
+        + """
+  zero: {architecture: resnet18, image_size: 32, epochs: 0, learning_rate: 0, pretrained: true,
+    zero_shot: true}
+"""
+    )
+    Path("params.yaml").write_text(text)
+    with pytest.raises(ValueError, match=r"models\.zero: zero_shot .*datasets\.<name>\.imagenet"):
+        train.main()
+
+
+# --- Real processes: each start imports PyTorch and timm ---------------------------------------
+
+LONG = PARAMS.replace("epochs: 4", "epochs: 25").replace(
+    "arguments: {widths: [8, 16], grid: [2, 2]}",
+    "arguments: {widths: [8, 16], grid: [2, 2], drop_rate: 0.2}",
+)
+COMMAND = [sys.executable, "-m", "stages.train"]
+
+
+def started() -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        COMMAND, env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGKILL"])
+def test_a_killed_run_goes_on_from_its_last_epoch_to_the_same_bytes(name: str) -> None:
+    Path("params.yaml").write_text(LONG)
+    with started() as whole:
+        said = whole.stdout.read()
+    assert whole.returncode == 0, said
+    expected = outputs()
+    for folder in ("model", "plots", "metrics"):
+        shutil.rmtree(folder)
+    with started() as killed:
+        for line in killed.stdout:
+            if line.startswith("epoch   6"):
+                os.kill(killed.pid, getattr(signal, name))
+                break
+    assert killed.returncode != 0
+    assert not Path("model/model.safetensors").exists()
+    with started() as second:
+        said = second.stdout.read()
+    assert second.returncode == 0, said
+    assert "goes on from checkpoints/" in said
+    assert outputs() == expected
+    assert not list(Path("checkpoints").iterdir())
+
+
+@pytest.mark.slow
+def test_two_processes_learn_as_one_and_one_writes() -> None:
+    """On 22 training photos in batches of 8, 7, 7 and 11 validation photos: no share is even."""
+    table = photos.read_table(photos.SPLIT / "photos.csv")
+    last = table.index[table.split == "val"][-1]
+    files.write_table(photos.SPLIT / "photos.csv", table.drop(index=last))
+    plain = PARAMS.replace("grid: [2, 2]}", "grid: [2, 2], norm: false}").replace(
+        "epochs: 4", "epochs: 8"
+    )
+    curves = {}
+    for count in (1, 2):
+        changed = plain.replace("  device: cpu\n", f"  device: cpu\n  processes: {count}\n")
+        Path("params.yaml").write_text(changed)
+        with started() as running:
+            said = running.stdout.read()
+        assert running.returncode == 0, said
+        assert said.count("train: small, epoch") == 1
+        assert ("in 2 processes" in said) == (count == 2)
+        curves[count] = pd.read_csv("plots/train/history.csv")
+    assert json.loads(Path("plots/train/run.json").read_text())["photos"]["val"]["high"] == 3
+    for column in ("train_loss", "val_loss"):
+        np.testing.assert_allclose(curves[1][column], curves[2][column], atol=1e-4)
+    for column in ("val_accuracy", "val_balanced_accuracy", "val_macro_f1"):
+        np.testing.assert_array_equal(curves[1][column], curves[2][column])
+
+
+@pytest.mark.slow
+def test_killed_processes_go_on_together() -> None:
+    Path("params.yaml").write_text(LONG.replace("device: cpu\n", "device: cpu\n  processes: 2\n"))
+    with started() as whole:
+        said = whole.stdout.read()
+    assert whole.returncode == 0, said
+    expected = outputs()
+    for folder in ("model", "plots", "metrics"):
+        shutil.rmtree(folder)
+    with started() as killed:
+        for line in killed.stdout:
+            if line.startswith("epoch   6"):
+                os.killpg(killed.pid, signal.SIGKILL)
+                break
+    with started() as second:
+        said = second.stdout.read()
+    assert second.returncode == 0, said
+    assert "goes on from checkpoints/" in said
+    assert outputs() == expected
+
+
+@pytest.mark.slow
+def test_an_error_in_several_processes_fails_the_stage_and_is_said() -> None:
+    broken = PARAMS.replace("learning_rate: 0.01", "learning_rate: 1.0e+30")
+    Path("params.yaml").write_text(broken.replace("device: cpu\n", "device: cpu\n  processes: 2\n"))
+    with started() as running:
+        said = running.stdout.read()
+    assert running.returncode != 0
+    assert re.search(r"train: the loss is .* in epoch \d, batch \d", said)

@@ -1,0 +1,80 @@
+"""What a fit will take, told before and while it runs: memory and time.
+
+Shapes: B photos of a batch, H the network's side.
+"""
+
+import copy
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+# AdamW's two moments; SGD keeps one, Adafactor almost none.
+MOMENTS = 2
+# Of the expected steps: the first ones also choose kernels and fill caches.
+SKIPPED, TIMED = 2, 5
+
+
+def memory(model: nn.Module, learner: nn.Module, side: int, photos: int, bytes_each: int) -> int:
+    """Return the bytes that training is expected to take, within about a third.
+
+    Weights, their gradients and moments in single precision, and what the forward pass keeps for
+    the backward pass: counted by passing one photo of shape (1, 3, H, H) without data.
+
+    Args:
+        model: The whole network.
+        learner: What learns: the model, or its head alone, which keeps next to nothing.
+        side: H.
+        photos: That pass the network at once.
+        bytes_each: Of a kept number: 4, or 2 in half precision.
+    """
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    learned = sum(p.numel() * p.element_size() for p in learner.parameters() if p.requires_grad)
+    total = weights + learned * (1 + MOMENTS)
+    if learner is model:
+        total += photos * kept(model, side) * bytes_each // 4
+    return total
+
+
+def kept(model: nn.Module, side: int) -> int:
+    """Return the bytes that the backward pass needs of one photo, in single precision."""
+    shadow = copy.deepcopy(model).to("meta").train()
+    own = {id(p) for p in shadow.parameters()} | {id(b) for b in shadow.buffers()}
+    storages: dict[int, tuple[object, int]] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        if id(tensor) not in own and not isinstance(tensor, nn.Parameter):
+            storage = tensor.untyped_storage()
+            # The storage is kept too, or its address may be another's next.
+            storages[storage._cdata] = (storage, storage.nbytes())  # noqa: SLF001 - its identity
+        return tensor
+
+    x = torch.zeros(2, 3, side, side, device="meta")  # two: batch norm takes no single photo
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        shadow(x)
+    return sum(size for _, size in storages.values()) // 2
+
+
+class Clock:
+    """Tells after the first steps how long one takes."""
+
+    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
+        """Start before the first step."""
+        self.done, self.now, self.start = 0, now, 0.0
+
+    def tick(self) -> float | None:
+        """Count a step; return the seconds of one, once, when enough were timed."""
+        self.done += 1
+        if self.done == SKIPPED:
+            self.start = self.now()
+        if self.done != SKIPPED + TIMED:
+            return None
+        return (self.now() - self.start) / TIMED
+
+
+def in_words(seconds: float) -> str:
+    """Return a duration as a person says it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"

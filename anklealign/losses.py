@@ -1,0 +1,58 @@
+"""What a fit is told to bring down: losses by name, targets, and weights against rare classes.
+
+Shapes: N photos of a set, B of a batch, K classes. Every loss is one number a photo, so that a step
+over parts or processes is the same sum.
+"""
+
+import numpy as np
+import torch
+from timm.loss import BinaryCrossEntropy, PolyCrossEntropy  # type: ignore[attr-defined]
+from torch import Tensor
+from torch.nn import functional
+
+from anklealign.batches import Floats, Photos
+
+
+def targets(photos: Photos, classes: int, smoothing: float) -> Floats:
+    """Return what each photo is to be answered: N photos -> (N, K), rows summing to 1.
+
+    Raises:
+        ValueError: Soft labels are not one share a class.
+    """
+    wanted = np.eye(classes)[photos.labels] if photos.soft is None else photos.soft
+    if wanted.shape != (len(photos.labels), classes):
+        raise ValueError(
+            f"soft labels of shape {wanted.shape} for {len(photos.labels)} photos of {classes} "
+            "classes; give each photo a share for each class"
+        )
+    return wanted * (1 - smoothing) + smoothing / classes
+
+
+def weights(wanted: Floats) -> Floats:
+    """Return weights by 1 / class frequency: targets (N, K) -> (N,), of mean 1.
+
+    A photo between classes is weighed between them.
+    """
+    photos, classes = wanted.shape
+    shares: Floats = wanted @ (photos / (classes * wanted.sum(0)))
+    return shares
+
+
+def losses(name: str, answers: Tensor, wanted: Tensor) -> Tensor:
+    """Return each photo's loss in nats: logits (B, K), targets (B, K) -> (B,).
+
+    cross_entropy; bce, each class a yes or no (Wightman, ResNet strikes back (2021)); poly, Poly-1
+    (Leng et al., PolyLoss (2022)).
+    """
+    if name == "bce":
+        each: Tensor = BinaryCrossEntropy(smoothing=0.0, reduction="none")(answers, wanted)
+        return each.sum(1)
+    if name == "poly":
+        found: Tensor = PolyCrossEntropy(reduction="none")(answers, wanted)
+        return found
+    return functional.cross_entropy(answers, wanted, reduction="none")
+
+
+def as_tensors(wanted: Floats, weight: Floats, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return targets and weights on a device in single precision."""
+    return torch.tensor(wanted).float().to(device), torch.tensor(weight).float().to(device)

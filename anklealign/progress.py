@@ -1,0 +1,71 @@
+"""A fit as a person follows it: what it will take before, a bar, and a line an epoch."""
+
+from pathlib import Path
+
+from torch import nn
+from tqdm import tqdm
+
+from anklealign import architectures, costs, fitting
+from anklealign.batches import Photos, even_parts
+from anklealign.fitting import Epoch, Fit
+from anklealign.trainer import Recipe, pick_precision
+
+
+def fit(
+    name: str,
+    model: nn.Module,
+    train: Photos,
+    validation: Photos,
+    recipe: Recipe,
+    *,
+    checkpoint: Path | None = None,
+) -> Fit:
+    """Fit under a progress bar, with a printed line an epoch and what it will take before.
+
+    As fitting.fit, whose errors it raises; only the first of several processes prints.
+    """
+    if recipe.world.rank:
+        return fitting.fit(model, train, validation, recipe, checkpoint=checkpoint)
+    epochs = recipe.block.epochs
+    an_epoch = len(even_parts(len(train.rows), recipe.settings.batch_size))
+    print(
+        f"train: {name} with {architectures.parameters(model):,} parameters on "
+        f"{len(train.rows)} photos, {len(validation.rows)} for validation, on {recipe.device}"
+        + (f" in {recipe.world.size} processes" if recipe.world.size > 1 else "")
+    )
+    if epochs:
+        print(f"train: some {expected_memory(model, recipe) / 2**20:,.0f} MiB of memory a process")
+    if checkpoint is not None and checkpoint.is_file():
+        print(f"train: goes on from {checkpoint}")
+    clock, done = costs.Clock(), 0
+    with tqdm(total=epochs * an_epoch, unit="step", desc=name, disable=None, leave=False) as bar:
+
+        def report(epoch: Epoch | None) -> None:
+            nonlocal done
+            before = done
+            if epoch is None:
+                done += 1
+                each = clock.tick()
+                if each is not None:
+                    left = costs.in_words(each * (epochs * an_epoch - done))
+                    tqdm.write(f"train: at most {left} to go, and validation")
+            else:
+                done = epoch.epoch * an_epoch
+                tqdm.write(
+                    f"epoch {epoch.epoch:3d} of {epochs}  train loss {epoch.train_loss:.3f}  "
+                    f"val loss {epoch.val_loss:.3f}  accuracy {epoch.val_accuracy:.3f}  "
+                    f"balanced {epoch.val_balanced_accuracy:.3f}  macro F1 {epoch.val_macro_f1:.3f}"
+                )
+            bar.update(done - before)
+
+        return fitting.fit(model, train, validation, recipe, report, checkpoint=checkpoint)
+
+
+def expected_memory(model: nn.Module, recipe: Recipe) -> int:
+    """Return the bytes that a process is expected to take for the network."""
+    settings, block = recipe.settings, recipe.block
+    head_alone = block.frozen and not block.last_blocks
+    learner = model.get_classifier() if head_alone else model  # type: ignore[operator]
+    photos_at_once = -(-settings.batch_size // (recipe.world.size * settings.accumulation))
+    precision = pick_precision(settings.precision, recipe.device)
+    return costs.memory(model, learner, block.image_size, photos_at_once, precision.itemsize)

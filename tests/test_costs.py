@@ -1,0 +1,63 @@
+"""What a fit is said to take is near what it takes."""
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from anklealign import costs
+from anklealign.networks import Cnn
+
+
+def kept_in_truth(model: nn.Module, side: int) -> int:
+    """Count what autograd keeps for one photo, by its own hooks on real numbers."""
+    seen: dict[int, int] = {}
+    keep = []
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        if not isinstance(tensor, nn.Parameter):
+            keep.append(tensor)
+            seen[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        model(torch.zeros(8, 3, side, side))
+    return sum(seen.values()) // 8
+
+
+def test_what_the_backward_pass_keeps_is_counted_without_computing() -> None:
+    model = Cnn(3, widths=(8, 16), depth=2)
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    assert costs.kept(model, 64) == pytest.approx(kept_in_truth(model.train(), 64), rel=0.1)
+    assert costs.kept(model, 128) == pytest.approx(4 * costs.kept(model, 64), rel=0.1)
+    fresh = Cnn(3, widths=(8, 16), depth=2)
+    fresh.load_state_dict(before)
+    costs.kept(fresh, 64)
+    assert all(t.equal(before[name]) for name, t in fresh.state_dict().items())
+
+
+def test_memory_grows_with_photos_at_once_and_a_head_alone_takes_next_to_nothing() -> None:
+    model = Cnn(3, widths=(8, 16))
+    weights = 4 * sum(p.numel() for p in model.parameters())
+    one, nine = (costs.memory(model, model, 64, photos, 4) for photos in (1, 9))
+    assert nine - one == 8 * costs.kept(model, 64)
+    assert costs.memory(model, model, 64, 8, 2) < costs.memory(model, model, 64, 8, 4)
+    assert one - costs.kept(model, 64) == 4 * weights
+    head = costs.memory(model, model.get_classifier(), 64, 100, 4)
+    assert weights < head < 1.2 * weights
+
+
+def test_the_clock_tells_a_step_s_seconds_once_and_leaves_the_first_steps_out() -> None:
+    times = itertools.chain([100.0, 110.0])
+    clock = costs.Clock(lambda: next(times))
+    told = [clock.tick() for _ in range(20)]
+    assert told[costs.SKIPPED + costs.TIMED - 1] == pytest.approx(10 / costs.TIMED)
+    assert sum(seconds is not None for seconds in told) == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(3, "3 s"), (89, "89 s"), (200, "3 min"), (7300, "2.0 h")]
+)
+def test_durations_are_said_as_people_say_them(seconds: float, words: str) -> None:
+    assert costs.in_words(seconds) == words

@@ -1,0 +1,193 @@
+"""The battery that every variant of params.yaml passes, at 64 pixels, without the network.
+
+Weights are random, as nothing is downloaded; what is frozen in params.yaml is frozen here.
+"""
+
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from anklealign import architectures, bundle, files, fitting, params
+from anklealign.batches import Photos, logits
+from anklealign.bundle import Bundle, Preparation
+from anklealign.fitting import Fit
+from anklealign.params import Dataset, Model, Train
+from anklealign.trainer import Recipe
+
+RAW = params.read(Path(__file__).resolve().parents[1] / "params.yaml")
+QUICK = {"majority", "cnn_dropout", "mobilenet_v2_mlp", "imagenet_zero_shot"}
+VARIANTS = [
+    pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in RAW["models"]
+]
+CPU = torch.device("cpu")
+SIDE = 64
+PHOTOS = 8
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A variant after a fit to one batch of photos, and that batch."""
+
+    name: str
+    block: Model
+    bundle: Bundle
+    fit: Fit
+    photos: Photos
+
+    @property
+    def learns(self) -> bool:
+        """The majority and zero-shot models have no epochs: they have nothing to learn."""
+        return self.block.epochs > 0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _offline() -> Iterator[None]:
+    """Let every attempt at a connection fail, and say which test made it."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a variant reached for the network")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", refuse)
+        yield
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def variant(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Variant:
+    name = request.param
+    block = replace(params.section(RAW, f"models.{name}", Model), image_size=SIDE)
+    built = replace(
+        block, pretrained=False, frozen=False, last_blocks=0, weights=None, weights_sha256=None,
+        zero_shot=False,
+    )  # fmt: skip
+    table: tuple[tuple[int, ...], ...] = ()
+    torch.manual_seed(0)
+    if block.zero_shot:
+        file = tmp_path_factory.mktemp("weights") / "imagenet.safetensors"
+        save_file(timm.create_model(block.architecture).state_dict(), file)
+        built = replace(block, weights=str(file), weights_sha256=files.sha256(file))
+        table = params.section(RAW, "datasets.ants_bees", Dataset).imagenet_indices()
+    if block.epochs:
+        # Random weights learn at other rates than pretrained ones.
+        fast = block.frozen or not block.pretrained
+        steady = any(part in block.architecture for part in ("vit", "vgg", "convnext"))
+        rate = 0.01 if fast else 1e-4 if steady else 3e-3
+        block = replace(block, epochs=60, learning_rate=rate)
+    model = architectures.build(name, built, 2, table)
+    photos = bars()
+    network_input = bundle.input_of(model, SIDE)
+    settings = replace(
+        params.section(RAW, "train", Train), device="cpu", batch_size=PHOTOS, monitor="accuracy",
+        patience=60,
+        augmentation=replace(
+            params.section(RAW, "train", Train).augmentation,
+            crop=0.0, shift=0.0, mirror=False, brightness=0.0, contrast=0.0, saturation=0.0,
+        ),
+    )  # fmt: skip
+    with fitting.reproducible(1):
+        recipe = Recipe(network_input, 2, block, settings, 1, CPU)
+        fit = fitting.fit(model, photos, photos, recipe)
+    made = Bundle(
+        model.eval(), ("low", "high"), Preparation(SIDE, "letterbox", 114, 80.0), network_input,
+        1.0, 0.5, {},
+    )  # fmt: skip
+    return Variant(name, block, made, fit, photos)
+
+
+def bars() -> Photos:
+    """Return noise that is brighter at the top or at the bottom."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(PHOTOS) % 2
+    pixels = rng.integers(60, 120, (PHOTOS, SIDE, SIDE, 3), np.uint8)
+    for i, label in enumerate(labels):
+        pixels[i, 32 * label : 32 * label + 32] += 100
+    return Photos(pixels, np.arange(PHOTOS), tuple(f"{i:012x}" for i in range(PHOTOS)), labels)
+
+
+def answers(variant: Variant, pixels: np.ndarray, model: nn.Module | None = None) -> np.ndarray:
+    shown = model or variant.bundle.model
+    return logits(shown, pixels, np.arange(len(pixels)), variant.bundle.network_input, CPU)
+
+
+def test_it_overfits_one_batch(variant: Variant) -> None:
+    if not variant.learns:
+        assert variant.fit == Fit((), 0, None)
+        return
+    assert variant.fit.best_score == 1.0
+    assert min(epoch.train_loss for epoch in variant.fit.history) < 0.2
+
+
+def test_its_bundle_comes_back_bit_by_bit_also_through_timm(
+    variant: Variant, tmp_path: Path
+) -> None:
+    bundle.save(tmp_path / "model", variant.bundle)
+    loaded = bundle.load(tmp_path / "model").model
+    by_timm = timm.create_model(f"local-dir:{tmp_path / 'model'}", pretrained=True)
+    # bundle.save leaves the weights in plain memory order, as a loaded model has them.
+    expected = answers(variant, variant.photos.pixels)
+    for model in (loaded, by_timm):
+        state = model.state_dict()
+        for key, tensor in variant.bundle.model.state_dict().items():
+            assert state[key].equal(tensor), key
+        np.testing.assert_array_equal(answers(variant, variant.photos.pixels, model), expected)
+
+
+def test_black_white_and_noise_have_finite_answers(variant: Variant) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (1, SIDE, SIDE, 3), np.uint8)
+    pixels = np.concatenate([np.zeros_like(noise), np.full_like(noise, 255), noise])
+    found = answers(variant, pixels)
+    assert found.shape == (3, 2)
+    assert np.isfinite(found).all()
+
+
+def test_it_has_a_feature_map_whose_gradient_explains_an_answer(variant: Variant) -> None:
+    model = variant.bundle.model.eval()
+    model.requires_grad_(requires_grad=True)
+    x = torch.randn(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    features = model.forward_features(x).detach().requires_grad_()
+    found = model.forward_head(features)
+    torch.testing.assert_close(found, model(x))
+    found[:, 0].sum().backward()
+    assert features.ndim in {3, 4}  # tokens, or a map
+    assert features.grad is not None
+    if variant.name != "majority":  # which no photo changes
+        assert features.grad.abs().sum() > 0
+
+
+def test_its_head_on_its_features_is_the_whole_network(variant: Variant) -> None:
+    model = variant.bundle.model.eval()
+    if variant.name == "majority":  # its head is the whole network
+        return
+    x = torch.randn(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        features = model.forward_head(model.forward_features(x), pre_logits=True)
+        torch.testing.assert_close(model.get_classifier()(features), model(x))
+
+
+def test_only_what_its_block_says_has_learned(variant: Variant) -> None:
+    if not variant.block.frozen:
+        return
+    model = variant.bundle.model
+    torch.manual_seed(0)
+    built = replace(
+        variant.block, pretrained=False, frozen=False, last_blocks=0, weights=None,
+        weights_sha256=None,
+    )  # fmt: skip
+    before = architectures.build(variant.name, built, 2).state_dict()
+    after = model.state_dict()
+    changed = {name for name in before if not before[name].equal(after[name])}
+    learned = {name for name in before if name in dict(model.named_parameters())} & changed
+    architectures.freeze(model, variant.block.last_blocks)
+    may = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert learned
+    assert learned <= may
+    assert changed == learned  # no batch statistics
+    assert (len(may) > 4) == (variant.block.last_blocks > 0)
