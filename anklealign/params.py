@@ -41,8 +41,8 @@ class Dataset:
 
     `person` is searched in each photo's path, whatever the case and without accents where that
     helps; the digits of its group `participant` are who is on the photo, one of the collector's
-    participants. `csv` and the columns speak of the table layout; there `group_column` is the
-    person.
+    participants. `csv`, its `encoding` and the columns speak of the table layout; there
+    `group_column` is the person.
     """
 
     layout: Literal["folders", "label_studio", "table"]
@@ -52,12 +52,20 @@ class Dataset:
     mirror_safe: bool = True
     fit: Fit = "letterbox"
     csv: Name = "labels.csv"
+    encoding: Name = "utf-8"
     path_column: Name = "path"
     label_column: Name = "label"
     group_column: Name | None = None
 
     @model_validator(mode="after")
     def _check(self) -> "Dataset":
+        try:
+            "".encode(self.encoding)
+        except LookupError:
+            raise ValueError(
+                f"encoding: {self.encoding!r} is none that Python knows; write utf-8, utf-16, "
+                "cp1250, cp1252, …"
+            ) from None
         if self.person is not None:
             try:
                 pattern = re.compile(self.person)
