@@ -1,16 +1,22 @@
-# make repro | compare | report | check-lock | test | test-all.
+# make repro | add | compare | report | check-lock | test | test-all.
 # Everything installs into .venv; PYTHON chooses the interpreter.
 PYTHON ?= python3
 BIN := .venv/bin
 # DVC starts the stages' `python` from PATH; libraries must find this project's venv there.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro test test-all compare report check-lock format
+.PHONY: repro add test test-all compare report check-lock format
 
 repro: .venv/repro
 	python -m anklealign.params
 	dvc repro
 	python -m anklealign.summary
+
+# make add DATA=FOLDER NAME=name [LAYOUT=folders|label_studio|table] [DRY=1] [ALL=1]
+# The shell takes DATA from the environment, where make puts it, so that spaces and quotes survive.
+add: .venv/repro
+	@python -m anklealign.add $(if $(LAYOUT),--layout "$$LAYOUT") \
+		$(if $(filter-out 0,$(DRY)),--dry-run) $(if $(filter-out 0,$(ALL)),--all) -- "$$DATA" "$$NAME"
 
 compare: .venv/repro
 	python -m anklealign.runs

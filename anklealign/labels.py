@@ -25,7 +25,8 @@ def fold(text: str) -> str:
     return re.sub(r"^(\d+)\.0+$", r"\1", words)
 
 
-def _unnumbered(folded: str) -> str:
+def unnumbered(folded: str) -> str:
+    """Return a folded text without the numbering before it."""
     # A separator is needed, so that '3d' is not taken for the third class, 'd'.
     return re.sub(r"^\d+[\s.):-]+(?=[^\W\d])", "", folded)
 
@@ -51,14 +52,14 @@ class Labels:
         # Numbering tells classes apart where nothing else does (1_left, 2_left).
         short: dict[str, set[str]] = {}
         for folded, name in self._exact.items():
-            short.setdefault(_unnumbered(folded), set()).add(name)
+            short.setdefault(unnumbered(folded), set()).add(name)
         self._unnumbered = {key: min(names) for key, names in short.items() if len(names) == 1}
 
     def find(self, text: str) -> str | None:
         """Return the class that the text names, or None where it names none."""
         folded = fold(text)
         found = self._exact.get(folded)
-        return found if found is not None else self._unnumbered.get(_unnumbered(folded))
+        return found if found is not None else self._unnumbered.get(unnumbered(folded))
 
     def is_empty(self, text: str) -> bool:
         """Tell whether the text is one of the ways to write nothing (and no class)."""
@@ -66,8 +67,8 @@ class Labels:
 
     def nearest(self, text: str) -> str:
         """Return a hint for a text that fits no class: the class written most like it."""
-        folded = _unnumbered(fold(text))
-        known = {_unnumbered(alias): name for alias, name in self._exact.items()}
+        folded = unnumbered(fold(text))
+        known = {unnumbered(alias): name for alias, name in self._exact.items()}
         near = difflib.get_close_matches(folded, known, n=1, cutoff=0.5)
         if near:
             return f"{text!r} is no class; the nearest is {known[near[0]]!r}"

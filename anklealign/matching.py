@@ -324,7 +324,7 @@ def _codes(collectors: Collection[str]) -> frozenset[str]:
     return frozenset(code for code in folded if re.search(r"[^\W\d_]", code))
 
 
-def _is_code(word: str) -> bool:
+def is_code(word: str) -> bool:
     """Tell whether a word is a six-character code: letters and digits mixed, unlike img001."""
     return len(word) == 6 and CODE.fullmatch(word) is not None
 
@@ -340,8 +340,8 @@ def _without_codes(
         words = stem.split("_")
         cuts = range(len(words) - 1, 0, -1)
         heads, tails = (["_".join(words[:n]) for n in cuts], ["_".join(words[-n:]) for n in cuts])
-        head = next((c for c in heads if c in codes or _is_code(c)), None)
-        tail = next((c for c in tails if c in codes or _is_code(c)), None)
+        head = next((c for c in heads if c in codes or is_code(c)), None)
+        tail = next((c for c in tails if c in codes or is_code(c)), None)
         if head is not None:
             off.add(head)
             stem = stem.removeprefix(f"{head}_")

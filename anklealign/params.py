@@ -45,8 +45,8 @@ class Dataset:
 
     `person` is searched in each photo's path, whatever the case and without accents where that
     helps; the digits of its group `participant` are who is on the photo, one of the collector's
-    participants. `csv` and the columns speak of the table layout; there `group_column` is the
-    person. `imagenet` tells which of ImageNet's classes each class is.
+    participants. `csv`, its `encoding` and the columns speak of the table layout; there
+    `group_column` is the person. `imagenet` tells which of ImageNet's classes each class is.
     """
 
     layout: Literal["folders", "label_studio", "table"]
@@ -56,6 +56,7 @@ class Dataset:
     mirror_safe: bool = True
     fit: Fit = "letterbox"
     csv: Name = "labels.csv"
+    encoding: Name = "utf-8"
     path_column: Name = "path"
     label_column: Name = "label"
     group_column: Name | None = None
@@ -80,6 +81,13 @@ class Dataset:
                 raise ValueError(
                     f"imagenet: {twice[0]} stands twice; a class of ImageNet is one class at most"
                 )
+        try:
+            "".encode(self.encoding)
+        except LookupError:
+            raise ValueError(
+                f"encoding: {self.encoding!r} is none that Python knows; write utf-8, utf-16, "
+                "cp1250, cp1252, …"
+            ) from None
         if self.person is not None:
             try:
                 pattern = re.compile(self.person)

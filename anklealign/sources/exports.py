@@ -74,10 +74,45 @@ def read(export: str, data: bytes, labels: Labels) -> list[Task]:
     Raises:
         BrokenExportError: It does not parse, or is no list of tasks.
     """
+    items, annotated = _items(export, data)
+    if annotated:
+        return [_from_task(export, number, task) for number, task in enumerate(items)]
+    return _from_records(export, items, labels)
+
+
+def questions(export: str, data: bytes) -> dict[str, Counter[str]]:
+    """Return how often each answer was given to each question, before any class is known.
+
+    Cancelled annotations do not count. A column of a JSON-MIN or CSV export is a question where
+    answers recur and none is an address.
+
+    Raises:
+        BrokenExportError: It does not parse, or is no list of tasks.
+    """
+    items, annotated = _items(export, data)
+    found: dict[str, Counter[str]] = defaultdict(Counter)
+    for item in items:
+        if annotated:
+            for annotation in _dicts(item.get("annotations", item.get("completions"))):
+                if not _annotation(annotation, 0).cancelled:
+                    for question, texts in _answers(annotation).items():
+                        found[question].update(texts)
+        else:
+            for column in item.keys() - RECORD_KEYS:
+                found[column].update(_chosen(item[column]))
+    return {
+        question: answers
+        for question, answers in sorted(found.items())
+        if annotated or (len(answers) < answers.total() and not any(map(_like_address, answers)))
+    }
+
+
+def _items(export: str, data: bytes) -> tuple[list[Mapping[str, Any]], bool]:
+    """Return an export's items, and whether they are tasks with annotations, not records."""
     if not data.strip():
         raise BrokenExportError("zero_bytes", "the export is empty")
     if suffix(export) == ".csv":
-        return _from_records(export, _csv_records(data), labels)
+        return _csv_records(data), False
     try:
         content = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -88,9 +123,9 @@ def read(export: str, data: bytes, labels: Labels) -> list[Task]:
         raise BrokenExportError("not_an_export", f"holds no list but {type(content).__name__}")
     tasks = [item if isinstance(item, dict) else {} for item in content]
     if not tasks or any(TASK_KEYS & task.keys() for task in tasks):
-        return [_from_task(export, number, task) for number, task in enumerate(tasks)]
+        return list(tasks), True
     if all("id" in task for task in tasks):
-        return _from_records(export, tasks, labels)
+        return list(tasks), False
     raise BrokenExportError("not_an_export", "its items have neither `data` nor `id`")
 
 
@@ -124,19 +159,24 @@ def _annotation(annotation: Mapping[str, Any], number: int) -> Annotation:
     who = annotation.get("completed_by")
     if isinstance(who, dict):
         who = who.get("id") or who.get("email")
-    questions: dict[str, list[str]] = defaultdict(list)
-    for result in _dicts(annotation.get("result")):
-        value = result.get("value")
-        chosen = _texts(value.get("choices")) if isinstance(value, dict) else []
-        if chosen:
-            questions[str(result.get("from_name"))] += chosen
     return Annotation(
         # Without a name each annotation is taken for somebody else's.
         str(who) if who is not None else f"#{number}",
         str(annotation.get("updated_at") or annotation.get("created_at") or ""),
         bool(annotation.get("was_cancelled") or annotation.get("skipped")),
-        tuple(tuple(texts) for _, texts in sorted(questions.items())),
+        tuple(tuple(texts) for _, texts in sorted(_answers(annotation).items())),
     )
+
+
+def _answers(annotation: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return what one annotation chooses, by question (from_name)."""
+    answers: dict[str, list[str]] = defaultdict(list)
+    for result in _dicts(annotation.get("result")):
+        value = result.get("value")
+        chosen = _texts(value.get("choices")) if isinstance(value, dict) else []
+        if chosen:
+            answers[str(result.get("from_name"))] += chosen
+    return answers
 
 
 def _from_records(export: str, records: Sequence[Mapping[str, Any]], labels: Labels) -> list[Task]:
@@ -220,6 +260,10 @@ def _addresses(data: Mapping[str, Any], *, names: bool) -> list[str]:
                 if names or is_address or suffix(name) in PHOTO_SUFFIXES:
                     found.append(path)
     return found
+
+
+def _like_address(text: str) -> bool:
+    return "/" in text or suffix(text) in PHOTO_SUFFIXES
 
 
 def _paths(address: str) -> list[str]:

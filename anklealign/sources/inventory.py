@@ -62,6 +62,7 @@ GIVEN = {
     "test": "test", "testing": "test",
 }  # fmt: skip
 SYSTEM_FILES = {"thumbs.db", "desktop.ini", "__macosx"}
+LIKE_A_PHOTO = "a folder named like a photo"
 UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}  # control, surrogate, line and paragraph separator
 PHOTO_SUFFIXES = {
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".heic",
@@ -227,7 +228,7 @@ def _kind(root: Path, path: str) -> tuple[str, Skip | None]:
         return "", Skip(path, "file", "not_a_file", error.strerror or str(error))
     if stat.S_ISDIR(mode):
         if suffix(name) in PHOTO_SUFFIXES:
-            return "folder", Skip(path, "file", "not_a_file", "a folder named like a photo")
+            return "folder", Skip(path, "file", "not_a_file", LIKE_A_PHOTO)
         return "folder", None
     if stat.S_ISREG(mode):
         return "file", None

@@ -108,11 +108,17 @@ def _sort_out(root: Path, files: Iterable[str]) -> tuple[list[str], list[str], l
         if file.partition("/")[0].casefold() == CONSENSUS:
             item: Item = "export" if kind in {".json", ".csv"} else "file"
             skips.append(Skip(file, item, "consensus"))
-        elif kind == ".json" or (kind == ".csv" and is_csv_export(_first_line(root / file))):
+        elif is_export(root, file):
             exports.append(file)
         else:
             photos.append(file)
     return photos, exports, skips
+
+
+def is_export(root: Path, file: str) -> bool:
+    """Tell whether a file is to be read as an export, good or broken."""
+    kind = suffix(file)
+    return kind == ".json" or (kind == ".csv" and is_csv_export(_first_line(root / file)))
 
 
 def _read_all(root: Path, exports: Iterable[str], labels: Labels) -> tuple[list[Task], list[Skip]]:

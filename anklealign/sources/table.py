@@ -1,8 +1,9 @@
 """Photos anywhere below a folder, labelled by a CSV with path, label and perhaps group column.
 
-The CSV is UTF-8 (with or without a byte order mark), separated by commas, semicolons or tabs,
-whichever makes its header hold the columns. Paths are relative to the CSV's folder; backslashes,
-`./`, Unicode form, case and a missing suffix do not matter where exactly one photo fits.
+The CSV is UTF-8 (with or without a byte order mark) unless `encoding` names another, separated by
+commas, semicolons or tabs, whichever its header holds most. Paths are relative to the CSV's folder;
+backslashes, `./`, Unicode form, case and a missing suffix do not matter where exactly one photo
+fits.
 """
 
 import csv
@@ -51,10 +52,11 @@ def find(root: Path, dataset: Dataset) -> Inventory:
     wanted = [dataset.path_column, dataset.label_column]
     if dataset.group_column is not None:
         wanted.append(dataset.group_column)
-    rows = _rows((root / table).read_bytes(), str(root / table), wanted)
+    data = (root / table).read_bytes()
+    rows = _wanted(*cells(data, str(root / table), dataset.encoding), str(root / table), wanted)
 
     folder = table.rpartition("/")[0]
-    known = _Paths(files)
+    known = Paths(files)
     claims: dict[str, list[Claim]] = {}
     groups: dict[str, str] = {}  # a row's task -> its group
     reasons: dict[str, tuple[str, str]] = {}  # a photo without a good row -> why
@@ -95,38 +97,49 @@ def find(root: Path, dataset: Dataset) -> Inventory:
     return Inventory(tuple(entries), tuple(skips), seen - 1, len(rows), 1)
 
 
-def _rows(data: bytes, name: str, wanted: list[str]) -> list[tuple[int, list[str]]]:
-    """Return line number and wanted cells of each row that is not blank."""
+def cells(data: bytes, name: str, encoding: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Return a CSV's column names, and line number and cells of each row that is not blank.
+
+    Raises:
+        ValueError: It is not in this encoding, or does not parse.
+    """
     try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{name} is not UTF-8 at byte {error.start}; save it as UTF-8") from None
+        text = data.decode("utf-8-sig" if encoding == "utf-8" else encoding)
+    except UnicodeError as error:
+        at = f" at byte {error.start}" if isinstance(error, UnicodeDecodeError) else ""
+        raise ValueError(
+            f"{name} is not {encoding.upper()}{at}; save it as UTF-8, or name its encoding in the "
+            "dataset's block"
+        ) from None
     header = text.partition("\n")[0]
     best = max(",;\t", key=header.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=best)
     try:
         columns = [cell.strip() for cell in next(reader, [])]
-        places = [columns.index(column) for column in wanted if column in columns]
-        if len(places) < len(wanted):
-            lacking = next(column for column in wanted if column not in columns)
-            raise ValueError(
-                f"{name} has no column {lacking!r}, only {', '.join(columns) or 'none'}; rename "
-                "it there, or name the right one in the dataset's block of params.yaml"
-            )
-        rows = []
-        for row in reader:
-            if any(cell.strip() for cell in row):
-                cells = [row[place] if place < len(row) else "" for place in places]
-                rows.append((reader.line_num, cells))
+        return columns, [(reader.line_num, row) for row in reader if any(map(str.strip, row))]
     except csv.Error as error:
         raise ValueError(f"{name}, line {reader.line_num}: {error}; mend it there") from None
-    return rows
 
 
-class _Paths:
+def _wanted(
+    columns: list[str], rows: list[tuple[int, list[str]]], name: str, wanted: list[str]
+) -> list[tuple[int, list[str]]]:
+    """Return line number and wanted cells of each row."""
+    places = [columns.index(column) for column in wanted if column in columns]
+    if len(places) < len(wanted):
+        lacking = next(column for column in wanted if column not in columns)
+        raise ValueError(
+            f"{name} has no column {lacking!r}, only {', '.join(columns) or 'none'}; rename "
+            "it there, or name the right one in the dataset's block of params.yaml"
+        )
+    return [(line, [row[p] if p < len(row) else "" for p in places]) for line, row in rows]
+
+
+class Paths:
     """The files below the dataset's folder, found by path in ever looser form."""
 
     def __init__(self, files: Iterable[str]) -> None:
+        """Take the paths of all files."""
         self._by_form: list[dict[str, list[str]]] = [{}, {}, {}, {}]
         for file in files:
             for index, form in zip(self._by_form, _forms(file), strict=True):
