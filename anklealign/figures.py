@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from anklealign.files import replacing
@@ -27,7 +28,7 @@ def new(width: float, height: float) -> Figure:
 
 
 def class_shares(table: pd.DataFrame, classes: Sequence[str], parts: Sequence[str]) -> Figure:
-    """Draw each part's class shares beside the whole's, with the numbers of photos."""
+    """Draw each part's class shares below the whole's, with the numbers of photos."""
     rows = [("all", table[table.split.isin(parts)]), *((p, table[table.split == p]) for p in parts)]
     figure = new(8, 0.9 + 0.55 * len(rows))
     axes = figure.subplots()
@@ -36,18 +37,21 @@ def class_shares(table: pd.DataFrame, classes: Sequence[str], parts: Sequence[st
     for k, name in enumerate(classes):
         counts = np.array([(part.label == name).sum() for _, part in rows])
         shares = counts / np.array([max(len(part), 1) for _, part in rows])
-        axes.barh(places, shares, left=left, color=COLOURS[k % len(COLOURS)], label=name)
+        colour = COLOURS[k % len(COLOURS)]
+        axes.barh(places, shares, left=left, color=colour, label=name)
+        red, green, blue = to_rgb(colour)
+        light = 0.3 * red + 0.6 * green + 0.1 * blue > 0.5
         for place, start, share, count in zip(
             places.tolist(), left.tolist(), shares.tolist(), counts.tolist(), strict=True
         ):
-            if share > 0.04:
+            if share > 0.1:
                 axes.text(
                     start + share / 2,
                     place,
-                    f"{count}  {share:.0%}",
+                    f"{count}  {share:.1%}",
                     ha="center",
                     va="center",
-                    color="white",
+                    color="black" if light else "white",
                     fontsize=9,
                 )
         left += shares
@@ -61,6 +65,7 @@ def class_shares(table: pd.DataFrame, classes: Sequence[str], parts: Sequence[st
     axes.set_xlim(0, 1)
     axes.set_xticks([])
     axes.spines[:].set_visible(False)
+    axes.set_title("Photos of each class, and their share of the part", fontsize=10)
     figure.legend(loc="outside upper center", ncols=min(len(classes), 5), frameon=False)
     return figure
 

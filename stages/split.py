@@ -9,7 +9,8 @@ where, and nearest_01.png, the pairs of photos across parts that look most alike
 An audit that knows nothing of how the groups were made looks for the same picture in two parts; one
 that it finds fails the stage, after its pictures are written, unless split.accept_leaks names it.
 A group is a person (or a collector), joined with whoever shares a picture with them. Takes a few
-seconds. Each part holds the classes within some 1 point of the whole where the groups allow it.
+seconds. Each part holds the classes within some 1 point of the whole where the groups allow it, and
+within 5 wherever they do.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from anklealign import figures, files, leaks, params, photos, sheets, stage
-from anklealign.grouping import Integers, assign, deviation, folds, join
+from anklealign.grouping import InfeasibleError, Integers, assign, deviation, folds, join
 from anklealign.leaks import Pair
 from anklealign.params import Dataset, Split
 from anklealign.photos import Pixels
@@ -132,15 +133,30 @@ def parts_of(table: pd.DataFrame, settings: Split, classes: list[str], seed: int
                 f"class {name} has no photo left after clean; see data/clean/removed.csv and "
                 "data/prepared/skipped.csv, or take it out of datasets.<name>.classes"
             )
-    given = table.given
-    if settings.given == "ignore" or not (given != "").any():
-        return table.group.map(own_parts(table, settings, classes, seed))
-    if settings.folds:
+    keep = settings.given == "keep" and bool((table.given != "").any())
+    if keep and settings.folds:
         raise ValueError(
             f"params.yaml: split.folds = {settings.folds}, but the photos come in given folders; "
             "set split.given: ignore to cross-validate over all of them, or split.folds: 0"
         )
-    return given_parts(table, settings, classes, seed)
+    try:
+        if keep:
+            return given_parts(table, settings, classes, seed)
+        return table.group.map(own_parts(table, settings, classes, seed))
+    except InfeasibleError as error:
+        raise ValueError(f"{error}; {choices(settings, keep=keep)}") from None
+
+
+def choices(settings: Split, *, keep: bool) -> str:
+    """Return what a user can choose where the groups do not suffice for the parts."""
+    ways = ["set split.given: ignore to split all photos anew"] if keep else []
+    if settings.group == "collector":
+        ways.append("set split.group: person, which makes more groups")
+    if settings.folds > 3:
+        ways.append("set split.folds lower")
+    ways.append(f"add photos of other {settings.group}s")
+    ways.append("join the class with another in datasets.<name>.classes")
+    return ", or ".join(ways)
 
 
 def own_parts(
@@ -191,12 +207,16 @@ def given_parts(table: pd.DataFrame, settings: Split, classes: list[str], seed: 
         )
         part = part.mask(part == TRAIN, table.group.map(carved))
     for name in classes:
-        for here in PARTS:
-            if not ((table.label == name) & (part == here)).any():
-                raise ValueError(
-                    f"class {name} has no photo in {here} with the given folders; set "
-                    "split.given: ignore to split them anew, or add photos"
-                )
+        of_class = table[table.label == name]
+        here = of_class.groupby(part).group.nunique()
+        total = of_class.group.nunique()
+        groups = {each: int(here.get(each, 0)) for each in (*PARTS, LEFT_OUT)}
+        if not all(groups[each] for each in PARTS):
+            listed = ", ".join(f"{n} in {each}" for each, n in groups.items() if n or each in PARTS)
+            raise InfeasibleError(
+                f"class {name} has photos in {total} groups, but with the given folders they "
+                f"stand {listed}, and each part needs one"
+            )
     return part
 
 
@@ -207,7 +227,11 @@ def class_counts(table: pd.DataFrame, classes: list[str]) -> dict[str, Integers]
 
 
 def metrics_of(table: pd.DataFrame, dataset: Dataset, settings: Split) -> dict[str, Any]:
-    """Return photos, groups, persons and classes per part."""
+    """Return photos, groups, persons and classes per part.
+
+    `deviation_points` is how far a class's share of a part is from its share of all parts, in
+    percentage points, at the worst.
+    """
     used = table[table.split.isin(PARTS)]
     tally = np.array(
         [
@@ -215,14 +239,12 @@ def metrics_of(table: pd.DataFrame, dataset: Dataset, settings: Split) -> dict[s
             for part in PARTS
         ]
     )
-    # What was asked for; given folders and folds bring sizes of their own.
-    shares = tally.sum(1) / tally.sum()
     metrics: dict[str, Any] = {
         "groups": int(used.group.nunique()),
         "groups_crossing": len(used[["group", "split"]].drop_duplicates()) - used.group.nunique(),
         "person_unknown": int((used.person == "").sum()),
         "left_out": int((table.split == LEFT_OUT).sum()),
-        "deviation_points": round(100 * deviation(tally, shares), 3),
+        "deviation_points": round(100 * deviation(tally), 3),
         "grouped_by": settings.group,
     }
     for part in PARTS:

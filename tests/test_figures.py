@@ -31,7 +31,15 @@ def test_a_figure_is_the_same_to_the_byte(tmp_path):
 def test_the_class_bars_state_photos_and_shares():
     drawn = figures.class_shares(table(), CLASSES, ("train", "val", "test"))
     texts = [text.get_text() for text in drawn.axes[0].texts]
-    assert texts == ["3  50%", "2  67%", "1  50%", "3  50%", "1  33%", "1  100%", "1  50%"]
+    assert texts == [
+        "3  50.0%",
+        "2  66.7%",
+        "1  50.0%",
+        "3  50.0%",
+        "1  33.3%",
+        "1  100.0%",
+        "1  50.0%",
+    ]
     assert drawn.axes[0].get_yticklabels()[1].get_text() == "train: 3 photos\n0 persons, 1 groups"
 
 
