@@ -17,7 +17,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic.dataclasses import dataclass
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
@@ -156,7 +163,19 @@ class Split:
     folds: Annotated[int, Field(ge=0)]
     fold: Annotated[int, Field(ge=0)]
     leak_residual: Share
-    accept_leaks: tuple[Name, ...]
+    leak_correlation: Annotated[float, Field(gt=0, le=1)]
+    accept_leaks: tuple[tuple[Name, Name], ...]
+
+    @field_validator("accept_leaks", mode="before")
+    @classmethod
+    def _pairs(cls, value: object) -> object:
+        pairs = value if isinstance(value, (list, tuple)) else [value]
+        if not all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in pairs):
+            raise ValueError(
+                f"{value!r} is not a list of pairs of paths; write each accepted pair as in "
+                '[["a/1.jpg", "b/2.jpg"]]'
+            )
+        return tuple(map(tuple, pairs))
 
     @model_validator(mode="after")
     def _check(self) -> "Split":

@@ -6,13 +6,14 @@ where, and nearest_01.png, the pairs of photos across parts that look most alike
 
     python -m stages.split
 
-An audit that knows nothing of how the groups were made looks for the same picture in two parts; one
-that it finds fails the stage, after its pictures are written, unless split.accept_leaks names it.
-A group is a person (or a collector), joined with whoever shares a picture with them. Takes a few
-seconds. Each part holds the classes within some 1 point of the whole where the groups allow it, and
-within 5 wherever they do.
+An audit looks for the same picture in two parts by other means than clean does; one that it finds
+fails the stage, after its pictures are written, unless split.accept_leaks names the pair. A group
+is a person (or a collector), joined with whoever shares a picture with them. Takes a few seconds.
+Each part holds the classes within some 1 point of the whole where the groups allow it, and within 5
+wherever they do.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ from anklealign.photos import Pixels
 METRICS = Path("metrics/split.json")
 PLOTS = Path("plots/split")
 SHOWN = 12  # nearest pairs
+LISTED = 20  # leaks in the error's line
+LEAK, ACCEPTED, DIFFERENT = "the same picture", "the same picture, accepted", "different pictures"
 
 TRAIN, VALIDATION, TEST = "train", "val", "test"
 PARTS = (TRAIN, VALIDATION, TEST)
@@ -45,6 +48,7 @@ def main() -> None:
     kept = photos.read_table(photos.CLEAN / "photos.csv")
     removed = photos.read_table(photos.CLEAN / "removed.csv")
     classes = list(dataset.classes)
+    check_accepted(settings, set(kept.path) | set(removed.path))
 
     table = kept.assign(group=groups_of(kept, removed, settings.group))
     table["split"] = parts_of(table, settings, classes, seed)
@@ -52,7 +56,10 @@ def main() -> None:
     used = table[table.split.isin(PARTS)].reset_index(drop=True)
     pictures = photos.boxes_of(used, photos.open_store())
     nearest = leaks.nearest_pairs(pictures, list(used.split), (TEST, VALIDATION))
-    found, accepted = audit(used, nearest, settings)
+    judged = [(verdict(used, pair, settings), pair) for pair in nearest]
+    judged.sort(key=lambda each: (LEAK, ACCEPTED, DIFFERENT).index(each[0]))
+    found = [pair for said, pair in judged if said == LEAK]
+    accepted = sum(said == ACCEPTED for said, _ in judged)
     metrics |= {"leaks": len(found), "leaks_accepted": accepted}
     if metrics["groups_crossing"]:
         raise ValueError(
@@ -62,17 +69,12 @@ def main() -> None:
     files.write_table(photos.SPLIT / "photos.csv", table)
     files.write_json(METRICS, metrics)
     figures.save(figures.class_shares(table, classes, PARTS), PLOTS / "classes.png")
-    shown = [tile(used, pictures, pair, settings) for pair in nearest[: max(SHOWN, len(found))]]
+    first = judged[: max(SHOWN, len(found) + accepted)]
+    shown = [tile(used, pictures, pair, said, settings) for said, pair in first]
     title = "The most similar photos of different parts"
     sheets.write(PLOTS, "nearest", sheets.pages(shown, title, "no two parts to compare"))
     if found:
-        listed = "; ".join(f"{used.path[p.a]} and {used.path[p.b]}" for p in found[:5])
-        raise ValueError(
-            f"{len(found)} pairs of photos in different parts show the same picture: {listed}; see "
-            f"{PLOTS}/nearest_01.png. Raise clean.hash_distance or clean.residual so that clean "
-            "finds them, remove one of each from the raw photos, or, if they are different "
-            "pictures, list one path of each in params.yaml's split.accept_leaks"
-        )
+        raise ValueError(leaked(used, found))
     sizes = ", ".join(f"{part} {metrics[part]['photos']} photos" for part in PARTS)
     print(
         f"split: {sizes}, {metrics['groups']} groups, none on two sides, "
@@ -82,24 +84,53 @@ def main() -> None:
     )
 
 
-def audit(table: pd.DataFrame, nearest: Sequence[Pair], settings: Split) -> tuple[list[Pair], int]:
-    """Return the pairs that are one picture, and how many of such were accepted by name."""
-    same = [pair for pair in nearest if pair.residual <= settings.leak_residual]
-    accepted = set(settings.accept_leaks)
-    found = [pair for pair in same if not accepted & {table.path[pair.a], table.path[pair.b]}]
-    return found, len(same) - len(found)
+def check_accepted(settings: Split, known: set[str]) -> None:
+    """Check that split.accept_leaks names photos.
+
+    Raises:
+        ValueError: A path is no photo's.
+    """
+    for path in (path for pair in settings.accept_leaks for path in pair):
+        if path not in known:
+            raise ValueError(
+                f"params.yaml: split.accept_leaks names {path!r}, which is no photo of "
+                "data/clean/photos.csv or removed.csv; write its path as the column path there "
+                "has it, or take the pair out"
+            )
+
+
+def verdict(table: pd.DataFrame, pair: Pair, settings: Split) -> str:
+    """Return LEAK where either measure says so, ACCEPTED where the pair is named, or DIFFERENT."""
+    if pair.residual > settings.leak_residual and pair.correlation < settings.leak_correlation:
+        return DIFFERENT
+    paths = {table.path[pair.a], table.path[pair.b]}
+    return ACCEPTED if paths in map(set, settings.accept_leaks) else LEAK
+
+
+def leaked(table: pd.DataFrame, found: Sequence[Pair]) -> str:
+    """Return what the stage fails with: the pairs, as params.yaml would accept them."""
+    pairs = [[str(table.path[pair.a]), str(table.path[pair.b])] for pair in found[:LISTED]]
+    listed = json.dumps(pairs, ensure_ascii=False)
+    more = f" and {len(found) - LISTED} more" if len(found) > LISTED else ""
+    return (
+        f"{len(found)} pair{'' if len(found) == 1 else 's'} of photos in different parts show the "
+        f"same picture: {listed}{more}; see {PLOTS}/nearest_01.png. Raise clean.hash_distance or "
+        "clean.residual so that clean finds them, or remove one of each from the raw photos, or, "
+        "if they are different pictures, add these pairs to params.yaml's split.accept_leaks"
+    )
 
 
 def tile(
-    table: pd.DataFrame, pictures: Sequence[Pixels], pair: Pair, settings: Split
+    table: pd.DataFrame, pictures: Sequence[Pixels], pair: Pair, said: str, settings: Split
 ) -> sheets.Tile:
     """Return a pair side by side, with what tells them apart."""
-    verdict = "the same picture" if pair.residual <= settings.leak_residual else "different"
     left_over = f"{pair.residual:.2f}" if np.isfinite(pair.residual) else "too much"
     return sheets.Tile(
         (pictures[pair.a], pictures[pair.b]),
         (
-            f"{verdict}: {left_over} is left over, limit {settings.leak_residual:.2f}",
+            said,
+            f"left over: {left_over} (the same up to {settings.leak_residual:.2f})",
+            f"correlation: {pair.correlation:.2f} (the same from {settings.leak_correlation:.2f})",
             f"{table.split[pair.a]}: {table.path[pair.a]}",
             f"{table.split[pair.b]}: {table.path[pair.b]}",
         ),

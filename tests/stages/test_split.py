@@ -26,6 +26,7 @@ def wish(**changes) -> Split:
         "folds": 0,
         "fold": 0,
         "leak_residual": 0.3,
+        "leak_correlation": 0.95,
         "accept_leaks": (),
     }
     return Split(**(plain | changes))
@@ -223,7 +224,7 @@ seed: 1
 dataset: toy
 datasets: {toy: {layout: folders, classes: {pronation: [], neutral: [], supination: []}}}
 split: {validation: 0.2, test: 0.2, group: person, given: ignore, folds: 0, fold: 0,
-  leak_residual: 0.3, accept_leaks: []}
+  leak_residual: 0.3, leak_correlation: 0.95, accept_leaks: []}
 """
 
 
@@ -264,19 +265,44 @@ def seed_that_parts_the_twins(folder):
 
 def test_a_picture_in_two_parts_fails_the_stage_with_its_name_and_picture(prepared):
     said = seed_that_parts_the_twins(prepared)
-    assert said.startswith("1 pairs of photos in different parts show the same picture: ")
-    assert {"00.jpg", "59.jpg"} <= set(said.replace(";", " ").split())
-    assert "split.accept_leaks" in said
+    assert said.startswith("1 pair of photos in different parts show the same picture: [[")
+    pair = json.loads(said[said.index("[[") : said.index("]]") + 2])
+    assert {*pair[0]} == {"00.jpg", "59.jpg"}
+    assert "add these pairs to params.yaml's split.accept_leaks" in said
     assert (prepared / "plots/split/nearest_01.png").is_file()
     assert json.loads((prepared / "metrics/split.json").read_text())["leaks"] == 1
 
 
-def test_a_leak_accepted_by_name_is_counted_and_passes(prepared):
-    seed_that_parts_the_twins(prepared)
-    text = (prepared / "params.yaml").read_text()
-    (prepared / "params.yaml").write_text(
-        text.replace("accept_leaks: []", "accept_leaks: [59.jpg]")
-    )
+def accept(folder, pairs: str) -> None:
+    text = (folder / "params.yaml").read_text()
+    (folder / "params.yaml").write_text(text.replace("accept_leaks: []", f"accept_leaks: {pairs}"))
+
+
+def test_a_leak_accepted_as_the_error_wrote_it_is_counted_and_passes(prepared):
+    said = seed_that_parts_the_twins(prepared)
+    accept(prepared, said[said.index("[[") : said.index("]]") + 2])
     main()
     metrics = json.loads((prepared / "metrics/split.json").read_text())
     assert (metrics["leaks"], metrics["leaks_accepted"]) == (0, 1)
+
+
+def test_a_photo_accepted_with_one_twin_is_not_accepted_with_another(prepared):
+    seed_that_parts_the_twins(prepared)
+    accept(prepared, '[["00.jpg", "01.jpg"], ["59.jpg", "02.jpg"]]')
+    with pytest.raises(ValueError, match=r"^1 pair of photos in different parts"):
+        main()
+
+
+def test_an_accepted_path_that_is_no_photo_is_named(prepared):
+    (prepared / "params.yaml").write_text(PARAMS)
+    accept(prepared, '[["00.jpg", "C01/00.jpg"]]')
+    with pytest.raises(
+        ValueError, match=r"split\.accept_leaks names 'C01/00\.jpg', which is no ph"
+    ):
+        main()
+    (prepared / "params.yaml").write_text(PARAMS)
+    accept(prepared, "[59.jpg]")
+    with pytest.raises(
+        ValueError, match=r"split\.accept_leaks: \['59\.jpg'\] is not a list of pairs"
+    ):
+        main()
