@@ -113,11 +113,13 @@ class _Graph:
         """Return the groups of every chain: photos that are connected by matches."""
         proposals = self._album.propose(distance)
         self._connect(proposals)
-        for groups in self._grouped():
-            if len(groups) > 1:  # what connects its photos in a roundabout way counts here
-                self._add(self._album.propose(distance, sorted(set().union(*groups))))
+        chains = self._grouped()
+        # In a chain that is broken up, what connects its photos in a roundabout way counts as well.
+        broken = [sorted(set().union(*groups)) for groups in chains if len(groups) > 1]
+        added = sum(self._add(self._album.propose(distance, chain)) for chain in broken)
         while True:
-            chains = self._grouped()
+            if added:
+                chains = self._grouped()
             # Where photos had more likely copies than were tried, others of them may come up now.
             kept = [
                 min(group)
@@ -125,7 +127,8 @@ class _Graph:
                 if proposals.crowded or len(groups) > 1
                 for group in groups
             ]
-            if not self._add(self._album.propose(distance, kept)):
+            added = self._add(self._album.propose(distance, kept)) if kept else 0
+            if not added:
                 return chains
 
     def _connect(self, proposals: Proposals) -> None:

@@ -15,11 +15,13 @@ import resource
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 
 from anklealign import hashes
 
+ROOT = Path(__file__).resolve().parents[1]
 DISTANCE = 8  # params.yaml's clean.hash_distance
 SIZES = {"near": (100_000, 200_000, 1_000_000), "view": (100_000, 200_000, 1_000_000)}
 GIB = 2**30
@@ -69,7 +71,7 @@ def main() -> int:
         taken = {}
         for photos in sizes:
             command = [sys.executable, "-m", "benchmarks.cleaning_search", kind, str(photos)]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
             row = json.loads(done.stdout)
             taken[photos] = row["seconds"]
             print(f"| {kind} | {photos:,} | {row['seconds']:.3g} | {row['gib']:.2f} |", flush=True)
