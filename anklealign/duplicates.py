@@ -1,4 +1,4 @@
-"""Which photos show the same picture: proposed by hashes, decided on pixels, gathered in clusters.
+"""Which two photos show the same picture: proposed by hashes, decided on pixels.
 
 A copy may be re-encoded, resized, brightened, mirrored, turned by quarters, framed, or cut by up
 to a tenth on any side. No distance between two hashes tells such copies from other shots of the
@@ -11,8 +11,9 @@ Places run from 0 to 1 over a photo's box, x before y. A placement is the (3, 3)
 a place (x, y, 1) on one photo to the same place on the other.
 """
 
-import hashlib
 import math
+import tempfile
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from tqdm import tqdm
 
 from anklealign import hashes
 from anklealign.borders import content_box
@@ -38,17 +40,24 @@ CUTS = (
     *(tuple(np.eye(4)[side] * share) for share in (0.04, 0.08) for side in range(4)),
     *((share,) * 4 for share in (0.04, 0.08)),
 )
-# Sides of the pictures that Lucas-Kanade runs on: each halves the error left by the one before.
+# Sides of the pictures that Lucas-Kanade runs on: each halves the error left by the one before. The
+# last two are taken from the photos, those before from thumbnails.
 ROUNDS = (16, 16, 16, 32, 32, SIDE, SIDE)
-HOPELESS_AFTER = 3  # rounds, and ...
-HOPELESS = 0.6  # ... residual over contrast; copies are below 0.3 there
+FROM_PHOTOS = 5
+# Residual over contrast, over the whole picture, beyond which a round is the last. Of the copies
+# planted in the phantom (seed 2) and the ants and bees (train), 99 percent leave less than 0.2 and
+# 0.16; of the phantom's different photos 60 and 96 percent leave more than these.
+HOPELESS = {2: 0.6, 3: 0.35}
 LEAST_SHARED = 0.7  # of either photo's side; two cuts of 8 percent on each side leave 0.84
-PIECE = 2048  # photos whose thumbnails are in floating point at once: 64 MiB
+LEAST_COMMON = 0.3  # of a side, where a plain sky was taken for the border of one of the two
+SHIFT = 0.08  # of the side: a cut on one end moves the centre square of a photo by half as much
+PIECE = 2048  # entries whose thumbnails are in floating point at once: 64 MiB
 RIM = 1 / SIDE  # share of the side beside a content's edge, where the border may show
 CLIPPED = 32  # of 255: the share of clipped pixels from which a comparison leaves a spot out
 PLACES = 8  # a side: the residual is judged in 8 x 8 places
 SATURATED = 250  # level from which a channel of a brightened copy is clipped and says nothing
 PLAIN = 3.0  # grey levels: a picture that varies less about a smooth slope looks like any other
+IN_MEMORY = 1 << 28  # bytes of thumbnails; beyond that they go to a temporary file
 
 
 @dataclass(frozen=True)
@@ -60,113 +69,203 @@ class Match:
     residual: float  # worst place's, over the picture's contrast
     placement: Floats  # from places on b to places on a
 
+    @property
+    def mirrored(self) -> bool:
+        """Whether they are mirror images, turned or not."""
+        return bool(np.linalg.det(self.placement) < 0)
+
+    def reversed(self) -> "Match":
+        """Return the match of b with a."""
+        return Match(self.b, self.a, self.residual, np.linalg.inv(self.placement))
+
 
 @dataclass(frozen=True)
-class Cluster:
-    """The photo of lowest rank and the copies of it."""
+class Proposals:
+    """Pairs that may show the same picture, the likeliest first."""
 
-    kept: int
-    copies: dict[int, float]  # photo -> residual against the kept one
-    identical: frozenset[int]  # those of the copies that equal it in every pixel
+    a: Indices  # (M,)
+    b: Indices  # (M,)
+    turns: Indices  # (M,) of a
+    views: Floats  # (M, 4) rectangle of a that, turned, ...
+    rects: Floats  # (M, 4) ... may equal this one of b
+    crowded: bool  # some photo has more likely copies than are proposed for one
+
+    def __len__(self) -> int:
+        """Return the number of pairs."""
+        return len(self.a)
+
+    def __iter__(self) -> Iterator[tuple[int, int, Floats]]:
+        """Yield (a, b, placement)."""
+        for a, b, turn, view, rect in zip(
+            self.a, self.b, self.turns, self.views, self.rects, strict=True
+        ):
+            yield int(a), int(b), placement_of(int(turn), view, rect)
 
 
 class Album:
-    """N photos, (H, W, 3) each and perhaps mapped from disk, and what is needed to compare them."""
+    """N photos, (H, W, 3) each and perhaps mapped from disk, and what is needed to compare them.
 
-    def __init__(self, photos: Sequence[Pixels]) -> None:
-        """Read every photo once; 8 KiB of each stay in memory."""
+    An entry is a rectangle of a photo that is looked up: the whole, and its content where there
+    are borders. Of photos that came cut to their centre square there are five more: the centre
+    square of the content, as a picture squared with bars came whole and its original without its
+    ends; and the photo less a strip on each side, as a cut photo's square lies elsewhere on the
+    picture than its original's.
+    """
+
+    def __init__(
+        self,
+        photos: Sequence[Pixels],
+        chosen: Sequence[int] | None = None,
+        *,
+        squares: bool = False,
+    ) -> None:
+        """Read every photo, or the chosen ones, once; some 0.2 KiB of each stay in memory."""
         self._photos = photos
-        thumbs, contents, under = [], [], []
-        for photo in photos:
-            grey = Image.fromarray(photo).convert("L")
+        self._chosen = range(len(photos)) if chosen is None else chosen
+        self._thumbs = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 - lives as long
+        weakref.finalize(self, self._thumbs.close)
+        sizes, contents, least, plain = [], [], [], []
+        owners, rects, words = [], [], [np.zeros((0, hashes.WORDS), np.uint64)]
+        greys: list[Pixels] = []
+        for photo in tqdm(range(len(self._chosen)), "read", unit="photo"):
+            grey = Image.fromarray(np.asarray(self._photo(photo))).convert("L")
             box = content_box(np.asarray(grey))
-            thumbs.append(np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.LANCZOS)))
-            contents.append(np.array(box) / (grey.size * 2))
-            small = (hashes.SIDE, hashes.SIDE)
-            under += [
-                np.asarray(grey.resize(small, Image.Resampling.LANCZOS)),
-                np.asarray(grey.crop(box).resize(small, Image.Resampling.LANCZOS)),
-            ]
-        self._thumbs = np.array(thumbs, np.uint8).reshape(-1, SIDE, SIDE)
+            content = np.array(box) / (grey.size * 2)
+            width, height = box[2] - box[0], box[3] - box[1]
+            shorter = min(width, height)
+            thumb = np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.LANCZOS))
+            self._thumbs.write(thumb.tobytes())
+            inner = grey.resize((SIDE, SIDE), Image.Resampling.LANCZOS, box=box)
+            plain.append(_contrast(np.asarray(inner, np.float64), np.ones((SIDE, SIDE))) < PLAIN)
+            sizes.append(grey.size)
+            contents.append(content)
+            sides = (shorter, shorter) if squares else (width, height)
+            least.append(LEAST_SHARED * np.array(sides) / grey.size)
+            left, top = box[0] + (width - shorter) / 2, box[1] + (height - shorter) / 2
+            parts: list[tuple[float, float, float, float]] = [(0, 0, *grey.size), box]
+            if squares:
+                parts.append((left, top, left + shorter, top + shorter))
+                whole = np.array([(0.0, 0.0, *grey.size)])
+                parts += [tuple(_cut(whole, SHIFT * side)[0]) for side in np.eye(4)]
+            for part in dict.fromkeys(parts):
+                owners.append(photo)
+                rects.append(np.array(part) / (grey.size * 2))
+                small = (hashes.SIDE, hashes.SIDE)
+                greys.append(np.asarray(grey.resize(small, Image.Resampling.LANCZOS, box=part)))
+            if len(greys) >= PIECE:
+                words.append(hashes.pack(hashes.spectra(np.array(greys))))
+                greys.clear()
+        if greys:
+            words.append(hashes.pack(hashes.spectra(np.array(greys))))
         self.contents = np.array(contents, np.float64).reshape(-1, 4)
-        sides = (-1, hashes.SIDE, hashes.SIDE)
-        packed = hashes.pack(hashes.spectra(np.array(under, np.uint8).reshape(sides)))
-        self.hashes = packed.reshape(-1, 2)  # of the whole photo, of its content
+        self._sizes = np.array(sizes, np.float64).reshape(-1, 2)
+        least_nd = np.array(least, np.float64).reshape(-1, 1, 2)
+        self._bounds = np.concatenate([self.contents.reshape(-1, 2, 2), least_nd], axis=1)
+        self._plain = np.array(plain, bool)
+        self._owners = np.array(owners, np.int64)
+        self._rects = np.array(rects, np.float64).reshape(-1, 4)
+        self._words = np.concatenate(words)
         self._channels = lru_cache(maxsize=1024)(self._read)
+
+    def __len__(self) -> int:
+        """Return the number of photos."""
+        return len(self._chosen)
+
+    def _photo(self, photo: int) -> Pixels:
+        return self._photos[self._chosen[photo]]
+
+    def _thumb(self, photo: int) -> Pixels:
+        """Return a photo's (64, 64) grey thumbnail."""
+        self._thumbs.seek(photo * SIDE**2)
+        return np.frombuffer(self._thumbs.read(SIDE**2), np.uint8).reshape(SIDE, SIDE)
 
     def _read(self, photo: int) -> tuple[Image.Image, Image.Image]:
         """Return grey levels, and 255 where a channel is clipped."""
-        pixels = np.asarray(self._photos[photo])
+        pixels = np.asarray(self._photo(photo))
         clipped = np.where(pixels.max(axis=2) < SATURATED, 0, 255).astype(np.uint8)
         return Image.fromarray(pixels).convert("L"), Image.fromarray(clipped)
 
-    def propose(self, distance: int) -> Iterator[tuple[int, int, Floats]]:
-        """Yield (a, b, placement) where a view of a and b itself hash within `distance` bits.
+    def propose(self, distance: int, among: Sequence[int] | None = None) -> Proposals:
+        """Return the pairs where a view of a and b itself hash within `distance` bits.
 
-        Each pair comes once an orientation, with the view whose hash is nearest; the nearest first.
+        Each pair comes once an orientation, with the view whose hash is nearest, and each photo
+        with those alone that are nearest to it. Plain photos look like any other and are left out.
         """
-        everyone = np.arange(len(self.contents))
-        whole = np.tile((0.0, 0.0, 1.0, 1.0), (len(everyone), 1))
-        framed = np.flatnonzero((self.contents != whole).any(axis=1))
-        # Photos as they are, and again without their borders.
-        photos = np.concatenate([everyone, framed])
-        rects = np.concatenate([whole, self.contents[framed]])
-        index = np.concatenate([self.hashes[:, 0], self.hashes[framed, 1]])
-        views = [_cut(rects, np.array(cut)) for cut in CUTS]
-        asked = np.concatenate([self._hashes_of(photos, view) for view in views])
-        pieces = [(np.zeros(0, np.int64), np.zeros(0, np.int64))]
-        for query, answer in hashes.near(asked, index, distance):
-            other = photos[query % len(photos)] != photos[answer]
-            pieces.append((query[other], answer[other]))
-        query, answer = (np.concatenate(column) for column in zip(*pieces, strict=True))
-        entry = query % len(photos)
-        cut, turn = np.divmod(query // len(photos), len(hashes.ORIENTATIONS))
-        a, b = photos[entry], photos[answer]
-        bits = np.bitwise_count(asked[query] ^ index[answer])
-        pair = (np.minimum(a, b) * len(everyone) + np.maximum(a, b)) * 8 + turn
-        order = np.lexsort((answer, query, bits, pair))
-        nearest = order[np.unique(pair[order], return_index=True)[1]]
-        for n in nearest[np.argsort(bits[nearest], kind="stable")]:
-            view, place = views[cut[n]][entry[n]], rects[answer[n]]
-            yield int(a[n]), int(b[n]), placement_of(int(turn[n]), view, place)
+        wanted = ~self._plain
+        if among is not None:
+            wanted &= np.isin(np.arange(len(self)), among)
+        entries = np.flatnonzero(wanted[self._owners])
+        nearest = hashes.Nearest(self._words[entries], self._owners[entries], distance)
+        for cut in tqdm(CUTS, "search", unit="view", disable=among is not None):
+            nearest.ask(self._hashes_of(entries, np.array(cut)))
+        query, answer = nearest.found()
+        view, entry = np.divmod(query, max(len(entries), 1))
+        cuts, turns = np.divmod(view, len(hashes.ORIENTATIONS))
+        asking, found = entries[entry], entries[answer]
+        return Proposals(
+            self._owners[asking],
+            self._owners[found],
+            turns,
+            _cut(self._rects[asking], np.array(CUTS)[cuts]),
+            self._rects[found],
+            nearest.crowded,
+        )
 
-    def _hashes_of(self, photos: Indices, rects: Floats) -> hashes.Hashes:
-        """Return the (8 N,) hashes of (N, 4) rectangles of N photos, orientation by orientation."""
-        pieces = [
-            _view_spectra(self._thumbs[photos[start : start + PIECE]], rects[start : start + PIECE])
-            for start in range(0, max(len(photos), 1), PIECE)
-        ]
-        return np.concatenate(list(map(hashes.pack, hashes.orientations(np.concatenate(pieces)))))
+    def _hashes_of(self, entries: Indices, cut: Floats) -> hashes.Hashes:
+        """Return the (8 N, 4) words of N entries less a cut, orientation by orientation."""
+        packed = np.zeros((len(hashes.ORIENTATIONS), len(entries), hashes.WORDS), np.uint64)
+        for start in range(0, len(entries), PIECE):
+            piece = entries[start : start + PIECE]
+            thumbs = np.stack([self._thumb(photo) for photo in self._owners[piece]])
+            spectra = _view_spectra(thumbs, _cut(self._rects[piece], cut))
+            for turn, turned in enumerate(hashes.orientations(spectra)):
+                packed[turn, start : start + PIECE] = hashes.pack(turned)
+        return packed.reshape(-1, hashes.WORDS)
 
     def compare(self, a: int, b: int, placement: Floats) -> Match | None:
         """Lay b over a, starting from a placement; None where they cannot be the same picture."""
         turned = abs(placement[0, 0]) < abs(placement[0, 1])
         # From here on a's axes run like b's: the placement scales and shifts each by itself.
         swap = np.eye(3)[[1, 0, 2]] if turned else np.eye(3)
-        content = self.contents[a][[1, 0, 3, 2]] if turned else self.contents[a]
+        order = [1, 0] if turned else [0, 1]
         straight = swap @ placement
         scale, shift = np.diag(straight)[:2].copy(), straight[:2, 2].copy()
-        for number, side in enumerate(ROUNDS):
-            part = _shared(scale, shift, content, self.contents[b])
-            if part is None:
+        inner_a, inner_b = self._bounds[a][:, order], self._bounds[b]
+        bounds_a, bounds_b = inner_a, inner_b
+        if _shared(scale, shift, bounds_a, bounds_b) is None:
+            bounds_a = bounds_b = WHOLE
+        for number, most in enumerate(ROUNDS):
+            part = _shared(scale, shift, bounds_a, bounds_b)
+            common = _common(scale, shift, inner_a, inner_b)
+            if part is None or (common[1] - common[0] < LEAST_COMMON).any():
                 return None
             start, size = part
-            over, in_a = self._part(a, scale * start + shift, scale * size, side, turned=turned)
-            under, in_b = self._part(b, start, size, side, turned=False)
+            # Detail that a small copy lacks says nothing: both are shown as coarse as the coarser.
+            shown = np.minimum(abs(scale * size) * self._sizes[a][order], size * self._sizes[b])
+            side = max(ROUNDS[0], min(most, int(shown.min()) // PLACES * PLACES))
+            fine = number >= FROM_PHOTOS
+            over, in_a = self._part(
+                a, scale * start + shift, scale * size, side, fine=fine, turned=turned
+            )
+            under, in_b = self._part(b, start, size, side, fine=fine, turned=False)
             weights = (in_a & in_b).astype(np.float64)
-            if weights.mean() < 0.05:  # all but white: compare what there is
+            # Two different photos in one frame share the contrast of the frame.
+            inside = _inside((common - start) / size, side)
+            if (weights * inside).mean() < 0.05:  # all but white: compare what there is
                 weights[:] = 1
             laid = _same_light(over, under, weights)
             left = laid - under
-            if number == HOPELESS_AFTER:
+            contrast = (
+                _contrast(under, weights * inside) if number in {*HOPELESS, len(ROUNDS) - 1} else 0
+            )
+            if number in HOPELESS:
                 left_over = math.sqrt(_mean(left**2, weights))
-                if left_over > HOPELESS * max(PLAIN, _contrast(under, weights)):
+                if left_over > HOPELESS[number] * max(PLAIN, contrast):
                     return None
             if number < len(ROUNDS) - 1:
                 grown, moved = _step(laid, left, weights)
                 shift += scale * (size * moved - start * grown)
                 scale *= 1 + grown
-        contrast = _contrast(under, weights)
         if contrast < PLAIN:
             return None
         residual = _worst_place(left, weights) / contrast
@@ -174,7 +273,7 @@ class Album:
         return Match(a, b, residual, swap @ straight)
 
     def _part(
-        self, photo: int, start: Floats, size: Floats, side: int, *, turned: bool
+        self, photo: int, start: Floats, size: Floats, side: int, *, fine: bool, turned: bool
     ) -> tuple[Floats, npt.NDArray[np.bool_]]:
         """Return (side, side) grey levels of a part, and which are true; negative sizes mirror."""
         corners = np.clip(np.sort([start, start + size], axis=0), 0, 1)
@@ -189,131 +288,24 @@ class Album:
             box = tuple((corners * image.size).ravel())
             return np.asarray(image.resize((side, side), Image.Resampling.LANCZOS, box=box))[mirror]
 
-        if side < SIDE:
-            pixels = part(Image.fromarray(self._thumbs[photo]))
+        if not fine:
+            pixels = part(Image.fromarray(self._thumb(photo)))
             return pixels.astype(np.float64), pixels < SATURATED
         grey, clipped = self._channels(photo)
         return part(grey).astype(np.float64), part(clipped) < CLIPPED
 
 
-def find(
-    photos: Sequence[Pixels], rank: Sequence[Any], distance: int, residual: float
-) -> list[Cluster]:
-    """Return the clusters among (H, W, 3) photos, each with its member of lowest rank as kept.
-
-    Two photos match when their hashes lie within `distance` bits in some view, and some placement
-    leaves at most `residual` of the contrast in every place.
-    """
-    twins: dict[bytes, list[int]] = {}
-    for photo in sorted(range(len(photos)), key=lambda n: rank[n]):
-        digest = hashlib.sha256(f"{photos[photo].shape}".encode() + photos[photo].tobytes())
-        twins.setdefault(digest.digest(), []).append(photo)
-    first = [group[0] for group in twins.values()]  # in the order of their rank
-    others = {group[0]: group[1:] for group in twins.values()}
-    album = Album([photos[photo] for photo in first])
-
-    result = []
-    for star in _stars(album, _links(album, distance, residual), residual):
-        best, *rest = sorted(star)
-        kept = first[best]
-        copies = dict.fromkeys(others[kept], 0.0)
-        for photo in rest:
-            match = album.compare(
-                best, photo, np.linalg.inv(star[best].placement) @ star[photo].placement
-            )
-            left = match.residual if match else star[photo].residual
-            copies |= dict.fromkeys([first[photo], *others[first[photo]]], left)
-        if copies:
-            result.append(Cluster(kept, copies, frozenset(others[kept])))
-    return result
-
-
-Links = dict[int, dict[int, list[Floats]]]  # photo -> photo -> placements of the second on it
-
-
-def _links(album: Album, distance: int, residual: float) -> Links:
-    """Return placements that connect all photos that match: those found, and those left untried.
-
-    Two photos that are connected already are not compared again, so that the work grows with the
-    number of copies and not with its square.
-    """
-    root = list(range(len(album.contents)))
-
-    def find_root(photo: int) -> int:
-        while root[photo] != photo:
-            root[photo] = root[root[photo]]
-            photo = root[photo]
-        return photo
-
-    links: Links = {photo: {} for photo in root}
-    for a, b, proposed in album.propose(distance):
-        placement = proposed
-        if find_root(a) != find_root(b):
-            match = album.compare(a, b, proposed)
-            if match is None or match.residual > residual:
-                continue
-            placement = match.placement
-            root[find_root(a)] = find_root(b)
-        links[a].setdefault(b, []).append(placement)
-        links[b].setdefault(a, []).append(np.linalg.inv(placement))
-    return links
-
-
-def _stars(album: Album, links: Links, residual: float) -> Iterator[dict[int, Match]]:
-    """Yield every photo's cluster: its members, each with its match with the cluster's centre.
-
-    Matches chain: a cut on the left, the whole, a cut on the right. Each photo of a chain is
-    compared with the centre itself, and one that does not match it is left for a cluster of its
-    own, so that unlike photos never share a cluster. The centre is the earliest photo that matches
-    all the others, or else the earliest of those that match most.
-    """
-    free = set(links)
-    for earliest in links:
-        while earliest in free:
-            chained = [earliest]
-            for via in chained:  # which grows meanwhile
-                chained += sorted((links[via].keys() & free) - set(chained))
-            best: dict[int, Match] = {}
-            for centre in sorted(chained):
-                star = _star(album, links, centre, set(chained), residual)
-                if len(star) > len(best):
-                    best = star
-                if len(star) == len(chained):
-                    break
-            free -= best.keys()
-            yield best
-
-
-def _star(
-    album: Album, links: Links, centre: int, chained: set[int], residual: float
-) -> dict[int, Match]:
-    """Return the matches of `centre` with itself and with those of a chain that match it."""
-    star = {centre: Match(centre, centre, 0.0, np.eye(3))}
-    waiting = [centre]
-    for via in waiting:  # which grows meanwhile
-        for photo in sorted(links[via].keys() & chained - star.keys()):
-            tries = (
-                album.compare(centre, photo, star[via].placement @ placement)
-                for placement in links[via][photo]
-            )
-            good = [match for match in tries if match and match.residual <= residual]
-            if good:
-                star[photo] = min(good, key=lambda match: match.residual)
-                waiting.append(photo)
-    return star
-
-
 def _cut(rects: Floats, cut: Floats) -> Floats:
-    """Return (N, 4) rectangles less a share of their width and height on each side."""
+    """Return (N, 4) rectangles less shares of their width and height, (4,) or (N, 4)."""
     sizes = rects[:, 2:] - rects[:, :2]
-    return np.hstack([rects[:, :2] + cut[:2] * sizes, rects[:, 2:] - cut[2:] * sizes])
+    return np.hstack([rects[:, :2] + cut[..., :2] * sizes, rects[:, 2:] - cut[..., 2:] * sizes])
 
 
 def _view_spectra(thumbs: Pixels, rects: Floats) -> Floats:
-    """Return the (N, 8, 8) spectra of rectangles of (N, 64, 64) thumbnails.
+    """Return the (N, 16, 16) spectra of rectangles of (N, 64, 64) thumbnails.
 
     The cosines of the rectangle are applied to the thumbnail as it is; against the hash of the
-    resized rectangle, the outcome differs by 0.3 bits on average and 2 at most.
+    resized rectangle, the first word differs by 0.3 bits on average and 2 at most.
     """
     across, down = _cosines(rects[:, 0], rects[:, 2]), _cosines(rects[:, 1], rects[:, 3])
     spectra: Floats = down @ thumbs.astype(np.float64) @ across.transpose(0, 2, 1)
@@ -321,12 +313,12 @@ def _view_spectra(thumbs: Pixels, rects: Floats) -> Floats:
 
 
 def _cosines(start: Floats, end: Floats) -> Floats:
-    """Return (N, 8, 64): the first 8 cosines from start to end, sampled at the pixels."""
+    """Return (N, 16, 64): the first 16 cosines from start to end, sampled at the pixels."""
     centre = (np.arange(SIDE) + 0.5) / SIDE
     low, high = centre - 0.5 / SIDE, centre + 0.5 / SIDE
     inside = np.minimum(high, end[:, None]) - np.maximum(low, start[:, None])
     place = (centre - start[:, None]) / (end - start)[:, None]
-    waves = np.cos(np.pi * np.arange(hashes.LOW)[:, None] * place[:, None, :])
+    waves = np.cos(np.pi * np.arange(hashes.FINE)[:, None] * place[:, None, :])
     weighted: Floats = waves * np.clip(inside, 0, None)[:, None, :]
     return weighted
 
@@ -347,16 +339,32 @@ def _rectangle(rect: Floats) -> Floats:
     return np.array([[right - left, 0, left], [0, bottom - top, top], [0, 0, 1]])
 
 
+# Bounds are (3, 2): start and end of a content, and the least of it that is to be shared.
+WHOLE = np.array([[0.0, 0.0], [1.0, 1.0], [LEAST_SHARED, LEAST_SHARED]])
+
+
+def _common(scale: Floats, shift: Floats, bounds_a: Floats, bounds_b: Floats) -> Floats:
+    """Return start and end, in b's places, of what both show; the end may lie before the start."""
+    ends = np.sort((bounds_a[:2] - shift) / scale, axis=0)
+    return np.stack([np.maximum(ends[0], bounds_b[0]), np.minimum(ends[1], bounds_b[1])])
+
+
 def _shared(
-    scale: Floats, shift: Floats, content_a: Floats, content_b: Floats
+    scale: Floats, shift: Floats, bounds_a: Floats, bounds_b: Floats
 ) -> tuple[Floats, Floats] | None:
-    """Return start and size, in b's places, of what both contents show; None when too little."""
-    ends = np.sort((content_a.reshape(2, 2) - shift) / scale, axis=0)
-    start, end = np.maximum(ends[0], content_b[:2]), np.minimum(ends[1], content_b[2:])
-    larger = np.maximum(ends[1] - ends[0], content_b[2:] - content_b[:2])
-    if (end - start < LEAST_SHARED * larger).any():
+    """Return start and size, in b's places, of what both show; None when it is too little."""
+    start, end = _common(scale, shift, bounds_a, bounds_b)
+    if (end - start < np.maximum(bounds_a[2] / abs(scale), bounds_b[2])).any():
         return None
     return start + RIM * (end - start), (1 - 2 * RIM) * (end - start)
+
+
+def _inside(ends: Floats, side: int) -> Floats:
+    """Return (side, side): 1 where a pixel's centre lies between (2, 2) ends, elsewhere 0."""
+    centre = (np.arange(side)[:, None] + 0.5) / side
+    across, down = ((ends[0] <= centre) & (centre <= ends[1])).T
+    inside: Floats = (down[:, None] & across).astype(np.float64)
+    return inside
 
 
 def _mean(values: Floats, weights: Floats) -> float:

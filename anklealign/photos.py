@@ -16,19 +16,21 @@ One row a photo. prepare fills these columns, later stages add theirs and drop r
 | orientation | EXIF orientation 1 to 8 as found; 1 where there is none |
 | bytes, sha256 | of the file |
 | left, top, right, bottom | the photo's box inside the store's square, half open, in pixels |
-| cluster | from clean: id of the photo's duplicate cluster, or '' |
+| cluster | from clean: id of one of all the photos that copies connect with this one, or '' |
 | group, split | from split: what may not be divided, and train, val or test |
 """
 
 import hashlib
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from PIL import Image
 
 from anklealign.files import replacing
 
@@ -103,3 +105,39 @@ def boxes_of(table: pd.DataFrame, store: Pixels) -> list[Pixels]:
     pixels = np.asarray(store)
     boxes = table[["row", "left", "top", "right", "bottom"]].to_numpy()
     return [pixels[row, top:bottom, left:right] for row, left, top, right, bottom in boxes]
+
+
+class Pictures(Sequence[Pixels]):
+    """Photos as they came, (H, W, 3) each, but no larger than in the store.
+
+    Without letterbox, stretch or enlargement, which make sharp photos look blurred. Those that
+    need no change are still mapped; the others are made whenever they are asked for.
+    """
+
+    def __init__(self, table: pd.DataFrame, store: Pixels, fit: str) -> None:
+        """Take the photo table and how its photos were fitted into the store's square."""
+        self._boxes = boxes_of(table, store)
+        self._sizes = table[["width", "height"]].to_numpy()
+        if fit == "crop":
+            self._sizes = np.repeat(self._sizes.min(axis=1, keepdims=True), 2, axis=1)
+
+    def __len__(self) -> int:
+        """Return the number of photos."""
+        return len(self._boxes)
+
+    @overload
+    def __getitem__(self, photo: int) -> Pixels: ...
+    @overload
+    def __getitem__(self, photo: slice) -> "list[Pixels]": ...
+    def __getitem__(self, photo: int | slice) -> "Pixels | list[Pixels]":
+        """Return one photo's pixels, or those of several."""
+        if isinstance(photo, slice):
+            return [self[n] for n in range(len(self))[photo]]
+        box, came = self._boxes[photo], self._sizes[photo]
+        stored = np.array(box.shape[1::-1])
+        width, height = np.maximum(np.round(came * min(1, *(stored / came))), 1).astype(int)
+        # A letterbox rounds its sides too: a pixel more or less is no other shape.
+        if abs(stored - (width, height)).max() <= 1:
+            return box
+        picture = Image.fromarray(box).resize((width, height), Image.Resampling.LANCZOS)
+        return np.asarray(picture)

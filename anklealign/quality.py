@@ -25,6 +25,8 @@ RIM = 4  # pixels beside the rim, where the filters see beyond the photo
 # Pixels. No edge of a photo is narrower than about half a pixel, so a photo with fewer pixels is
 # measured against this side, or it would be 'blurred' for being small.
 LEAST_SIDE = 160
+# Nor are edges measured at more than this: a blur many pixels wide drowns in compression noise.
+MOST_SIDE = 256
 
 
 @dataclass(frozen=True)
@@ -40,26 +42,38 @@ class Scores:
     area: float  # pixels inside the borders, of the photo as it came; no reason, but a rank
 
 
-def scores(photo: Pixels, width: int, height: int) -> Scores:
-    """Return the measures of (H, W, 3) pixels that came as a photo of width x height pixels."""
-    whole = Image.fromarray(photo).convert("L")
-    left, top, right, bottom = content_box(np.asarray(whole))
-    box = whole.crop((left, top, right, bottom))
-    sides = (box.width * width / whole.width, box.height * height / whole.height)
+def scores(photo: Pixels, width: int, height: int, *, square: bool = False) -> Scores:
+    """Return the measures of (H, W, 3) pixels that came as a photo of width x height pixels.
+
+    Args:
+        photo: In the shape that it came in, but not enlarged: pixels made by enlarging say nothing
+            about sharpness (`photos.Pictures`).
+        width: Pixels.
+        height: Pixels.
+        square: Only the centre square of the photo is there.
+    """
+    grey = Image.fromarray(photo).convert("L")
+    left, top, right, bottom = content_box(np.asarray(grey))
+    box = grey.crop((left, top, right, bottom))
+    shorter, longer = sorted((width, height))
+    came = shorter / grey.width if square else longer / max(grey.size)
+    sides = (box.width * came, box.height * came)
     shares = np.cumsum(box.histogram()) / (box.width * box.height)
     low, lit, high = (float(np.searchsorted(shares, share)) for share in (0.01, 0.95, 0.99))
-    # Pixels made by enlarging a small photo say nothing about its sharpness.
-    enlarged = max(1.0, max(box.size) / max(sides))
-    shown = (max(1, round(box.width / enlarged)), max(1, round(box.height / enlarged)))
-    grey = np.asarray(box.resize(shown, Image.Resampling.LANCZOS), np.float32)
+    # The ends that the square lacks are part of the photo, unless a bar hides where they begin.
+    ends = box.width == grey.width if width > height else box.height == grey.height
+    side = grey.width * longer / shorter if square and ends else max(box.size)
+    seen = min(1.0, MOST_SIDE / side)
+    shown = (max(1, round(box.width * seen)), max(1, round(box.height * seen)))
+    levels = np.asarray(box.resize(shown, Image.Resampling.LANCZOS), np.float32)
     return Scores(
         too_small=min(sides),
         # The ends of a strip may be plain, and look like borders.
-        aspect=max(max(sides) / min(sides), max(width, height) / min(width, height)),
+        aspect=max(max(sides) / min(sides), longer / shorter),
         dark=lit,
         bright=low,
         low_contrast=high - low,
-        blurred=100 * _edge_width(grey) / max(LEAST_SIDE, *shown),
+        blurred=100 * _edge_width(levels) / max(LEAST_SIDE, seen * side),
         area=sides[0] * sides[1],
     )
 

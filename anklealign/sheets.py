@@ -43,7 +43,9 @@ def pages(
 
 
 def write(folder: Path, name: str, sheets: Iterable[Image.Image]) -> list[Path]:
-    """Write name_01.png, name_02.png, … one after the other, and return their paths."""
+    """Write name_01.png, name_02.png, … in place of all such pages, and return their paths."""
+    for page in folder.glob(f"{name}_*.png"):  # a former run may have had more of them
+        page.unlink()
     paths = []
     for n, sheet in enumerate(sheets, 1):
         paths.append(folder / f"{name}_{n:02}.png")

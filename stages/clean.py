@@ -1,7 +1,7 @@
 """Clean: copies and unusable photos out, each with its reason and the photo kept instead.
 
 Reads data/prepared/photos.csv and pixels.npy; writes data/clean/photos.csv (the kept rows and the
-cluster of duplicates that each belongs to, or ''), data/clean/removed.csv (a row a removed photo:
+cluster of copies that each belongs to, or ''), data/clean/removed.csv (a row a removed photo:
 reason, score, threshold, the photo kept instead and why that one), metrics/clean.json and
 plots/clean/ (removed photos beside the kept ones, page by page, and the scores' histograms).
 
@@ -10,14 +10,17 @@ plots/clean/ (removed photos beside the kept ones, page by page, and the scores'
 Reasons: exact_duplicate (same file or same pixels), near_duplicate (the same picture re-encoded,
 resized, cut, turned, mirrored, framed, brightened), contradicting_labels (copies of one picture
 with different labels: all go), and the quality reasons that are keys of params.yaml's clean. A
-photo that is bad in several ways goes by the first in their order there. The larger copy stays;
-among equals the sharper one, then the one whose path sorts first.
+photo that is bad in several ways goes by the first in their order there; so does a bad copy of a
+photo that is kept. The larger copy stays; among equals the sharper one, then the one whose path
+sorts first. Where a mirrored photo may have another label (mirror_safe: false), a mirrored copy
+contradicts nothing and stays; it shares the original's cluster, so that split does not divide them.
 """
 
 import math
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +29,18 @@ import pandas as pd
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from anklealign import duplicates, figures, files, params, photos, quality, sheets, stage
-from anklealign.duplicates import Cluster
+from anklealign import clusters, figures, files, params, photos, quality, sheets, stage
+from anklealign.clusters import Cluster
 from anklealign.params import Clean
-from anklealign.photos import Pixels
+from anklealign.photos import Pictures
 from anklealign.quality import Scores
 
 METRICS = Path("metrics/clean.json")
 PLOTS = Path("plots/clean")
-COPIES = ("exact_duplicate", "near_duplicate", "contradicting_labels")
-REASONS = (*COPIES, *quality.UNUSABLE)
+REASONS = ("exact_duplicate", "near_duplicate", "contradicting_labels", *quality.UNUSABLE)
 PHOTO_COLUMNS = ("id", "path", "label", "person", "collector", "cluster")
-PAIRS = "Copies: the removed photo, beside it the one kept or contradicting"
+PAIRS = "Copies: the removed photo, beside it the one kept, or one of another label"
+BESIDE = "beside"
 SINGLES = "Photos that show too little"
 NOTHING = "Nothing was removed."
 UNITS = {
@@ -52,30 +55,37 @@ UNITS = {
 
 def main() -> None:
     """Write both tables, the metrics and the pictures."""
-    settings = params.section(params.read(), "clean", Clean)
+    raw = params.read()
+    settings = params.section(raw, "clean", Clean)
+    _, dataset = params.dataset(raw)
+    square = dataset.fit == "crop"
     table = photos.read_table(photos.PREPARED / "photos.csv")
-    store = photos.open_store()
-    boxes = photos.boxes_of(table, store)
+    pictures = Pictures(table, photos.open_store(), dataset.fit)
+    measure = partial(quality.scores, square=square)
     with ThreadPoolExecutor() as pool:  # Pillow and scipy leave the interpreter free
-        measured = pool.map(quality.scores, boxes, table.width, table.height)
-        scores = list(tqdm(measured, "clean", len(boxes), unit="photo"))
+        measured = pool.map(measure, pictures, table.width, table.height)
+        scores = list(tqdm(measured, "clean", len(pictures), unit="photo"))
     limits = {name: getattr(settings, name) for name in quality.UNUSABLE}
     faults = [quality.fault(measured, limits) for measured in scores]
-    clusters = duplicates.find(
-        boxes, ranks(table, scores, faults), settings.hash_distance, settings.residual
+    found = clusters.find(
+        pictures,
+        ranks(table, scores, faults),
+        settings.hash_distance,
+        settings.residual,
+        squares=square,
+        mirror_safe=dataset.mirror_safe,
     )
-    table, removed = judge(table, scores, faults, clusters, settings)
+    table, removed = judge(table, scores, faults, found, settings)
 
-    metrics = count(table, removed, clusters)
+    metrics = count(table, removed)
     kept = table[~table.id.isin(removed.id)]
     files.write_table(photos.CLEAN / "photos.csv", kept)
-    files.write_table(photos.CLEAN / "removed.csv", removed)
+    files.write_table(photos.CLEAN / "removed.csv", removed.drop(columns=BESIDE))
     files.write_json(METRICS, metrics)
-    pictures = dict(zip(table.id, boxes, strict=True))
-    copies = removed[removed.reason.isin(COPIES)]
-    poor = removed[~removed.reason.isin(COPIES)]
-    pairs = [pair(row, copies, pictures) for row in copies.itertuples()]
-    singles = [single(row, pictures) for row in poor.itertuples()]
+    shown = table.assign(place=range(len(table))).set_index("id")
+    tiles = [tile(row, shown, pictures) for row in removed.itertuples()]
+    pairs = [tile for tile in tiles if len(tile.pictures) > 1]
+    singles = [tile for tile in tiles if len(tile.pictures) == 1]
     sheets.write(PLOTS, "copies", sheets.pages(pairs, PAIRS, NOTHING))
     sheets.write(PLOTS, "quality", sheets.pages(singles, SINGLES, NOTHING, columns=5, rows=3))
     figures.save(histograms(scores, limits), PLOTS / "scores.png")
@@ -90,8 +100,8 @@ def ranks(
     """Return each photo's rank in the choice of the copy to keep; the lowest stays.
 
     Usable before unusable, then larger, sharper and earlier. Area and sharpness count in steps of
-    a tenth: a border found one pixel further out, or an edge roughened by compression, decides
-    nothing.
+    a tenth, so that a border found one pixel further out, or an edge roughened by compression,
+    decides only where it crosses a step.
     """
     return [
         (reason is not None, -_steps(measured.area), _steps(measured.blurred), path)
@@ -113,13 +123,14 @@ class Verdict:
     kept_id: str
     kept_path: str
     why: str
+    beside: str  # id of the photo to show beside it, or ''; not in removed.csv
 
 
 def judge(
     table: pd.DataFrame,
     scores: list[Scores],
     faults: list[str | None],
-    clusters: list[Cluster],
+    found: list[Cluster],
     settings: Clean,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the table with its `cluster` column, and the table of the removed photos."""
@@ -128,47 +139,58 @@ def judge(
         if reason:
             score, limit = getattr(scores[photo], reason), getattr(settings, reason)
             why = f"{score:.3g} is {quality.UNUSABLE[reason]} {limit:g}"
-            verdicts[photo] = Verdict(reason, score, limit, "", "", why)
+            verdicts[photo] = Verdict(reason, score, limit, "", "", why, "")
     cluster_ids = [""] * len(table)
-    for cluster in clusters:
-        members = {cluster.kept: 0.0} | cluster.copies
+    members = {cluster.kept: {cluster.kept: 0.0} | cluster.copies for cluster in found}
+    for cluster in found:
         kept_id, kept_path = table.id[cluster.kept], table.path[cluster.kept]
-        labels = Counter(table.label[list(members)])
+        # Two clusters touch where a picture of the one is a copy of a picture of the other: a label
+        # that is in doubt here is in doubt there.
+        alike = [n for kept in sorted({cluster.kept} | cluster.touching) for n in members[kept]]
+        labels = Counter(table.label[alike])
         listed = ", ".join(f"{n} {label}" for label, n in sorted(labels.items()))
-        for photo, residual in members.items():
-            cluster_ids[photo] = kept_id
+        for photo, residual in members[cluster.kept].items():
+            cluster_ids[photo] = table.id[cluster.chain]
             if len(labels) > 1:
                 why = f"copies of one picture are labelled {listed}"
-                reason, kept = "contradicting_labels", ("", "")
-            elif photo != cluster.kept and not faults[photo]:
-                why = why_kept(table, scores, cluster.kept, photo)
-                reason = "exact_duplicate" if photo in cluster.identical else "near_duplicate"
-                kept = (kept_id, kept_path)
-            else:
+                other = next(n for n in alike if table.label[n] != table.label[photo])
+                left = residual or cluster.copies.get(other, 0.0)
+                verdicts[photo] = Verdict(
+                    "contradicting_labels", left, settings.residual, "", "", why, table.id[other]
+                )
+            elif photo == cluster.kept or faults[cluster.kept]:
                 continue
-            verdicts[photo] = Verdict(reason, residual, settings.residual, *kept, why)
+            elif photo in verdicts:  # a poor copy
+                verdicts[photo] = replace(
+                    verdicts[photo], kept_id=kept_id, kept_path=kept_path, beside=kept_id
+                )
+            else:
+                why = why_kept(scores[cluster.kept], scores[photo])
+                reason = "exact_duplicate" if photo in cluster.identical else "near_duplicate"
+                verdicts[photo] = Verdict(
+                    reason, residual, settings.residual, kept_id, kept_path, why, kept_id
+                )
     table = table.assign(cluster=cluster_ids)
     order = sorted(verdicts, key=lambda photo: table.path[photo])
-    found = pd.DataFrame(
-        [astuple(verdicts[photo]) for photo in order],
-        columns=[field.name for field in fields(Verdict)],
-    )
+    columns = [field.name for field in fields(Verdict)]
+    given = pd.DataFrame([astuple(verdicts[photo]) for photo in order], columns=columns)
     removed = table.loc[order, list(PHOTO_COLUMNS)].reset_index(drop=True)
-    return table, removed.join(found).round({"score": 4})
+    return table, removed.join(given).round({"score": 4})
 
 
-def why_kept(table: pd.DataFrame, scores: list[Scores], kept: int, other: int) -> str:
+def why_kept(kept: Scores, other: Scores) -> str:
     """Return why the kept one of two copies is the better one."""
-    if _steps(scores[kept].area) != _steps(scores[other].area):
-        sizes = [f"{table.width[n]} x {table.height[n]}" for n in (kept, other)]
-        return f"the kept one is larger: {sizes[0]} against {sizes[1]}"
-    if _steps(scores[kept].blurred) != _steps(scores[other].blurred):
-        edges = [f"{scores[n].blurred:.2f} %" for n in (kept, other)]
+    if _steps(kept.area) != _steps(other.area):
+        # Inside the borders, so not the file's width times its height.
+        areas = [f"{scores.area / 1e6:.3g}" for scores in (kept, other)]
+        return f"the kept one is larger: {areas[0]} against {areas[1]} MP"
+    if _steps(kept.blurred) != _steps(other.blurred):
+        edges = [f"{scores.blurred:.2f} %" for scores in (kept, other)]
         return f"the kept one is sharper: edges {edges[0]} against {edges[1]}"
     return "as large and sharp as the kept one, whose path comes earlier"
 
 
-def count(table: pd.DataFrame, removed: pd.DataFrame, clusters: list[Cluster]) -> dict[str, Any]:
+def count(table: pd.DataFrame, removed: pd.DataFrame) -> dict[str, Any]:
     """Return numbers for DVC: nested, without lists, every reason and class named even at 0."""
     gone = table.id.isin(removed.id)
     contradicting = removed[removed.reason == "contradicting_labels"]
@@ -176,7 +198,7 @@ def count(table: pd.DataFrame, removed: pd.DataFrame, clusters: list[Cluster]) -
         "photos": len(table),
         "kept": int((~gone).sum()),
         "removed": int(gone.sum()),
-        "clusters": len(clusters),
+        "clusters": int(table.cluster[table.cluster != ""].nunique()),
         "clusters_contradicting": int(contradicting.cluster.nunique()),
         "reasons": {reason: int((removed.reason == reason).sum()) for reason in REASONS},
         "classes": {
@@ -202,20 +224,24 @@ def check_classes(metrics: dict[str, Any]) -> None:
             )
 
 
-def pair(row: Any, copies: pd.DataFrame, pictures: dict[str, Pixels]) -> sheets.Tile:  # noqa: ANN401 - a named tuple
-    """Return a removed copy beside the kept one, or beside one that contradicts its label."""
-    shown, path = row.kept_id, row.kept_path
-    if not shown:
-        opposed = copies[(copies.cluster == row.cluster) & (copies.label != row.label)]
-        shown, path = opposed.id.iloc[0], opposed.path.iloc[0]
-    both = (np.asarray(pictures[row.id]), np.asarray(pictures[shown]))
-    residual = f"residual {row.score:.2f}, threshold {row.threshold:g}"
-    return sheets.Tile(both, (f"{row.reason}: {residual}", row.path, path, row.why))
+def tile(row: Any, shown: pd.DataFrame, pictures: Pictures) -> sheets.Tile:  # noqa: ANN401 - a named tuple
+    """Return a removed photo, where there is one beside the photo that it is a copy of.
 
-
-def single(row: Any, pictures: dict[str, Pixels]) -> sheets.Tile:  # noqa: ANN401 - a named tuple
-    """Return a removed photo with its score and threshold."""
-    return sheets.Tile((np.asarray(pictures[row.id]),), (row.reason, row.why, row.path))
+    `shown` is the photo table by id, with each photo's place in `pictures`.
+    """
+    ids = [row.id, row.beside] if row.beside else [row.id]
+    photos_shown = tuple(np.asarray(pictures[shown.place[n]]) for n in ids)
+    paths = list(shown.path[ids])
+    if row.reason in quality.UNUSABLE:
+        lines = [f"{row.reason}: {row.why}", *paths]
+    else:
+        lines = [f"{row.reason}: residual {row.score:.2f}, threshold {row.threshold:g}"]
+        lines += [*paths, row.why]
+    if row.reason == "contradicting_labels":
+        lines[1:3] = [f"{shown.label[n]}: {shown.path[n]}" for n in ids]
+    elif row.beside:
+        lines[2] = f"kept: {lines[2]}"
+    return sheets.Tile(photos_shown, tuple(lines))
 
 
 def histograms(scores: list[Scores], limits: dict[str, float]) -> Figure:

@@ -1,10 +1,11 @@
 import io
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image, ImageFilter, ImageOps
 
-from anklealign import quality
+from anklealign import images, photos, quality
 from anklealign.quality import Scores
 
 LIMITS = {
@@ -28,18 +29,20 @@ def scene(seed: int = 0, side: int = 768) -> Image.Image:
     return picture
 
 
-def measured(picture: Image.Image, compression: int = 90) -> Scores:
+def measured(picture: Image.Image, compression: int = 90, fit: str = "letterbox") -> Scores:
+    """Return the scores of a picture that went into a store of 256 pixels and came out of it."""
     stream = io.BytesIO()
     picture.save(stream, "JPEG", quality=compression)
     opened = Image.open(stream)
-    scale = 256 / max(opened.size)
-    small = (round(opened.width * scale), round(opened.height * scale))
-    stored = opened.resize(small, Image.Resampling.LANCZOS)
-    return quality.scores(np.asarray(stored), *opened.size)
+    pixels, box = images.fit(opened, 256, fit, 114)
+    table = pd.DataFrame([{"row": 0, "width": opened.width, "height": opened.height}])
+    table[["left", "top", "right", "bottom"]] = box
+    (shown,) = photos.Pictures(table, pixels[None], fit)
+    return quality.scores(shown, *opened.size, square=fit == "crop")
 
 
-def reason(picture: Image.Image) -> str | None:
-    return quality.fault(measured(picture), LIMITS)
+def reason(picture: Image.Image, fit: str = "letterbox") -> str | None:
+    return quality.fault(measured(picture, fit=fit), LIMITS)
 
 
 def blurred(picture: Image.Image, percent: float) -> Image.Image:
@@ -62,6 +65,18 @@ def test_the_blur_is_measured_in_percent_of_the_photo(percent: float) -> None:
 def test_sharpness_does_not_depend_on_the_number_of_pixels(side: int) -> None:
     assert reason(scene(side=side)) is None
     assert reason(blurred(scene(side=side), 1.5)) == "blurred"
+
+
+@pytest.mark.parametrize("fit", ["letterbox", "crop", "stretch"])
+@pytest.mark.parametrize("size", [(768, 576), (576, 768), (260, 70), (900, 300)])
+def test_the_scores_do_not_depend_on_how_the_photo_was_fitted(size, fit: str) -> None:
+    picture = scene(side=2048).crop((500, 500, 500 + size[0], 500 + size[1]))
+    whole, fitted = measured(picture), measured(picture, fit=fit)
+    assert fitted.blurred == pytest.approx(whole.blurred, abs=0.2)
+    assert fitted.aspect == pytest.approx(whole.aspect, rel=0.03)
+    assert fitted.too_small == pytest.approx(min(size), rel=0.03)
+    soft = measured(blurred(picture, 1.5), fit=fit)
+    assert soft.blurred == pytest.approx(1.5, abs=0.4)
 
 
 def test_a_border_neither_hides_blur_nor_darkens() -> None:

@@ -47,3 +47,10 @@ def test_pages_are_written_the_same_to_the_byte(tmp_path) -> None:
         assert one.read_bytes() == other.read_bytes()
         with Image.open(one) as page:
             assert page.mode == "RGB"
+
+
+def test_pages_of_a_longer_former_run_go(tmp_path) -> None:
+    for count in (30, 2):
+        sheets.write(tmp_path, "page", sheets.pages(tiles(count), "title", "none"))
+        sheets.write(tmp_path, "other", sheets.pages(tiles(1), "title", "none"))
+    assert {path.name for path in tmp_path.iterdir()} == {"page_01.png", "other_01.png"}

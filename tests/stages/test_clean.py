@@ -4,13 +4,15 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace as Namespace
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image, ImageFilter, ImageOps
+from ruamel.yaml import YAML
 
-from anklealign import photos
+from anklealign import images, photos
 from anklealign.params import PARAMS
 from stages import clean
 
@@ -27,24 +29,22 @@ def scene(seed: int) -> Image.Image:
     return picture
 
 
-def prepared(folder: Path, named: dict[str, tuple[Image.Image, str]]) -> None:
+def prepared(
+    folder: Path, named: dict[str, tuple[Image.Image, str]], fit: str = "letterbox"
+) -> None:
     """Write the files of prepare for path -> (picture, label); a path's folder is the collector."""
     rows = []
     with photos.writing_store(folder / photos.STORE, len(named), 256) as store:
         for row, (path, (picture, label)) in enumerate(named.items()):
-            small = picture.copy()
-            small.thumbnail((256, 256), Image.Resampling.LANCZOS)
-            left, top = (256 - small.width) // 2, (256 - small.height) // 2
-            store[row] = 114
-            store[row, top : top + small.height, left : left + small.width] = np.asarray(small)
-            box = dict(zip(("left", "top"), (left, top), strict=True))
+            pixels, box = images.fit(picture, 256, fit, 114)
+            store[row] = pixels
             rows.append(
                 dict.fromkeys(photos.PREPARED_COLUMNS, "")
                 | {"id": photos.photo_id(path), "row": row, "path": path, "label": label}
                 | {"collector": path.split("/")[0], "person": path[:-4], "format": "JPEG"}
                 | {"width": picture.width, "height": picture.height, "orientation": 1, "bytes": 9}
-                | box
-                | {"right": left + small.width, "bottom": top + small.height, "sha256": "0" * 64}
+                | dict(zip(("left", "top", "right", "bottom"), box, strict=True))
+                | {"sha256": "0" * 64}
             )
     table = pd.DataFrame(rows, columns=list(photos.PREPARED_COLUMNS))
     table.to_csv(folder / photos.PREPARED / "photos.csv", index=False)
@@ -54,10 +54,12 @@ def prepared(folder: Path, named: dict[str, tuple[Image.Image, str]]) -> None:
 def run(tmp_path, monkeypatch):
     """Return a function that runs clean on named pictures and returns its four outcomes."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / PARAMS).write_text((ROOT / PARAMS).read_text(encoding="utf-8"), encoding="utf-8")
+    raw = YAML(typ="safe", pure=True).load((ROOT / PARAMS).read_text(encoding="utf-8"))
 
-    def go(named: dict[str, tuple[Image.Image, str]]):
-        prepared(tmp_path, named)
+    def go(named: dict[str, tuple[Image.Image, str]], **dataset):
+        raw["datasets"]["phantom"] |= dataset
+        (tmp_path / PARAMS).write_text(json.dumps(raw), encoding="utf-8")
+        prepared(tmp_path, named, raw["datasets"]["phantom"]["fit"])
         clean.main()
         kept = photos.read_table(photos.CLEAN / "photos.csv")
         removed = photos.read_table(photos.CLEAN / "removed.csv")
@@ -125,7 +127,7 @@ def test_the_copy_that_stays_is_named_with_the_reason(run) -> None:
     assert chosen == {
         "A/0.jpg": {
             "kept_path": "A/0b.jpg",
-            "why": "the kept one is larger: 1024 x 768 against 512 x 384",
+            "why": "the kept one is larger: 0.786 against 0.197 MP",
         },
         "A/1b.jpg": {"kept_path": "A/1.jpg", "why": "the kept one is sharper"},
         "A/2b.jpg": {
@@ -153,11 +155,104 @@ def test_copies_with_contradicting_labels_all_go(run) -> None:
     assert not set(kept.path) & set(removed.index)
 
 
-def test_a_usable_copy_stays_where_the_larger_one_is_blurred(run) -> None:
-    big = scene(0).resize((2048, 1536)).filter(ImageFilter.GaussianBlur(18))
+def shrinking(steps: int) -> list[Image.Image]:
+    """Return a picture and what is left of it when 8 percent of the left are cut off repeatedly."""
+    pictures = [scene(30)]
+    for _ in range(steps):
+        width, height = pictures[-1].size
+        pictures.append(pictures[-1].crop((round(0.08 * width), 0, width, height)))
+    return pictures
+
+
+def test_a_chain_that_is_broken_up_keeps_several_photos_in_one_cluster(run) -> None:
+    chain = {f"B/{n:02}.jpg": (picture, "left") for n, picture in enumerate(shrinking(12))}
+    kept, removed, metrics = run(good() | chain)
+    stay = kept[kept.path.isin(list(chain))]
+    assert len(stay) >= 2
+    assert set(stay.cluster) == set(removed.cluster) == {photos.photo_id("B/00.jpg")}
+    assert set(removed.kept_id) <= set(stay.id)
+    assert metrics["clusters"] == 1
+
+
+@pytest.mark.parametrize("odd", [0, 5])
+def test_a_label_that_contradicts_anywhere_in_a_broken_chain_takes_all_that_match(run, odd) -> None:
+    labels = ["right" if n == odd else "left" for n in range(10)]
+    chain = {
+        f"B/{n:02}.jpg": (picture, label)
+        for n, (picture, label) in enumerate(zip(shrinking(9), labels, strict=True))
+    }
+    kept, removed, _ = run(good() | chain)
+    gone = removed[removed.reason == "contradicting_labels"]
+    # Each matches the next two at least.
+    near = {f"B/{n:02}.jpg" for n in range(max(0, odd - 2), min(10, odd + 3))}
+    assert near <= set(gone.index)
+    assert not set(kept.path) & near
+    again, removed_again, _ = run(
+        {p: v for p, v in (good() | chain).items() if p in set(kept.path)}
+    )
+    assert len(removed_again) == 0
+    assert set(again.path) == set(kept.path)
+
+
+def test_a_usable_copy_stays_where_the_larger_one_is_dark_and_is_named(run) -> None:
+    big = scene(0).resize((1024, 768)).point(lambda level: 0.2 * level)
     kept, removed, _ = run(good() | {"B/big.jpg": (big, "right")})
-    assert removed.reason.to_dict() == {"B/big.jpg": "blurred"}
+    assert removed.reason.to_dict() == {"B/big.jpg": "dark"}
+    assert removed.kept_path.to_dict() == {"B/big.jpg": "A/0.jpg"}
+    assert removed.kept_id["B/big.jpg"] == photos.photo_id("A/0.jpg")
     assert "A/0.jpg" in set(kept.path)
+
+
+def test_a_removed_photo_is_shown_beside_its_copy_and_labels_where_they_contradict() -> None:
+    row = {"id": "a", "beside": "b", "reason": "contradicting_labels", "why": "because"}
+    scored = row | {"score": 0.05, "threshold": 0.3}
+    shown = pd.DataFrame(
+        {"label": ["left", "right"], "path": ["a.jpg", "b.jpg"], "place": [1, 0]}, index=["a", "b"]
+    )
+    pictures = [np.full((4, 4, 3), level, np.uint8) for level in (10, 20)]
+    tile = clean.tile(Namespace(**scored), shown, pictures)
+    assert [int(p[0, 0, 0]) for p in tile.pictures] == [20, 10]
+    assert tile.lines[1:] == ("left: a.jpg", "right: b.jpg", "because")
+    poor = clean.tile(Namespace(**scored | {"reason": "blurred"}), shown, pictures)
+    assert poor.lines == ("blurred: because", "a.jpg", "kept: b.jpg")
+    alone = clean.tile(Namespace(**scored | {"reason": "dark", "beside": ""}), shown, pictures)
+    assert alone.lines == ("dark: because", "a.jpg")
+
+
+@pytest.mark.parametrize("mirror_safe", [True, False])
+def test_a_mirror_image_with_another_label_contradicts_only_where_mirroring_is_safe(
+    run, mirror_safe
+) -> None:
+    mirrored = ImageOps.mirror(scene(0))
+    named = good() | {
+        "B/0.jpg": (mirrored, "left"),
+        "B/1.jpg": (mirrored.resize((400, 300)), "left"),
+    }
+    kept, removed, _ = run(named, mirror_safe=mirror_safe)
+    if mirror_safe:
+        assert set(removed.index) == {"A/0.jpg", "B/0.jpg", "B/1.jpg"}
+        assert set(removed.reason) == {"contradicting_labels"}
+    else:
+        assert removed.reason.to_dict() == {"B/1.jpg": "near_duplicate"}
+        assert removed.kept_path["B/1.jpg"] == "B/0.jpg"
+        clusters = kept.set_index("path").cluster
+        assert clusters["A/0.jpg"] == clusters["B/0.jpg"] != ""
+
+
+def test_a_long_photo_cropped_to_its_centre_is_neither_blurred_nor_a_square(run) -> None:
+    long = scene(3).resize((1024, 768)).crop((0, 200, 1024, 500))
+    named = good() | {
+        "B/long.jpg": (long.resize((260, 76)), "left"),
+        "B/strip.jpg": (scene(4).crop((0, 100, 512, 200)), "left"),
+        "B/blurred.jpg": (scene(5).filter(ImageFilter.GaussianBlur(8)), "left"),
+        "B/barred.jpg": (ImageOps.pad(scene(2), (512, 512), color="black"), "right"),
+    }
+    _, removed, _ = run(named, fit="crop")
+    assert removed.reason.to_dict() == {
+        "A/2.jpg": "near_duplicate",  # the other shows more of the picture
+        "B/blurred.jpg": "blurred",
+        "B/strip.jpg": "aspect",
+    }
 
 
 def test_the_outcome_does_not_depend_on_the_order_of_the_rows(run) -> None:

@@ -1,0 +1,70 @@
+"""The benchmark of clean measures what it says, and clean reaches its bars on a small set."""
+
+import pandas as pd
+import pytest
+
+from benchmarks import cleaning
+from benchmarks.cleaning import EXACT, JOINED, LOST, OPPOSED, Outcome, Planted
+
+
+def planted() -> Planted:
+    """Two good photos with a twin, a blurred photo, and a contradiction."""
+    blurred = "blurred, sigma 1.5 % of the side"
+    rows = [
+        ("a/good.jpg", 0, ""), ("a/twin.jpg", 0, EXACT), ("a/other.jpg", 1, ""),
+        ("a/mirrored.jpg", 1, "mirrored"), ("a/soft.jpg", 1, blurred),
+        ("a/yes.jpg", 2, OPPOSED), ("b/no.jpg", 2, OPPOSED),
+    ]  # fmt: skip
+    return Planted(
+        cleaning.ROOT, pd.DataFrame(rows, columns=["path", "source", "kind"]).set_index("path")
+    )
+
+
+REASONS = {
+    "a/twin.jpg": "exact_duplicate",
+    "a/mirrored.jpg": "near_duplicate",
+    "a/soft.jpg": "blurred",
+    "a/yes.jpg": "contradicting_labels",
+    "b/no.jpg": "contradicting_labels",
+}
+ALIKE = [{"a/good.jpg", "a/twin.jpg"}, {"a/other.jpg", "a/mirrored.jpg"}]
+
+
+def outcome(reasons: dict[str, str], groups: list[set[str]]) -> Outcome:
+    alike = {path: group - {path} for group in groups for path in group}
+    removed = pd.DataFrame({"reason": reasons})
+    return Outcome(alike, {p for p, r in reasons.items() if r in {"blurred", "dark"}}, 1, removed)
+
+
+def judged(reasons: dict[str, str], groups: list[set[str]]) -> list[str]:
+    """Return what is below its bar, among the kinds that are planted here."""
+    lines = cleaning.below_bar(planted(), outcome(reasons, groups))
+    return [line.split(":")[0] for line in lines]
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # kinds that are not planted here
+@pytest.mark.parametrize(
+    ("change", "groups", "missed"),
+    [
+        ({}, ALIKE, []),
+        ({"a/twin.jpg": "near_duplicate"}, ALIKE, ["a/twin.jpg"]),
+        ({}, ALIKE[1:], [EXACT]),
+        ({}, ALIKE[:1], ["mirrored"]),
+        ({"a/soft.jpg": "dark"}, ALIKE, ["blurred, sigma 1.5 % of the side"]),
+        ({"b/no.jpg": ""}, ALIKE, [OPPOSED]),
+        ({"a/other.jpg": "blurred"}, ALIKE, [LOST]),
+        ({"a/other.jpg": "near_duplicate"}, ALIKE, [LOST]),  # and no copy stays
+        ({}, [ALIKE[0] | ALIKE[1]], [JOINED]),
+    ],
+)
+def test_each_miss_is_below_its_bar_and_nothing_else_is(change, groups, missed) -> None:
+    reasons = {path: reason for path, reason in (REASONS | change).items() if reason}
+    assert judged(reasons, groups) == missed
+
+
+@pytest.mark.slow
+def test_clean_reaches_its_bars_on_two_dozen_photos(tmp_path) -> None:
+    sources = cleaning.drawn(2, most=24)
+    few = cleaning.plant(sources, tmp_path / "planted", each=6, contradicting=4)
+    found = cleaning.ours(few, tmp_path / "work", "letterbox")
+    assert cleaning.below_bar(few, found) == []
