@@ -327,7 +327,7 @@ def report(look: Look, listed: int) -> Iterable[str]:
     yield from skip_lines(look.skips, listed)
     if look.behind:
         yield ""
-        yield f"not taken {len(look.behind)} of these, that are no files, unreadable or the system's:"
+        yield f"not taken {len(look.behind)} of these: no files, unreadable, or the system's"
         yield f"          {_some(look.behind, listed)}"
     if renamed(look):
         yield ""

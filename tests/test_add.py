@@ -340,8 +340,8 @@ def test_what_may_not_be_read_is_named_and_left_behind(project, capsys):
         pytest.skip("root may read everything")
     assert add.main([str(folder), "mine"]) == 0
     said = capsys.readouterr().out
-    assert "  cannot_open: 1." in said
-    assert "the system's:\n          good/p0_0.jpg\n" in said
+    assert "  cannot_open: 1 file. " in said
+    assert "the system's\n          good/p0_0.jpg\n" in said
     assert not Path("data/raw/mine/good/p0_0.jpg").exists()
 
 
