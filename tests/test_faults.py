@@ -207,7 +207,7 @@ def add_odd_files(folder, root):
 
 @pytest.fixture
 def project(tmp_path):
-    """A clone with this interpreter and DVC in its .venv, and a home; with a runner of shell lines."""
+    """A clone with this interpreter and DVC in its .venv, a home, and a runner of lines."""
     folder, home = tmp_path / "a clone", tmp_path / "home"
     home.mkdir()
     listed = subprocess.check_output(
