@@ -7,11 +7,13 @@ Nothing is guessed: labels that are only written alike stay apart, and what fits
 """
 
 import difflib
+import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from anklealign.images import HEAD, is_photo
 from anklealign.labels import Labels, fold, unnumbered
 from anklealign.matching import is_code
 from anklealign.params import Dataset
@@ -127,15 +129,25 @@ def readings(root: Path, known: Mapping[str, Dataset]) -> Found:
     files, _ = walk(root)
     if not files:
         raise ValueError(f"{root} holds no file; name the folder of the photos")
-    photos = [file for file in files if suffix(file) in PHOTO_SUFFIXES]
+    photos = [file for file in files if _is_photo(root, file)]
     found: list[Reading] = []
-    said: list[str] = [f"{len(photos)} files that are called photos, of {len(files)}"]
-    for read in (_exports, _table, _folders):
-        reading, remarks = read(root, files, known)
+    said: list[str] = [f"{len(photos)} files that look like photos, of {len(files)}"]
+    for reading, remarks in (
+        _exports(root, files, known),
+        _table(root, files, photos, known),
+        _folders(photos),
+    ):
         said += remarks
         if reading:
             found.append(reading)
     return Found(tuple(found), tuple(said))
+
+
+def _is_photo(root: Path, file: str) -> bool:
+    if suffix(file) or not os.access(root / file, os.R_OK):
+        return suffix(file) in PHOTO_SUFFIXES
+    with (root / file).open("rb") as stream:
+        return is_photo(stream.read(HEAD))
 
 
 def choose(found: Found, layout: str | None) -> Reading:
@@ -240,7 +252,7 @@ def _joined(
 
 
 def _table(
-    root: Path, files: Sequence[str], known: Mapping[str, Dataset]
+    root: Path, files: Sequence[str], photos: Sequence[str], known: Mapping[str, Dataset]
 ) -> tuple[Reading | None, list[str]]:
     """Read the CSV that names the most photos."""
     lists = [
@@ -251,7 +263,7 @@ def _table(
         and not is_export(root, file)
         and (root / file).stat().st_size <= LARGEST_TABLE
     ]
-    paths = table.Paths([f for f in files if f not in lists])
+    paths = table.Paths(photos)
     said: list[str] = []
     best: tuple[int, str, str, list[str], list[list[str]], int] | None = None
     for file in lists:
@@ -261,17 +273,18 @@ def _table(
             said.append(printable(str(error)))
             continue
         folder = file.rpartition("/")[0]
-        if any(_names(paths, cell, folder) for cell in columns):
+        if any(_named(paths, cell, folder) for cell in columns):
             said.append(f"{printable(file)} has no header line; add one, such as path,label")
             continue
+        # Different photos, as a column of small numbers names the first few over and over.
         hits = [
-            sum(_names(paths, row[n], folder) for row in rows[:ENOUGH] if n < len(row))
+            len({f for row in rows[:ENOUGH] if n < len(row) for f in _named(paths, row[n], folder)})
             for n in range(len(columns))
         ]
         if not any(hits):
             continue
         place = hits.index(max(hits))
-        most = sum(_names(paths, row[place], folder) for row in rows if place < len(row))
+        most = sum(len(_named(paths, row[place], folder)) for row in rows if place < len(row))
         said.append(
             f"{printable(file)}: {most} of {len(rows)} rows name a photo in column "
             f"{columns[place]!r}; read as {encoding}"
@@ -297,8 +310,10 @@ def _table(
     return Reading("table", story, texts, keys, tuple(said)), []
 
 
-def _names(paths: table.Paths, cell: str, folder: str) -> bool:
-    return cell.strip() != "" and len(paths.fitting(cell, folder)) == 1
+def _named(paths: table.Paths, cell: str, folder: str) -> list[str]:
+    """Return the photo that a cell names, alone in a list, or an empty one."""
+    files = paths.fitting(cell, folder) if cell.strip() else []
+    return files if len(files) == 1 else []
 
 
 def _decoded(data: bytes, name: str) -> tuple[str, list[str], list[list[str]]]:
@@ -354,14 +369,8 @@ def _decide(values: Mapping[str, Counter[str]], known: Mapping[str, Dataset]) ->
     return max(best, key=lambda name: best[name]) if first > second else None
 
 
-def _folders(
-    root: Path,
-    files: Sequence[str],
-    known: Mapping[str, Dataset],  # noqa: ARG001 - the readers' common form
-) -> tuple[Reading | None, list[str]]:
+def _folders(photos: Sequence[str]) -> tuple[Reading | None, list[str]]:
     """Read the names of the folders that hold photos."""
-    del root
-    photos = [file for file in files if suffix(file) in PHOTO_SUFFIXES]
     tops = {file.split("/")[0] for file in photos if "/" in file}
     # Where another folder stands beside them, train and test are names of classes.
     parts = all(given(f"{top}/x") for top in tops)

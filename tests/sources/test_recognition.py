@@ -128,6 +128,17 @@ def test_a_table_of_any_separator_encoding_and_columns(folder, header, rows, enc
     assert seen.keys.get("encoding", "utf-8") == encoding.removesuffix("-sig")
 
 
+def test_a_kaggle_like_table_names_photos_without_folder_and_suffix(folder):
+    rows = [f"{n % 4},{n},{'xy'[n % 2]}" for n in range(8)]
+    root = folder(*(f"train/{n}.jpg" for n in range(8)))
+    (root / "t.csv").write_text("\n".join(["age,id,breed", *rows]))
+    assert recognised(root).keys == {"csv": "t.csv", "path_column": "id", "label_column": "breed"}
+
+
+def test_photos_without_suffix_are_known_by_their_content(folder):
+    assert recognised(folder("a/1", "b/2")).texts == {"a": 1, "b": 1}
+
+
 def test_a_table_with_a_column_of_persons_says_so(folder):
     rows = [f"{n},{'xy'[n % 2]},{n // 2}" for n in range(8)]
     root = folder(*(f"{n}.jpg" for n in range(8)))
@@ -178,7 +189,7 @@ def test_two_readings_with_the_same_words_are_asked_about(folder):
 @pytest.mark.parametrize(
     ("paths", "said"),
     [
-        (["1.jpg", "2.jpg"], r"no label was found.*\n.*2 files that are called photos"),
+        (["1.jpg", "2.jpg"], r"no label was found.*\n.*2 files that look like photos"),
         (["all/a/1.jpg", "all/b/2.jpg"], "fewer than two folders hold photos: all; below it: a, b"),
         (["FO6K58/1.jpg", "h51b9j/2.jpg"], "look like collectors' codes.*LAYOUT=folders"),
         (["x/bad/1.jpg", "x/good/2.jpg", "y/bad/1.jpg", "y/good/2.jpg"], "bad, good recur below 2"),
