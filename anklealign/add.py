@@ -323,6 +323,8 @@ def report(look: Look, listed: int) -> Iterable[str]:
     if look.found.tasks_seen:
         seen += f" and {look.found.tasks_seen} tasks"
     yield f"photos    {len(look.used)} will be used, of {seen}"
+    if 2 * len(look.used) < look.found.files_seen:
+        yield "          which is less than half: is it the right folder, and the right layout?"
     yield f"left out  {_counted(Counter(skip.item for skip in look.skips)) or 'nothing'}"
     yield from skip_lines(look.skips, listed)
     if look.behind:

@@ -30,7 +30,7 @@ COMMENTS = {
     "mirror_safe": "false where a mirrored photo has another label",
     "fit": "into the stored square: letterbox, crop or stretch",
 }
-WIDEST = 48  # letters before a comment
+WIDEST = 40  # letters before a comment
 ALWAYS = ("ordered", "mirror_safe", "fit")  # written even where they are the default
 
 

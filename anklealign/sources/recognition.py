@@ -9,7 +9,7 @@ Nothing is guessed: labels that are only written alike stay apart, and what fits
 import difflib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -133,7 +133,7 @@ def readings(root: Path, known: Mapping[str, Dataset]) -> Found:
     found: list[Reading] = []
     said: list[str] = [f"{len(photos)} files that look like photos, of {len(files)}"]
     for reading, remarks in (
-        _exports(root, files, known),
+        _exports(root, files, photos, known),
         _table(root, files, photos, known),
         _folders(photos),
     ):
@@ -194,11 +194,12 @@ def _listed(problem: str, seen: Sequence[str]) -> str:
 
 
 def _exports(
-    root: Path, files: Sequence[str], known: Mapping[str, Dataset]
+    root: Path, files: Sequence[str], photos: Sequence[str], known: Mapping[str, Dataset]
 ) -> tuple[Reading | None, list[str]]:
     """Read the folder's Label Studio exports."""
     asked: dict[str, Counter[str]] = defaultdict(Counter)
     good, said = 0, []
+    holders: set[str] = set()  # folders with an export
     for file in files:
         if file.partition("/")[0].casefold() == CONSENSUS or not is_export(root, file):
             continue
@@ -208,6 +209,7 @@ def _exports(
             said.append(f"{printable(file)} is no export: {error}")
             continue
         good += bool(answered)
+        holders.add(file.rpartition("/")[0])
         for name, answers in answered.items():
             asked[name].update(answers)
     if not asked:
@@ -224,8 +226,19 @@ def _exports(
     if others:
         said.append(f"labels are the answers to {question!r}; left aside: {', '.join(others)}")
     texts = asked[question]
-    story = f"{good} Label Studio exports with {texts.total()} answers"
-    return Reading("label_studio", story, texts, {}, tuple(said)), []
+    story = f"{good} Label Studio export{'s' * (good > 1)} with {texts.total()} answers"
+    return Reading("label_studio", story, texts, {}, tuple(said), _wrapped(photos, holders)), []
+
+
+def _wrapped(photos: Sequence[str], holders: Collection[str]) -> str:
+    """Return the doubt that collectors' folders lie one folder too deep."""
+    tops = {file.partition("/")[0] for file in photos}
+    if len(tops) != 1 or len({folder for folder in holders if "/" in folder}) < 2:
+        return ""
+    (top,) = tops
+    return (
+        f"all photos lie in {printable(top)}, so it would be taken for a collector; name it as DATA"
+    )
 
 
 def _joined(
@@ -376,15 +389,19 @@ def _folders(photos: Sequence[str]) -> tuple[Reading | None, list[str]]:
     parts = all(given(f"{top}/x") for top in tops)
     texts: Counter[str] = Counter()
     second: dict[str, set[str]] = defaultdict(set)
+    below: Counter[str] = Counter()
     for file in photos:
         folders = file.split("/")[:-1][int(parts) :]
         if folders:
             texts[folders[0]] += 1
         if len(folders) > 1:
             second[_key(folders[1])].add(folders[0])
+            below[folders[1]] += 1
     if len(texts) < 2:
         names = ", ".join(map(printable, texts)) or "none"
-        deeper = f"; below it: {_few(Counter(second.keys()))}" if second else ""
+        deeper = ""
+        if below:
+            deeper = f"; below it: {_few(below)}; if these are it, name it as DATA"
         return None, [f"fewer than two folders hold photos: {names}{deeper}"]
     doubt = ""
     recurring = sorted(name for name, above in second.items() if len(above) > 1)

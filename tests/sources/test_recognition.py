@@ -74,6 +74,17 @@ def test_collectors_with_exports_of_any_question_and_one_broken(folder):
     assert any("ITWQ3V/z.json is no export" in said for said in seen.said)
 
 
+def test_collectors_one_folder_too_deep_are_not_taken_for_one_collector(folder):
+    root = folder(
+        "all/FO6K58/a.jpg", "all/h51b9j/a.jpg",
+        **{"all/FO6K58/x.json": export("a"), "all/h51b9j/y.json": export("b")},
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"all photos lie in all, so .*name it as DATA"):
+        recognised(root)
+    assert recognised(root / "all").layout == "label_studio"
+    assert recognised(root, "label_studio").layout == "label_studio"
+
+
 @pytest.mark.parametrize("kind", ["json", "csv"])
 def test_one_project_for_all_as_records(folder, kind):
     rows = [("a.jpg", "bad"), ("b.jpg", "good"), ("c.jpg", "good"), ("d.jpg", "bad")]
@@ -190,7 +201,7 @@ def test_two_readings_with_the_same_words_are_asked_about(folder):
     ("paths", "said"),
     [
         (["1.jpg", "2.jpg"], r"no label was found.*\n.*2 files that look like photos"),
-        (["all/a/1.jpg", "all/b/2.jpg"], "fewer than two folders hold photos: all; below it: a, b"),
+        (["all/a/1.jpg", "all/b/2.jpg"], "photos: all; below it: a, b; if these are"),
         (["FO6K58/1.jpg", "h51b9j/2.jpg"], "look like collectors' codes.*LAYOUT=folders"),
         (["x/bad/1.jpg", "x/good/2.jpg", "y/bad/1.jpg", "y/good/2.jpg"], "bad, good recur below 2"),
     ],
