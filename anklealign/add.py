@@ -228,8 +228,8 @@ def propose(folder: Path, name: str, layout: str | None, raw: Mapping[str, Any])
         facts |= {key: getattr(same_task, key) for key in ("ordered", "mirror_safe", "fit")}
     dataset = params.section({"datasets": {name: facts}}, f"datasets.{name}", Dataset)
     if dataset.group_column is None:
-        persons = recognition.find_persons(layouts.find(folder, dataset).entries, known)
-        dataset = replace(dataset, person=persons.pattern if persons else None)
+        entries = layouts.find(folder, dataset).entries
+        dataset = replace(dataset, person=recognition.find_persons(entries, known))
     return Proposal(dataset, new=True, reading=reading, like=named.like, alike=named.alike)
 
 

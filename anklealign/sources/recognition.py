@@ -66,6 +66,7 @@ PERSONS = (
     r"(?<![a-z0-9])(?P<participant>[ps][ _-]?\d+)(?![a-z0-9])",
 )
 LEAST_SHARE = 0.1  # of the photos that a person pattern must fit
+MOST_DIFFERENT = 0.8  # share of different numbers among those found; photos are numbered one by one
 
 
 @dataclass(frozen=True)
@@ -95,29 +96,15 @@ class Found:
 
 @dataclass(frozen=True)
 class Classes:
-    """Classes made of labels.
+    """Classes made of labels: each with its other spellings.
 
-    Attributes:
-        classes: Each class and the other spellings of it.
-        like: The dataset whose classes they are, or ''.
-        unknown: Spellings that are no class, and how often each occurs.
-        alike: Pairs of classes that are written nearly alike.
+    `like` is the dataset whose classes they are, or ''; `alike` are pairs that are written nearly
+    alike.
     """
 
     classes: dict[str, tuple[str, ...]]
-    like: str
-    unknown: dict[str, int]
-    alike: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True)
-class Persons:
-    """A pattern that finds who is on the photos, and what it finds."""
-
-    pattern: str
-    photos: int
-    persons: int
-    examples: tuple[tuple[str, str], ...]  # path, person
+    like: str = ""
+    alike: tuple[tuple[str, str], ...] = ()
 
 
 def readings(root: Path, known: Mapping[str, Dataset]) -> Found:
@@ -430,9 +417,9 @@ def name_classes(texts: Mapping[str, int], known: Mapping[str, Dataset]) -> Clas
     """Return the classes that labels stand for.
 
     Where another dataset's classes fit at least half of what is labelled, and two of them occur,
-    they are the classes; whatever fits none is unknown. Else spellings that differ in case,
+    they are the classes, and whatever fits none is left out. Else spellings that differ in case,
     accents, leading numbering and Unicode form are one class, named by the most frequent one; what
-    occurs less than FEWEST times is unknown.
+    occurs less than FEWEST times is left out.
     """
     texts = {text: count for text, count in texts.items() if fold(text)}
     best, like = 1, ""
@@ -442,14 +429,9 @@ def name_classes(texts: Mapping[str, int], known: Mapping[str, Dataset]) -> Clas
         if len(fitting) > 1 and 2 * covered >= sum(texts.values()) and covered > best:
             best, like = covered, name
     if like:
-        labels = Labels(known[like].classes)
-        occur = _fitting(labels, texts)
-        return Classes(
-            {name: aliases for name, aliases in known[like].classes.items() if occur[name]},
-            like,
-            {text: n for text, n in sorted(texts.items()) if labels.find(text) is None},
-            (),
-        )
+        classes = known[like].classes
+        occur = _fitting(Labels(classes), texts)
+        return Classes({name: classes[name] for name in classes if occur[name]}, like)
     spellings: dict[str, Counter[str]] = defaultdict(Counter)
     for text, count in sorted(texts.items()):
         spellings[_key(text)][text] += count
@@ -460,24 +442,17 @@ def name_classes(texts: Mapping[str, int], known: Mapping[str, Dataset]) -> Clas
             del spellings[key]
             for text, count in forms.items():
                 spellings[fold(text)][text] += count
-    classes: dict[str, tuple[str, ...]] = {}
-    unknown: dict[str, int] = {}
-    for forms in spellings.values():
-        # Counted in the order of the texts, so that the first of equals is always the same.
-        (usual, _), *others = forms.most_common()
-        if forms.total() >= FEWEST:
-            classes[usual] = tuple(sorted(text for text, _ in others))
-        else:
-            unknown |= forms
-    order = sorted(classes, key=lambda name: (fold(name), name))
-    classes = {name: classes[name] for name in order}
+    # Counted in the order of the texts, so that the first of equals is always the same.
+    counted = [forms.most_common() for forms in spellings.values() if forms.total() >= FEWEST]
+    named = {usual: tuple(sorted(t for t, _ in others)) for (usual, _), *others in counted}
+    order = sorted(named, key=lambda name: (fold(name), name))
     alike = tuple(
         (one, other)
         for k, one in enumerate(order)
         for other in order[k + 1 :]
         if _alike(_key(one), _key(other))
     )
-    return Classes(classes, "", dict(sorted(unknown.items())), alike)
+    return Classes({name: named[name] for name in order}, alike=alike)
 
 
 def _alike(one: str, other: str) -> bool:
@@ -509,22 +484,19 @@ def _fitting(labels: Labels, texts: Mapping[str, int]) -> Counter[str]:
     return fitting
 
 
-def find_persons(entries: Sequence[Entry], known: Mapping[str, Dataset]) -> Persons | None:
+def find_persons(entries: Sequence[Entry], known: Mapping[str, Dataset]) -> str | None:
     """Return the pattern that tells who is on the most photos, or None where none tells.
 
     A number that no two photos share numbers photos, not people.
     """
     collectors = {entry.collector for entry in entries} - {""}
     own = [dataset.person for dataset in known.values() if dataset.person]
-    best: Persons | None = None
+    best, most = None, 0
     for text in dict.fromkeys([*own, *PERSONS]):
         pattern = compiled(text)
-        who = {e.file: person(e.file, pattern, e.collector, collectors) for e in entries}
-        met = {file: name for file, name in who.items() if name}
-        people = set(met.values())
-        if len(people) < 2 or len(people) > 0.8 * len(met) or len(met) < LEAST_SHARE * len(who):
-            continue
-        if best is None or len(met) > best.photos:
-            examples = tuple(sorted(met.items())[:: max(1, len(met) // 3)][:3])
-            best = Persons(text, len(met), len(people), examples)
+        who = [person(e.file, pattern, e.collector, collectors) for e in entries]
+        met = [name for name in who if name]
+        repeated = 2 <= len(set(met)) <= MOST_DIFFERENT * len(met)
+        if repeated and len(met) >= LEAST_SHARE * len(who) and len(met) > most:
+            best, most = text, len(met)
     return best
