@@ -15,6 +15,8 @@ repro: .venv/repro
 # make add DATA=FOLDER NAME=name [LAYOUT=folders|label_studio|table] [DRY=1] [ALL=1]
 # The shell takes DATA from the environment, where make puts it, so that spaces and quotes survive.
 add: .venv/repro
+	@test -n "$$DATA" -a -n "$$NAME" || { \
+		echo "make add DATA=FOLDER NAME=name [LAYOUT=folders|label_studio|table] [DRY=1] [ALL=1]"; exit 2; }
 	@python -m anklealign.add $(if $(LAYOUT),--layout "$$LAYOUT") \
 		$(if $(filter-out 0,$(DRY)),--dry-run) $(if $(filter-out 0,$(ALL)),--all) -- "$$DATA" "$$NAME"
 

@@ -228,8 +228,8 @@ def propose(folder: Path, name: str, layout: str | None, raw: Mapping[str, Any])
         facts |= {key: getattr(same_task, key) for key in ("ordered", "mirror_safe", "fit")}
     dataset = params.section({"datasets": {name: facts}}, f"datasets.{name}", Dataset)
     if dataset.group_column is None:
-        persons = recognition.find_persons(layouts.find(folder, dataset).entries, known)
-        dataset = replace(dataset, person=persons.pattern if persons else None)
+        entries = layouts.find(folder, dataset).entries
+        dataset = replace(dataset, person=recognition.find_persons(entries, known))
     return Proposal(dataset, new=True, reading=reading, like=named.like, alike=named.alike)
 
 
@@ -289,7 +289,7 @@ def check_names(target: Path, look: Look) -> None:
 
 def remarks(proposal: Proposal) -> list[str]:
     """Return the comments for the block: labels that are no class, classes that may be one."""
-    said = [f"{_quoted(text)}, {n} times, is no class" for text, n, _ in unknown_labels(proposal)]
+    said = [f"{_quoted(text)}, {_times(n)}, is no class" for text, n, _ in unknown_labels(proposal)]
     return said + [f"{_quoted(a)} and {_quoted(b)}: one class?" for a, b in proposal.alike]
 
 
@@ -323,17 +323,17 @@ def report(look: Look, listed: int) -> Iterable[str]:
     if look.found.tasks_seen:
         seen += f" and {look.found.tasks_seen} tasks"
     yield f"photos    {len(look.used)} will be used, of {seen}"
-    items = Counter(skip.item for skip in look.skips)
-    listing = ", ".join(f"{items[item]} {item}s" for item in ("file", "task", "export"))
-    yield f"left out  {listing if items else 'nothing'}"
+    if 2 * len(look.used) < look.found.files_seen:
+        yield "          which is less than half: is it the right folder, and the right layout?"
+    yield f"left out  {_counted(Counter(skip.item for skip in look.skips)) or 'nothing'}"
     yield from skip_lines(look.skips, listed)
     if look.behind:
         yield ""
-        yield f"not taken {len(look.behind)} of these are not copied, as they are no files, not to "
-        yield f"          be read, or the system's: {_some(look.behind, listed)}"
+        yield f"not taken {len(look.behind)} of these: no files, unreadable, or the system's"
+        yield f"          {_some(look.behind, listed)}"
     if renamed(look):
         yield ""
-        yield f"renamed   {len(renamed(look))} names are no UTF-8, which DVC needs; the copies' are"
+        yield "renamed   names that are no UTF-8, which DVC needs, become in the copy"
         yield f"          {_some(renamed(look), listed)}"
     if look.block:
         yield ""
@@ -360,7 +360,7 @@ def class_lines(look: Look) -> Iterable[str]:
             "one of them behind the other"
         )
     for _, count, hint in unknown_labels(proposal):
-        yield f"  no class: {printable(hint)}; found {count} times, and skipped"
+        yield f"  no class: {printable(hint)}; found {_times(count)}, and skipped"
 
 
 def renamed(look: Look) -> list[str]:
@@ -387,11 +387,14 @@ def person_lines(dataset: Dataset, used: Sequence[Entry]) -> Iterable[str]:
 def skip_lines(skips: Iterable[Skip], listed: int) -> Iterable[str]:
     """Yield each reason with its meaning, what to do, and the items."""
     grouped: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for path, _, reason, detail, _ in inventory.rows(skips):
+    kinds: dict[str, Counter[str]] = defaultdict(Counter)
+    for path, item, reason, detail, _ in inventory.rows(skips):
         grouped[reason].append((path, detail))
+        kinds[reason][item] += 1
     for reason, items in sorted(grouped.items(), key=lambda item: (-len(item[1]), item[0])):
         meaning = REASONS[reason].partition(": ")[0]
-        yield f"  {reason}: {len(items)}. {meaning[0].upper()}{meaning[1:]}."
+        number = _counted(kinds[reason])
+        yield f"  {reason}: {number}. {meaning[0].upper()}{meaning[1:]}."
         yield f"    what to do: {inventory.remedy(reason)}"
         for path, detail in items[:listed]:
             yield f"      {path}" + (f"   {detail}" if detail else "")
@@ -402,6 +405,15 @@ def skip_lines(skips: Iterable[Skip], listed: int) -> Iterable[str]:
 def _some(names: Sequence[str], listed: int) -> str:
     more = f" and {len(names) - listed} more" if len(names) > listed else ""
     return ", ".join(map(printable, names[:listed])) + more
+
+
+def _counted(items: Mapping[str, int]) -> str:
+    kinds = [kind for kind in ("file", "task", "export") if items.get(kind)]
+    return ", ".join(f"{items[kind]} {kind}{'s' * (items[kind] > 1)}" for kind in kinds)
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"
 
 
 def _quoted(text: str) -> str:

@@ -30,6 +30,7 @@ COMMENTS = {
     "mirror_safe": "false where a mirrored photo has another label",
     "fit": "into the stored square: letterbox, crop or stretch",
 }
+WIDEST = 40  # letters before a comment
 ALWAYS = ("ordered", "mirror_safe", "fit")  # written even where they are the default
 
 
@@ -44,20 +45,21 @@ def text(
         counts: Photos of each class, written behind it.
         remarks: Comments behind the classes.
     """
-    lines = [f"  {name}:"]
+    lines: list[tuple[str, str]] = []
     for field in fields(Dataset):
         value = getattr(dataset, field.name)
         if field.name == "classes":
-            lines.append(_commented("    classes:", COMMENTS["classes"]))
+            lines.append(("    classes:", COMMENTS["classes"]))
             for label, aliases in value.items():
                 listed = ", ".join(map(scalar, aliases))
-                lines.append(
-                    _commented(f"      {scalar(label)}: [{listed}]", f"{counts[label]} photos")
-                )
-            lines += [f"      # {remark}" for remark in remarks]
+                lines.append((f"      {scalar(label)}: [{listed}]", f"{counts[label]} photos"))
+            lines += [("     ", remark) for remark in remarks]
         elif value != field.default or field.name in ALWAYS:
-            lines.append(_commented(f"    {field.name}: {scalar(value)}", COMMENTS[field.name]))
-    return "\n".join(lines) + "\n"
+            lines.append((f"    {field.name}: {scalar(value)}", COMMENTS[field.name]))
+    # The comments of all lines but the longest begin in one column.
+    column = max(len(line) for line, _ in lines if len(line) < WIDEST)
+    commented = [f"{line:<{column if line.strip() else 0}} # {said}" for line, said in lines]
+    return "\n".join([f"  {name}:", *commented]) + "\n"
 
 
 def scalar(value: str | bool) -> str:
@@ -70,10 +72,6 @@ def scalar(value: str | bool) -> str:
         quoted = value.replace("'", "''")  # no escapes within, so that a pattern stays readable
         return f"'{quoted}'"
     return json.dumps(value, ensure_ascii=not value.isprintable())
-
-
-def _commented(line: str, comment: str) -> str:
-    return f"{line:<31} # {comment}"
 
 
 def insert(whole: str, block: str) -> str:

@@ -18,6 +18,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+from tqdm import tqdm
 
 from anklealign import figures, sheets
 from anklealign.photos import Pixels
@@ -60,7 +61,7 @@ def write(
         figures.save(panels(table, classes, skipped, store.shape[1]), folder / "overview.png")
         if (table.collector != "").any():
             figures.save(collectors(table, classes), folder / "collectors.png")
-    for number, name in enumerate(classes, 1):
+    for number, name in enumerate(tqdm(classes, "sheets", unit="class", delay=1), 1):
         photos = table[table.label == name]
         shown = sample(photos, SAMPLE)
         title = f"{name}: {len(photos)} photos"

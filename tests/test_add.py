@@ -184,8 +184,8 @@ def test_a_label_that_fits_no_class_is_listed_with_the_nearest(project, capsys):
     fill(folder, FAULTS["label_studio"])
     assert add.main([str(folder), "mine", "--dry-run"]) == 0
     said = capsys.readouterr().out
-    assert "no class: 'Pronatio' is no class; the nearest is 'pronation'; found 1 times" in said
-    assert "# 'Pronatio', 1 times, is no class" in said
+    assert "no class: 'Pronatio' is no class; the nearest is 'pronation'; found once, and" in said
+    assert "# 'Pronatio', once, is no class" in said
 
 
 def test_no_more_than_some_items_of_a_reason_are_named_unless_all_are_wanted(project, capsys):
@@ -340,8 +340,8 @@ def test_what_may_not_be_read_is_named_and_left_behind(project, capsys):
         pytest.skip("root may read everything")
     assert add.main([str(folder), "mine"]) == 0
     said = capsys.readouterr().out
-    assert "  cannot_open: 1." in said
-    assert "the system's: good/p0_0.jpg" in said
+    assert "  cannot_open: 1 file. " in said
+    assert "the system's\n          good/p0_0.jpg\n" in said
     assert not Path("data/raw/mine/good/p0_0.jpg").exists()
 
 

@@ -72,7 +72,7 @@ def test_every_dataset_block_of_the_page_is_sound():
             params.section({"datasets": {name: values}}, f"datasets.{name}", params.Dataset)
             assert name in raw["datasets"]
             found += 1
-    assert found == 3
+    assert found == 2
 
 
 def test_no_placeholder_is_left():

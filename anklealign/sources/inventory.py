@@ -29,7 +29,7 @@ REASONS = images.REASONS | {
     # Files.
     "not_a_file": "a broken link, a pipe, a link in a circle, or a folder named like a photo: "
     "mend the link, rename the folder, or take it away",
-    "system_file": "left by the system or a tool (.DS_Store, Thumbs.db, .git): nothing to do",
+    "system_file": "left by the system or a tool (.DS_Store, Thumbs.db, .git): nothing",
     "no_class_folder": "lies in no folder at all: move it into its class's folder",
     "no_task": "no task or row names this photo: label it, or take it away",
     "id_taken": "another file's path differs only in Unicode form: keep one of the two",
@@ -39,8 +39,8 @@ REASONS = images.REASONS | {
     "file_skipped": "the task's photo was skipped, for the reason that the detail names: mend the "
     "photo",
     "duplicate_task": "another task gives the same photo the same label, and that one counts: "
-    "nothing to do",
-    "superseded": "the same task in an older export, and the newer one counts: nothing to do",
+    "nothing",
+    "superseded": "the same task in an older export, and the newer one counts: nothing",
     # Labels.
     "no_label": "no annotation, an empty one, or an empty cell: label the photo",
     "cancelled": "the annotator skipped the task: label it, or take the photo away",
@@ -54,7 +54,7 @@ REASONS = images.REASONS | {
     "broken_export": "the export does not parse: export it again",
     "not_an_export": "no list of Label Studio tasks: take it away, or export it again as JSON",
     # Votes on photos that lie elsewhere.
-    "consensus": "belongs to consensus/, whose votes are no collector's labels: nothing to do",
+    "consensus": "belongs to consensus/, whose votes are no collector's labels: nothing",
 }
 
 GIVEN = {

@@ -7,11 +7,13 @@ Nothing is guessed: labels that are only written alike stay apart, and what fits
 """
 
 import difflib
+import os
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from anklealign.images import HEAD, is_photo
 from anklealign.labels import Labels, fold, unnumbered
 from anklealign.matching import is_code
 from anklealign.params import Dataset
@@ -64,6 +66,7 @@ PERSONS = (
     r"(?<![a-z0-9])(?P<participant>[ps][ _-]?\d+)(?![a-z0-9])",
 )
 LEAST_SHARE = 0.1  # of the photos that a person pattern must fit
+MOST_DIFFERENT = 0.8  # share of different numbers among those found; photos are numbered one by one
 
 
 @dataclass(frozen=True)
@@ -93,29 +96,15 @@ class Found:
 
 @dataclass(frozen=True)
 class Classes:
-    """Classes made of labels.
+    """Classes made of labels: each with its other spellings.
 
-    Attributes:
-        classes: Each class and the other spellings of it.
-        like: The dataset whose classes they are, or ''.
-        unknown: Spellings that are no class, and how often each occurs.
-        alike: Pairs of classes that are written nearly alike.
+    `like` is the dataset whose classes they are, or ''; `alike` are pairs that are written nearly
+    alike.
     """
 
     classes: dict[str, tuple[str, ...]]
-    like: str
-    unknown: dict[str, int]
-    alike: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True)
-class Persons:
-    """A pattern that finds who is on the photos, and what it finds."""
-
-    pattern: str
-    photos: int
-    persons: int
-    examples: tuple[tuple[str, str], ...]  # path, person
+    like: str = ""
+    alike: tuple[tuple[str, str], ...] = ()
 
 
 def readings(root: Path, known: Mapping[str, Dataset]) -> Found:
@@ -127,15 +116,25 @@ def readings(root: Path, known: Mapping[str, Dataset]) -> Found:
     files, _ = walk(root)
     if not files:
         raise ValueError(f"{root} holds no file; name the folder of the photos")
-    photos = [file for file in files if suffix(file) in PHOTO_SUFFIXES]
+    photos = [file for file in files if _is_photo(root, file)]
     found: list[Reading] = []
-    said: list[str] = [f"{len(photos)} files that are called photos, of {len(files)}"]
-    for read in (_exports, _table, _folders):
-        reading, remarks = read(root, files, known)
+    said: list[str] = [f"{len(photos)} files that look like photos, of {len(files)}"]
+    for reading, remarks in (
+        _exports(root, files, photos, known),
+        _table(root, files, photos, known),
+        _folders(photos),
+    ):
         said += remarks
         if reading:
             found.append(reading)
     return Found(tuple(found), tuple(said))
+
+
+def _is_photo(root: Path, file: str) -> bool:
+    if suffix(file) or not os.access(root / file, os.R_OK):
+        return suffix(file) in PHOTO_SUFFIXES
+    with (root / file).open("rb") as stream:
+        return is_photo(stream.read(HEAD))
 
 
 def choose(found: Found, layout: str | None) -> Reading:
@@ -182,11 +181,12 @@ def _listed(problem: str, seen: Sequence[str]) -> str:
 
 
 def _exports(
-    root: Path, files: Sequence[str], known: Mapping[str, Dataset]
+    root: Path, files: Sequence[str], photos: Sequence[str], known: Mapping[str, Dataset]
 ) -> tuple[Reading | None, list[str]]:
     """Read the folder's Label Studio exports."""
     asked: dict[str, Counter[str]] = defaultdict(Counter)
     good, said = 0, []
+    holders: set[str] = set()  # folders with an export
     for file in files:
         if file.partition("/")[0].casefold() == CONSENSUS or not is_export(root, file):
             continue
@@ -196,6 +196,7 @@ def _exports(
             said.append(f"{printable(file)} is no export: {error}")
             continue
         good += bool(answered)
+        holders.add(file.rpartition("/")[0])
         for name, answers in answered.items():
             asked[name].update(answers)
     if not asked:
@@ -212,8 +213,19 @@ def _exports(
     if others:
         said.append(f"labels are the answers to {question!r}; left aside: {', '.join(others)}")
     texts = asked[question]
-    story = f"{good} Label Studio exports with {texts.total()} answers"
-    return Reading("label_studio", story, texts, {}, tuple(said)), []
+    story = f"{good} Label Studio export{'s' * (good > 1)} with {texts.total()} answers"
+    return Reading("label_studio", story, texts, {}, tuple(said), _wrapped(photos, holders)), []
+
+
+def _wrapped(photos: Sequence[str], holders: Collection[str]) -> str:
+    """Return the doubt that collectors' folders lie one folder too deep."""
+    tops = {file.partition("/")[0] for file in photos}
+    if len(tops) != 1 or len({folder for folder in holders if "/" in folder}) < 2:
+        return ""
+    (top,) = tops
+    return (
+        f"all photos lie in {printable(top)}, so it would be taken for a collector; name it as DATA"
+    )
 
 
 def _joined(
@@ -240,7 +252,7 @@ def _joined(
 
 
 def _table(
-    root: Path, files: Sequence[str], known: Mapping[str, Dataset]
+    root: Path, files: Sequence[str], photos: Sequence[str], known: Mapping[str, Dataset]
 ) -> tuple[Reading | None, list[str]]:
     """Read the CSV that names the most photos."""
     lists = [
@@ -251,7 +263,7 @@ def _table(
         and not is_export(root, file)
         and (root / file).stat().st_size <= LARGEST_TABLE
     ]
-    paths = table.Paths([f for f in files if f not in lists])
+    paths = table.Paths(photos)
     said: list[str] = []
     best: tuple[int, str, str, list[str], list[list[str]], int] | None = None
     for file in lists:
@@ -261,17 +273,18 @@ def _table(
             said.append(printable(str(error)))
             continue
         folder = file.rpartition("/")[0]
-        if any(_names(paths, cell, folder) for cell in columns):
+        if any(_named(paths, cell, folder) for cell in columns):
             said.append(f"{printable(file)} has no header line; add one, such as path,label")
             continue
+        # Different photos, as a column of small numbers names the first few over and over.
         hits = [
-            sum(_names(paths, row[n], folder) for row in rows[:ENOUGH] if n < len(row))
+            len({f for row in rows[:ENOUGH] if n < len(row) for f in _named(paths, row[n], folder)})
             for n in range(len(columns))
         ]
         if not any(hits):
             continue
         place = hits.index(max(hits))
-        most = sum(_names(paths, row[place], folder) for row in rows if place < len(row))
+        most = sum(len(_named(paths, row[place], folder)) for row in rows if place < len(row))
         said.append(
             f"{printable(file)}: {most} of {len(rows)} rows name a photo in column "
             f"{columns[place]!r}; read as {encoding}"
@@ -297,8 +310,10 @@ def _table(
     return Reading("table", story, texts, keys, tuple(said)), []
 
 
-def _names(paths: table.Paths, cell: str, folder: str) -> bool:
-    return cell.strip() != "" and len(paths.fitting(cell, folder)) == 1
+def _named(paths: table.Paths, cell: str, folder: str) -> list[str]:
+    """Return the photo that a cell names, alone in a list, or an empty one."""
+    files = paths.fitting(cell, folder) if cell.strip() else []
+    return files if len(files) == 1 else []
 
 
 def _decoded(data: bytes, name: str) -> tuple[str, list[str], list[list[str]]]:
@@ -354,28 +369,26 @@ def _decide(values: Mapping[str, Counter[str]], known: Mapping[str, Dataset]) ->
     return max(best, key=lambda name: best[name]) if first > second else None
 
 
-def _folders(
-    root: Path,
-    files: Sequence[str],
-    known: Mapping[str, Dataset],  # noqa: ARG001 - the readers' common form
-) -> tuple[Reading | None, list[str]]:
+def _folders(photos: Sequence[str]) -> tuple[Reading | None, list[str]]:
     """Read the names of the folders that hold photos."""
-    del root
-    photos = [file for file in files if suffix(file) in PHOTO_SUFFIXES]
     tops = {file.split("/")[0] for file in photos if "/" in file}
     # Where another folder stands beside them, train and test are names of classes.
     parts = all(given(f"{top}/x") for top in tops)
     texts: Counter[str] = Counter()
     second: dict[str, set[str]] = defaultdict(set)
+    below: Counter[str] = Counter()
     for file in photos:
         folders = file.split("/")[:-1][int(parts) :]
         if folders:
             texts[folders[0]] += 1
         if len(folders) > 1:
             second[_key(folders[1])].add(folders[0])
+            below[folders[1]] += 1
     if len(texts) < 2:
         names = ", ".join(map(printable, texts)) or "none"
-        deeper = f"; below it: {_few(Counter(second.keys()))}" if second else ""
+        deeper = ""
+        if below:
+            deeper = f"; below it: {_few(below)}; if these are it, name it as DATA"
         return None, [f"fewer than two folders hold photos: {names}{deeper}"]
     doubt = ""
     recurring = sorted(name for name, above in second.items() if len(above) > 1)
@@ -404,9 +417,9 @@ def name_classes(texts: Mapping[str, int], known: Mapping[str, Dataset]) -> Clas
     """Return the classes that labels stand for.
 
     Where another dataset's classes fit at least half of what is labelled, and two of them occur,
-    they are the classes; whatever fits none is unknown. Else spellings that differ in case,
+    they are the classes, and whatever fits none is left out. Else spellings that differ in case,
     accents, leading numbering and Unicode form are one class, named by the most frequent one; what
-    occurs less than FEWEST times is unknown.
+    occurs less than FEWEST times is left out.
     """
     texts = {text: count for text, count in texts.items() if fold(text)}
     best, like = 1, ""
@@ -416,14 +429,9 @@ def name_classes(texts: Mapping[str, int], known: Mapping[str, Dataset]) -> Clas
         if len(fitting) > 1 and 2 * covered >= sum(texts.values()) and covered > best:
             best, like = covered, name
     if like:
-        labels = Labels(known[like].classes)
-        occur = _fitting(labels, texts)
-        return Classes(
-            {name: aliases for name, aliases in known[like].classes.items() if occur[name]},
-            like,
-            {text: n for text, n in sorted(texts.items()) if labels.find(text) is None},
-            (),
-        )
+        classes = known[like].classes
+        occur = _fitting(Labels(classes), texts)
+        return Classes({name: classes[name] for name in classes if occur[name]}, like)
     spellings: dict[str, Counter[str]] = defaultdict(Counter)
     for text, count in sorted(texts.items()):
         spellings[_key(text)][text] += count
@@ -434,24 +442,17 @@ def name_classes(texts: Mapping[str, int], known: Mapping[str, Dataset]) -> Clas
             del spellings[key]
             for text, count in forms.items():
                 spellings[fold(text)][text] += count
-    classes: dict[str, tuple[str, ...]] = {}
-    unknown: dict[str, int] = {}
-    for forms in spellings.values():
-        # Counted in the order of the texts, so that the first of equals is always the same.
-        (usual, _), *others = forms.most_common()
-        if forms.total() >= FEWEST:
-            classes[usual] = tuple(sorted(text for text, _ in others))
-        else:
-            unknown |= forms
-    order = sorted(classes, key=lambda name: (fold(name), name))
-    classes = {name: classes[name] for name in order}
+    # Counted in the order of the texts, so that the first of equals is always the same.
+    counted = [forms.most_common() for forms in spellings.values() if forms.total() >= FEWEST]
+    named = {usual: tuple(sorted(t for t, _ in others)) for (usual, _), *others in counted}
+    order = sorted(named, key=lambda name: (fold(name), name))
     alike = tuple(
         (one, other)
         for k, one in enumerate(order)
         for other in order[k + 1 :]
         if _alike(_key(one), _key(other))
     )
-    return Classes(classes, "", dict(sorted(unknown.items())), alike)
+    return Classes({name: named[name] for name in order}, alike=alike)
 
 
 def _alike(one: str, other: str) -> bool:
@@ -483,22 +484,19 @@ def _fitting(labels: Labels, texts: Mapping[str, int]) -> Counter[str]:
     return fitting
 
 
-def find_persons(entries: Sequence[Entry], known: Mapping[str, Dataset]) -> Persons | None:
+def find_persons(entries: Sequence[Entry], known: Mapping[str, Dataset]) -> str | None:
     """Return the pattern that tells who is on the most photos, or None where none tells.
 
     A number that no two photos share numbers photos, not people.
     """
     collectors = {entry.collector for entry in entries} - {""}
     own = [dataset.person for dataset in known.values() if dataset.person]
-    best: Persons | None = None
+    best, most = None, 0
     for text in dict.fromkeys([*own, *PERSONS]):
         pattern = compiled(text)
-        who = {e.file: person(e.file, pattern, e.collector, collectors) for e in entries}
-        met = {file: name for file, name in who.items() if name}
-        people = set(met.values())
-        if len(people) < 2 or len(people) > 0.8 * len(met) or len(met) < LEAST_SHARE * len(who):
-            continue
-        if best is None or len(met) > best.photos:
-            examples = tuple(sorted(met.items())[:: max(1, len(met) // 3)][:3])
-            best = Persons(text, len(met), len(people), examples)
+        who = [person(e.file, pattern, e.collector, collectors) for e in entries]
+        met = [name for name in who if name]
+        repeated = 2 <= len(set(met)) <= MOST_DIFFERENT * len(met)
+        if repeated and len(met) >= LEAST_SHARE * len(who) and len(met) > most:
+            best, most = text, len(met)
     return best

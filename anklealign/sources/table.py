@@ -3,7 +3,7 @@
 The CSV is UTF-8 (with or without a byte order mark) unless `encoding` names another, separated by
 commas, semicolons or tabs, whichever its header holds most. Paths are relative to the CSV's folder;
 backslashes, `./`, Unicode form, case and a missing suffix do not matter where exactly one photo
-fits.
+fits. A path that leads nowhere finds the photos below other folders whose path ends with it.
 """
 
 import csv
@@ -141,17 +141,23 @@ class Paths:
     def __init__(self, files: Iterable[str]) -> None:
         """Take the paths of all files."""
         self._by_form: list[dict[str, list[str]]] = [{}, {}, {}, {}]
+        self._by_name: dict[str, list[str]] = {}
         for file in files:
+            self._by_name.setdefault(_forms(file)[-1].rpartition("/")[2], []).append(file)
             for index, form in zip(self._by_form, _forms(file), strict=True):
                 index.setdefault(form, []).append(file)
 
     def fitting(self, path: str, folder: str) -> list[str]:
         """Return the files that the strictest form finds: none, one, or several."""
-        wanted = posixpath.normpath(posixpath.join(folder, path.strip().replace("\\", "/")))
+        plain = posixpath.normpath(path.strip().replace("\\", "/"))
+        wanted = posixpath.normpath(posixpath.join(folder, plain))
         for index, form in zip(self._by_form, _forms(wanted), strict=True):
             if form in index:
                 return index[form]
-        return []
+        # All of the row's path counts: cats/1.jpg is never dogs/1.jpg.
+        tail = _forms(plain)[-1]
+        named = self._by_name.get(tail.rpartition("/")[2], [])
+        return [file for file in named if _forms(file)[-1].endswith(f"/{tail}")]
 
 
 def _forms(path: str) -> tuple[str, str, str, str]:

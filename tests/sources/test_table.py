@@ -27,6 +27,20 @@ def test_a_csv_is_read_however_a_spreadsheet_writes_it(folder, separator, end, e
     assert (found.files_seen, found.tasks_seen, found.exports_seen) == (2, 2, 1)
 
 
+def test_a_path_that_leads_nowhere_finds_what_ends_with_it(folder, reasons):
+    root = folder("train/1.jpg", "train/dogs/2.jpg", "cats/3.jpg", "a/4.jpg", "b/4.jpg")
+    found = found_in(
+        root, "path,label\n1,cat\ndogs/2.jpg,dog\ndogs/3.jpg,dog\n4.jpg,cat\n../1.jpg,dog\n"
+    )
+    assert {e.file: e.task for e in found.entries} == {
+        "train/1.jpg": "labels.csv#2", "train/dogs/2.jpg": "labels.csv#3",
+    }  # fmt: skip
+    assert reasons(found) == {
+        "labels.csv#4": "missing_file", "cats/3.jpg": "no_task", "labels.csv#5": "ambiguous",
+        "a/4.jpg": "ambiguous", "b/4.jpg": "ambiguous", "labels.csv#6": "missing_file",
+    }  # fmt: skip
+
+
 def test_every_odd_row_and_file_is_skipped_with_its_reason(folder, reasons):
     root = folder(*(f"{n}.jpg" for n in range(1, 10)))
     text = (
