@@ -34,7 +34,7 @@ def fit(
         + (f" in {recipe.world.size} processes" if recipe.world.size > 1 else "")
     )
     if epochs:
-        print(f"train: some {expected_memory(model, recipe) / 2**20:,.0f} MiB of memory a process")
+        print(f"train: {expected_memory(model, recipe)}")
     if checkpoint is not None and checkpoint.is_file():
         print(f"train: goes on from {checkpoint}")
     clock, done = costs.Clock(), 0
@@ -61,9 +61,19 @@ def fit(
         return fitting.fit(model, train, validation, recipe, report, checkpoint=checkpoint)
 
 
-def expected_memory(model: nn.Module, recipe: Recipe) -> int:
+def expected_memory(model: nn.Module, recipe: Recipe) -> str:
+    """Say what a process is expected to take for the network."""
+    try:
+        return f"some {expected_bytes(model, recipe) / 2**20:,.0f} MiB of memory a process"
+    except Exception as error:  # noqa: BLE001 - no estimate is worth a fit
+        return f"how much memory it takes cannot be said ({type(error).__name__})"
+
+
+def expected_bytes(model: nn.Module, recipe: Recipe) -> int:
     """Return the bytes that a process is expected to take for the network."""
     settings, block = recipe.settings, recipe.block
+    if block.frozen:
+        architectures.freeze(model, block.last_blocks)
     head_alone = block.frozen and not block.last_blocks
     learner = model.get_classifier() if head_alone else model  # type: ignore[operator]
     photos_at_once = -(-settings.batch_size // (recipe.world.size * settings.accumulation))

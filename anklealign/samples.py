@@ -17,6 +17,8 @@ def pages(train: Photos, classes: Sequence[str], recipe: Recipe) -> Iterator[Ima
     """Yield sheets of a photo a class, as it is and as the first epochs show it."""
     tiles = []
     settings = recipe.settings.augmentation
+    side = recipe.network_input.image_size
+    said = f"as it is, then as epochs 1 to {EPOCHS} show it, {side} pixels a side"
     if recipe.block.epochs and not (recipe.block.frozen and not recipe.block.last_blocks):
         for k, label in enumerate(classes):
             photo = int(np.flatnonzero(train.labels == k)[0])
@@ -27,7 +29,7 @@ def pages(train: Photos, classes: Sequence[str], recipe: Recipe) -> Iterator[Ima
                 cut = augmentation.cut(train.pixels, rows, draws, settings, recipe.network_input)
                 x = augmentation.finish(cut, draws, settings)[0].permute(1, 2, 0)
                 pictures.append((255 * x).round().to(torch.uint8).numpy())
-            tiles.append(sheets.Tile(tuple(pictures), (label, "as it is, then epoch by epoch")))
+            tiles.append(sheets.Tile(tuple(pictures), (label, said)))
     title = "What augmentation makes of a training photo"
     empty = "nothing: this model looks at each photo once, as it is"
     return sheets.pages(tiles, title, empty, columns=1, rows=max(1, len(tiles)))

@@ -69,7 +69,7 @@ def measured(name: str) -> str:
     batches.logits(model, some.pixels, few.rows, recipe.network_input, cpu)
     answer = (time.perf_counter() - start) / len(few.rows)
     if block.epochs:
-        told = progress.expected_memory(model, recipe) / MIB
+        told = progress.expected_bytes(model, recipe) / MIB
         model.to(memory_format=torch.channels_last)
         trainer = Trainer(
             model, few if block.frozen and not block.last_blocks else some, few, recipe
