@@ -1,7 +1,8 @@
 """The phantom: an AnkleAlign-like set with known angles, which a fresh clone starts with.
 
-Reads params.yaml:phantom. Writes data/raw/phantom/<COLLECTOR>/ with the collector's photos and one
-Label Studio export, and data/phantom/truth.csv, the truth table, which no stage reads.
+Reads params.yaml:phantom. Writes data/raw/phantom/ as such sets come: a folder for each collector
+with photos and Label Studio exports, and consensus/ with a list of photos and the votes of several
+annotators; and data/phantom/truth.csv, the truth table, which no stage reads.
 
     python -m anklealign.phantom        # half a minute on 2 cores
 
@@ -22,11 +23,29 @@ phantom is easier than life. `difficulty` multiplies the spreads: at 0 all of a 
 group's mean, at 1 the ceiling below is about 0.98, at 1.5 0.88, at 2 0.80. A person's two legs
 differ by some degrees and one shot from the next by half a degree; the legs never lie more than one
 class apart. Each leg's own angle also moves its forefoot and the inner side of its ankle, as
-pronation does in life (legs.py); nothing else in the picture knows of it.
+pronation does in life (legs.py); nothing else in the picture knows of it. A camera held askew tilts
+leg and heel alike, so the angle between them stays.
 
 The label is the person's group, as the collector who chose the person sees it. Two thresholds on
 the true angle cannot undo the groups' overlap; the best balanced accuracy that they reach is the
 ceiling, which the last line prints.
+
+What is wrong. Beside the photos that count lie those without a label or a readable file (shots.py
+says which) and planted faults: copies, poor photos, wrong labels (faults.py). The truth table has a
+row for each photo, whatever became of it:
+
+| column | meaning |
+|---|---|
+| path | below data/raw/phantom |
+| label, true_label | the class that the collector gave; the person's group |
+| person, collector | who is on the photo, <collector>/<number> or web/<number>; who met them |
+| true_class | the class in whose range the angle lies |
+| angle_left, angle_right, angle | degrees: of the leg on the left, on the right, their mean |
+| planted, original | a key of faults.KINDS; the path of the photo that this is a copy of |
+| skipped | the reason for which prepare is to leave it out |
+| consensus | whether it stands on the consensus list |
+| format, orientation, width, height | of the file; its pixels before EXIF turns them |
+| heel_<side>_<edge> | half-open box in those pixels; boxes.py takes it to the stored square |
 
 [1] Sobel et al., J Am Podiatr Med Assoc 89 (1999) 258: relaxed calcaneal stance position.
 [2] Haight et al., Arch Phys Med Rehabil 86 (2005) 571: standing tibiocalcaneal angle, 5.5 to 6.9

@@ -438,8 +438,8 @@ def _plant(settings: Phantom, collectors: Sequence[Collector], shots: Sequence[S
     """Return the photos with the planted faults, `settings.planted` of each kind."""
     rng = generator(settings.seed, "planted")
     order = [shots[index] for index in rng.permutation(len(shots))]
-    # Labels that are wrong, or that a copy contradicts, cost a photo: a tenth of all at most.
-    few = min(settings.planted, len(shots) // 10)
+    # Labels that are wrong, or that a copy contradicts, cost a photo: a fifth of all at most.
+    few = min(settings.planted, len(shots) // 5)
     own = [shot for shot in order if not shot.web and not shot.listed]
     wrong, own = own[:few], own[few:]
     mistaken = {

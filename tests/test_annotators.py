@@ -11,7 +11,9 @@ CUTS = (0.0, 10.0)
 
 def votes(seed=0, agreement=0.57, photos=53):
     rng = np.random.default_rng(seed)
-    angles = rng.choice([15.0, 5.0, -5.0], photos, p=[0.42, 0.42, 0.16]) + rng.normal(0, 2.5, photos)
+    angles = rng.choice([15.0, 5.0, -5.0], photos, p=[0.42, 0.42, 0.16]) + rng.normal(
+        0, 2.5, photos
+    )
     return angles, annotators.vote(angles, CUTS, 18, agreement, rng)
 
 

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from anklealign import faults
+from stages.clean import REASONS
 
 BOX = (60, 90, 84, 120)
 
@@ -61,6 +62,4 @@ def test_spoilt_photos_are_as_bad_as_they_say():
 
 
 def test_clean_has_a_reason_for_each_spoilt_kind():
-    from stages.clean import REASONS
-
     assert {reason for reason, _ in faults.POOR.values()} <= set(REASONS)

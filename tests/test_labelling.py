@@ -41,7 +41,7 @@ def test_names_are_stored_as_django_stores_them(stem):
     name = f"a{stem}.jpg"
 
     class Free(Storage):
-        def exists(self, name):
+        def exists(self, _name):
             return False
 
     ours = labelling.stored(name, 12, rng())
@@ -56,7 +56,9 @@ def test_names_are_stored_as_django_stores_them(stem):
         assert re.sub(r"_\w{7}\.", ".", ours) == re.sub(r"_\w{7}\.", ".", theirs)
 
 
-@pytest.mark.parametrize("kind", ["json", "json_min", "csv", "old_release", "imported", "many_keys"])
+@pytest.mark.parametrize(
+    "kind", ["json", "json_min", "csv", "old_release", "imported", "many_keys"]
+)
 def test_every_kind_of_export_is_read_back(kind):
     first = Task("FO6K58", "sajat_reszvevo01_01.jpg", (("1_Pronacio",),))
     second = Task("FO6K58", "b 2.jpg", (("2_Neutralis",),))

@@ -4,6 +4,7 @@ import itertools
 import re
 import unicodedata
 from collections import Counter
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 from anklealign import faults, params, phantom, shots
 from anklealign.labels import Labels
 from anklealign.shots import CLASSES, FATES, SPELLINGS, USUAL_SPELLING
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def planned(photos=323, collectors=22, difficulty=1.0, seed=1, planted=3):
@@ -181,15 +184,9 @@ def test_each_fate_befalls_a_photo():
 
 
 def test_every_spelling_is_known_to_params_yaml():
-    raw = params.read(phantom_params())
+    raw = params.read(ROOT / "params.yaml")
     labels = Labels(params.section(raw, "datasets.phantom", params.Dataset).classes)
     for spelling in (USUAL_SPELLING, *SPELLINGS):
         assert {labels.find(text) for text in spelling.values()} == set(CLASSES)
         assert all(labels.find(text) == name for name, text in spelling.items())
     assert labels.find(phantom.UNKNOWN) is None
-
-
-def phantom_params():
-    from pathlib import Path
-
-    return Path(__file__).resolve().parents[1] / "params.yaml"
