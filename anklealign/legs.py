@@ -59,7 +59,7 @@ CLOTHS = ((0.06, 0.09, 0.18), (0.02, 0.02, 0.025), (0.16, 0.17, 0.19), (0.36, 0.
           (0.12, 0.15, 0.10), (0.11, 0.16, 0.27), (0.45, 0.45, 0.46))  # fmt: skip
 Feet = Literal["bare", "socks", "sandals", "shoes"]
 FEET: tuple[Feet, ...] = ("bare", "socks", "sandals", "shoes")
-FEET_SHARES = (0.80, 0.07, 0.04, 0.09)
+FEET_SHARES = (0.86, 0.05, 0.03, 0.06)
 FOOTBED = 1.7  # cm, the upper edge of a sandal's sole
 
 
@@ -79,7 +79,7 @@ class Outfit:
 
 
 def outfit(rng: np.random.Generator) -> Outfit:
-    """Return random clothes; a hem hides none of the lower leg below 17 cm."""
+    """Return random clothes; a hem hides nothing below 18 cm."""
     feet = FEET[rng.choice(len(FEET), p=FEET_SHARES)]
     shoe, sole = paint(SHOES, rng), paint(SHOES[:1] * 2 + SHOES[1:2] + SHOES[5:6], rng)
     sock = paint(SOCKS, rng)
@@ -91,8 +91,8 @@ def outfit(rng: np.random.Generator) -> Outfit:
         sock=sock if wears else None,
         sock_top=float(rng.uniform(10.0, 22.0)),
         heel_patch=paint(SOCKS, rng) if rng.random() < 0.3 else None,
-        cloth=paint(CLOTHS, rng) if rng.random() < 0.16 else None,
-        hem=float(rng.uniform(17.0, 27.0)),
+        cloth=paint(CLOTHS, rng) if rng.random() < 0.1 else None,
+        hem=float(rng.uniform(18.0, 29.0)),
         loose=float(rng.uniform(0.3, 2.0)),
     )
 
