@@ -308,7 +308,7 @@ def _consensus(
     lines = [f"{shot.folder}\\{shot.name}" for shot in [*listed, *twice]]
     found = {"konszenzus_kepek.txt": "\n".join([*lines, ""]).encode()}
     # All were put into one folder first, so their collector's code came before their names.
-    uploads = [f"{shot.folder}_{shot.uploaded}" for shot in listed]
+    uploads = [f"{shot.folder}_{shot.name}" for shot in listed]
     angles = [shot.angle for shot in listed]
     votes = annotators.vote(angles, CUTS, ANNOTATORS, AGREEMENT, rng)
     people = list(collectors.values())
