@@ -1,4 +1,4 @@
-"""The picture of one pair of lower legs from behind, drawn from two rearfoot angles.
+"""A pair of lower legs from behind, painted from two rearfoot angles, and what they wear.
 
 A leg is a height field: for each point of the picture, how far the skin stands out towards the
 camera, in centimetres. It is put together from the calf and ankle, which follow the line of the
@@ -7,34 +7,23 @@ and the foot in front of it. The Achilles tendon runs along both and bends where
 Helbing's sign. Slopes of the field give the shading, its hollows the soft shadows.
 
 Each leg's angle also turns its forefoot and shapes the inner side of its ankle. All the rest is
-drawn at random and knows nothing of the angles: build, skin, shoes, stance, room, light, camera.
-The picture is computed in 64-bit floats and rounded to 8 bits once, so that the last digits, in
-which processors differ, do not reach the photo.
+drawn at random and knows nothing of the angles: build, skin, clothes, stance.
 
 Lengths are in cm on the leg, heights `h` above the floor at the heel, `u` to the side from the
-ankle's centre, positive away from the other leg (lateral). Fields are (R, C) arrays, rows from the
-top; a column of heights is (R, 1), a row of places (1, C).
+ankle's centre, positive away from the other leg (lateral). Shapes are those of `canvas`.
 """
 
-import hashlib
-import io
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image
-from scipy.interpolate import PchipInterpolator
 from scipy.ndimage import gaussian_filter
 
-Field = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
-Box = tuple[int, int, int, int]
-Colour = tuple[float, float, float]  # linear light
+from anklealign.canvas import Colour, Field, Mask, View, bump, clouds, curve, paint, rise
+from anklealign.rooms import RISE, Light
 
 ANKLE = 7.5  # cm above the floor: below it a heel tilts, and so high a heel box reaches
-TALLEST = 44.0  # cm, the hollow of the knee; no picture shows more
-DETAIL = (380, 520)  # pixels of the long side that are drawn: a camera's sharpness, not its size
 LEFT, RIGHT = -1, 1  # the side on which a leg stands in the picture, and its lateral direction
 
 # Half widths of calf and ankle in cm from the leg's line, by height above the floor. The medial
@@ -62,19 +51,50 @@ SKIN = (
     (0.24, 0.125, 0.075),
     (0.125, 0.065, 0.042),
 )
-WALLS = ((0.62, 0.60, 0.55), (0.50, 0.53, 0.56), (0.56, 0.47, 0.35), (0.30, 0.36, 0.38),
-         (0.42, 0.47, 0.36), (0.70, 0.69, 0.68), (0.33, 0.27, 0.24))  # fmt: skip
-FLOORS = ((0.36, 0.25, 0.15), (0.20, 0.12, 0.07), (0.45, 0.43, 0.40), (0.24, 0.25, 0.27),
-          (0.55, 0.50, 0.42), (0.28, 0.20, 0.17), (0.12, 0.13, 0.15))  # fmt: skip
 SHOES = ((0.75, 0.75, 0.74), (0.035, 0.035, 0.04), (0.07, 0.12, 0.28), (0.42, 0.05, 0.06),
          (0.22, 0.23, 0.25), (0.30, 0.17, 0.09), (0.10, 0.26, 0.20))  # fmt: skip
-SHAPES = ((3, 4), (4, 5), (1, 1), (5, 4), (4, 3))  # width to height
+SOCKS = ((0.72, 0.72, 0.72), (0.03, 0.03, 0.035), (0.25, 0.25, 0.27), (0.06, 0.09, 0.22),
+         (0.45, 0.08, 0.09), (0.55, 0.50, 0.42), (0.12, 0.28, 0.22))  # fmt: skip
+CLOTHS = ((0.06, 0.09, 0.18), (0.02, 0.02, 0.025), (0.16, 0.17, 0.19), (0.36, 0.31, 0.23),
+          (0.12, 0.15, 0.10), (0.11, 0.16, 0.27), (0.45, 0.45, 0.46))  # fmt: skip
+Feet = Literal["bare", "socks", "sandals", "shoes"]
+FEET: tuple[Feet, ...] = ("bare", "socks", "sandals", "shoes")
+FEET_SHARES = (0.86, 0.05, 0.03, 0.06)
+FOOTBED = 1.7  # cm, the upper edge of a sandal's sole
 
 
-def generator(*names: str | int) -> np.random.Generator:
-    """Return the random numbers that belong to these names, whatever else is drawn."""
-    text = "/".join(str(name) for name in names)
-    return np.random.default_rng(int.from_bytes(hashlib.sha256(text.encode()).digest()[:16]))
+@dataclass(frozen=True)
+class Outfit:
+    """What a person wears on feet and legs; heights in cm above the floor."""
+
+    feet: Feet
+    shoe: Colour  # of the straps, too
+    sole: Colour
+    sock: Colour | None
+    sock_top: float
+    heel_patch: Colour | None
+    cloth: Colour | None  # of the trousers
+    hem: float
+    loose: float  # cm between cloth and leg
+
+
+def outfit(rng: np.random.Generator) -> Outfit:
+    """Return random clothes; a hem hides nothing below 18 cm."""
+    feet = FEET[rng.choice(len(FEET), p=FEET_SHARES)]
+    shoe, sole = paint(SHOES, rng), paint(SHOES[:1] * 2 + SHOES[1:2] + SHOES[5:6], rng)
+    sock = paint(SOCKS, rng)
+    wears = feet == "socks" or (feet == "shoes" and rng.random() < 0.5)
+    return Outfit(
+        feet=feet,
+        shoe=shoe,
+        sole=sole,
+        sock=sock if wears else None,
+        sock_top=float(rng.uniform(10.0, 22.0)),
+        heel_patch=paint(SOCKS, rng) if rng.random() < 0.3 else None,
+        cloth=paint(CLOTHS, rng) if rng.random() < 0.1 else None,
+        hem=float(rng.uniform(18.0, 29.0)),
+        loose=float(rng.uniform(0.3, 2.0)),
+    )
 
 
 @dataclass(frozen=True)
@@ -91,10 +111,11 @@ class Person:
     malleoli: float
     blotches: float
     hair: float
+    worn: Outfit
 
 
-def person(rng: np.random.Generator) -> Person:
-    """Return a random person."""
+def person(rng: np.random.Generator, worn: Outfit) -> Person:
+    """Return a random person in these clothes."""
     tone = rng.uniform(0, len(SKIN) - 1)
     low = min(int(tone), len(SKIN) - 2)
     mix = tone - low
@@ -113,190 +134,8 @@ def person(rng: np.random.Generator) -> Person:
         malleoli=rng.uniform(0.6, 1.4),
         blotches=rng.uniform(0.3, 1.0),
         hair=max(0.0, rng.uniform(-1.0, 1.0)),
+        worn=worn,
     )
-
-
-@dataclass(frozen=True)
-class Room:
-    """Wall, floor and the light between them, and what is on the feet."""
-
-    wall: Colour
-    floor: Colour
-    skirting: bool
-    light: tuple[float, float, float]  # where it comes from: right, up, towards the camera
-    ambient: float
-    shoe: Colour | None
-    sole: Colour
-
-
-def room(rng: np.random.Generator) -> Room:
-    """Return a random room."""
-
-    def paint(paints: tuple[Colour, ...]) -> Colour:
-        red, green, blue = paints[rng.integers(len(paints))]
-        bright = rng.uniform(0.75, 1.2)
-        return red * bright, green * bright, blue * bright
-
-    across, up = rng.uniform(-0.9, 0.9), rng.uniform(0.15, 1.0)
-    length = math.sqrt(across**2 + up**2 + 1)
-    return Room(
-        wall=paint(WALLS),
-        floor=paint(FLOORS),
-        skirting=bool(rng.random() < 0.5),
-        light=(across / length, up / length, 1 / length),
-        ambient=rng.uniform(0.3, 0.55),
-        shoe=paint(SHOES) if rng.random() < 0.25 else None,
-        sole=paint(SHOES[:1] * 2 + SHOES[1:2] + SHOES[5:6]),
-    )
-
-
-@dataclass(frozen=True)
-class View:
-    """The canvas in cm and in pixels."""
-
-    left: float
-    bottom: float
-    width: float
-    height: float
-    density: float  # pixels a cm
-
-    @property
-    def places(self) -> Field:
-        """(1, C) cm to the right of the middle between the heels."""
-        columns = np.arange(round(self.width * self.density), dtype=np.float64)
-        return self.left + (columns[None] + 0.5) / self.density
-
-    @property
-    def heights(self) -> Field:
-        """(R, 1) cm above the floor at the heels."""
-        rows = np.arange(round(self.height * self.density), dtype=np.float64)
-        return self.bottom + self.height - (rows[:, None] + 0.5) / self.density
-
-
-@dataclass(frozen=True)
-class Photograph:
-    """A JPEG file's bytes, its size, and each heel's half-open box in its pixels."""
-
-    jpeg: bytes
-    width: int
-    height: int
-    heel_left: Box
-    heel_right: Box
-
-
-def photograph(seed: int, who: str, shot: int, angle_left: float, angle_right: float) -> Photograph:
-    """Return one photo of a person; angles in degrees, pronation (a heel turned out) positive."""
-    build = person(generator(seed, who, "build"))
-    where = room(generator(seed, who, "room"))
-    rng = generator(seed, who, shot)
-    view, frame = _compose(build, rng)
-    canvas = _background(view, where, frame.stance / 2, rng)
-    heels = np.zeros(canvas.shape[:2], np.uint8)
-    # Where legs overlap, either may be the nearer one.
-    both = [(LEFT, angle_left), (RIGHT, angle_right)]
-    for side, angle in both if rng.random() < 0.5 else both[::-1]:
-        leg = _stand(view, build, frame, side=side, angle=angle, rng=rng)
-        mask = _paint_leg(canvas, leg, build, where, rng)
-        heels[:, leg.columns][mask] = 1 if side == LEFT else 2
-    return _expose(canvas, heels, view, frame, rng)
-
-
-@dataclass(frozen=True)
-class Frame:
-    """What the camera takes of the canvas."""
-
-    width: int  # pixels of the photo
-    height: int
-    tall: float  # cm of the photo's height
-    roll: float  # degrees, anticlockwise
-    stance: float  # cm from heel to heel
-    sway: float  # degrees: the weight on one leg tilts both
-
-
-def _compose(build: Person, rng: np.random.Generator) -> tuple[View, Frame]:
-    """Choose shape, distance and stance so that both legs are in and the heels are large."""
-    across, down = SHAPES[rng.integers(len(SHAPES))]
-    aspect = across / down
-    heel = ANKLE * build.size
-    # A shod heel that leans out by 20 degrees reaches 6.5 cm beyond the middle of its leg.
-    room_beside = 13.5 * build.size
-    stance = rng.uniform(10.5, 14.5)
-    tall = max(heel / rng.uniform(0.25, 0.36), (stance + room_beside) / aspect)
-    long_side = int(rng.integers(500, 1101))
-    width = long_side if aspect >= 1 else round(long_side * aspect)
-    height = long_side if aspect <= 1 else round(long_side / aspect)
-    frame = Frame(width, height, tall, rng.normal(0, 0.6), stance, rng.normal(0, 0.7))
-    # The canvas is larger by what a rolled camera sees beyond the upright frame.
-    margin = 0.05 * max(tall, tall * aspect)
-    bottom = -rng.uniform(0.07, 0.16) * tall - margin
-    wide = tall * aspect
-    aside = rng.uniform(-0.5, 0.5) * max(0.0, wide - stance - room_beside) * 0.6
-    density = min(long_side, rng.uniform(*DETAIL)) / max(tall, wide)
-    view = View(aside - wide / 2 - margin, bottom, wide + 2 * margin, tall + 2 * margin, density)
-    return view, frame
-
-
-def _clouds(shape: tuple[int, int], cell: float, rng: np.random.Generator) -> Field:
-    """Return an (R, C) field of soft noise, -1 to 1, with hills about `cell` pixels apart."""
-    rows, columns = (max(2, round(side / cell) + 1) for side in shape)
-    small = Image.fromarray(rng.integers(0, 256, (rows, columns), dtype=np.uint8))
-    large = small.resize((shape[1], shape[0]), Image.Resampling.BICUBIC)
-    return np.asarray(large) / 127.5 - 1
-
-
-def _background(view: View, where: Room, spread: float, rng: np.random.Generator) -> Field:
-    """Return the (R, C, 3) linear light of wall and floor with the legs' shadows."""
-    x, h = view.places, view.heights
-    shape = (h.size, x.size)
-    edge = rng.uniform(5, 20)  # cm in the picture from the heels up to where the wall begins
-    light = 0.75 + 0.25 * rng.uniform(-1, 1) * (x - x.mean()) / view.width
-    wall = light * (1 + 0.012 * (h - edge)) * (1 + 0.03 * _clouds(shape, 90, rng))
-    wall *= 1 + 0.02 * _clouds(shape, 2.5, rng)
-    # The floor darkens towards the wall and shows streaks that lie flat.
-    floor = light * (1.05 - 0.02 * h) * (1 + 0.05 * _clouds(shape, 60, rng))
-    streaks = _clouds((shape[0], max(2, shape[1] // 14)), 2.5, rng)
-    floor *= 1 + 0.06 * np.repeat(streaks, 15, axis=1)[:, : shape[1]]
-    across, up, _ = where.light
-    for side in (LEFT, RIGHT):
-        # A shadow falls away from the light, longer the lower the light stands.
-        centre = side * spread - across * (2.0 + 0.9 * np.maximum(h, 0) / (0.3 + up))
-        wide = 3.6 + 0.12 * np.maximum(h, 0)
-        floor *= 1 - 0.35 * np.exp(-(((x - centre) / wide) ** 2) - (np.minimum(h, 0) / 1.2) ** 2)
-        near = ((x - side * spread - side * 1.2) / 5.0) ** 2 + ((h - 1.2) / 2.4) ** 2
-        touch = ((x - side * spread) / 3.6) ** 2 + (h / 0.8) ** 2
-        floor *= (1 - 0.5 * np.exp(-near)) * (1 - 0.6 * np.exp(-touch))
-        far = side * spread - across * 9.0
-        wall *= 1 - 0.14 * np.exp(-(((x - far) / 6.0) ** 2))
-    is_wall = np.clip((h - edge) * view.density + 0.5, 0, 1)
-    foot_of_wall = 1 - 0.35 * np.exp(-np.abs(h - edge) / 0.8)
-    canvas: Field = (
-        is_wall[..., None] * wall[..., None] * np.array(where.wall)
-        + (1 - is_wall)[..., None] * floor[..., None] * np.array(where.floor)
-    ) * foot_of_wall[..., None]
-    if where.skirting:
-        board = np.clip((h - edge) * view.density, 0, 1) * np.clip(
-            (edge + 4.5 - h) * view.density, 0, 1
-        )
-        lit = (light * (0.85 + 0.15 * np.exp(-(((h - edge - 4.3) / 0.4) ** 2))))[..., None]
-        canvas += board[..., None] * (lit * np.array((0.62, 0.6, 0.56)) - canvas)
-    return canvas
-
-
-def _curve(heights: tuple[float, ...], values: tuple[float, ...], h: Field) -> Field:
-    """Return the smooth, never overshooting curve through the values, at heights of any shape."""
-    inside = np.clip(h, heights[0], heights[-1])
-    return np.asarray(PchipInterpolator(heights, values)(inside))
-
-
-def _rise(h: Field, low: float, high: float) -> Field:
-    """Return the smooth step from 0 at and below `low` to 1 at and above `high`."""
-    part = np.clip((h - low) / (high - low), 0, 1)
-    return part * part * (3 - 2 * part)
-
-
-def _bump(distance: Field, width: float) -> Field:
-    """Return a bell curve of height 1."""
-    return np.exp(-((distance / width) ** 2))
 
 
 def _union(a: Field, b: Field, blend: float) -> Field:
@@ -320,12 +159,23 @@ class Leg:
     bulge: float  # cm by which the inner side below the ankle stands out
 
 
-def _stand(
-    view: View, build: Person, frame: Frame, *, side: int, angle: float, rng: np.random.Generator
+def stand(
+    view: View,
+    build: Person,
+    stance: float,
+    sway: float,
+    *,
+    side: int,
+    angle: float,
+    rng: np.random.Generator,
 ) -> Leg:
-    """Return one leg; angle in degrees, pronation positive."""
-    tilt = build.bow + rng.normal(0, 0.6) + side * frame.sway
-    shift = side * frame.stance / 2 + rng.normal(0, 0.25)
+    """Return one leg; angle in degrees, pronation positive.
+
+    `stance` is the distance in cm from heel to heel; by `sway` degrees the weight on one leg tilts
+    both.
+    """
+    tilt = build.bow + rng.normal(0, 0.6) + side * sway
+    shift = side * stance / 2 + rng.normal(0, 0.25)
     outward = side * (view.places - shift) / build.size
     columns = np.flatnonzero((outward[0] > -9.0) & (outward[0] < 10.0))
     inside = slice(int(columns[0]), int(columns[-1]) + 1)
@@ -348,55 +198,138 @@ def _stand(
     )
 
 
-def _paint_leg(
-    canvas: Field, leg: Leg, build: Person, where: Room, rng: np.random.Generator
-) -> Mask:
+def paint_leg(canvas: Field, leg: Leg, build: Person, lit: Light, rng: np.random.Generator) -> Mask:
     """Paint one leg into the (R, C, 3) canvas; return the heel's (R, C) mask in its columns."""
-    body, body_cover = _calf(leg, build, shod=where.shoe is not None)
-    heel, heel_cover = _heel(leg, build, shod=where.shoe is not None)
-    foot, foot_cover = _foot(leg, shod=where.shoe is not None)
-    joined = _union(body, heel, 0.7 if where.shoe is None else 0.25)
-    light = _shade(np.maximum(joined, foot), leg, where)
-    paint = _skin(leg, build, (body.shape[0], body.shape[1]), rng)
-    if where.shoe is None:
+    worn = build.worn
+    shod = worn.feet == "shoes"
+    body, body_cover = _calf(leg, build, shod=shod)
+    heel, heel_cover = _heel(leg, build, shod=shod)
+    foot, foot_cover = _foot(leg, shod=shod)
+    joined = _union(body, heel, 0.25 if shod else 0.7)
+    skin = _skin(leg, build, (body.shape[0], body.shape[1]), rng)
+    if not shod:
         # Heels are paler and redder than legs, most of all where the pad meets the floor.
         pad = heel_cover * np.clip((heel - body) * 4 + 0.5, 0, 1) * np.clip(1 - leg.h / 5.5, 0, 1)
-        paint *= 1 + pad[..., None] * np.array((0.20, 0.04, 0.02))
-    else:
+        skin *= 1 + pad[..., None] * np.array((0.20, 0.04, 0.02))
+    if worn.sock is not None:
+        within = np.clip((worn.sock_top + 0.3 * bump(leg.u - leg.foot, 2.0) - leg.h) * leg.px, 0, 1)
+        joined = joined + 0.25 * within
+        skin += within[..., None] * (_knit(leg, worn, heel - body, rng) - skin)
+    if shod:
         ahead = (foot_cover * (1 - body_cover))[..., None]
-        paint += ahead * (0.9 * np.array(where.shoe) - paint)
-        paint += heel_cover[..., None] * (_counter(leg, where.shoe, where.sole) - paint)
-    area = canvas[:, leg.columns]
+        skin += ahead * (0.9 * np.array(worn.shoe) - skin)
+        skin += heel_cover[..., None] * (_counter(leg, worn.shoe, worn.sole) - skin)
     cover = np.maximum(np.maximum(body_cover, heel_cover), foot_cover)
-    area += cover[..., None] * (paint * light - area)
+    surface = np.maximum(joined, foot)
+    if worn.feet == "sandals":
+        surface, cover = _strap_on(surface, cover, skin, leg, worn)
+    # Where skin meets the floor, little light comes in between.
+    light = _shade(surface, leg, lit) * (1 - 0.5 * np.exp(-np.abs(leg.h) / 0.45))[..., None]
+    area = canvas[:, leg.columns]
+    if worn.cloth is not None:  # it keeps light from the skin below its hem
+        light = light * (1 - 0.45 * np.exp(-np.abs(worn.hem - leg.h) / 1.5))[..., None]
+    area += cover[..., None] * (skin * light - area)
+    if worn.cloth is not None and leg.h[0, 0] > worn.hem + 0.5:
+        _dress(area, leg, build, lit, rng)
     mask: Mask = (heel_cover > 0.5) & (leg.h <= ANKLE)
     return mask
+
+
+def _knit(leg: Leg, worn: Outfit, ahead: Field, rng: np.random.Generator) -> Field:
+    """Return the (R, C, 3) paint of a sock, its heel `ahead` cm before the leg."""
+    shape = (leg.h.size, leg.u.size)
+    ribs = 0.5 + 0.5 * np.cos(2 * np.pi * leg.u / 0.45)
+    cuff = np.clip((leg.h - worn.sock_top + 3.5) * 3, 0, 1)
+    tone = 1 + 0.07 * clouds(shape, 1.6, rng) + 0.05 * clouds(shape, leg.px, rng)
+    tone = tone * (1 - 0.2 * ribs * (0.3 + 0.7 * cuff)) * (1 - 0.25 * bump(cuff - 0.5, 0.2))
+    plain = np.broadcast_to(np.array(worn.sock), (*shape, 3))
+    if worn.heel_patch is not None:
+        patch = np.clip(ahead * 4 + 0.5, 0, 1) * np.clip((5.5 - leg.h) * 2, 0, 1)
+        plain = plain + patch[..., None] * (np.array(worn.heel_patch) - plain)
+    knit: Field = plain * tone[..., None]
+    return knit
+
+
+def _strap_on(
+    surface: Field, cover: Field, skin: Field, leg: Leg, worn: Outfit
+) -> tuple[Field, Field]:
+    """Put a sandal's sole and heel strap on; return surface and cover, having changed the paint."""
+    h = leg.h
+    flat = leg.heel[int(np.argmin(np.abs(h - FOOTBED)))]
+    half = 3.55 + 0.15 * bump(h - 0.9, 0.6)
+    aside = np.abs(leg.u - flat)
+    sole = np.clip((half - aside) * leg.px + 0.5, 0, 1) * np.clip(
+        (FOOTBED - h) * leg.px + 0.5, 0, 1
+    ) * np.clip(h * leg.px + 0.5, 0, 1)  # fmt: skip
+    skin += sole[..., None] * (
+        np.array(worn.sole) * (1 - 0.4 * bump(h - FOOTBED + 0.5, 0.12))[..., None] - skin
+    )
+    middle = 5.2 + 0.06 * (leg.u - leg.tendon) ** 2
+    strap = np.clip((0.8 - np.abs(h - middle)) * leg.px + 0.5, 0, 1) * cover
+    stitches = 1 - 0.3 * bump(np.abs(h - middle) - 0.62, 0.08)
+    skin += strap[..., None] * (np.array(worn.shoe) * stitches[..., None] - skin)
+    depth = 5.4 * np.sqrt(1 - np.minimum(aside / half, 1) ** 2)
+    raised = np.where(sole > 0, np.maximum(surface, depth), surface + 0.3 * strap)
+    return raised, np.maximum(cover, sole)
+
+
+def _dress(area: Field, leg: Leg, build: Person, lit: Light, rng: np.random.Generator) -> None:
+    """Put a trouser leg on the (R, C, 3) area, from its hem upwards."""
+    worn = build.worn
+    rows = int(np.searchsorted(-leg.h[:, 0], 1 - worn.hem))
+    h = leg.h[:rows]
+    shape = (rows, leg.u.size)
+    off = leg.u - leg.foot[:rows]
+    thick = rise(h, 10, 24)
+    width = build.ankle + (build.calf - build.ankle) * thick
+    # Cloth hangs from the widest part of the calf.
+    sides = [curve(HEIGHTS, side, np.maximum(h, 22.0)) * width for side in (MEDIAL, LATERAL)]
+    tight = [curve(HEIGHTS, side, h) * width for side in (MEDIAL, LATERAL)]
+    hang = min(1.0, worn.loose)
+    medial, lateral = (
+        worn.loose + hang * wide + (1 - hang) * close
+        for wide, close in zip(sides, tight, strict=True)
+    )
+    half = np.where(off < 0, medial, lateral)
+    stretched = clouds((max(2, rows // 3), leg.u.size), 0.9 * leg.px, rng)
+    folds = np.repeat(stretched, 4, axis=0)[:rows]
+    folds = folds if len(folds) == rows else np.resize(folds, shape)
+    field = 6.0 * np.sqrt(1 - np.minimum(np.abs(off) / half, 1) ** 2) + 0.35 * worn.loose * folds
+    hem = worn.hem + 0.4 * np.sin(leg.u * 0.5 + worn.loose)
+    cover = np.clip((half - np.abs(off)) * leg.px + 0.5, 0, 1) * np.clip(
+        (h - hem) * leg.px + 0.5, 0, 1
+    )
+    tone = 1 + 0.06 * clouds(shape, 1.5, rng) + 0.07 * clouds(shape, leg.px, rng)
+    tone = tone * (1 - 0.35 * bump(h - hem - 1.6, 0.12)) * (1 - 0.3 * bump(h - hem, 0.25))
+    light = _shade(np.where(cover > 0, field, -3.0), leg, lit)
+    cloth = np.array(worn.cloth) * tone[..., None]
+    area[:rows] += cover[..., None] * (cloth * light - area[:rows])
 
 
 def _calf(leg: Leg, build: Person, *, shod: bool) -> tuple[Field, Field]:
     """Return height field and cover of calf, ankle and the foot's sides."""
     h = leg.h
-    thick = _rise(h, 10, 24)  # 1 in the calf, 0 at the ankle
+    thick = rise(h, 10, 24)  # 1 in the calf, 0 at the ankle
     width = build.ankle + (build.calf - build.ankle) * thick
-    medial, lateral = (_curve(HEIGHTS, side, h) * width for side in (MEDIAL, LATERAL))
-    medial = medial + leg.bulge * _bump(h - 5.5, 2.0)
+    medial, lateral = (curve(HEIGHTS, side, h) * width for side in (MEDIAL, LATERAL))
+    medial = medial + leg.bulge * bump(h - 5.5, 2.0)
     off, beside = leg.u - leg.foot, leg.u - leg.tendon
     half = np.where(off < 0, medial, lateral)
     # An ellipse in the calf; towards the ankle the sides fall away from the ridge of the tendon.
     ellipse = np.sqrt(1 - np.minimum(np.abs(off) / half, 1) ** 2)
-    field = _curve(HEIGHTS, DEPTH, h) * (0.62 + 0.38 * thick) * ellipse
+    field = curve(HEIGHTS, DEPTH, h) * (0.62 + 0.38 * thick) * ellipse
     ridge = 0.5 * (1 + np.cos(np.pi * np.minimum(np.abs(beside) / (0.9 * half), 1)))
-    hollow = _rise(h, 1, 9) * (1 - _rise(h, 10, 20)) * _bump(np.abs(beside) - 1.75, 0.75)
+    hollow = rise(h, 1, 9) * (1 - rise(h, 10, 20)) * bump(np.abs(beside) - 1.75, 0.75)
     field += (1 - thick) * (0.9 * ridge - 0.5 * build.tendon * hollow)
     # The tendon is narrowest some 4 cm above the heel bone and widens into the muscle.
     cord = np.exp(-(np.abs(beside / (0.72 + 0.07 * np.abs(h - 10.5))) ** 3))
-    field += 0.75 * build.tendon * _rise(h, 3.5, 8) * (1 - _rise(h, 12, 23)) * cord
+    field += 0.75 * build.tendon * rise(h, 3.5, 8) * (1 - rise(h, 12, 23)) * cord
     # Malleoli, and the two heads of the calf muscle with the groove between them.
-    field += 1.1 * build.malleoli * _bump(off + 0.86 * medial, 0.85) * _bump(h - 8.6, 1.25)
-    field += 1.1 * build.malleoli * _bump(off - 0.86 * lateral, 0.8) * _bump(h - 7.2, 1.25)
-    field += 0.75 * build.calf * _bump(off + 2.4, 2.0) * _bump(h - 27.5, 5.0)
-    field += 0.65 * build.calf * _bump(off - 2.3, 1.9) * _bump(h - 29.5, 5.0)
-    field -= 0.35 * _bump(off, 0.8) * _bump(h - 31, 7.5)
+    field += 1.1 * build.malleoli * bump(off + 0.86 * medial, 0.85) * bump(h - 8.6, 1.25)
+    field += 1.1 * build.malleoli * bump(off - 0.86 * lateral, 0.8) * bump(h - 7.2, 1.25)
+    field += 0.75 * build.calf * bump(off + 2.4, 2.0) * bump(h - 27.5, 5.0)
+    field += 0.65 * build.calf * bump(off - 2.3, 1.9) * bump(h - 29.5, 5.0)
+    field -= 0.35 * bump(off, 0.8) * bump(h - 31, 7.5)
     # Out of sight under the heel's pad, or inside the shoe.
     lowest = COLLAR - 0.6 if shod else 1.6
     cover = np.clip((half - np.abs(off)) * leg.px + 0.5, 0, 1)
@@ -411,11 +344,11 @@ def _heel(leg: Leg, build: Person, *, shod: bool) -> tuple[Field, Field]:
         # The sole stays flat on the floor below the tilted counter.
         flat = int(np.argmin(np.abs(h - SOLE)))
         middle = np.where(h < SOLE, middle[flat], middle)
-        half, depth = _curve(SHOE_HEIGHTS, SHOE_WIDTH, h), _curve(SHOE_HEIGHTS, SHOE_DEPTH, h)
-        top = COLLAR + 0.9 * _bump(leg.u - middle, 1.2)  # with a tab to pull it on
+        half, depth = curve(SHOE_HEIGHTS, SHOE_WIDTH, h), curve(SHOE_HEIGHTS, SHOE_DEPTH, h)
+        top = COLLAR + 0.9 * bump(leg.u - middle, 1.2)  # with a tab to pull it on
     else:
-        half, depth = _curve(HEEL_HEIGHTS, HEEL_WIDTH, h), _curve(HEEL_HEIGHTS, HEEL_DEPTH, h)
-        depth = depth - 5 * _rise(h, 6.0, 9.5)  # it sinks into the tendon
+        half, depth = curve(HEEL_HEIGHTS, HEEL_WIDTH, h), curve(HEEL_HEIGHTS, HEEL_DEPTH, h)
+        depth = depth - 5 * rise(h, 6.0, 9.5)  # it sinks into the tendon
         top = np.full_like(leg.u, HEEL_HEIGHTS[-1])
     half = half * build.heel
     aside = np.abs(leg.u - middle)
@@ -439,27 +372,27 @@ def _foot(leg: Leg, *, shod: bool) -> tuple[Field, Field]:
         parts = [(a, leg.out * a, 2.1 - 0.045 * a, 2.6) for a in (3.0, 7.0, 11.0)]
         parts += [(15.0, leg.out * 15 + 0.6 - 1.35 * toe, 1.15, 0.95) for toe in range(3)]
     for ahead, sideways, tall, wide in parts:
-        squared = ((leg.u - sideways) / wide) ** 2 + ((leg.h - 0.17 * ahead) / tall - 0.8) ** 2
+        squared = ((leg.u - sideways) / wide) ** 2 + ((leg.h - RISE * ahead) / tall - 0.8) ** 2
         part = tall * np.sqrt(np.maximum(1 - squared, 0)) - 0.3 * ahead
         field = np.maximum(field, np.where(squared < 1, part, -9.0))
         cover = np.maximum(cover, np.clip((1 - np.sqrt(squared)) * tall * leg.px + 0.5, 0, 1))
     return field, cover * np.clip((leg.h - 0.3) * leg.px + 0.5, 0, 1)
 
 
-def _shade(surface: Field, leg: Leg, where: Room) -> Field:
+def _shade(surface: Field, leg: Leg, lit: Light) -> Field:
     """Return the (R, C, 3) light that a surface of (R, C) cm sends to the camera."""
     smooth = gaussian_filter(surface, 0.10 * leg.px, truncate=3)
     up, left = np.gradient(smooth, 1 / leg.px)  # of the normal; rows run downwards
     right = -left
     length = np.sqrt(right**2 + up**2 + 1)
-    lamp = where.light
+    lamp = lit.towards
     diffuse = (right * lamp[0] + up * lamp[1] + lamp[2]) / length
     diffuse = np.maximum((diffuse + 0.25) / 1.25, 0)
     sky = 0.75 + 0.25 * up / length
     # Hollows see less of the room: how far the surface lies below its surroundings.
     near = surface - gaussian_filter(surface, 0.9 * leg.px, truncate=2.5)
     seen = np.clip(1 + 0.22 * near, 0.45, 1.15)
-    light = (where.ambient * sky + (1.15 - where.ambient) * diffuse) * seen
+    light = (lit.ambient * sky + (1.15 - lit.ambient) * diffuse) * seen
     # Light that went through skin comes out red, so its shadows are warm.
     warmth = 0.12 * (1 - light) * light
     return np.stack([light + warmth, light, light - 0.5 * warmth], axis=-1)
@@ -467,12 +400,12 @@ def _shade(surface: Field, leg: Leg, where: Room) -> Field:
 
 def _skin(leg: Leg, build: Person, shape: tuple[int, int], rng: np.random.Generator) -> Field:
     """Return the (R, C, 3) colour of the leg's skin."""
-    tone = 1 + 0.05 * build.blotches * _clouds(shape, 2.2 * leg.px, rng)
-    tone += 0.035 * build.blotches * _clouds(shape, 0.5 * leg.px, rng)
-    tone += 0.03 * _clouds(shape, 2.0, rng)
-    flush = 0.06 * build.blotches * _clouds(shape, 3.0 * leg.px, rng)[..., None]
-    strands = np.repeat(_clouds((shape[0] // 4 + 1, shape[1]), 1.6, rng), 4, axis=0)[: shape[0]]
-    tone -= 0.16 * build.hair * np.clip(strands - 0.25, 0, 1) * _rise(leg.h, 12, 22)
+    tone = 1 + 0.05 * build.blotches * clouds(shape, 2.2 * leg.px, rng)
+    tone += 0.035 * build.blotches * clouds(shape, 0.5 * leg.px, rng)
+    tone += 0.03 * clouds(shape, 2.0, rng)
+    flush = 0.06 * build.blotches * clouds(shape, 3.0 * leg.px, rng)[..., None]
+    strands = np.repeat(clouds((shape[0] // 4 + 1, shape[1]), 1.6, rng), 4, axis=0)[: shape[0]]
+    tone -= 0.16 * build.hair * np.clip(strands - 0.25, 0, 1) * rise(leg.h, 12, 22)
     flushed = 1 + flush * np.array((1.0, -0.4, -0.6))
     paint: Field = tone[..., None] * np.array(build.skin) * flushed
     return paint
@@ -482,53 +415,9 @@ def _counter(leg: Leg, shoe: Colour, sole: Colour) -> Field:
     """Return the (R, C, 3) paint of a shoe from behind: sole, counter, stripe along the heel."""
     h, aside = leg.h, np.abs(leg.u - leg.heel)
     stripe = (np.clip((0.75 - aside) * leg.px + 0.5, 0, 1))[..., None]
-    seams = 1 - 0.35 * _bump(aside - 0.8, 0.1) - 0.3 * _bump(h - COLLAR + 0.4, 0.12)
+    seams = 1 - 0.35 * bump(aside - 0.8, 0.1) - 0.3 * bump(h - COLLAR + 0.4, 0.12)
     upper = (np.array(shoe) + stripe * 0.5 * (np.array(sole) - np.array(shoe))) * seams[..., None]
     is_sole = np.clip((SOLE - h) * leg.px + 0.5, 0, 1)[..., None]
-    grooves = 1 - 0.45 * _bump(h - SOLE, 0.13) - 0.2 * _bump(h - 0.6, 0.1)
+    grooves = 1 - 0.45 * bump(h - SOLE, 0.13) - 0.2 * bump(h - 0.6, 0.1)
     paint: Field = (is_sole * np.array(sole) + (1 - is_sole) * upper) * grooves[..., None]
     return paint
-
-
-def _expose(
-    canvas: Field, heels: npt.NDArray[np.uint8], view: View, frame: Frame, rng: np.random.Generator
-) -> Photograph:
-    """Take the photo: exposure, white balance, roll, size, noise and JPEG."""
-    rows, columns = heels.shape
-    radius2 = ((np.arange(rows)[:, None] / rows - 0.5) ** 2) + (
-        (np.arange(columns)[None] / columns - 0.5) ** 2
-    )
-    canvas *= (1 - rng.uniform(0, 0.5) * radius2)[..., None]
-    gains = rng.uniform(0.8, 1.35) * np.array((rng.uniform(0.92, 1.1), 1.0, rng.uniform(0.88, 1.1)))
-    # sRGB's transfer curve (IEC 61966-2-1) from a table: 4,096 steps are finer than 8 bits need.
-    steps = np.arange(4096) / 4095
-    curve = np.where(steps <= 0.0031308, 12.92 * steps, 1.055 * steps ** (1 / 2.4) - 0.055)
-    table = np.round(curve * 255).astype(np.uint8)
-    pixels = table[np.clip(canvas * gains * 4095, 0, 4095).astype(np.int64)]
-
-    scale = frame.tall / frame.height * view.density  # canvas pixels a photo pixel
-    cos, sin = (f(math.radians(frame.roll)) * scale for f in (math.cos, math.sin))
-    affine = (
-        cos, sin, columns / 2 - cos * frame.width / 2 - sin * frame.height / 2,
-        -sin, cos, rows / 2 + sin * frame.width / 2 - cos * frame.height / 2,
-    )  # fmt: skip
-    size, method = (frame.width, frame.height), Image.Transform.AFFINE
-    photo = Image.fromarray(pixels).transform(size, method, affine, Image.Resampling.BICUBIC)
-    marks = np.asarray(
-        Image.fromarray(heels).transform(size, method, affine, Image.Resampling.NEAREST)
-    )
-    grain = rng.integers(0, 256, (2, frame.height, frame.width, 1), dtype=np.uint8)
-    # Two bytes added make a bell of sd 104; shifted down to an sd of 1 to 4 grey levels.
-    noise = (grain[0].astype(np.int32) + grain[1] - 255) * int(rng.integers(10, 40)) // 1024
-    noisy = np.clip(np.asarray(photo) + noise, 0, 255).astype(np.uint8)
-    stream = io.BytesIO()
-    Image.fromarray(noisy).save(stream, "JPEG", quality=int(rng.integers(85, 96)))
-    return Photograph(
-        stream.getvalue(), frame.width, frame.height, _box(marks == 1), _box(marks == 2)
-    )
-
-
-def _box(mask: Mask) -> Box:
-    """Return left, top, right, bottom of a mask's true part, half open."""
-    columns, rows = (np.flatnonzero(mask.any(axis)) for axis in (0, 1))
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1

@@ -126,6 +126,7 @@ class Phantom:
     photos: Annotated[int, Field(ge=30)]
     collectors: Count
     difficulty: NotNegative
+    planted: Annotated[int, Field(ge=0)]
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -1,7 +1,8 @@
 """The phantom: an AnkleAlign-like set with known angles, which a fresh clone starts with.
 
-Reads params.yaml:phantom. Writes data/raw/phantom/<COLLECTOR>/ with the collector's photos and one
-Label Studio export, and data/phantom/truth.csv, the truth table, which no stage reads.
+Reads params.yaml:phantom. Writes data/raw/phantom/ as such sets come: a folder for each collector
+with photos and Label Studio exports, and consensus/ with a list of photos and the votes of several
+annotators; and data/phantom/truth.csv, the truth table, which no stage reads.
 
     python -m anklealign.phantom        # half a minute on 2 cores
 
@@ -22,11 +23,29 @@ phantom is easier than life. `difficulty` multiplies the spreads: at 0 all of a 
 group's mean, at 1 the ceiling below is about 0.98, at 1.5 0.88, at 2 0.80. A person's two legs
 differ by some degrees and one shot from the next by half a degree; the legs never lie more than one
 class apart. Each leg's own angle also moves its forefoot and the inner side of its ankle, as
-pronation does in life (legs.py); nothing else in the picture knows of it.
+pronation does in life (legs.py); nothing else in the picture knows of it. A camera held askew tilts
+leg and heel alike, so the angle between them stays.
 
 The label is the person's group, as the collector who chose the person sees it. Two thresholds on
 the true angle cannot undo the groups' overlap; the best balanced accuracy that they reach is the
 ceiling, which the last line prints.
+
+What is wrong. Beside the photos that count lie those without a label or a readable file (shots.py
+says which) and planted faults: copies, poor photos, wrong labels (faults.py). The truth table has a
+row for each photo, whatever became of it:
+
+| column | meaning |
+|---|---|
+| path | below data/raw/phantom |
+| label, true_label | the class that the collector gave; the person's group |
+| person, collector | who is on the photo, <collector>/<number> or web/<number>; who met them |
+| true_class | the class in whose range the angle lies |
+| angle_left, angle_right, angle | degrees: of the leg on the left, on the right, their mean |
+| planted, original | a key of faults.KINDS; the path of the photo that this is a copy of |
+| skipped | the reason for which prepare is to leave it out |
+| consensus | whether it stands on the consensus list |
+| format, orientation, width, height | of the file; its pixels before EXIF turns them |
+| heel_<side>_<edge> | half-open box in those pixels; boxes.py takes it to the stored square |
 
 [1] Sobel et al., J Am Podiatr Med Assoc 89 (1999) 258: relaxed calcaneal stance position.
 [2] Haight et al., Arch Phys Med Rehabil 86 (2005) 571: standing tibiocalcaneal angle, 5.5 to 6.9
@@ -37,165 +56,82 @@ ceiling, which the last line prints.
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from PIL import Image
 from tqdm import tqdm
 
-from anklealign import files, legs, params, stage
+from anklealign import annotators, boxes, camera, faults, files, images, labelling, params, stage
+from anklealign.boxes import Box
+from anklealign.canvas import generator
+from anklealign.labelling import Task
+from anklealign.shots import CLASSES, FATES, TWICE, Collector, Shot, plan
 
 PHOTOS = Path("data/raw/phantom")
 TRUTH = Path("data/phantom/truth.csv")
 
-CLASSES = ("supination", "neutral", "pronation")  # by rising angle
-SHARES = {"pronation": 134, "neutral": 139, "supination": 50}  # of the real set's photos
-GROUPS = {"pronation": (15.0, 2.8), "neutral": (5.0, 2.3), "supination": (-5.0, 2.8)}
-SPELLED = {"pronation": "1_Pronacio", "neutral": "2_Neutralis", "supination": "3_Szupinacio"}
 CUTS = (0.0, 10.0)  # degrees, halfway between the groups' means: below, between, above
-SHOT = 0.5  # degrees, sd between a person's shots, at difficulty 1
-ASYMMETRY = 1.5  # degrees, sd of a leg's distance from the mean of both ...
-MOST = 4.0  # ... and the largest; twice that is less than the neutral class is wide
-GOLDEN = (5**0.5 - 1) / 2
+ANNOTATORS = 18  # whose votes can be read, and ...
+UNREADABLE = ("cut", "garbled", "empty")  # ... others
+AGREEMENT = 0.57  # of two annotators, as on the real photos
+MISSING = 2  # tasks whose photo is not there
+UNKNOWN = "nem látszik"  # typed where there was no class for it: it cannot be seen
+WEB_PAGE = b"<!DOCTYPE html>\n<html><head><title>404 Not Found</title></head></html>\n"
 
 
 @dataclass(frozen=True)
-class Shot:
-    """One planned photo: where it goes, who is on it and what is true of it."""
+class Drawn:
+    """A file's bytes, its pixels' size, and where both heels are in them, if they are."""
 
-    name: str  # file name
-    collector: str
-    participant: str
-    label: str
-    seeded: str  # name of the person's random numbers
-    number: int  # of the shot, from 1
-    left: float  # degrees
-    right: float
-
-    @property
-    def angle(self) -> float:
-        """Mean over both legs in degrees."""
-        return (self.left + self.right) / 2
+    data: bytes
+    width: int
+    height: int
+    heels: tuple[Box, Box] | None
 
 
 def main() -> None:
     """Draw the set and write its truth table."""
     settings = params.section(params.read(), "phantom", params.Phantom)
-    shots = plan(settings)
+    collectors, shots = plan(settings)
+    together = sorted(shots, key=_order)
+    units = [list(own) for _, own in groupby(together, key=lambda shot: shot.sitting)]
     with _replacing_folder(PHOTOS) as folder, ProcessPoolExecutor(_cores()) as pool:
-        drawn = pool.map(_draw, [settings.seed] * len(shots), shots, chunksize=4)
+        drawn = pool.map(_draw, [settings.seed] * len(units), units, chunksize=4)
         rows = []
-        for shot, photo in zip(
-            shots, tqdm(drawn, "phantom", len(shots), unit="photo"), strict=True
+        for unit, photos in zip(
+            units, tqdm(drawn, "phantom", len(units), unit="photo"), strict=True
         ):
-            path = folder / shot.collector / shot.name
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(photo.jpeg)
-            rows.append(truth(shot, photo))
-        for project, collector in enumerate(sorted({shot.collector for shot in shots}), 1):
-            name, tasks = export(collector, project, [s for s in shots if s.collector == collector])
-            files.write_json(folder / collector / name, tasks)
-    table = pd.DataFrame(rows)
+            for shot, photo in zip(unit, photos, strict=True):
+                _write(folder / shot.path, photo.data)
+                rows.append(truth(shot, photo))
+        for name, data in papers(settings.seed, collectors, shots).items():
+            _write(folder / name, data)
+    table = pd.DataFrame(rows).sort_values("path", ignore_index=True)
     files.write_table(TRUTH, table)
-    counts = ", ".join(f"{n} {name}" for name, n in table.label.value_counts().items())
+    counted = usable(table)
+    counts = ", ".join(f"{n} {name}" for name, n in counted.label.value_counts().items())
+    planted = table.planted[table.planted != ""].value_counts()
     print(
-        f"phantom: {len(table)} photos of {table.person.nunique()} persons by "
-        f"{table.collector.nunique()} collectors: {counts}; "
-        f"ceiling {ceiling(table):.3f} balanced accuracy by the true angles"
+        f"phantom: {len(counted)} usable photos of {counted.person.nunique()} persons by "
+        f"{counted.collector.nunique()} collectors: {counts}; beside them "
+        f"{(table.skipped != '').sum()} without a usable label or file, {planted.sum()} planted "
+        f"faults of {len(planted)} kinds; ceiling {ceiling(counted):.3f} balanced accuracy by the "
+        "true angles"
     )
 
 
-def plan(settings: params.Phantom) -> list[Shot]:
-    """Return the set's photos, sorted by collector and name.
-
-    The n-th person of a group looks and stands the same whatever the number of photos.
-
-    Raises:
-        ValueError: There are more collectors than persons.
-    """
-    persons = [
-        person
-        for label, photos in _counts(settings.photos).items()
-        for person in _group(settings, label, photos)
-    ]
-    if settings.collectors > len(persons):
-        raise ValueError(
-            f"params.yaml: phantom.collectors = {settings.collectors}: {settings.photos} photos "
-            f"show only {len(persons)} persons; lower it, or raise phantom.photos"
-        )
-    rng = legs.generator(settings.seed, "collectors")
-    codes = _codes(settings.collectors, rng)
-    # One person each, so that nobody is left out, then some more to some than to others.
-    weights = rng.uniform(0.6, 1.4, len(codes))
-    dealt = [*codes, *rng.choice(codes, len(persons) - len(codes), p=weights / weights.sum())]
-    # Shuffled, so that neither a participant's number nor a collector tells the class.
-    order = rng.permutation(len(persons))
-    taken = dict.fromkeys(codes, 0)
-    shots = []
-    for collector, index in zip(map(str, dealt), order, strict=True):
-        taken[collector] += 1
-        participant = f"reszvevo{taken[collector]:02}"
-        label, seeded, legs_by_shot = persons[index]
-        for number, (left, right) in enumerate(legs_by_shot, 1):
-            name = f"sajat_{participant}_{number:02}.jpg"
-            shots.append(Shot(name, collector, participant, label, seeded, number, left, right))
-    return sorted(shots, key=lambda shot: (shot.collector, shot.name))
-
-
-def _counts(photos: int) -> dict[str, int]:
-    """Return each class's number of photos: the shares, rounded so that the sum fits."""
-    whole = sum(SHARES.values())
-    exact = {label: photos * share / whole for label, share in SHARES.items()}
-    counts = {label: int(value) for label, value in exact.items()}
-    by_rest = sorted(exact, key=lambda label: counts[label] - exact[label])
-    for label in by_rest[: photos - sum(counts.values())]:
-        counts[label] += 1
-    return counts
-
-
-def _group(
-    settings: params.Phantom, label: str, photos: int
-) -> list[tuple[str, str, list[tuple[float, float]]]]:
-    """Return a group's persons: label, name of their random numbers, both angles of each shot."""
-    mean, sd = GROUPS[label]
-    start = legs.generator(settings.seed, label).random()
-    persons: list[tuple[str, str, list[tuple[float, float]]]] = []
-    while photos:
-        seeded = f"{label}-{len(persons)}"
-        rng = legs.generator(settings.seed, seeded, "stance")
-        shots = min(int(rng.integers(2, 6)), photos)
-        if photos - shots == 1:  # nobody has one photo only
-            shots += 1 if shots < 5 else -1
-        # Steps of the golden ratio fill the distribution evenly, however many persons there are:
-        # the ceiling then depends on the difficulty and hardly on the seed.
-        part = (start + len(persons) * GOLDEN) % 1
-        usual = mean + sd * settings.difficulty * NormalDist().inv_cdf(0.005 + 0.99 * part)
-        uneven = rng.normal(0, ASYMMETRY)
-        stances = []
-        for _ in range(shots):
-            centre = usual + rng.normal(0, SHOT * settings.difficulty)
-            half = min(max(uneven + rng.normal(0, SHOT), -MOST), MOST)
-            stances.append((centre - half, centre + half))
-        persons.append((label, seeded, stances))
-        photos -= shots
-    return persons
-
-
-def _codes(count: int, rng: np.random.Generator) -> list[str]:
-    """Return collectors' codes of six characters, some in small letters; no two alike."""
-    letters = list("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ")
-    codes: dict[str, str] = {}
-    while len(codes) < count:
-        code = "".join(rng.choice(letters, 6))
-        codes.setdefault(code, code.lower() if rng.random() < 0.3 else code)
-    return sorted(codes.values())
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
 
 
 def _cores() -> int:
@@ -203,8 +139,60 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _draw(seed: int, shot: Shot) -> legs.Photograph:
-    return legs.photograph(seed, shot.seeded, shot.number, shot.left, shot.right)
+def _order(shot: Shot) -> tuple[str, int, bool, str]:
+    """Return what sorts photos by sitting, and a photo's copies behind it."""
+    return shot.sitting.who, shot.sitting.number, shot.original != "", shot.path
+
+
+def _draw(seed: int, unit: Sequence[Shot]) -> list[Drawn]:
+    """Return the files of a photo and of its copies."""
+    first = unit[0]
+    photo = camera.photograph(seed, first.sitting)
+    heels = (photo.heel_left, photo.heel_right)
+    upright = Image.fromarray(photo.pixels)
+    if first.planted in faults.POOR:
+        _, spoil = faults.POOR[first.planted]
+        upright, heels = _changed(upright, heels, spoil, generator(seed, first.path))
+    data = faults.encode(upright, first.form, first.quality, first.orientation)
+    drawn = [_drawn(data, upright.size, heels, first)]
+    for copy in unit[1:]:
+        if copy.planted == "exact":
+            drawn.append(_drawn(data, upright.size, heels, first))
+            continue
+        seen = images.open_photo(data, max_megapixels=20).image
+        changed, spots = _changed(
+            seen, heels, faults.COPIES[copy.planted], generator(seed, copy.path)
+        )
+        again = faults.encode(changed, copy.form, copy.quality)
+        drawn.append(_drawn(again, changed.size, spots, copy))
+    return drawn
+
+
+def _changed(
+    image: Image.Image, heels: tuple[Box, Box], change: faults.Change, rng: np.random.Generator
+) -> tuple[Image.Image, tuple[Box, Box]]:
+    changed, move = change(image, rng)
+    first, second = (faults.moved(box, move, *changed.size) for box in heels)
+    # In a mirrored picture the left leg looks like a right one, and is one.
+    mirrored = np.linalg.det(move[:, :2]) < 0
+    return changed, (second, first) if mirrored else (first, second)
+
+
+def _drawn(data: bytes, size: tuple[int, int], heels: tuple[Box, Box], shot: Shot) -> Drawn:
+    """Return the file with its heels' boxes in the pixels that it holds, before EXIF turns them."""
+    if shot.fate == "cut":
+        data = data[: len(data) * 3 // 5]
+    elif shot.fate == "garbled":
+        data = data[:2] + generator(shot.path).bytes(len(data) // 4)
+    elif shot.fate == "web_page":
+        data = WEB_PAGE
+    elif shot.fate == "void":
+        data = b""
+    back = {6: 8, 8: 6}.get(shot.orientation, shot.orientation)
+    left, right = (boxes.upright(box, *size, back) for box in heels)
+    width, height = size if shot.orientation <= 4 else size[::-1]
+    seen = shot.planted != "blank" and shot.fate not in {"garbled", "web_page", "void"}
+    return Drawn(data, width, height, (left, right) if seen else None)
 
 
 def clinical_class(angle: float) -> str:
@@ -212,98 +200,136 @@ def clinical_class(angle: float) -> str:
     return CLASSES[sum(angle > cut for cut in CUTS)]
 
 
-def truth(shot: Shot, photo: legs.Photograph) -> dict[str, Any]:
-    """Return a photo's row of the truth table; boxes are half open, in pixels of the photo."""
-    boxes = {"left": photo.heel_left, "right": photo.heel_right}
-    return {
-        "path": f"{shot.collector}/{shot.name}",
-        "label": shot.label,
-        "person": f"{shot.collector}/{shot.participant}",
+def truth(shot: Shot, photo: Drawn) -> dict[str, Any]:
+    """Return a photo's row of the truth table; its columns are explained above."""
+    mirrored, sitting = shot.planted == "mirrored", shot.sitting
+    left, right = (sitting.right, sitting.left) if mirrored else (sitting.left, sitting.right)
+    row: dict[str, Any] = {
+        "path": shot.path,
+        "label": shot.given,
+        "true_label": shot.label,
+        "person": shot.person,
         "collector": shot.collector,
         "true_class": clinical_class(shot.angle),
-        "angle_left": round(shot.left, 3),
-        "angle_right": round(shot.right, 3),
+        "angle_left": round(left, 3),
+        "angle_right": round(right, 3),
         "angle": round(shot.angle, 3),
+        "planted": shot.planted,
+        "original": shot.original,
+        "skipped": FATES.get(shot.fate, ""),
+        "consensus": shot.listed,
+        "format": shot.form,
+        "orientation": shot.orientation,
         "width": photo.width,
         "height": photo.height,
-    } | {
+    }
+    sides = dict(zip(("left", "right"), photo.heels or ((None,) * 4,) * 2, strict=True))
+    return row | {
         f"heel_{side}_{edge}": value
-        for side, box in boxes.items()
+        for side, box in sides.items()
         for edge, value in zip(("left", "top", "right", "bottom"), box, strict=True)
     }
 
 
-def export(collector: str, project: int, shots: list[Shot]) -> tuple[str, list[dict[str, Any]]]:
-    """Return the name and the tasks of a collector's Label Studio export."""
-    rng = legs.generator(collector, "export")
-    name = (
-        f"{collector}.json",
-        f"project-{project}-at-2025-10-{project % 28 + 1:02}-09-30-{rng.bytes(4).hex()}.json",
-        "labels.json",
-    )[rng.integers(3)]
-    tasks = []
-    for number, shot in enumerate(shots, 1):
-        upload = f"{rng.bytes(4).hex()}-{shot.name}"
-        time = f"2025-10-{project % 28 + 1:02}T08:{number % 60:02}:00.000000Z"
-        choice = {
-            "value": {"choices": [SPELLED[shot.label]]},
-            "id": rng.bytes(5).hex(),
-            "from_name": "choice",
-            "to_name": "image",
-            "type": "choices",
-            "origin": "manual",
-        }
-        annotation = {
-            "id": number,
-            "completed_by": 1,
-            "result": [choice],
-            "was_cancelled": False,
-            "ground_truth": False,
-            "created_at": time,
-            "updated_at": time,
-            "draft_created_at": None,
-            "lead_time": round(rng.uniform(2, 40), 3),
-            "prediction": {},
-            "result_count": 1,
-            "unique_id": rng.bytes(16).hex(),
-            "import_id": None,
-            "last_action": None,
-            "bulk_created": False,
-            "task": number,
-            "project": project,
-            "updated_by": 1,
-            "parent_prediction": None,
-            "parent_annotation": None,
-            "last_created_by": None,
-        }
-        tasks.append(
-            {
-                "id": number,
-                "annotations": [annotation],
-                "file_upload": upload,
-                "drafts": [],
-                "predictions": [],
-                "data": {"image": f"/data/upload/{project}/{upload}"},
-                "meta": {},
-                "created_at": time,
-                "updated_at": time,
-                "inner_id": number,
-                "total_annotations": 1,
-                "cancelled_annotations": 0,
-                "total_predictions": 0,
-                "comment_count": 0,
-                "unresolved_comment_count": 0,
-                "last_comment_updated_at": None,
-                "project": project,
-                "updated_by": 1,
-                "comment_authors": [],
-            }
-        )
-    return name, tasks
+def usable(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the truth table's photos that are no copy, not spoilt and labelled, right or wrong."""
+    good = table.planted.isin(["", faults.WRONG_LABEL]) & (table.skipped == "")
+    return table[good]
+
+
+def read_truth(path: Path = TRUTH) -> pd.DataFrame:
+    """Return the truth table; empty texts stay empty, boxes of what shows no heel are NaN."""
+    table = pd.read_csv(path, dtype={"person": str, "collector": str})
+    texts = ["planted", "original", "skipped"]
+    table[texts] = table[texts].fillna("")
+    return table
+
+
+def papers(seed: int, collectors: Sequence[Collector], shots: Sequence[Shot]) -> dict[str, bytes]:
+    """Return all files that are no photos, by path: exports, the consensus, what lies about."""
+    found: dict[str, bytes] = {}
+    everyone = [*collectors, Collector("sample")]
+    exporting = [c for c in everyone if c.export and any(_in(shot, c) for shot in shots)]
+    by_code = {c.code: c for c in everyone}
+    lost = list(generator(seed, "lost").permutation(len(exporting)))[:MISSING]
+    for project, collector in enumerate(exporting, 1):
+        rng = generator(seed, collector.code, "export")
+        own = [shot for shot in shots if _in(shot, collector) and shot.fate != "untasked"]
+        tasks = [task for shot in own for task in _tasks(shot, collector, rng)]
+        if project - 1 in lost:
+            spelled = collector.spelled("neutral")
+            tasks.append(Task(collector.code, "sajat_reszvevo99_01.jpg", ((spelled,),)))
+        kind = collector.export or "json"
+        exports = labelling.export(kind, collector.code, project, tasks, rng)
+        found |= {f"{collector.code}/{name}": data for name, data in exports.items()}
+        if collector.broken:
+            data = next(iter(exports.values()))
+            data = data[: len(data) * 2 // 3] if collector.broken == "cut" else b""
+            found[f"{collector.code}/export ({project}).json"] = data
+    for name, owner in zip(("Thumbs.db", "jegyzet.txt"), exporting[1:], strict=False):
+        found[f"{owner.code}/{name}"] = f"{name}: nem kép\r\n".encode()
+    listed = [shot for shot in shots if shot.listed]
+    return found | {f"consensus/{n}": d for n, d in _consensus(seed, by_code, listed).items()}
+
+
+def _in(shot: Shot, collector: Collector) -> bool:
+    return shot.folder.partition("/")[0] == collector.code
+
+
+def _tasks(shot: Shot, by: Collector, rng: np.random.Generator) -> list[Task]:
+    """Return the tasks of one photo: one, unless two contradict each other."""
+    label = by.spelled(shot.given)
+    other = by.spelled(next(name for name in CLASSES if name != shot.given))
+    task = Task(shot.folder, shot.uploaded, ((label,),))
+    several = rng.random() < 0.04 and by.export in {"json", "json_min", "csv"}
+    changes: dict[str, list[dict[str, Any]]] = {
+        "": [{"choices": ((label,), (other,), (label,))} if several else {}],
+        "empty": [{"choices": ((),)}],
+        "untouched": [{"state": "untouched"}],
+        "cancelled": [{"state": "cancelled"}],
+        "draft": [{"state": "draft"}],
+        "prediction": [{"state": "prediction"}],
+        "unknown": [{"choices": ((UNKNOWN,),)}],
+        "several": [{"choices": ((label, other),)}],
+        "tie": [{"choices": ((label,), (other,))}],
+        "conflict": [{}, {"choices": ((other,),)}],
+    }
+    return [replace(task, **change) for change in changes.get(shot.fate, [{}])]
+
+
+def _consensus(
+    seed: int, collectors: dict[str, Collector], listed: Sequence[Shot]
+) -> dict[str, bytes]:
+    """Return the files of consensus/: the list of photos, and one export for each annotator."""
+    if not listed:
+        return {}
+    rng = generator(seed, "consensus")
+    twice = list(listed)[: min(TWICE, len(listed) // 13)]
+    lines = [f"{shot.folder}\\{shot.name}" for shot in [*listed, *twice]]
+    found = {"konszenzus_kepek.txt": "\n".join([*lines, ""]).encode()}
+    # All were put into one folder first, so their collector's code came before their names.
+    uploads = [f"{shot.folder}_{shot.name}" for shot in listed]
+    angles = [shot.angle for shot in listed]
+    votes = annotators.vote(angles, CUTS, ANNOTATORS, AGREEMENT, rng)
+    people = list(collectors.values())
+    for number, own in enumerate([*votes, *votes[: len(UNREADABLE)]]):
+        writes = people[number % len(people)]
+        labels = [
+            "" if vote == annotators.NOBODY else writes.spelled(CLASSES[vote]) for vote in own
+        ]
+        data = labelling.votes(uploads, labels, rng)
+        if number >= ANNOTATORS:
+            data = {
+                "cut": data[: len(data) // 2],
+                "garbled": rng.bytes(2000),
+                "empty": b"",
+            }[UNREADABLE[number - ANNOTATORS]]
+        found[f"{rng.bytes(3).hex().upper()}.json"] = data
+    return found
 
 
 def ceiling(table: pd.DataFrame) -> float:
-    """Return the best balanced accuracy of a truth table's labels by two thresholds on the angle.
+    """Return the best balanced accuracy of a truth table's true labels by thresholds on the angle.
 
     Thresholds are fitted on the table itself, so this is what no classifier that sees the angles
     alone can beat on it. Classes that do not occur do not count.
@@ -313,13 +339,13 @@ def ceiling(table: pd.DataFrame) -> float:
     # after the last.
     angles = table.angle.to_numpy()
     between = np.concatenate(([True], angles[1:] > angles[:-1], [True]))
-    low, middle, high = (_share_before(table.label.to_numpy() == name) for name in CLASSES)
+    low, middle, high = (_share_before(table.true_label.to_numpy() == name) for name in CLASSES)
     # With thresholds at i <= j the recalls add up to low[i] + middle[j] - middle[i] + 1 - high[j].
     first = np.where(between, low - middle, -np.inf)
     second = np.where(between, middle - high, -np.inf)
     best = float((np.maximum.accumulate(first) + second).max())
-    present = int(table.label.nunique())
-    return (best + ("pronation" in set(table.label))) / present
+    present = int(table.true_label.nunique())
+    return (best + ("pronation" in set(table.true_label))) / present
 
 
 def _share_before(member: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:

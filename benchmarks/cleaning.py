@@ -40,7 +40,7 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image, ImageFilter, ImageOps
 
-from anklealign import duplicates, legs, params, phantom, photos, quality
+from anklealign import camera, duplicates, params, photos, quality, shots
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL = ROOT / "data/raw/ants_bees"
@@ -173,17 +173,21 @@ class Planted:
 
 
 def drawn(seed: int, most: int | None = None) -> Iterator[tuple[str, bytes]]:
-    """Yield label and file of every photo of the phantom with this seed, or of a few of them."""
+    """Yield label and file of every sound photo of the phantom with this seed, or of a few of them.
+
+    All are saved alike, and small ones, a third of which is no photo any more, are left out.
+    """
     settings = params.section(params.read(ROOT / "params.yaml"), "phantom", params.Phantom)
-    shots = phantom.plan(params.Phantom(**{**vars(settings), "seed": seed}))
-    shots = shots[:: len(shots) // (most or len(shots))][:most]
+    _, planned = shots.plan(params.Phantom(**{**vars(settings), "seed": seed, "planted": 0}))
+    sound = [shot for shot in planned if not shot.fate and shot.sitting.side >= 500]
+    sound = sound[:: len(sound) // (most or len(sound))][:most]
     with ProcessPoolExecutor() as pool:
-        for shot, photo in zip(shots, pool.map(partial(_draw, seed), shots), strict=True):
+        for shot, photo in zip(sound, pool.map(partial(_draw, seed), sound), strict=True):
             yield shot.label, photo
 
 
-def _draw(seed: int, shot: phantom.Shot) -> bytes:
-    return legs.photograph(seed, shot.seeded, shot.number, shot.left, shot.right).jpeg
+def _draw(seed: int, shot: shots.Shot) -> bytes:
+    return jpeg(Image.fromarray(camera.photograph(seed, shot.sitting).pixels))
 
 
 def read(folder: Path) -> Iterator[tuple[str, bytes]]:

@@ -1,0 +1,205 @@
+r"""What Label Studio made of a collector's photos: stored names and exports of every kind.
+
+Names change on upload as in Label Studio and Django: `<8 hex>-` before them, spaces to `_`, all
+outside `[-\w.]` dropped, and `_` + 7 alphanumerics before the extension where the path would be
+longer than 100 characters, with the stem cut to fit.
+"""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.parse import quote
+
+import numpy as np
+
+LONGEST_PATH = 100
+LETTERS = list("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+
+Kind = Literal["json", "two_exports", "json_min", "csv", "old_release", "imported", "many_keys"]
+State = Literal["submitted", "cancelled", "draft", "prediction", "untouched"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One photo in a labelling project."""
+
+    folder: str  # where the photo lies, below the data set
+    uploaded: str  # its name at that time
+    choices: tuple[tuple[str, ...], ...]  # of each annotator; () is an empty result
+    state: State = "submitted"
+
+
+def stored(name: str, project: int, rng: np.random.Generator) -> str:
+    """Return the name under which Label Studio stores an uploaded file."""
+    clean = re.sub(r"[^-\w.]", "", name.strip().replace(" ", "_"))
+    folder = f"upload/{project}/"
+    clean = f"{rng.bytes(4).hex()}-{clean}"
+    if len(folder + clean) <= LONGEST_PATH:
+        return clean
+    stem, dot, suffix = clean.rpartition(".")
+    ending = "_" + "".join(rng.choice(LETTERS, 7)) + dot + suffix
+    return stem[: LONGEST_PATH - len(folder + ending)] + ending
+
+
+def export(
+    kind: Kind, code: str, project: int, tasks: Sequence[Task], rng: np.random.Generator
+) -> dict[str, bytes]:
+    """Return the files that a collector's project was exported to, by name."""
+    day = project % 28 + 1
+    name = (
+        f"{code}.json",
+        f"project-{project}-at-2025-10-{day:02}-09-30-{rng.bytes(4).hex()}.json",
+        "labels.json",
+    )[rng.integers(3)]
+    found = [_task(number, project, task, kind, rng) for number, task in enumerate(tasks, 1)]
+    if kind == "json_min":
+        return {name: _json([record for task in found for record in _records(task)])}
+    if kind == "csv":
+        return {name.replace(".json", ".csv"): _csv([r for task in found for r in _records(task)])}
+    if kind == "two_exports":
+        early = [task | {"updated_at": "2025-09-01T08:00:00.000000Z"} for task in found]
+        older = f"project-{project}-at-2025-09-01-08-05-{rng.bytes(4).hex()}.json"
+        return {older: _json(early[: len(early) * 2 // 3]), name: _json(found)}
+    return {name: _json(found)}
+
+
+def votes(uploads: Sequence[str], labels: Sequence[str], rng: np.random.Generator) -> bytes:
+    """Return one annotator's export; a photo labelled '' has a task without an annotation.
+
+    Everybody ran a Label Studio of their own, so the project and `completed_by` are 1 for all.
+    """
+    tasks = [
+        Task("", name, ((label,),) if label else (), "submitted" if label else "untouched")
+        for name, label in zip(uploads, labels, strict=True)
+    ]
+    return _json([_task(number, 1, task, "json", rng) for number, task in enumerate(tasks, 1)])
+
+
+def _task(
+    number: int, project: int, task: Task, kind: Kind, rng: np.random.Generator
+) -> dict[str, Any]:
+    upload = stored(task.uploaded, project, rng)
+    address = f"/data/upload/{project}/{upload}"
+    if kind == "imported":
+        path = f"{task.folder}/{task.uploaded}"
+        address = (
+            f"/data/local-files/?d=ankle/{quote(path)}",
+            f"s3://ankle/{path}",
+            f"https://example.org/ankle/{quote(path)}",
+        )[number % 3]
+        upload = f"{rng.bytes(4).hex()}-tasks.json"
+    time = f"2025-10-{project % 28 + 1:02}T08:{number % 60:02}:00.000000Z"
+    results = [_result(choices, kind, rng) for choices in task.choices]
+    drafts = results if task.state == "draft" else []
+    predictions = results if task.state == "prediction" else []
+    cancelled = task.state == "cancelled"
+    done = results if task.state in {"submitted", "cancelled"} else []
+    times = {"created_at": time, "updated_at": time}
+    annotations: list[dict[str, Any]] = [
+        {
+            "id": 100 * number + who,
+            "completed_by": who,
+            "result": result,
+            "was_cancelled": cancelled,
+            "ground_truth": False,
+            **times,
+            "draft_created_at": None,
+            "lead_time": round(rng.uniform(2, 40), 3),
+            "prediction": {},
+            "result_count": len(result),
+            "unique_id": rng.bytes(16).hex(),
+            "import_id": None,
+            "last_action": None,
+            "bulk_created": False,
+            "task": number,
+            "project": project,
+            "updated_by": who,
+            "parent_prediction": None,
+            "parent_annotation": None,
+            "last_created_by": None,
+        }
+        for who, result in enumerate(done, 1)
+    ]
+    if kind == "old_release":
+        for annotation in annotations:
+            annotation["skipped"] = annotation.pop("was_cancelled")
+    return {
+        "id": number,
+        "completions" if kind == "old_release" else "annotations": annotations,
+        "file_upload": upload,
+        "drafts": [{"id": number, "result": result, "created_at": time} for result in drafts],
+        "predictions": [{"id": number, "result": r, "model_version": "m1"} for r in predictions],
+        "data": {"note": "left / right", "photo": address}
+        if kind == "many_keys"
+        else {"image": address},
+        "meta": {},
+        **times,
+        "inner_id": number,
+        "total_annotations": len(annotations) - cancelled,
+        "cancelled_annotations": int(cancelled),
+        "total_predictions": len(predictions),
+        "comment_count": 0,
+        "unresolved_comment_count": 0,
+        "last_comment_updated_at": None,
+        "project": project,
+        "updated_by": 1,
+        "comment_authors": [],
+    }
+
+
+def _result(choices: tuple[str, ...], kind: Kind, rng: np.random.Generator) -> list[dict[str, Any]]:
+    if not choices:
+        return []
+    chosen = {
+        "value": {"choices": list(choices)},
+        "id": rng.bytes(5).hex(),
+        "from_name": "choice",
+        "to_name": "image",
+        "type": "choices",
+        "origin": "manual",
+    }
+    if kind != "many_keys":
+        return [chosen]
+    box = {
+        "value": {"x": 30.0, "y": 55.0, "width": 12.0, "height": 18.0, "rotation": 0},
+        "id": rng.bytes(5).hex(),
+        "from_name": "heel",
+        "to_name": "image",
+        "type": "rectangle",
+        "origin": "manual",
+    }
+    return [box, chosen]
+
+
+def _records(task: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a task's records in a JSON-MIN export: one an annotation, the newest first."""
+    records = []
+    for annotation in reversed(task["annotations"]):
+        record = {"id": task["id"], **task["data"], "annotator": annotation["completed_by"]}
+        for result in annotation["result"]:
+            chosen = result["value"]["choices"]
+            one = len(chosen) == 1
+            record[result["from_name"]] = chosen[0] if one else {"choices": chosen}
+        record["annotation_id"] = annotation["id"]
+        records.append(
+            record | {key: annotation[key] for key in ("created_at", "updated_at", "lead_time")}
+        )
+    return records
+
+
+def _csv(records: Sequence[dict[str, Any]]) -> bytes:
+    columns = sorted({key for record in records for key in record})
+    stream = io.StringIO(newline="")
+    writer = csv.DictWriter(stream, columns, lineterminator="\n")
+    writer.writeheader()
+    for record in records:
+        writer.writerow({k: json.dumps(v) if isinstance(v, dict) else v for k, v in record.items()})
+    return stream.getvalue().encode()
+
+
+def _json(content: list[dict[str, Any]]) -> bytes:
+    return json.dumps(content, ensure_ascii=False, indent=1).encode()
