@@ -3,6 +3,7 @@
     python -m benchmarks.phantom                    # seed 2, as many photos as params.yaml says
     python -m benchmarks.phantom --photos 3230        # ten times as many: some 20 minutes, 2 cores
 
+
 Draws the phantom and runs the five stages in a temporary folder, with the project's params.yaml but
 for what the options say, then compares the scores with the truth table. Seed 1 is the
 committed set, on which nothing is tuned: take others.
@@ -10,6 +11,11 @@ committed set, on which nothing is tuned: take others.
 A few labels are wrong on purpose, in test as in train. The stages know the labels that collectors
 gave and are scored by them; here the same predictions are scored by the true labels, too, and these
 are compared with the ceiling, which is one of true labels.
+
+The heat maps of the test photos are held against the true heels: the share of a map's heat inside
+the two boxes, and the pointing game (is the hottest pixel inside?; Zhang et al., Top-down Neural
+Attention by Excitation Backprop (2018)), beside the boxes' share of the photo, which a map without
+knowledge reaches. And the list of suspicious labels is held against those that are wrong.
 """
 
 import argparse
@@ -20,10 +26,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from ruamel.yaml import YAML
 
-from anklealign import phantom
+from anklealign import boxes, faults, phantom, photos
+from anklealign.explanations import heat_maps
+from anklealign.predictor import Predictor
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = (
@@ -33,6 +42,7 @@ STEPS = (
     "stages.split",
     "stages.train",
     "stages.evaluate",
+    "anklealign.suspects",
 )
 
 
@@ -50,6 +60,8 @@ def main() -> None:
         truth = phantom.read_truth(folder / phantom.TRUTH)
         predictions = pd.read_csv(folder / "plots/evaluate/predictions.csv")
         metrics = json.loads((folder / "metrics/evaluate.json").read_text(encoding="utf-8"))
+        heels = heels_of(folder, truth)
+        suspects = pd.read_csv(folder / "suspects/suspects.csv")
     usable = phantom.usable(truth)
     ceiling = phantom.ceiling(usable)
     balanced, accuracy = metrics["balanced_accuracy"], metrics["accuracy"]
@@ -64,8 +76,17 @@ def main() -> None:
         f"accuracy                      {_with_interval(accuracy)}, "
         f"majority {accuracy['majority']:.3f}\n"
         f"gain over the majority        {accuracy['gain']:+.3f} "
-        f"({accuracy['gain_ci_low']:+.3f} to {accuracy['gain_ci_high']:+.3f})"
+        f"({accuracy['gain_ci_low']:+.3f} to {accuracy['gain_ci_high']:+.3f})\n"
+        f"heat inside the heels         {heels['inside']:.3f}, by chance {heels['area']:.3f}\n"
+        f"hottest pixel on a heel       {heels['pointing']:.3f}, by chance {heels['area']:.3f}"
     )
+    wrong = set(truth.path[truth.planted == faults.WRONG_LABEL]) & set(suspects.path)
+    if wrong:
+        top = suspects.path.head(round(len(suspects) / 10))
+        print(
+            f"wrong labels found            {len(wrong & set(top)) / len(wrong):.3f} of "
+            f"{len(wrong)} in the first tenth of the list"
+        )
 
 
 def read_options() -> argparse.Namespace:
@@ -79,15 +100,48 @@ def read_options() -> argparse.Namespace:
 
 
 def write_params(folder: Path, options: argparse.Namespace) -> None:
-    """Write the project's params.yaml with another phantom: collectors in proportion to photos."""
+    """Write the project's params.yaml with another phantom, collectors and faults in proportion."""
     yaml = YAML()
     values = yaml.load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     drawn = values["phantom"]
     drawn["collectors"] = max(1, round(drawn["collectors"] * options.photos / drawn["photos"]))
+    drawn["planted"] = round(drawn["planted"] * options.photos / drawn["photos"])
     drawn["photos"], drawn["seed"] = options.photos, options.seed
     values["dataset"], values["model"] = "phantom", options.model
     with (folder / "params.yaml").open("w", encoding="utf-8") as stream:
         yaml.dump(values, stream)
+
+
+def heels_of(folder: Path, truth: pd.DataFrame) -> dict[str, float]:
+    """Return the mean shares of the test photos' heat maps inside the true heels.
+
+    `inside` of the heat, `pointing` of the photos whose hottest pixel is there, and `area` of the
+    photo (without its letterbox), which is chance's share of both.
+    """
+    predictor = Predictor.load(folder / "model")
+    table = photos.read_table(folder / photos.SPLIT / "photos.csv")
+    known = truth[truth.heel_left_left.notna()].set_index("path")
+    test = table[(table.split == "test") & table.path.isin(known.index)]
+    pixels = photos.open_store(folder / photos.STORE)[test.row.to_numpy()]
+    said = predictor.probabilities(pixels).argmax(1)
+    maps = heat_maps(predictor.bundle, pixels, said, device=predictor.device)
+    how = predictor.bundle.preparation
+    found = []
+    for heat, row in zip(maps, test.itertuples(), strict=True):
+        true = known.loc[row.path]
+        inside = np.zeros(heat.shape, bool)
+        for side in ("left", "right"):
+            box = [int(true[f"heel_{side}_{edge}"]) for edge in ("left", "top", "right", "bottom")]
+            upright = boxes.upright(tuple(box), true.width, true.height, true.orientation)
+            seen = boxes.in_square(upright, row.width, row.height, how.size, how.fit)
+            left, top, right, bottom = (round(edge) for edge in seen)
+            inside[top:bottom, left:right] = True
+        photo = inside[row.top : row.bottom, row.left : row.right]
+        hottest = np.unravel_index(heat.argmax(), heat.shape)
+        if heat.any():
+            found.append((heat[inside].sum() / heat.sum(), inside[hottest], photo.mean()))
+    names = ("inside", "pointing", "area")
+    return dict(zip(names, np.mean(found, axis=0).tolist(), strict=True))
 
 
 def score_by_truth(predictions: pd.DataFrame, truth: pd.DataFrame) -> float:
