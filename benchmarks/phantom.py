@@ -127,16 +127,18 @@ def heels_of(folder: Path, truth: pd.DataFrame) -> dict[str, float]:
     maps = heat_maps(predictor.bundle, pixels, said, device=predictor.device)
     how = predictor.bundle.preparation
     found = []
-    for heat, row in zip(maps, test.itertuples(), strict=True):
-        true = known.loc[row.path]
+    for heat, row in zip(maps, test.to_dict("records"), strict=True):
+        true = known.loc[row["path"]].to_dict()
         inside = np.zeros(heat.shape, bool)
         for side in ("left", "right"):
-            box = [int(true[f"heel_{side}_{edge}"]) for edge in ("left", "top", "right", "bottom")]
-            upright = boxes.upright(tuple(box), true.width, true.height, true.orientation)
-            seen = boxes.in_square(upright, row.width, row.height, how.size, how.fit)
-            left, top, right, bottom = (round(edge) for edge in seen)
+            edges = (true[f"heel_{side}_{edge}"] for edge in ("left", "top", "right", "bottom"))
+            first, second, third, fourth = map(int, edges)
+            box = (first, second, third, fourth)
+            box = boxes.upright(box, true["width"], true["height"], true["orientation"])
+            seen = boxes.in_square(box, row["width"], row["height"], how.size, how.fit)
+            left, top, right, bottom = map(round, seen)
             inside[top:bottom, left:right] = True
-        photo = inside[row.top : row.bottom, row.left : row.right]
+        photo = inside[row["top"] : row["bottom"], row["left"] : row["right"]]
         hottest = np.unravel_index(heat.argmax(), heat.shape)
         if heat.any():
             found.append((heat[inside].sum() / heat.sum(), inside[hottest], photo.mean()))
