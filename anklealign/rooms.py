@@ -183,19 +183,20 @@ def background(scene: Scene, rng: np.random.Generator) -> Field:
     x, h = view.places, view.heights
     edge = at.up(at.wall)
     fall = 0.78 + 0.3 * rng.uniform(-1, 1) * (x - x.mean()) / view.width
+    # Not all lies in the depth of field, and no lens draws a line thinner than its pixels.
+    soft = float(rng.choice([0.6, 0.9, 1.3, 2.0]))
+    of_wall, of_floor, of_things = rng.spawn(3)
     canvas = np.empty((h.size, x.size, 3))
     horizon = int(np.searchsorted(-h[:, 0], -edge))  # the first row of the floor
-    canvas[:horizon] = _wall(scene, h[:horizon] - edge, rng)
+    canvas[:horizon] = _wall(scene, h[:horizon] - edge, of_wall)
     canvas[:horizon] *= fall[..., None] * (1 + 0.008 * (h[:horizon, :, None] - edge))
     # The floor darkens towards the wall.
     dim = fall * np.clip(1.05 - 0.012 * h[horizon:], 0.6, 1.3)
-    canvas[horizon:] = _floor(scene, h[horizon:], rng) * dim[..., None]
+    canvas[horizon:] = _floor(scene, h[horizon:], of_floor) * dim[..., None]
     _corner(canvas, scene)
     for thing in scene.where.things:
-        _furnish(canvas, thing, scene, fall, rng)
+        _furnish(canvas, thing, scene, fall, of_things)
     _shadows(canvas, scene, horizon)
-    # Not all lies in the depth of field, and no lens draws a line thinner than its pixels.
-    soft = float(rng.choice([0.6, 0.9, 1.3, 2.0]))
     return np.asarray(gaussian_filter(canvas, (soft, soft, 0), truncate=2.5))
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from anklealign import annotators, boxes, faults, images, params, phantom, photos, quality, shots
 from anklealign.shots import CLASSES, FATES, GROUPS
 from anklealign.sources import label_studio
+from benchmarks.phantom import score_by_truth
 from stages import clean, prepare
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -129,6 +130,14 @@ def vote(task):
     for annotation in task["annotations"]:
         return known[annotation["result"][0]["value"]["choices"][0]]
     return annotators.NOBODY
+
+
+def test_the_benchmark_scores_by_the_true_labels():
+    truth = pd.DataFrame(
+        {"path": ["a", "b", "c", "d"], "true_label": ["neutral", "neutral", "pronation", "x"]}
+    )
+    said = pd.DataFrame({"path": ["c", "b", "a"], "predicted": ["pronation", "x", "neutral"]})
+    assert score_by_truth(said, truth) == (0.5 + 1) / 2
 
 
 def run(folder, monkeypatch, **changes):
