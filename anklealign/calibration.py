@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
+from scipy.stats import betabinom
 
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -31,6 +32,12 @@ def probabilities(logits: Floats, temperature: float) -> Floats:
     """Return calibrated probabilities: (N, K) -> (N, K), rows summing to 1."""
     calibrated: Floats = softmax(logits / temperature, axis=1)
     return calibrated
+
+
+def uncalibrated(calibrated: Floats, temperature: float) -> Floats:
+    """Return a model's probabilities before its temperature from those after: (N, K) -> (N, K)."""
+    logarithms = np.log(np.maximum(calibrated, np.finfo(np.float64).tiny))
+    return probabilities(logarithms, 1 / temperature)
 
 
 def fit_temperature(logits: Floats, labels: Integers) -> float:
@@ -59,8 +66,7 @@ def fit_conformal(probabilities: Floats, labels: Integers, coverage: float) -> f
     With fewer than coverage / (1 - coverage) photos there is none: 0, every class is in each set.
     """
     own = np.sort(probabilities[np.arange(len(labels)), labels])
-    # 10 x (1 - 0.9) is 0.9999… in doubles.
-    rank = int(np.floor((len(labels) + 1) * (1 - coverage) + 1e-9))
+    rank = _rank(len(labels), coverage)
     return max(float(own[rank - 1]) - ROUNDING, 0.0) if rank else 0.0
 
 
@@ -82,3 +88,26 @@ def abstains(sets: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
 def spelled(sets: npt.NDArray[np.bool_], classes: Sequence[str]) -> list[str]:
     """Return each set's classes in their order, joined by |; '' for an empty set: (N, K) -> N."""
     return ["|".join(name for name, held in zip(classes, row, strict=True) if held) for row in sets]
+
+
+def coverage_range(
+    calibration_photos: int, photos: int, coverage: float, confidence: float
+) -> tuple[float, float]:
+    """Return between which shares of `photos` the sets should hold the truth.
+
+    After a threshold on n photos, the truths held among others follow a beta-binomial law with
+    n + 1 - r and r, r the rank of `fit_conformal` (Vovk, Conditional Validity of Inductive
+    Conformal Predictors (2012)). It takes photos as exchangeable; those of few persons stray
+    further. A model that gives many photos equal probabilities holds more.
+    """
+    rank = _rank(calibration_photos, coverage)
+    if not rank or not photos:
+        return 1.0, 1.0
+    law = betabinom(photos, calibration_photos + 1 - rank, rank)
+    low, high = law.ppf([(1 - confidence) / 2, (1 + confidence) / 2]) / photos
+    return float(low), float(high)
+
+
+def _rank(photos: int, coverage: float) -> int:
+    # 10 x (1 - 0.9) is 0.9999… in doubles.
+    return int(np.floor((photos + 1) * (1 - coverage) + 1e-9))

@@ -287,6 +287,7 @@ class Evaluate:
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
     mistakes: Count
     explained: Count
+    robustness: Annotated[int, Field(ge=0)]
 
 
 def read(path: Path = PARAMS) -> dict[str, Any]:

@@ -14,14 +14,15 @@ from typing import Any
 
 METRICS = Path("metrics")
 RUN = Path("plots/train/run.json")
-SCORES = ("accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "log_loss")
+# Of kappa and the Matthews correlation the one that fits the classes: kappa where they are ordered.
+SCORES = ("accuracy", "balanced_accuracy", "macro_f1", "kappa", "mcc", "roc_auc", "log_loss")
 PICTURES = {
     "plots/prepare/": "a first look: each class's photos, sizes, shapes, collectors",
     "plots/report.html": "all of this on one page: open it in a browser",
     "plots/clean/": "what was removed, beside what was kept instead, and why",
     "plots/split/": "who is where",
     "plots/train/pictures/": "what augmentation makes of a photo",
-    "plots/evaluate/pictures/": "confusion matrix, learning curves, the worst mistakes",
+    "plots/evaluate/pictures/": "confusion, calibration, robustness, learning curves, mistakes",
     "plots/evaluate/explanations/": "where the model looked",
 }
 
@@ -40,7 +41,16 @@ def main() -> int:
         return 1
     print(
         "\n".join(
-            ["", *story(metrics, run), "", *score_table(metrics["evaluate"]), "", *pictures()]
+            [
+                "",
+                *story(metrics, run),
+                "",
+                *score_table(metrics["evaluate"]),
+                "",
+                *remarks(metrics["evaluate"]),
+                "",
+                *pictures(),
+            ]
         )
     )
     return 0
@@ -77,13 +87,44 @@ def score_table(evaluate: dict[str, Any]) -> list[str]:
         f"{evaluate['photos']} test photos of {evaluate['groups']} groups",
         f"{'score':<20}{'model':>7}   {'95 % interval':<17}{'majority':>8}   gain, 95 % interval",
     ]
+    left_out = "mcc" if "kappa" in evaluate else "kappa"
+    few = f"n/a, {evaluate['groups']} groups"
     for name in SCORES:
+        if name == left_out:
+            continue
         score = evaluate[name]
-        interval = f"{score['ci_low']:.3f} to {score['ci_high']:.3f}"
-        gain = f"{score['gain']:+.3f}, {score['gain_ci_low']:+.3f} to {score['gain_ci_high']:+.3f}"
+        interval, gain = few, f"{score['gain']:+.3f}"
+        if "ci_low" in score:
+            interval = f"{score['ci_low']:.3f} to {score['ci_high']:.3f}"
+            gain += f", {score['gain_ci_low']:+.3f} to {score['gain_ci_high']:+.3f}"
         lines.append(
             f"{name.replace('_', ' '):<20}{score['value']:>7.3f}   {interval:<17}"
             f"{score['majority']:>8.3f}   {gain}"
+        )
+    return lines
+
+
+def remarks(evaluate: dict[str, Any]) -> list[str]:
+    """Return where the model is worst, what its prediction sets hold, and how people compare."""
+    worst, sets = evaluate["worst"], evaluate["calibration"]
+    lines = []
+    for who, score in (("class", "recall"), ("collector", "accuracy")):
+        if who in worst:
+            value, photos = worst[f"{who}_{score}"], worst[f"{who}_photos"]
+            told = f"{worst[who]}, {score} {value:.3f} on {photos} photos"
+            lines.append(f"{f'worst {who}':<18}{told}")
+    coverage, abstention = sets["coverage"], sets["abstention"]["value"]
+    lines.append(
+        f"prediction sets   hold the truth for {coverage['value']:.0%} of photos, "
+        f"{coverage['promised']:.0%} promised ({coverage['expected_low']:.0%} to "
+        f"{coverage['expected_high']:.0%} by chance); {abstention:.0%} abstained"
+    )
+    people = evaluate.get("people", {})
+    if people.get("votes"):
+        own, model = people["accuracy"]["value"], people["model_accuracy"]["value"]
+        lines.append(
+            f"people            agree with each other's majority on {own:.0%} of "
+            f"{people['votes']} votes, the model there on {model:.0%}"
         )
     return lines
 

@@ -1,8 +1,9 @@
 """Evaluate: the trained model on the test part, which nothing before has looked at.
 
 Reads data/prepared/pixels.npy, data/split/photos.csv, model/ and plots/train/history.csv; writes
-metrics/evaluate.json (every score with its interval over groups, beside the majority baseline's),
-plots/evaluate/predictions.csv (a row a test photo), confusion.csv, pictures/ and explanations/.
+metrics/evaluate.json (every score with its interval over groups, beside the majority baseline's;
+calibration, prediction sets, robustness), plots/evaluate/predictions.csv (a row a test photo),
+confusion.csv, pictures/ and explanations/.
 From these and the other stages' metrics and pictures it makes metrics/MODEL_CARD.md and
 plots/report.html, the page for a person to open.
 
@@ -18,9 +19,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from matplotlib.figure import Figure
+from tqdm import tqdm
 
 from anklealign import (
     calibration,
+    curves,
+    evaluation,
     faithfulness,
     figures,
     files,
@@ -29,6 +34,7 @@ from anklealign import (
     params,
     photos,
     report,
+    robustness,
     sheets,
     stage,
 )
@@ -36,7 +42,7 @@ from anklealign.explanations import has_attention
 from anklealign.params import Evaluate
 from anklealign.photos import Pixels
 from anklealign.predictor import Predictor
-from anklealign.scores import OVERALL, PER_CLASS, Floats, Integers, scores_with_intervals
+from anklealign.scores import Floats, point_scores
 
 MODEL = Path("model")
 HISTORY = Path("plots/train/history.csv")
@@ -52,39 +58,58 @@ def main() -> None:
     raw = params.read()
     settings = params.section(raw, "evaluate", Evaluate)
     seed = params.section(raw, "seed", int)
+    _, dataset = params.dataset(raw)
     table = photos.read_table(photos.SPLIT / "photos.csv")
     store = photos.open_store()
     predictor = Predictor.load(MODEL, params.section(raw, "train.device", str))
     classes = list(predictor.classes)
 
     test = table[table.split == "test"].sort_values("path", ignore_index=True)
-    train = table[table.split == "train"]
     labels = test.label.map(classes.index).to_numpy(np.int64)
     probabilities = predictor.probabilities(store[test.row.to_numpy()])
-    frequencies = np.array([(train.label == name).mean() for name in classes])
-    scores = scores_with_intervals(
-        labels,
-        probabilities,
-        list(test.group),
-        frequencies,
-        resamples=settings.bootstrap,
-        confidence=settings.confidence,
-        seed=seed,
+    frequencies = np.array(
+        [(table.label[table.split == "train"] == name).mean() for name in classes]
     )
     sets = predictor.prediction_sets(probabilities)
     predictions = predictions_of(test, classes, probabilities, sets)
     counts = pd.crosstab(predictions.actual, predictions.predicted)
     counts = counts.reindex(index=classes, columns=classes, fill_value=0)
 
-    metrics = metrics_of(scores, test, labels, classes, predictor.parameter_count)
+    temperature = predictor.bundle.temperature
+    uncalibrated = calibration.uncalibrated(probabilities, temperature)
+    metrics: dict[str, Any] = {
+        "photos": len(test),
+        "groups": int(test.group.nunique()),
+        "parameters": predictor.parameter_count,
+        **evaluation.scored(
+            test, classes, probabilities, frequencies, settings, ordered=dataset.ordered, seed=seed
+        ),
+        "calibration": evaluation.calibrated(
+            labels,
+            probabilities,
+            uncalibrated=uncalibrated,
+            sets=sets,
+            groups=list(test.group),
+            validation_photos=int((table.split == "val").sum()),
+            settings=settings,
+            seed=seed,
+        ),
+    }
+    pictures = PLOTS / "pictures"
+    if settings.robustness:
+        metrics["robustness"], drawn = worsen(
+            test, store, predictor, most=settings.robustness, mirror=dataset.mirror_safe
+        )
+        figures.save(drawn, pictures / "robustness.png")
     metrics["explanations"] = explain(
         predictions, test, store, predictor, most=settings.explained, seed=seed
     )
     files.write_json(METRICS, metrics)
     files.write_table(PLOTS / "predictions.csv", predictions)
     files.write_table(PLOTS / "confusion.csv", counts.rename_axis("actual").reset_index())
-    pictures = PLOTS / "pictures"
     figures.save(figures.confusion(counts), pictures / "confusion.png")
+    diagram = curves.reliability(labels, uncalibrated, probabilities, temperature)
+    figures.save(diagram, pictures / "reliability.png")
     history = pd.read_csv(HISTORY)
     if len(history):  # the majority class is not fitted by epochs
         chosen = predictor.bundle.record["chosen"]
@@ -101,10 +126,10 @@ def main() -> None:
     files.write_text(CARD, model_card.card(told, run))
     files.write_text(REPORT, report.html(told, run, report.pictures(REPORT.parent)))
     found = metrics["accuracy"]
+    interval = f" ({found['ci_low']:.3f} to {found['ci_high']:.3f})" if "ci_low" in found else ""
     print(
-        f"evaluate: accuracy {found['value']:.3f} ({found['ci_low']:.3f} to "
-        f"{found['ci_high']:.3f}) against {found['majority']:.3f} for the majority class, on "
-        f"{len(test)} photos of {metrics['groups']} groups"
+        f"evaluate: accuracy {found['value']:.3f}{interval} against {found['majority']:.3f} for "
+        f"the majority class, on {len(test)} photos of {metrics['groups']} groups"
     )
 
 
@@ -122,31 +147,32 @@ def predictions_of(
     return rows.assign(set=calibration.spelled(sets, classes), abstain=calibration.abstains(sets))
 
 
-def metrics_of(
-    scores: dict[str, dict[str, Floats]],
-    test: pd.DataFrame,
-    labels: Integers,
-    classes: list[str],
-    parameters: int,
-) -> dict[str, Any]:
-    """Return numbers for DVC: rounded to a millionth, without lists, which DVC drops."""
-    metrics: dict[str, Any] = {
-        "photos": len(test),
-        "groups": int(test.group.nunique()),
-        "parameters": parameters,
-    }
-    for score in OVERALL:
-        metrics[score] = {part: round(float(value), 6) for part, value in scores[score].items()}
-    for k, name in enumerate(classes):
-        metrics[f"class_{name}"] = {"support": int((labels == k).sum())}
-        for score in PER_CLASS:
-            found = scores[score]
-            metrics[f"class_{name}"] |= {
-                score: round(float(found["value"][k]), 6),
-                f"{score}_ci_low": round(float(found["ci_low"][k]), 6),
-                f"{score}_ci_high": round(float(found["ci_high"][k]), 6),
-            }
-    return metrics
+def worsen(
+    test: pd.DataFrame, store: Pixels, predictor: Predictor, *, most: int, mirror: bool
+) -> tuple[dict[str, Any], Figure]:
+    """Return the scores on worse photos, by kind and level, and their plot.
+
+    Takes the first photos by id, which no path and no label orders.
+    """
+    some = test.sort_values("id").head(most)
+    pixels = store[some.row.to_numpy()]
+    truth = some.label.map(predictor.classes.index).to_numpy(np.int64)
+    kept = point_scores(truth, predictor.probabilities(pixels))[robustness.SCORE]
+    found: dict[str, dict[int, float]] = {}
+    scored = robustness.scores(
+        pixels,
+        some[["left", "top", "right", "bottom"]].to_numpy(np.int64),
+        list(some.id),
+        truth,
+        predictor.probabilities,
+        fill=predictor.bundle.preparation.fill,
+        mirror=mirror,
+    )
+    total = sum(map(len, robustness.LEVELS.values()))
+    for kind, level, score in tqdm(scored, total=total, desc="worse photos", disable=None):
+        found.setdefault(kind, {})[level] = round(score, 6)
+    metrics = {"photos": len(some), "unchanged": round(kept, 6), **found}
+    return metrics, curves.robustness(found, kept, len(some), len(predictor.classes))
 
 
 def explain(

@@ -7,11 +7,13 @@ from hypothesis import strategies as st
 
 from anklealign.calibration import (
     abstains,
+    coverage_range,
     fit_conformal,
     fit_temperature,
     prediction_sets,
     probabilities,
     spelled,
+    uncalibrated,
 )
 from anklealign.scores import point_scores
 
@@ -94,3 +96,29 @@ def test_only_a_set_of_one_class_is_an_answer() -> None:
     sets = np.array([[0, 0, 0], [0, 1, 0], [1, 0, 1], [1, 1, 1]], bool)
     assert abstains(sets).tolist() == [True, False, True, True]
     assert spelled(sets, ("a", "b", "c")) == ["", "b", "a|c", "a|b|c"]
+
+
+@given(st.integers(0, 100), st.floats(0.3, 5))
+@settings(max_examples=25, deadline=None)
+def test_what_a_model_said_before_its_temperature_comes_back(seed: int, temperature: float) -> None:
+    logits, _ = sample(1.0, 50, seed)
+    after = probabilities(logits, temperature)
+    np.testing.assert_allclose(uncalibrated(after, temperature), probabilities(logits, 1.0))
+
+
+def test_coverage_strays_as_far_as_is_told() -> None:
+    low, high = coverage_range(40, 50, 0.9, 0.95)
+    shares = []
+    for seed in range(400):
+        logits, labels = sample(1.0, 90, seed)
+        chances = probabilities(logits, 1.0)
+        threshold = fit_conformal(chances[:40], labels[:40], 0.9)
+        shares.append(covered(prediction_sets(chances[40:], threshold), labels[40:]))
+    inside = np.mean([low <= share <= high for share in shares])
+    # A discrete law holds a little more than 95 %; two errors of the simulation are 2 points.
+    assert 0.93 <= inside <= 0.99
+    assert high - low > 4 * np.subtract(*coverage_range(4000, 5000, 0.9, 0.95)[::-1])
+
+
+def test_without_enough_calibration_photos_every_set_holds_the_truth() -> None:
+    assert coverage_range(8, 50, 0.9, 0.95) == (1.0, 1.0)

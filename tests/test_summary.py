@@ -34,7 +34,8 @@ def test_the_score_table_has_value_interval_majority_and_gain():
         "gain_ci_low": 0.1,
         "gain_ci_high": 0.5,
     }
-    lines = summary.score_table({"photos": 50, "groups": 15} | dict.fromkeys(summary.SCORES, score))
+    evaluate = {"photos": 50, "groups": 15} | dict.fromkeys(summary.SCORES, score)
+    lines = summary.score_table(evaluate)
     assert lines[0] == "50 test photos of 15 groups"
     assert lines[2].split() == [
         "accuracy",
@@ -43,6 +44,54 @@ def test_the_score_table_has_value_interval_majority_and_gain():
         "0.400",
         *["+0.350,", "+0.100", "to", "+0.500"],
     ]
+
+
+def test_of_few_groups_the_table_says_so():
+    score = {"value": 0.75, "majority": 0.4, "gain": 0.35}
+    evaluate = {"photos": 20, "groups": 6} | dict.fromkeys(summary.SCORES, score)
+    assert summary.score_table(evaluate)[2].split() == [
+        *["accuracy", "0.750", "n/a,", "6", "groups", "0.400", "+0.350"]
+    ]
+
+
+def test_the_table_has_kappa_of_ordered_classes_and_else_the_matthews_correlation():
+    score = {"value": 0.75, "majority": 0.4, "gain": 0.35}
+    evaluate = {"photos": 20, "groups": 6} | dict.fromkeys(summary.SCORES, score)
+    ordered = [line.split()[0] for line in summary.score_table(evaluate)]
+    assert ("kappa" in ordered, "mcc" in ordered) == (True, False)
+    del evaluate["kappa"]
+    other = [line.split()[0] for line in summary.score_table(evaluate)]
+    assert ("kappa" in other, "mcc" in other) == (False, True)
+
+
+def test_the_remarks_name_the_worst_and_what_the_sets_hold():
+    evaluate = {
+        "worst": {
+            "class": "b", "class_photos": 8, "class_recall": 0.5,
+            "collector": "KH8Z2Q", "collector_photos": 6, "collector_accuracy": 0.25,
+        },
+        "calibration": {
+            "coverage": {
+                "value": 0.85, "promised": 0.9, "expected_low": 0.78, "expected_high": 1.0,
+            },
+            "abstention": {"value": 0.125},
+        },
+        "people": {"votes": 60, "accuracy": {"value": 0.73}, "model_accuracy": {"value": 0.68}},
+    }  # fmt: skip
+    assert summary.remarks(evaluate) == [
+        "worst class       b, recall 0.500 on 8 photos",
+        "worst collector   KH8Z2Q, accuracy 0.250 on 6 photos",
+        (
+            "prediction sets   hold the truth for 85% of photos, 90% promised (78% to 100% by "
+            "chance); 12% abstained"
+        ),
+        (
+            "people            agree with each other's majority on 73% of 60 votes, the model "
+            "there on 68%"
+        ),
+    ]
+    del evaluate["worst"]["collector"], evaluate["people"]
+    assert len(summary.remarks(evaluate)) == 2
 
 
 def test_the_readme_shows_the_committed_runs_real_output(monkeypatch, capsys):

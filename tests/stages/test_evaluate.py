@@ -1,12 +1,9 @@
-"""evaluate writes numbers that DVC can show and a gallery of the surest mistakes."""
-
-import json
+"""evaluate writes a row a photo and a gallery of the surest mistakes."""
 
 import numpy as np
 import pandas as pd
 
-from anklealign.scores import scores_with_intervals
-from stages.evaluate import metrics_of, mistakes, predictions_of
+from stages.evaluate import mistakes, predictions_of
 
 CLASSES = ["a", "b", "c"]
 LABELS = np.array([0, 0, 1, 1, 2, 2])
@@ -45,34 +42,6 @@ def test_predictions_have_a_row_a_photo_with_every_probability():
     np.testing.assert_allclose(rows.probability, PROBABILITIES.max(1))
     assert list(rows.set) == ["a", "b|c", "b", "a", "c", "c"]
     assert list(rows.abstain) == [False, True, False, False, False, False]
-
-
-def leaves(value):
-    for item in value.values():
-        yield from leaves(item) if isinstance(item, dict) else [item]
-
-
-def test_metrics_are_numbers_in_nested_dicts_with_intervals_and_the_majority_beside():
-    scores = scores_with_intervals(
-        LABELS,
-        PROBABILITIES,
-        list(TEST.group),
-        np.array([0.5, 0.3, 0.2]),
-        resamples=100,
-        confidence=0.95,
-        seed=1,
-    )
-    metrics = metrics_of(scores, TEST, LABELS, CLASSES, 123)
-    json.dumps(metrics, allow_nan=False)
-    assert all(isinstance(leaf, int | float) for leaf in leaves(metrics))
-    assert metrics["photos"] == 6
-    assert metrics["groups"] == 4
-    accuracy = metrics["accuracy"]
-    assert accuracy["value"] == round(4 / 6, 6)
-    assert accuracy["majority"] == round(2 / 6, 6)
-    assert accuracy["ci_low"] <= accuracy["value"] <= accuracy["ci_high"]
-    assert metrics["class_b"]["recall"] == 0.5
-    assert metrics["class_b"]["support"] == 2
 
 
 def test_the_gallery_shows_the_surest_mistakes_first_without_the_letterbox():

@@ -1,0 +1,137 @@
+"""Plots of probabilities and of worse photos: reliability diagram and robustness curves.
+
+Shapes: N photos, K classes.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy.stats import beta
+
+from anklealign import figures
+from anklealign.scores import Floats, Integers, bins_of
+
+# Kinds of worse photos (anklealign/robustness.py) as a person reads them.
+KINDS = {
+    "blur_permille": "blur, sigma in ‰ of the side",
+    "noise_levels": "noise, sd in grey levels",
+    "jpeg_quality": "JPEG quality",
+    "brightness_percent": "brightness, %",
+    "rotation_degrees": "rotation, degrees",
+    "downscaling_pixels": "downscaled to pixels",
+    "mirror": "mirrored",
+}
+
+
+def reliability(labels: Integers, before: Floats, after: Floats, temperature: float) -> Figure:
+    """Draw how often the model is right at each probability: (N,), (N, K), (N, K)."""
+    figure = figures.new(9, 4.7)
+    left, right = figure.subplots(1, 2, sharey=True)
+    _reliability(left, labels, before)
+    _reliability(right, labels, after)
+    left.set_title("as trained", fontsize=10)
+    right.set_title(f"temperature {temperature:.2f}, as delivered", fontsize=10)
+    left.set_ylabel("share that is right")
+    handles, names = right.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    return figure
+
+
+def _reliability(axes: Axes, labels: Integers, probabilities: Floats) -> None:
+    right = probabilities.argmax(1) == labels
+    sure = probabilities.max(1)
+    bins = bins_of(probabilities)
+    counts = np.bincount(bins)
+    counts, held = counts[counts > 0], np.bincount(bins, weights=right)[counts > 0]
+    said = np.bincount(bins, weights=sure)[np.bincount(bins) > 0] / counts
+    share = held / counts
+    # Jeffreys' 95 % interval of a share.
+    low = np.where(held > 0, beta.ppf(0.025, held + 0.5, counts - held + 0.5), 0)
+    high = np.where(held < counts, beta.ppf(0.975, held + 0.5, counts - held + 0.5), 1)
+    start = 1 / probabilities.shape[1]
+    axes.plot([0, 1], [0, 1], color="0.6", linewidth=1, label="as sure as right")
+    axes.vlines(
+        said,
+        low,
+        high,
+        color=figures.COLOURS[0],
+        linewidth=1.2,
+        label="95 %, were photos independent",
+    )
+    axes.plot(
+        said,
+        share,
+        "o-",
+        color=figures.COLOURS[0],
+        markersize=5,
+        label="photos, in bins of as many",
+    )
+    axes.plot(sure[right], np.full(right.sum(), 1.06), "|", color=figures.COLOURS[2], markersize=8)
+    axes.plot(
+        sure[~right], np.full((~right).sum(), -0.06), "|", color=figures.COLOURS[5], markersize=8
+    )
+    axes.text(
+        start, 1.1, "right, a line a photo", color=figures.COLOURS[2], fontsize=8, va="bottom"
+    )
+    axes.text(start, -0.1, "wrong", color=figures.COLOURS[5], fontsize=8, va="top")
+    error = float(np.abs(said * counts - held).sum() / counts.sum())
+    axes.text(
+        0.98,
+        0.12,
+        f"calibration error {error:.3f}",
+        ha="right",
+        fontsize=9,
+        transform=axes.transAxes,
+    )
+    axes.set_xlim(start - 0.02, 1.02)
+    axes.set_ylim(-0.18, 1.18)
+    axes.set_yticks(np.linspace(0, 1, 6))
+    axes.set_xlabel("probability of the predicted class")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def robustness(
+    found: Mapping[str, Mapping[int, float]],
+    clean: float,
+    photos: int,
+    classes: int,
+) -> Figure:
+    """Draw the balanced accuracy of worse photos, a panel a kind.
+
+    Args:
+        found: Kind to level to score.
+        clean: Score of the photos as they are.
+        photos: How many.
+        classes: K; the line of chance is 1 / K.
+    """
+    figure = figures.new(10, 5.2)
+    panels = figure.subplots(2, 4, sharey=True).ravel()
+    for axes, (kind, levels) in zip(panels, found.items(), strict=False):
+        values = list(levels.values())
+        places = range(len(values))
+        axes.axhline(clean, color="0.35", linewidth=1, label="photos as they are")
+        axes.axhline(1 / classes, color="0.35", linewidth=1, linestyle=":", label="chance")
+        axes.plot(places, values, "o-", color=figures.COLOURS[0])
+        axes.set_xticks(places, [str(level) if len(levels) > 1 else "" for level in levels])
+        axes.set_title(KINDS[kind], fontsize=9)
+        axes.margins(x=0.15)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_ylim(0, 1.02)
+    for axes in panels[len(found) :]:
+        axes.set_axis_off()
+    for axes in panels[::4]:
+        axes.set_ylabel("balanced accuracy", fontsize=9)
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(
+        handles,
+        names,
+        loc="outside lower center",
+        ncols=2,
+        frameon=False,
+        fontsize=9,
+        title=f"{photos} test photos",
+        title_fontsize=9,
+    )
+    return figure
