@@ -59,7 +59,7 @@ CLOTHS = ((0.06, 0.09, 0.18), (0.02, 0.02, 0.025), (0.16, 0.17, 0.19), (0.36, 0.
           (0.12, 0.15, 0.10), (0.11, 0.16, 0.27), (0.45, 0.45, 0.46))  # fmt: skip
 Feet = Literal["bare", "socks", "sandals", "shoes"]
 FEET: tuple[Feet, ...] = ("bare", "socks", "sandals", "shoes")
-FEET_SHARES = (0.86, 0.05, 0.03, 0.06)
+FEET_SHARES = (0.90, 0.04, 0.02, 0.04)
 FOOTBED = 1.7  # cm, the upper edge of a sandal's sole
 
 
@@ -91,7 +91,7 @@ def outfit(rng: np.random.Generator) -> Outfit:
         sock=sock if wears else None,
         sock_top=float(rng.uniform(10.0, 22.0)),
         heel_patch=paint(SOCKS, rng) if rng.random() < 0.3 else None,
-        cloth=paint(CLOTHS, rng) if rng.random() < 0.1 else None,
+        cloth=paint(CLOTHS, rng) if rng.random() < 0.07 else None,
         hem=float(rng.uniform(18.0, 29.0)),
         loose=float(rng.uniform(0.3, 2.0)),
     )

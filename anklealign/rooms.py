@@ -39,9 +39,9 @@ T = TypeVar("T", bound=str)
 Floor = Literal["plain", "tiles", "planks", "carpet"]
 Wall = Literal["paint", "tiles", "panels", "stripes", "curtain", "bricks"]
 Thing = Literal["cabinet", "chair", "sofa", "radiator", "door", "box"]
-FLOOR_SHARES: dict[Floor, float] = {"plain": 0.18, "tiles": 0.27, "planks": 0.37, "carpet": 0.18}
+FLOOR_SHARES: dict[Floor, float] = {"plain": 0.55, "tiles": 0.15, "planks": 0.19, "carpet": 0.11}
 WALL_SHARES: dict[Wall, float] = {
-    "paint": 0.6, "tiles": 0.12, "panels": 0.07, "stripes": 0.07, "curtain": 0.08, "bricks": 0.06,
+    "paint": 0.76, "tiles": 0.07, "panels": 0.04, "stripes": 0.04, "curtain": 0.05, "bricks": 0.04,
 }  # fmt: skip
 THINGS: tuple[Thing, ...] = ("cabinet", "chair", "sofa", "radiator", "door", "box")
 
@@ -95,7 +95,7 @@ def room(rng: np.random.Generator, *, studio: bool) -> Room:
             paint=paint(LACQUERS, rng),
             other=paint(FABRICS, rng),
         )
-        for _ in range(0 if studio else int(rng.integers(0, 3)))
+        for _ in range(0 if studio else int(rng.choice(3, p=(0.6, 0.25, 0.15))))
     ]
     return Room(
         wall=wall,
@@ -110,7 +110,7 @@ def room(rng: np.random.Generator, *, studio: bool) -> Room:
         skirting=paint(BOARDS, rng) if not studio and rng.random() < 0.65 else None,
         skirting_height=float(rng.uniform(4, 9)),
         rug=(float(rng.uniform(-40, 40)), float(rng.uniform(50, 130)), float(rng.uniform(35, 90)))
-        if not studio and rng.random() < 0.2
+        if not studio and rng.random() < 0.1
         else None,
         rug_paint=paint(FABRICS, rng),
         rug_other=paint(FABRICS, rng),
