@@ -1,11 +1,11 @@
-# make repro | add | compare | report | check-lock | test | test-all.
+# make repro | add | serve | export | compare | report | check-lock | test | test-all.
 # Everything installs into .venv; PYTHON chooses the interpreter.
 PYTHON ?= python3
 BIN := .venv/bin
 # DVC starts the stages' `python` from PATH; libraries must find this project's venv there.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro add test test-all compare report check-lock format
+.PHONY: repro add serve export test test-all compare report check-lock format
 
 repro: .venv/repro
 	python -m anklealign.params
@@ -45,6 +45,13 @@ test-all: .venv/dev
 	mypy
 	pytest
 
+# exec: a signal to make's child is a signal to the service.
+serve: .venv/serve
+	@exec python -m service
+
+export: .venv/serve
+	python -m anklealign.export
+
 format: .venv/dev
 	ruff check --fix .
 	ruff format .
@@ -58,6 +65,10 @@ format: .venv/dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-.venv/dev: requirements-dev.txt requirements.txt | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+.venv/serve: requirements-serve.txt requirements.txt | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-serve.txt
 	touch $@ .venv/repro
+
+.venv/dev: requirements-dev.txt requirements-serve.txt requirements.txt | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@ .venv/repro .venv/serve

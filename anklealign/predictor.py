@@ -17,6 +17,19 @@ from anklealign.photos import Pixels
 
 
 @dataclass(frozen=True)
+class Opened:
+    """A photo as the store would hold it: (S, S, 3) uint8, where it lies in it, its full size.
+
+    `box` is half open: left, top, right, bottom. `width` and `height` are the upright photo's.
+    """
+
+    pixels: Pixels
+    box: images.Box
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
 class Predictor:
     """A trained bundle on a device."""
 
@@ -51,18 +64,27 @@ class Predictor:
         Raises:
             images.PhotoError: The photo is refused; its `reason` says why.
         """
+        return self.open(photo).pixels
+
+    def open(self, photo: bytes | Path) -> Opened:
+        """Return a photo file as the store would hold it, and where and how large it is.
+
+        Raises:
+            images.PhotoError: The photo is refused; its `reason` says why.
+        """
         how = self.bundle.preparation
         opened = images.open_photo(photo, how.max_megapixels, least_side=2 * how.size)
-        pixels, _ = images.fit(opened.image, how.size, how.fit, how.fill)
-        return pixels
+        pixels, box = images.fit(opened.image, how.size, how.fit, how.fill)
+        return Opened(pixels, box, opened.width, opened.height)
+
+    def logits(self, pixels_nhwc: Pixels) -> Floats:
+        """Return the network's answers: uint8 (N, S, S, 3) -> (N, K)."""
+        rows: npt.NDArray[np.int64] = np.arange(len(pixels_nhwc))
+        return logits(self.bundle.model, pixels_nhwc, rows, self.bundle.network_input, self.device)
 
     def probabilities(self, pixels_nhwc: Pixels) -> Floats:
         """Return calibrated probabilities: uint8 (N, S, S, 3) -> (N, K), rows summing to 1."""
-        rows: npt.NDArray[np.int64] = np.arange(len(pixels_nhwc))
-        answers = logits(
-            self.bundle.model, pixels_nhwc, rows, self.bundle.network_input, self.device
-        )
-        return calibration.probabilities(answers, self.bundle.temperature)
+        return calibration.probabilities(self.logits(pixels_nhwc), self.bundle.temperature)
 
     def prediction_sets(self, probabilities: Floats) -> npt.NDArray[np.bool_]:
         """Return which classes are in each photo's prediction set: (N, K) -> (N, K)."""

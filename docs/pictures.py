@@ -1,19 +1,28 @@
-"""Make the README's pictures from the last run.
+"""Make the README's pictures from the last run, and the service's example photos.
 
     python -m docs.pictures
 
 Reads data/prepared, data/split, plots/evaluate; writes phantom.jpg, confusion.png and
-history.png beside itself.
+history.png beside itself, and draws service/page/examples/ anew.
 """
 
 import shutil
 from pathlib import Path
 
-from anklealign import photos, sheets
+from PIL import Image
+
+from anklealign import camera, photos, sheets
 from anklealign.files import replacing
 
 DOCS = Path("docs")
 A_CLASS = 2
+EXAMPLES = Path("service/page/examples")
+# Class: a person whom no phantom shows, and both heels' angle in degrees.
+DRAWN = {
+    "pronation": ("example-5", 16),
+    "neutral": ("example-3", 5),
+    "supination": ("example-0", -6),
+}
 
 
 def main() -> None:
@@ -34,6 +43,16 @@ def main() -> None:
         page.save(path, format="JPEG", quality=85, optimize=True)
     for name in ("confusion.png", "history.png"):
         shutil.copyfile(Path("plots/evaluate/pictures", name), DOCS / name)
+    draw_examples()
+
+
+def draw_examples() -> None:
+    """Draw one example photo of each class, small enough for git and for a page."""
+    for label, (who, angle) in DRAWN.items():
+        sitting = camera.Sitting(who, who, 1, angle - 1, angle + 1, side=480)
+        photo = Image.fromarray(camera.photograph(1, sitting).pixels)
+        with replacing(EXAMPLES / f"{label}.jpg") as path:
+            photo.save(path, format="JPEG", quality=80, optimize=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,269 @@
+"""The service under load, beside the same predictor without a service, on the same bytes.
+
+    python -m benchmarks.serving [--seconds 60] [--clients 64] [--photos data/raw/phantom]
+
+Starts a service of its own from model/ and export/, and lets each client send photo after photo
+over a kept connection. In turns with that, the same photos go through the predictor in this
+process, decoded in as many threads as the service has and answered in batches of 16: the most that
+the machine can do. A probe asks for /health/live four times a second meanwhile. Exit status 1: an
+error but 503, a ratio below 0.8, or health after more than a second.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from anklealign import images
+from anklealign.batches import CHUNK
+from anklealign.predictor import Predictor
+from service import app, settings
+
+MOST_PHOTOS = 128
+ROUNDS = 4
+LEAST_RATIO = 0.8
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass
+class Load:
+    """What clients saw: seconds of each answered request, and how often each status came."""
+
+    seconds: list[float] = field(default_factory=list)
+    statuses: Counter[int] = field(default_factory=Counter)
+    health: list[float] = field(default_factory=list)
+
+
+@dataclass
+class Side:
+    """What one side did in its turns: photos, seconds, and seconds of CPU time."""
+
+    photos: int = 0
+    seconds: float = 0
+    cpu: float = 0
+    rates: list[float] = field(default_factory=list)
+
+    def add(self, photos: int, seconds: float, cpu: float) -> None:
+        """Count a turn."""
+        self.photos += photos
+        self.seconds += seconds
+        self.cpu += cpu
+        self.rates.append(photos / seconds)
+
+    @property
+    def rate(self) -> float:
+        """Return the photos a second over all turns."""
+        return self.photos / self.seconds
+
+    def __str__(self) -> str:
+        """Return the rate, what it ran between, and the CPU time a photo."""
+        return (
+            f"{self.rate:6.1f} photos/s ({min(self.rates):.1f} to {max(self.rates):.1f}), "
+            f"{self.cpu / self.photos * 1e3:.1f} ms of CPU a photo"
+        )
+
+
+def main() -> int:
+    """Measure and print; return 1 where a bound of the README does not hold."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--clients", type=int, default=64)
+    parser.add_argument("--photos", type=Path, default=Path("data/raw/phantom"))
+    given = parser.parse_args()
+    photos = read(given.photos)
+    chosen = settings.read(os.environ)
+    predictor, engine = app.load(chosen)
+    load, alone, served = Load(), Side(), Side()
+    with running() as (process, port):
+        # In turns, so that whatever else the machine does meets both alike.
+        for _ in range(ROUNDS):
+            alone.add(*in_process(predictor, photos, chosen.threads, given.seconds / ROUNDS / 2))
+            answered, used = load.statuses[200], cpu_seconds(process.pid)
+            seconds = asyncio.run(
+                clients(port, photos, given.clients, given.seconds / ROUNDS, load)
+            )
+            used = cpu_seconds(process.pid) - used
+            served.add(load.statuses[200] - answered, seconds, used)
+        memory = peak_memory(process.pid)
+    ratio = served.rate / alone.rate
+    size = sum(map(len, photos)) / len(photos) / 1e3
+    print(
+        f"{engine}, {chosen.threads} cores, {len(photos)} photos of {size:.0f} kB on average; "
+        f"{given.clients} clients for {given.seconds:g} s in {ROUNDS} turns\n"
+        f"in process  {alone}\n"
+        f"service     {served}, ratio {ratio:.2f}\n"
+        f"request     {percentiles(load.seconds)}\n"
+        f"health      {percentiles(load.health)}\n"
+        f"statuses    {dict(load.statuses)}; memory at most {memory / 1e6:.0f} MB"
+    )
+    errors = sum(count for status, count in load.statuses.items() if status not in {200, 503})
+    return int(errors > 0 or ratio < LEAST_RATIO or max(load.health) > 1)
+
+
+def read(folder: Path) -> list[bytes]:
+    """Return the first photos of a folder, in the order of their paths.
+
+    Raises:
+        SystemExit: There is none.
+    """
+    found = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        content = path.read_bytes()
+        if images.is_photo(content[: images.HEAD]):
+            found.append(content)
+        if len(found) == MOST_PHOTOS:
+            break
+    if not found:
+        raise SystemExit(f"serving: no photo in {folder}; run `dvc repro`, or give --photos")
+    return found
+
+
+@contextmanager
+def running(**variables: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """Run a service of its own on a free port, which is yielded once it answers."""
+    environment = os.environ | {"ANKLEALIGN_PORT": "0"} | variables
+    process = subprocess.Popen(
+        [sys.executable, "-m", "service"], cwd=ROOT, env=environment, stdout=subprocess.PIPE
+    )
+    try:
+        yield process, port_of(process)
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def port_of(process: subprocess.Popen[bytes]) -> int:
+    """Return the port that a service says it listens on, and leave its log unread to a thread.
+
+    Raises:
+        RuntimeError: It ended before.
+    """
+    log = process.stdout
+    if log is None:
+        raise RuntimeError("the service's log is not captured")
+    for line in log:
+        told = json.loads(line)
+        if told["event"] == "serving":
+            # A full pipe would stop the service.
+            threading.Thread(target=lambda: [None for _ in log], daemon=True).start()
+            return urlsplit(told["address"]).port or 0
+    raise RuntimeError(f"the service ended with status {process.wait()}")
+
+
+def in_process(
+    predictor: Predictor, photos: Sequence[bytes], threads: int, least: float
+) -> tuple[int, float, float]:
+    """Return photos, seconds and CPU seconds of a predictor alone: all photos, for `least` s."""
+    done, start, used = 0, time.perf_counter(), time.process_time()
+    with ThreadPoolExecutor(threads) as pool:
+        while time.perf_counter() - start < least:
+            batch = []
+            for pixels in pool.map(predictor.prepare, photos):
+                batch.append(pixels)
+                if len(batch) == CHUNK:
+                    predictor.probabilities(np.stack(batch))
+                    batch = []
+            if batch:
+                predictor.probabilities(np.stack(batch))
+            done += len(photos)
+    return done, time.perf_counter() - start, time.process_time() - used
+
+
+async def clients(
+    port: int, photos: Sequence[bytes], count: int, seconds: float, load: Load
+) -> float:
+    """Let so many clients each send one photo at a time; return the seconds that it took."""
+    requests = [request(photo) for photo in photos]
+    start = time.perf_counter()
+    end = start + seconds
+    async with asyncio.TaskGroup() as group:
+        group.create_task(probe(port, load, end))
+        for number in range(count):
+            shifted = requests[number % len(requests) :] + requests[: number % len(requests)]
+            group.create_task(client(port, shifted, load, end))
+    return time.perf_counter() - start
+
+
+def request(photo: bytes) -> bytes:
+    """Return a whole HTTP request that asks for a photo's class."""
+    head = "POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n"
+    return f"{head}Content-Length: {len(photo)}\r\n\r\n".encode() + photo
+
+
+async def client(port: int, requests: Sequence[bytes], load: Load, end: float) -> None:
+    """Send request after request on one connection until the end."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    number = 0
+    while time.perf_counter() < end:
+        start = time.perf_counter()
+        status = await ask(reader, writer, requests[number % len(requests)])
+        load.statuses[status] += 1
+        if status == 503:
+            await asyncio.sleep(1)  # its Retry-After
+        else:
+            load.seconds.append(time.perf_counter() - start)
+        number += 1
+    writer.close()
+
+
+async def probe(port: int, load: Load, end: float) -> None:
+    """Ask for the service's health four times a second."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    while time.perf_counter() < end:
+        start = time.perf_counter()
+        await ask(reader, writer, b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        load.health.append(time.perf_counter() - start)
+        await asyncio.sleep(0.25)
+    writer.close()
+
+
+async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, sent: bytes) -> int:
+    """Send a request and return the status of its answer, whose body is read."""
+    writer.write(sent)
+    await writer.drain()
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
+    await reader.readexactly(int(length))
+    return int(head.split(None, 2)[1])
+
+
+def percentiles(seconds: Sequence[float]) -> str:
+    """Return median, 99th percentile and maximum as text."""
+    median, p99, most = np.percentile(seconds, [50, 99, 100]) * 1e3
+    return f"median {median:.0f} ms, p99 {p99:.0f} ms, at most {most:.0f} ms"
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time that a process has used; 0 where /proc does not tell."""
+    status = Path(f"/proc/{pid}/stat")
+    if not status.is_file():
+        return 0
+    # After the name in brackets: user and system time are fields 14 and 15 of proc(5).
+    fields = status.read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def peak_memory(pid: int) -> int:
+    """Return the most bytes of memory that a process has held; 0 where /proc does not tell."""
+    status = Path(f"/proc/{pid}/status")
+    if not status.is_file():
+        return 0
+    (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) * 1024
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,157 @@
+"""A small bundle, and the service over it on a real socket, in a thread of the tests' process."""
+
+import http.client
+import io
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from anklealign import architectures, bundle
+from anklealign.bundle import Bundle, Preparation
+from anklealign.params import Model
+from service import app, observation
+from service.__main__ import listen, server
+from service.settings import Settings
+
+CLASSES = ("pronation", "neutral", "supination")
+
+
+def save_bundle(folder: Path, *, threshold: float = 0.34) -> None:
+    """A network that is not trained but has opinions: it tells photos apart."""
+    torch.manual_seed(0)
+    block = Model("anklealign_cnn", 32, epochs=1, learning_rate=0.01, arguments={"widths": (8, 16)})
+    model = architectures.build("x", block, len(CLASSES))
+    model.head.weight.data.normal_(0, 2)
+    preparation = Preparation(size=48, fit="letterbox", fill=114, max_megapixels=4.0)
+    record = {"chosen": {"epoch": 1}, "split_sha256": "ab" * 32}
+    made = Bundle(model, CLASSES, preparation, bundle.input_of(model, 32), 1.0, threshold, record)
+    bundle.save(folder, made)
+
+
+def photo(seed: int = 0, size: tuple[int, int] = (96, 64), kind: str = "JPEG", **options) -> bytes:
+    """A photo file of coarse noise, which JPEG and resizing leave recognisable."""
+    cells = np.random.default_rng(seed).integers(0, 256, (8, 12, 3), np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(cells).resize(size).save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def form(*photos: bytes, field: str = "file") -> tuple[bytes, str]:
+    """A form's body and content type."""
+    head = f'--edge\r\nContent-Disposition: form-data; name="{field}"; filename="x.jpg"\r\n'
+    head += "Content-Type: image/jpeg\r\n\r\n"
+    body = b"".join(head.encode() + data + b"\r\n" for data in photos)
+    return body + b"--edge--\r\n", "multipart/form-data; boundary=edge"
+
+
+def eventually(holds: Callable[[], bool], seconds: float = 5) -> bool:
+    """Whether something comes true: an answer arrives before its log line is written."""
+    end = time.monotonic() + seconds
+    while not holds() and time.monotonic() < end:
+        time.sleep(0.01)
+    return holds()
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    seconds: float
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass
+class Served:
+    """A running service and ways to talk to it."""
+
+    port: int
+    settings: Settings
+    application: observation.Observed
+
+    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+        start = time.perf_counter()
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            named = {name.replace("_", "-"): value for name, value in headers.items()}
+            connection.request(method, path, body, named)
+            got = connection.getresponse()
+            content = got.read()
+        finally:
+            connection.close()
+        return Answer(got.status, dict(got.getheaders()), content, time.perf_counter() - start)
+
+    def predict(self, *photos: bytes, **headers: str) -> Answer:
+        body, kind = form(*photos)
+        return self.ask("POST", "/predict", body, Content_Type=kind, **headers)
+
+    def raw(self, sent: bytes, *, most: float = 30) -> bytes:
+        """Send bytes as they are; return what came until the service closed."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=most) as link:
+            link.sendall(sent)
+            received = b""
+            while more := link.recv(65536):
+                received += more
+            return received
+
+
+@contextmanager
+def serving(settings: Settings) -> Iterator[Served]:
+    predictor, engine = app.load(settings)
+    application = app.create(settings, predictor, engine)
+    listener = listen(replace(settings, port=0))
+    port = listener.getsockname()[1]
+    run = server(application)
+    thread = threading.Thread(target=run.run, args=([listener],), daemon=True)
+    thread.start()
+    end = time.monotonic() + 30
+    while not run.started:
+        assert thread.is_alive(), "the service did not start"
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    try:
+        yield Served(port, settings, application)
+    finally:
+        run.should_exit = True
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("served") / "model"
+    save_bundle(folder)
+    return folder
+
+
+def settings_for(folder: Path, **changed: Any) -> Settings:
+    return replace(
+        Settings(
+            model=folder,
+            export=folder.parent / "export/model.onnx",
+            metrics=folder.parent / "metrics",
+            device="cpu",
+            threads=2,
+        ),
+        **changed,
+    )
+
+
+@pytest.fixture(scope="session")
+def service(model_folder: Path) -> Iterator[Served]:
+    with serving(settings_for(model_folder, max_upload_mb=4, upload_seconds=2)) as served:
+        yield served

@@ -1,0 +1,12 @@
+"""What schemathesis is told that JSON Schema cannot say: which bytes are a photo."""
+
+import schemathesis
+from hypothesis import strategies as st
+
+from tests.service.conftest import photo
+
+PHOTOS = st.sampled_from([photo(0), photo(1, kind="PNG"), photo(2, kind="WEBP")])
+
+schemathesis.openapi.format("binary", PHOTOS)
+for name in ("image/jpeg", "image/png", "image/webp", "image/heic", "application/octet-stream"):
+    schemathesis.openapi.media_type(name, PHOTOS)

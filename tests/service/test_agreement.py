@@ -1,0 +1,104 @@
+"""evaluate's predictions.csv, the command for new photos and the API give the same answers."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from anklealign import images
+from benchmarks.serving import port_of
+from tests.service.conftest import Served, settings_for
+from tests.test_dvc import Clone, small_clone
+
+TURNS = {value: images.TURNS.get(value) for value in range(1, 9)}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    """A small phantom, its trained bundle, predictions.csv and the export."""
+    clone = small_clone(tmp_path_factory.mktemp("agreement"))
+    clone("dvc", "repro")
+    clone(sys.executable, "-m", "anklealign.export")
+    return clone
+
+
+@pytest.fixture(scope="module")
+def turned(trained: Clone) -> Path:
+    """Each test photo once more, without loss, its pixels turned and EXIF telling how."""
+    folder = trained.folder / "turned"
+    folder.mkdir()
+    for number, path in enumerate(photos_of(trained)):
+        orientation = 1 + number % 8
+        # What the turn that EXIF asks for makes upright again; only 6 and 8 undo each other.
+        inverse = TURNS[{6: 8, 8: 6}.get(orientation, orientation)]
+        picture = images.open_photo(trained.folder / "data/raw/phantom" / path, 80).image
+        if inverse is not None:
+            picture = picture.transpose(inverse)
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        picture.save(folder / f"{number:03}.png", exif=exif)
+    return folder
+
+
+def photos_of(clone: Clone) -> list[str]:
+    return list(table(clone).path)
+
+
+def table(clone: Clone) -> pd.DataFrame:
+    return pd.read_csv(clone.folder / "plots/evaluate/predictions.csv")
+
+
+def columns(frame: pd.DataFrame) -> np.ndarray:
+    names = [name for name in frame.columns if name.startswith("p_")]
+    return frame[sorted(names)].to_numpy(float)
+
+
+@pytest.fixture(scope="module", params=["torch", "onnx"])
+def served(trained: Clone, request: pytest.FixtureRequest) -> Iterator[tuple[Served, float]]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "service"],
+        cwd=trained.folder,
+        env=trained.environment
+        | {"ANKLEALIGN_PORT": "0", "ANKLEALIGN_ENGINE": request.param, "ANKLEALIGN_DEVICE": "cpu"},
+        stdout=subprocess.PIPE,
+    )
+    settings = settings_for(trained.folder / "model")
+    yield Served(port_of(process), settings, None), {"torch": 1e-5, "onnx": 1e-4}[request.param]
+    process.terminate()
+    process.wait(10)
+
+
+def asked(served: Served, paths: list[Path]) -> tuple[list[str], np.ndarray]:
+    found = [served.predict(path.read_bytes()).json["predictions"][0] for path in paths]
+    rows = [[share for _, share in sorted(f["probabilities"].items())] for f in found]
+    return [f["predicted"] for f in found], np.array(rows)
+
+
+@pytest.mark.slow
+def test_the_api_answers_as_evaluate_did(trained: Clone, served: tuple[Served, float]) -> None:
+    api, tolerance = served
+    expected = table(trained)
+    raw = trained.folder / "data/raw/phantom"
+    predicted, rows = asked(api, [raw / path for path in expected.path])
+    assert len(rows) >= 5
+    assert predicted == list(expected.predicted)
+    np.testing.assert_allclose(rows, columns(expected), atol=tolerance)
+
+
+@pytest.mark.slow
+def test_turned_photos_are_answered_alike_by_all_three(
+    trained: Clone, turned: Path, served: tuple[Served, float]
+) -> None:
+    api, tolerance = served
+    expected = table(trained)
+    trained(sys.executable, "-m", "anklealign.predict", "turned", "--out", "turned.csv")
+    command = pd.read_csv(trained.folder / "turned.csv")
+    predicted, rows = asked(api, sorted(turned.iterdir()))
+    assert predicted == list(command.predicted) == list(expected.predicted)
+    np.testing.assert_allclose(columns(command), columns(expected), atol=1e-5)
+    np.testing.assert_allclose(rows, columns(command), atol=tolerance)

@@ -1,0 +1,31 @@
+"""What the service says of itself, held against what it does: schemathesis finds nothing."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.service.conftest import Served
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.slow
+def test_schemathesis_finds_nothing(service: Served, tmp_path: Path) -> None:
+    """All its checks: status, content type and schema of answers, refusal of what is wrong, …"""
+    command = Path(sys.executable).with_name("schemathesis")
+    done = subprocess.run(
+        [command, "run", f"http://127.0.0.1:{service.port}/openapi.json", "--checks", "all",
+         "--max-examples", "40", "--seed", "1", "--no-color"],
+        cwd=tmp_path,
+        env=os.environ
+        | {"SCHEMATHESIS_HOOKS": "tests.service.photo_strategies", "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[:4000]
+    assert "No issues found" in done.stdout, done.stdout[:4000]

@@ -1,0 +1,251 @@
+"""The page in a real browser: a good, a turned and a broken photo, by mouse, keyboard and paste."""
+
+import io
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.service.conftest import (
+    CLASSES,
+    Served,
+    eventually,
+    photo,
+    save_bundle,
+    serving,
+    settings_for,
+)
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--use-fake-ui-for-media-stream",
+    "--use-fake-device-for-media-stream",
+]
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        CHROMIUM is None and "CI" not in os.environ, reason="there is no chromium on the PATH"
+    ),
+]
+
+
+@dataclass
+class Visit:
+    """A page, what it asked for, and what it complained of."""
+
+    page: object
+    asked: list[str] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+
+    def upload(self, content: bytes, name: str = "a.jpg") -> None:
+        self.page.set_input_files(
+            "#file", {"name": name, "mimeType": "image/jpeg", "buffer": content}
+        )
+
+    def seen(self, selector: str) -> str:
+        return self.page.inner_text(f"{selector}:visible", timeout=10_000)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[object]:
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - half a second, for these alone
+
+    assert CHROMIUM is not None, "there is no chromium on the PATH, and CI wants one"
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture(params=[(1200, 900), (390, 844)], ids=["desktop", "phone"])
+def size(request: pytest.FixtureRequest) -> tuple[int, int]:
+    return request.param
+
+
+def visiting(browser: object, served: Served, size: tuple[int, int]) -> Visit:
+    context = browser.new_context(
+        viewport={"width": size[0], "height": size[1]}, permissions=["camera"]
+    )
+    visit = Visit(context.new_page())
+    visit.page.on("request", lambda request: visit.asked.append(request.url))
+    visit.page.on("pageerror", lambda error: visit.complaints.append(str(error)))
+    visit.page.on(
+        "console",
+        lambda said: visit.complaints.append(said.text) if "Failed to load" not in said.text else 0,
+    )
+    visit.page.goto(f"http://127.0.0.1:{served.port}/")
+    visit.page.wait_for_selector("#meanings button")
+    return visit
+
+
+@pytest.fixture
+def visit(browser: object, service: Served, size: tuple[int, int]) -> Iterator[Visit]:
+    made = visiting(browser, service, size)
+    yield made
+    # Nothing leaves this origin, and neither the policy nor the script had anything to complain of.
+    own = f"http://127.0.0.1:{service.port}/"
+    assert all(url.startswith((own, "blob:", "data:")) for url in made.asked)
+    assert made.complaints == []
+    made.page.context.close()
+
+
+def test_a_good_photo_shows_class_probabilities_and_heat_map(
+    visit: Visit, service: Served, size: tuple[int, int]
+) -> None:
+    data = photo(1)
+    visit.upload(data)
+    (expected,) = service.predict(data).json["predictions"]
+    verdict = visit.seen("#verdict")
+    assert verdict == ("Not sure" if expected["abstain"] else expected["predicted"])
+    rows = visit.page.locator("#bars li")
+    assert [row.locator(".name").inner_text() for row in rows.all()] == list(CLASSES)
+    for row, share in zip(rows.all(), expected["probabilities"].values(), strict=True):
+        track = row.locator(".track").bounding_box()
+        assert row.locator(".value").inner_text().endswith("%")
+        width = row.locator(".fill").evaluate("e => parseFloat(e.style.width)")
+        assert width == pytest.approx(share * 100, abs=0.01)
+        assert track["width"] > 60
+    # Screen readers are told, and the keyboard goes on from the answer.
+    visit.page.wait_for_selector("#heat:visible")
+    assert eventually(lambda: verdict in visit.page.locator("#spoken").text_content())
+    assert visit.page.evaluate("document.activeElement.id") == "output-title"
+    # The heat map lies exactly over the photo, and the slider fades it.
+    assert visit.page.locator("#heat").bounding_box() == visit.page.locator("#photo").bounding_box()
+    visit.page.locator("#strength").fill("0")
+    assert visit.page.locator("#heat").evaluate("e => e.style.opacity") == "0"
+    # Nothing runs out of the screen's side.
+    assert visit.page.evaluate("document.documentElement.scrollWidth") <= size[0]
+
+
+def test_a_turned_photo_is_shown_upright_under_its_heat_map(visit: Visit) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stream = io.BytesIO()
+    Image.open(io.BytesIO(photo(2, size=(160, 80)))).save(stream, "JPEG", exif=exif)
+    visit.upload(stream.getvalue())
+    visit.page.wait_for_selector("#heat:visible")
+    box = visit.page.locator("#photo").bounding_box()
+    assert box["height"] == pytest.approx(2 * box["width"], rel=0.03)
+    assert visit.page.locator("#heat").bounding_box() == box
+    # The browser could show the user's own file: no copy of it was needed.
+    assert visit.page.locator("#photo").get_attribute("src").startswith("blob:")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (photo()[:-40], "cut off"),
+        (b"This is a text.\n", "not a photo"),
+        (b"", "empty"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(40), "damaged"),
+        (bytes(5_000_000), "too large"),
+    ],
+)
+def test_a_broken_photo_is_told_in_words_and_the_next_one_works(
+    visit: Visit, content: bytes, words: str
+) -> None:
+    visit.upload(content)
+    assert words in visit.seen("#problem")
+    assert not visit.page.locator("#answer").is_visible()
+    visit.upload(photo(3))
+    assert visit.seen("#verdict")
+    assert not visit.page.locator("#problem").is_visible()
+
+
+def test_a_format_that_the_browser_cannot_show_is_shown_as_the_model_saw_it(visit: Visit) -> None:
+    visit.upload(photo(4, kind="TIFF"), "a.tif")
+    visit.page.wait_for_selector("#heat:visible")
+    assert visit.page.locator("#photo").is_visible()
+    assert visit.page.locator("#photo").get_attribute("src").startswith("data:image/png")
+
+
+def test_photos_come_by_keyboard_paste_drop_example_and_camera(visit: Visit) -> None:
+    page = visit.page
+
+    def answered(act) -> None:
+        with page.expect_response("**/explain") as response:
+            act()
+        assert response.value.status == 200
+        page.wait_for_selector("#answer:visible")
+
+    # Tab leads to the file field, whose label shows the focus; Space opens the browser's chooser.
+    page.keyboard.press("Tab")  # the link that skips the header
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "file"
+    label = page.locator("label.button")
+    assert label.evaluate("e => getComputedStyle(e).outlineStyle") == "solid"
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Space")
+    answered(
+        lambda: chooser.value.set_files(
+            {"name": "a.jpg", "mimeType": "image/jpeg", "buffer": photo(5)}
+        )
+    )
+    script = """([kind, bytes]) => {
+        const transfer = new DataTransfer();
+        transfer.items.add(new File([new Uint8Array(bytes)], "a.jpg", { type: "image/jpeg" }));
+        const event = kind === "paste"
+          ? new ClipboardEvent("paste", { clipboardData: transfer, bubbles: true })
+          : new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true });
+        document.body.dispatchEvent(event);
+    }"""
+    for number, kind in enumerate(("paste", "drop")):
+        answered(lambda k=kind, n=number: page.evaluate(script, [k, list(photo(n))]))
+    answered(page.locator("#meanings button").first.click)
+    page.click("#camera")
+    assert eventually(lambda: page.locator("#video").evaluate("e => e.videoWidth") > 0)
+    answered(page.locator("#shoot").click)
+    assert not page.locator("#viewfinder").is_visible()
+
+
+def test_everything_that_is_pressed_has_a_name_and_every_picture_a_text(visit: Visit) -> None:
+    visit.upload(photo(1))
+    visit.page.wait_for_selector("#heat:visible")
+    unnamed = visit.page.evaluate("""() =>
+      [...document.querySelectorAll("button, input, summary, a, img, dialog")].filter((e) => {
+        if (e.tagName === "IMG") return !e.hasAttribute("alt");
+        const text = e.innerText || e.textContent || e.labels?.[0]?.textContent ||
+          e.getAttribute("aria-labelledby") || e.getAttribute("aria-hidden");
+        return !text?.trim();
+      }).map((e) => e.outerHTML)""")
+    assert unnamed == []
+    assert visit.page.evaluate("document.documentElement.lang") == "en"
+    assert visit.page.locator("[role=alert]").count() == 1
+    assert visit.page.locator("[aria-live=polite]").count() == 1
+
+
+def test_an_unsure_model_says_so_and_its_card_is_shown_as_text(
+    browser: object, tmp_path: Path
+) -> None:
+    save_bundle(tmp_path / "model", threshold=0.0)
+    (tmp_path / "metrics").mkdir()
+    (tmp_path / "metrics/MODEL_CARD.md").write_text(
+        "# Card\n\n**Bold** and `code`, <img src=x onerror=alert(1)>\n\n"
+        "| score | value |\n|---|---:|\n| accuracy | 0.9 |\n\n- one\n  more\n- two\n",
+        encoding="utf-8",
+    )
+    with serving(settings_for(tmp_path / "model")) as served:
+        visit = visiting(browser, served, (1200, 900))
+        visit.upload(photo(1))
+        assert visit.seen("#verdict") == "Not sure"
+        assert "pronation, neutral or supination" in visit.seen("#reason")
+        visit.page.click("#card summary")
+        card = visit.page.locator("#card-text")
+        assert "<img src=x onerror=alert(1)>" in card.inner_text()
+        assert card.locator("td").all_inner_texts() == ["accuracy", "0.9"]
+        assert card.locator("li").all_inner_texts() == ["one more", "two"]
+        assert card.locator("strong").inner_text() == "Bold"
+        assert visit.complaints == []
+        visit.page.context.close()

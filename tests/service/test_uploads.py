@@ -1,0 +1,273 @@
+"""Bad input: a 4xx with a reason in under a second, or cut off by a limit; others are answered."""
+
+import resource
+import socket
+import struct
+import threading
+import time
+import zlib
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.problems import ProblemError
+from service.uploads import content_type, parts
+from tests.service.conftest import Answer, Served, form, photo, serving, settings_for
+from tests.test_images import good_files, mutate
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG of so many pixels that holds a few of them."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    rows = chunk(b"IDAT", zlib.compress(b"\0" * (width + 1) * 100, 9))
+    return b"\x89PNG\r\n\x1a\n" + head + rows + chunk(b"IEND", b"")
+
+
+def ask(service: Served, case: str) -> Answer:
+    jpeg, (body, kind) = photo(), form(photo())
+    cases = {
+        "no body": (b"", "image/jpeg"),
+        "no part": (b"--edge--\r\n", kind),
+        "empty file": form(b""),
+        "text": form(b"This is a text.\n"),
+        "truncated": form(jpeg[:-40]),
+        "text as image/jpeg": (b"This is a text.\n", "image/jpeg"),
+        "wrong type": (b'{"file": 1}', "application/json"),
+        "form-urlencoded": (jpeg, "application/x-www-form-urlencoded"),
+        "60,000 x 60,000": form(png_header(60_000, 60_000)),
+        "20,000 x 20,000": (png_header(20_000, 20_000), "image/png"),
+        "100 MB": (b"\xff\xd8\xff" + bytes(100_000_000), "image/jpeg"),
+        "thousand parts": form(*[b"x"] * 1000),
+        "many photos": form(*[jpeg] * 17),
+        "wrong field": form(jpeg, field="photo"),
+        "no boundary": (body, "multipart/form-data"),
+        "another boundary": (body, "multipart/form-data; boundary=other"),
+        "cut form": (body[:-10], kind),
+        "part without headers": (b"--edge\r\nx\r\n--edge--\r\n", kind),
+    }
+    content, given = cases[case]
+    return service.ask("POST", "/predict", content, Content_Type=given)
+
+
+CASES = {
+    "no body": (400, "no_file"),
+    "no part": (400, "no_file"),
+    "empty file": (422, "zero_bytes"),
+    "text": (415, "not_an_image"),
+    "truncated": (422, "truncated"),
+    "text as image/jpeg": (415, "not_an_image"),
+    "wrong type": (415, "wrong_type"),
+    "form-urlencoded": (415, "wrong_type"),
+    "60,000 x 60,000": (413, "too_large"),
+    "20,000 x 20,000": (413, "too_large"),
+    "100 MB": (413, "upload_too_large"),
+    "thousand parts": (400, "too_many_files"),
+    "many photos": (400, "too_many_files"),
+    "wrong field": (400, "wrong_field"),
+    "no boundary": (400, "bad_form"),
+    "another boundary": (400, "bad_form"),
+    "cut form": (400, "bad_form"),
+    "part without headers": (400, "bad_form"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_input_is_refused_with_its_code_in_under_a_second(service: Served, case: str) -> None:
+    answer = ask(service, case)
+    assert (answer.status, answer.json["code"]) == CASES[case]
+    assert answer.json["detail"]
+    assert answer.seconds < 1
+    assert service.predict(photo()).status == 200
+
+
+def read_head(link: socket.socket) -> bytes:
+    link.settimeout(10)
+    received = b""
+    while b"\r\n\r\n" not in received:
+        more = link.recv(4096)
+        if not more:
+            break
+        received += more
+    return received
+
+
+def test_an_endless_chunked_body_is_cut_off_by_the_limit(service: Served) -> None:
+    chunk = b"%x\r\n%s\r\n" % (1 << 16, bytes(1 << 16))
+    with socket.create_connection(("127.0.0.1", service.port)) as link:
+        link.sendall(
+            b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n"
+        )
+        for _ in range(66):  # 4.3 MB, just over this service's limit; it answers before the end
+            link.sendall(chunk)
+        start = time.perf_counter()
+        head = read_head(link)
+        assert head.startswith(b"HTTP/1.1 413")
+        assert time.perf_counter() - start < 1
+
+
+def test_a_slow_sender_is_cut_off_in_time_and_keeps_nobody_waiting(service: Served) -> None:
+    data = photo()
+    with socket.create_connection(("127.0.0.1", service.port)) as link:
+        link.sendall(
+            b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n"
+            b"Content-Length: %d\r\n\r\n" % len(data)
+        )
+        start = time.perf_counter()
+        link.setblocking(False)
+        received = b""
+        for byte in data:
+            link.send(bytes([byte]))
+            assert service.predict(photo(1)).seconds < 1
+            time.sleep(0.1)
+            try:
+                received = link.recv(4096)
+                break
+            except BlockingIOError:
+                pass
+    assert received.startswith(b"HTTP/1.1 408")
+    # This service gives a body 2 s.
+    assert 1.5 < time.perf_counter() - start < 4
+
+
+def test_what_is_no_http_is_a_problem(service: Served) -> None:
+    for sent in (b"\x16\x03\x01\x02\0\x01\0\r\n\r\n", b"GET / HTTP/9\r\n\r\n", b"GET\r\n\r\n"):
+        answer = service.raw(sent)
+        assert answer.startswith(b"HTTP/1.1 400")
+        assert b'"bad_request"' in answer
+    broken = service.raw(
+        b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\nnonsense\r\n\r\n"
+    )
+    assert broken.startswith(b"HTTP/1.1 400")
+
+
+def test_a_connection_that_never_asks_is_closed(
+    service: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.__main__.HEADER_SECONDS", 0.5)
+    start = time.perf_counter()
+    with socket.create_connection(("127.0.0.1", service.port), timeout=10) as link:
+        link.sendall(b"GET / HT")
+        time.sleep(0.3)
+        link.sendall(b"TP/1.1\r\nX: ")  # a byte now and then does not stop the clock
+        assert link.recv(100) == b""
+    assert time.perf_counter() - start < 3
+
+
+def test_a_hostile_form_does_not_keep_the_event_loop_busy() -> None:
+    """A parser that goes byte by byte takes half a minute for one of these."""
+    for filling in (b"\r\n--edg" * 500_000, b"\r" * 4_000_000, b"-" * 4_000_000):
+        body, _ = form(filling)
+        start = time.perf_counter()
+        assert parts(body, b"edge", 16) == [filling]
+        assert time.perf_counter() - start < 0.5
+
+
+def test_a_form_gives_its_photos_byte_by_byte() -> None:
+    several = [photo(1), b"\r\n--edgy\r\n\r\n", b"", bytes(range(256)), b"x--edge"]
+    body, _ = form(*several)
+    assert parts(body, b"edge", 16) == several
+    assert parts(b"a preamble\r\n" + body + b"an epilogue", b"edge", 16) == several
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("multipart/form-data; boundary=x", ("form", b"x")),
+        ('Multipart/Form-Data; charset=utf-8; boundary="a b"', ("form", b"a b")),
+        ("image/jpeg", ("raw", b"")),
+        ("", ("raw", b"")),
+        ("multipart/form-data; boundary=" + "x" * 71, None),
+        ("multipart/mixed; boundary=x", None),
+        ("text/plain", None),
+        ("application/pdf", None),
+        (";;;", None),
+    ],
+)
+def test_the_content_type_tells_forms_from_photos(
+    given: str, wanted: tuple[str, bytes] | None
+) -> None:
+    if wanted:
+        assert content_type({"content-type": given}) == wanted
+    else:
+        with pytest.raises(ProblemError):
+            content_type({"content-type": given})
+
+
+def test_uploads_share_a_bounded_memory(model_folder) -> None:
+    small = settings_for(model_folder, max_upload_mb=1, max_memory_mb=1, upload_seconds=5)
+    with serving(small) as served:
+        head = (
+            b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n"
+            b"Content-Length: 800000\r\n\r\n"
+        )
+        with socket.create_connection(("127.0.0.1", served.port)) as first:
+            first.sendall(head + bytes(700_000))
+            time.sleep(0.3)
+            refused = served.ask("POST", "/predict", bytes(700_000), Content_Type="image/jpeg")
+            assert (refused.status, refused.json["code"]) == (503, "busy")
+            assert refused.headers["retry-after"] == "1"
+        # The first one has left: its share is free again.
+        time.sleep(0.3)
+        answer = served.ask("POST", "/predict", bytes(700_000), Content_Type="image/jpeg")
+        assert answer.json["code"] == "not_an_image"
+
+
+def fuzz(service: Served, count: int, seed: int) -> Counter[str]:
+    """Send damaged files as form and as body; return how each ended."""
+    files = list(good_files().values())
+    rng = np.random.default_rng(seed)
+    ends: Counter[str] = Counter()
+    service.predict(*files[:3])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    lock = threading.Lock()
+
+    def send(numbers: range) -> None:
+        for number in numbers:
+            with lock:
+                data = mutate(rng, files[number % len(files)], files)
+            body, kind = form(data) if number % 2 else (data, "image/jpeg")
+            if number % 10 == 1:  # the form itself is damaged
+                with lock:
+                    body = mutate(rng, body, [body])
+            answer = service.ask("POST", "/predict", body, Content_Type=kind)
+            assert answer.status < 500, (number, answer.body)
+            with lock:
+                ends["read" if answer.status == 200 else answer.json["code"]] += 1
+
+    threads = [threading.Thread(target=send, args=(range(i, count, 4),)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    print(dict(ends), f"{grown >> 10} MiB grown")
+    assert ends.total() == count
+    assert grown < 1 << 20, f"{grown} KiB"
+    return ends
+
+
+def test_300_damaged_files_are_answered_or_refused(service: Served) -> None:
+    assert len(fuzz(service, 300, seed=1)) >= 4
+
+
+@pytest.mark.slow
+def test_10_000_damaged_files_are_answered_or_refused_and_leak_nothing(service: Served) -> None:
+    fuzz(service, 2000, seed=2)
+    resident = statm()
+    fuzz(service, 8000, seed=3)
+    assert statm() - resident < 100 << 20
+
+
+def statm() -> int:
+    """Resident bytes of this process, in which the service runs."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
