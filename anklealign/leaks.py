@@ -7,7 +7,10 @@ orientations; the nearest few photos are then correlated at a higher resolution.
 Shared with clean: the box without borders (borders.py), and the residual of the nearest few after
 they were laid over each other (Album.compare), which also finds copies cut otherwise than here.
 So an error in hashes or clusters shows here; an error in the residual shows only where a copy's
-correlation is high, as it is for all that were not cut.
+correlation is high, as it is for copies that are neither framed nor cut.
+
+10,000 photos, 3,000 of them held out, take 36 s of one core and 0.2 GB; both measured on photos of
+64 pixels. Time grows with the square of their number.
 
 Shapes: N photos, E views, S the side of a view in pixels. A rectangle is left, top, right, bottom
 in shares of the photo's sides.

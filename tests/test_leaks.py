@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from anklealign import images, leaks, legs, params, phantom
+from anklealign import images, leaks
 from anklealign.leaks import Pair, nearest_pairs
-from benchmarks.cleaning import COPIES, REAL
+from benchmarks import cleaning
 
 RESIDUAL, CORRELATION = 0.3, 0.95  # as in params.yaml
 
@@ -137,17 +137,13 @@ def test_memory_does_not_grow_with_the_number_of_photos_beyond_their_views(monke
 @pytest.mark.slow
 def test_of_drawn_legs_and_real_photos_copies_of_each_kind_are_found_and_no_others():
     rng = np.random.default_rng(5)
-    settings = params.section(params.read(), "phantom", params.Phantom)
-    shots = phantom.plan(settings)[:120]
-    drawn = [
-        legs.photograph(settings.seed, s.seeded, s.number, s.left, s.right).jpeg for s in shots
-    ]
-    real = [path.read_bytes() for path in sorted(REAL.rglob("*.jpg"))[:120]]
+    drawn = [data for _, data in cleaning.drawn(seed=1, most=120)]
+    real = [path.read_bytes() for path in sorted(cleaning.REAL.rglob("*.jpg"))[:120]]
     for files in filter(None, (drawn, real)):
         pictures = [Image.open(io.BytesIO(data)).convert("RGB") for data in files]
         photos = [fitted(picture) for picture in pictures]
         truth = []
-        for kind, change in COPIES.items():
+        for kind, change in cleaning.COPIES.items():
             for source in rng.choice(len(files), 20, replace=False):
                 photos.append(fitted(Image.open(io.BytesIO(change(pictures[source], rng)))))
                 truth.append((kind, int(source)))
@@ -155,7 +151,7 @@ def test_of_drawn_legs_and_real_photos_copies_of_each_kind_are_found_and_no_othe
         # are looked at too.
         parts = [("val", "train", "train")[n % 3] for n in range(len(files))]
         pairs = nearest_pairs(photos, [*parts, *["test"] * len(truth)], ("test", "val"))
-        found = dict.fromkeys(COPIES, 0)
+        found = dict.fromkeys(cleaning.COPIES, 0)
         for pair in filter(same, pairs):
             kind, source = truth[pair.a - len(files)]
             assert pair.b == source
