@@ -30,7 +30,7 @@ import tempfile
 import venv
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -174,21 +174,21 @@ class Planted:
 
 
 def drawn(seed: int, most: int | None = None) -> Iterator[tuple[str, bytes]]:
-    """Yield label and file of every sound photo of the phantom with this seed, or of a few of them.
+    """Yield label and file of every photo of the phantom with this seed, or of a few of them.
 
-    All are saved alike, and small ones, a third of which is no photo any more, are left out.
+    Without the faults that the phantom itself plants.
     """
     settings = params.section(params.read(ROOT / "params.yaml"), "phantom", params.Phantom)
-    _, planned = shots.plan(params.Phantom(**{**vars(settings), "seed": seed, "planted": 0}))
-    sound = [shot for shot in planned if not shot.fate and shot.sitting.side >= 500]
-    sound = sound[:: len(sound) // (most or len(sound))][:most]
+    _, planned = shots.plan(replace(settings, seed=seed, planted=0))
+    good = [shot for shot in planned if not shot.fate]
+    few = good[:: len(good) // (most or len(good))][:most]
     with ProcessPoolExecutor() as pool:
-        for shot, photo in zip(sound, pool.map(partial(_draw, seed), sound), strict=True):
+        for shot, photo in zip(few, pool.map(partial(_draw, seed), few), strict=True):
             yield shot.label, photo
 
 
 def _draw(seed: int, shot: shots.Shot) -> bytes:
-    return jpeg(Image.fromarray(camera.photograph(seed, shot.sitting).pixels))
+    return jpeg(Image.fromarray(camera.photograph(seed, shot.sitting).pixels), shot.quality)
 
 
 def read(folder: Path) -> Iterator[tuple[str, bytes]]:
