@@ -30,7 +30,7 @@ import tempfile
 import venv
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -130,25 +130,26 @@ COPIES: dict[str, Plant] = {
     "squared with bars": lambda p, r: jpeg(ImageOps.pad(p, (max(p.size),) * 2, color=shade(r))),
     "brightened by 1.2": lambda p, _: levels(p, lambda level: 1.2 * level),
 }
-# With the reason for which each is to be removed.
-FAULTS: dict[str, tuple[str, Plant]] = {
-    "blurred, sigma 1.5 % of the side": ("blurred", lambda p, _: jpeg(blurred(p))),
+# With the reasons for which each is rightly removed: a light wall is too bright, and a strip of a
+# small photo too small, before they are what they are meant for.
+FAULTS: dict[str, tuple[tuple[str, ...], Plant]] = {
+    "blurred, sigma 1.5 % of the side": (("blurred",), lambda p, _: jpeg(blurred(p))),
     "blurred, then framed": (
-        "blurred",
+        ("blurred",),
         lambda p, r: jpeg(ImageOps.expand(blurred(p), round(0.06 * max(p.size)), shade(r))),
     ),
-    "dark, 15 % of the light": ("dark", lambda p, _: levels(p, lambda level: 0.15 * level)),
+    "dark, 15 % of the light": (("dark",), lambda p, _: levels(p, lambda level: 0.15 * level)),
     "bright, only the upper fifth of the levels": (
-        "bright",
+        ("bright",),
         lambda p, _: levels(p, lambda level: 204 + 0.2 * level),
     ),
     "faded to 15 % of the contrast": (
-        "low_contrast",
+        ("low_contrast",),
         lambda p, _: levels(p, lambda level: 108 + 0.15 * level),
     ),
-    "a plain wall": ("low_contrast", wall),
-    "48 pixels long": ("too_small", lambda p, _: jpeg(ImageOps.contain(p, (48, 48)))),
-    "a strip, 6 to 1": ("aspect", lambda p, _: jpeg(strip(p))),
+    "a plain wall": (("low_contrast", "bright"), wall),
+    "48 pixels long": (("too_small",), lambda p, _: jpeg(ImageOps.contain(p, (48, 48)))),
+    "a strip, 6 to 1": (("aspect", "too_small"), lambda p, _: jpeg(strip(p))),
 }
 EXACT = "the same file"
 OPPOSED = "the same picture with another label"
@@ -173,21 +174,21 @@ class Planted:
 
 
 def drawn(seed: int, most: int | None = None) -> Iterator[tuple[str, bytes]]:
-    """Yield label and file of every sound photo of the phantom with this seed, or of a few of them.
+    """Yield label and file of every photo of the phantom with this seed, or of a few of them.
 
-    All are saved alike, and small ones, a third of which is no photo any more, are left out.
+    Without the faults that the phantom itself plants.
     """
     settings = params.section(params.read(ROOT / "params.yaml"), "phantom", params.Phantom)
-    _, planned = shots.plan(params.Phantom(**{**vars(settings), "seed": seed, "planted": 0}))
-    sound = [shot for shot in planned if not shot.fate and shot.sitting.side >= 500]
-    sound = sound[:: len(sound) // (most or len(sound))][:most]
+    _, planned = shots.plan(replace(settings, seed=seed, planted=0))
+    good = [shot for shot in planned if not shot.fate]
+    few = good[:: len(good) // (most or len(good))][:most]
     with ProcessPoolExecutor() as pool:
-        for shot, photo in zip(sound, pool.map(partial(_draw, seed), sound), strict=True):
+        for shot, photo in zip(few, pool.map(partial(_draw, seed), few), strict=True):
             yield shot.label, photo
 
 
 def _draw(seed: int, shot: shots.Shot) -> bytes:
-    return jpeg(Image.fromarray(camera.photograph(seed, shot.sitting).pixels))
+    return jpeg(Image.fromarray(camera.photograph(seed, shot.sitting).pixels), shot.quality)
 
 
 def read(folder: Path) -> Iterator[tuple[str, bytes]]:
@@ -327,7 +328,7 @@ def figures(planted: Planted, outcome: Outcome) -> dict[str, float]:
         if kind in FAULTS:
             if removed is None:
                 return path in (outcome.poor or ())
-            return reason.get(path) == FAULTS[kind][0]
+            return reason.get(path) in FAULTS[kind][0]
         if kind == OPPOSED and removed is not None:
             copies = truth.index[truth.source == source[path]]
             return {reason.get(copy) for copy in copies} == {"contradicting_labels"}
@@ -385,7 +386,7 @@ def margins(planted: Planted, work: Path, fit: params.Fit) -> str:
         for picture, width, height in zip(pictures, table.width, table.height, strict=True)
     ]
     rows = []
-    for kind, (reason, _) in FAULTS.items():
+    for kind, ((reason, *_), _) in FAULTS.items():
         values = np.array([getattr(score, reason) for score in scores])
         rows.append(_margin(kind, reason, values[kinds == ""], values[kinds == kind], settings))
     same, other = residuals(planted, pictures, settings, squares=fit == "crop")
