@@ -60,11 +60,11 @@ def vote(
 
 def pairwise_agreement(votes: Votes) -> float:
     """Return the mean share of equal labels over pairs of annotators who share a photo."""
-    given = votes != NOBODY
-    shares = []
-    for one in range(len(votes)):
-        for other in range(one):
-            both = given[one] & given[other]
-            if both.any():
-                shares.append((votes[one] == votes[other])[both].mean())
-    return float(np.mean(shares)) if shares else 1.0
+    given = (votes != NOBODY).astype(np.int64)
+    equal = sum(
+        (chosen @ chosen.T for chosen in ((votes == label).astype(np.int64) for label in range(3))),
+        start=np.zeros((len(votes), len(votes)), np.int64),
+    )
+    one, other = np.triu_indices(len(votes), 1)
+    both, same = (given @ given.T)[one, other], equal[one, other]
+    return float((same[both > 0] / both[both > 0]).mean()) if both.any() else 1.0
