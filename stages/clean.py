@@ -10,8 +10,9 @@ plots/clean/ (removed photos beside the kept ones, page by page, and the scores'
 Reasons: exact_duplicate (same file or same pixels), near_duplicate (the same picture re-encoded,
 resized, cut, turned, mirrored, framed, brightened), contradicting_labels (copies of one picture
 with different labels: all go), and the quality reasons that are keys of params.yaml's clean. A
-photo that is bad in several ways goes by the first in their order there. The larger copy stays;
-among equals the sharper one, then the one whose path sorts first.
+photo that is bad in several ways goes by the first in their order there. Of copies the one with a
+consensus label stays; else the larger one; among equals the sharper one, then the one whose path
+sorts first.
 """
 
 import math
@@ -36,7 +37,7 @@ METRICS = Path("metrics/clean.json")
 PLOTS = Path("plots/clean")
 COPIES = ("exact_duplicate", "near_duplicate", "contradicting_labels")
 REASONS = (*COPIES, *quality.UNUSABLE)
-PHOTO_COLUMNS = ("id", "path", "label", "person", "collector", "cluster")
+PHOTO_COLUMNS = ("id", "path", "label", "person", "collector", "consensus", "cluster")
 PAIRS = "Copies: the removed photo, beside it the one kept or contradicting"
 SINGLES = "Photos that show too little"
 NOTHING = "Nothing was removed."
@@ -86,16 +87,18 @@ def main() -> None:
 
 def ranks(
     table: pd.DataFrame, scores: list[Scores], faults: list[str | None]
-) -> list[tuple[bool, int, int, str]]:
+) -> list[tuple[bool, bool, int, int, str]]:
     """Return each photo's rank in the choice of the copy to keep; the lowest stays.
 
-    Usable before unusable, then larger, sharper and earlier. Area and sharpness count in steps of
-    a tenth: a border found one pixel further out, or an edge roughened by compression, decides
-    nothing.
+    Usable before unusable, with a consensus before without, then larger, sharper and earlier. Area
+    and sharpness count in steps of a tenth: a border found one pixel further out, or an edge
+    roughened by compression, decides nothing.
     """
     return [
-        (reason is not None, -_steps(measured.area), _steps(measured.blurred), path)
-        for measured, reason, path in zip(scores, faults, table.path, strict=True)
+        (reason is not None, agreed == "", -_steps(measured.area), _steps(measured.blurred), path)
+        for measured, reason, agreed, path in zip(
+            scores, faults, table.consensus, table.path, strict=True
+        )
     ]
 
 
@@ -159,6 +162,8 @@ def judge(
 
 def why_kept(table: pd.DataFrame, scores: list[Scores], kept: int, other: int) -> str:
     """Return why the kept one of two copies is the better one."""
+    if table.consensus[kept] and not table.consensus[other]:
+        return "several people voted on the kept one"
     if _steps(scores[kept].area) != _steps(scores[other].area):
         sizes = [f"{table.width[n]} x {table.height[n]}" for n in (kept, other)]
         return f"the kept one is larger: {sizes[0]} against {sizes[1]}"
