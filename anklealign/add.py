@@ -25,11 +25,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from tqdm import tqdm
 
-from anklealign import blocks, files, images, params
+from anklealign import blocks, files, images, params, verdicts
 from anklealign.labels import Labels
 from anklealign.params import PARAMS, Dataset, Prepare
 from anklealign.sources import inventory, layouts, recognition
@@ -156,9 +156,11 @@ def examine(folder: Path, name: str, layout: str | None, raw: Mapping[str, Any])
     settings = params.section(raw, "prepare", Prepare)
     proposal = propose(folder, name, layout, raw)
     found = layouts.find(folder, proposal.dataset)
-    refused = unreadable(folder, found.entries, settings)
+    judged = verdicts.judge(found.votes, found.entries, proposal.dataset, settings.consensus)
+    entries, tied = verdicts.labelled(found.entries, judged)
+    refused = [*tied, *unreadable(folder, entries, settings)]
     gone = {skip.path for skip in refused}
-    used = tuple(entry for entry in found.entries if entry.file not in gone)
+    used = tuple(entry for entry in entries if entry.file not in gone)
     counts = dict.fromkeys(proposal.dataset.classes, 0) | Counter(entry.label for entry in used)
     paths, odd = walk(folder)
     behind = {skip.path for skip in odd if skip.detail != inventory.LIKE_A_PHOTO}
@@ -325,7 +327,17 @@ def report(look: Look, listed: int) -> Iterable[str]:
     yield f"photos    {len(look.used)} will be used, of {seen}"
     if 2 * len(look.used) < look.found.files_seen:
         yield "          which is less than half: is it the right folder, and the right layout?"
-    yield f"left out  {_counted(Counter(skip.item for skip in look.skips)) or 'nothing'}"
+    if look.found.votes:
+        people = len({vote.annotator for vote in look.found.votes})
+        voted = len({vote.file for vote in look.found.votes})
+        yield f"votes     {len(look.found.votes)} by {people} people on {voted} photos"
+    items = Counter(skip.item for skip in look.skips)
+    listing = ", ".join(
+        f"{items[item]} {item}s"
+        for item in get_args(inventory.Item)
+        if items[item] or item in {"file", "task", "export"}
+    )
+    yield f"left out  {listing if items else 'nothing'}"
     yield from skip_lines(look.skips, listed)
     if look.behind:
         yield ""

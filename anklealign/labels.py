@@ -41,19 +41,28 @@ class Labels:
             ValueError: Two classes share a name or an alias.
         """
         self._exact: dict[str, str] = {}
+        # Numbering tells classes apart where nothing else does (1_left, 2_left).
+        short: dict[str, dict[str, tuple[str, str]]] = {}  # word -> number -> class, as written
         for name, aliases in classes.items():
             for alias in (name, *aliases):
-                other = self._exact.setdefault(fold(alias), name)
-                if other != name:
-                    raise ValueError(
-                        f"classes: {alias!r} means both {other!r} and {name!r} (case, accents and "
-                        "outer spaces do not count); take it from one of them in params.yaml"
-                    )
-        # Numbering tells classes apart where nothing else does (1_left, 2_left).
-        short: dict[str, set[str]] = {}
-        for folded, name in self._exact.items():
-            short.setdefault(unnumbered(folded), set()).add(name)
-        self._unnumbered = {key: min(names) for key, names in short.items() if len(names) == 1}
+                folded = fold(alias)
+                self._exact[folded] = name
+                word = unnumbered(folded)
+                number = folded.removesuffix(word).strip(" .):-")
+                numbers = short.setdefault(word, {})
+                rivals = (
+                    numbers.values() if number == "" else [numbers.get(n) for n in (number, "")]
+                )
+                for other in rivals:
+                    if other and other[0] != name:
+                        raise ValueError(
+                            f"classes: {alias!r} means {name!r}, but {other[1]!r} is an alias of "
+                            f"{other[0]!r} (case, accents and leading numbers do not count); take "
+                            "it from one of them"
+                        )
+                numbers[number] = name, alias
+        meant = {word: {name for name, _ in by.values()} for word, by in short.items()}
+        self._unnumbered = {word: min(names) for word, names in meant.items() if len(names) == 1}
 
     def find(self, text: str) -> str | None:
         """Return the class that the text names, or None where it names none."""

@@ -29,7 +29,10 @@ from pydantic.dataclasses import dataclass
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
+from anklealign.labels import Labels
+
 PARAMS = Path("params.yaml")
+CONSENSUS = "consensus"  # split.test: the photos with votes
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -107,6 +110,7 @@ class Dataset:
                     f"person: {self.person!r} has no group named participant; "
                     "write the part that tells people apart as (?P<participant>…)"
                 )
+        Labels(self.classes)  # refuses an alias of two classes
         return self
 
 
@@ -137,6 +141,7 @@ class Prepare:
     fill: Byte
     # Pillow itself refuses 178.96 MP and more.
     max_megapixels: Annotated[float, Field(gt=0, le=178)]
+    consensus: Literal["majority", "dawid_skene"] = "majority"
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -158,7 +163,7 @@ class Split:
     """Parts that share no group."""
 
     validation: Annotated[float, Field(gt=0, lt=1)]
-    test: Annotated[float, Field(gt=0, lt=1)]
+    test: float | str
     group: Literal["person", "collector"]
     given: Literal["keep", "ignore"]
     folds: Annotated[int, Field(ge=0)]
@@ -180,7 +185,19 @@ class Split:
 
     @model_validator(mode="after")
     def _check(self) -> "Split":
-        if self.validation + self.test >= 1:
+        if isinstance(self.test, str):
+            if self.test != CONSENSUS:
+                raise ValueError(
+                    f"test = {self.test!r} is neither a share of the photos nor {CONSENSUS!r}"
+                )
+            if self.folds:
+                raise ValueError(
+                    f"folds = {self.folds} with test = {CONSENSUS!r}: folds test every photo once, "
+                    f"{CONSENSUS!r} the photos that were voted on; choose one"
+                )
+        elif not 0 < self.test < 1:
+            raise ValueError(f"test = {self.test} is no share of the photos between 0 and 1")
+        elif self.validation + self.test >= 1:
             raise ValueError(
                 f"validation {self.validation} + test {self.test} leave nothing to train on; "
                 "lower one of them"

@@ -1,16 +1,18 @@
 """The photo table and the pixel store that all stages pass on.
 
-One row a photo. prepare fills these columns, later stages add theirs and drop rows, never values:
+One row a photo. prepare fills these columns, later stages add theirs and drop rows, never values,
+but for the label of a test part by consensus:
 
 | column | meaning |
 |---|---|
 | id | 12 hex digits of the SHA-256 of the path: stable whatever the order of the files |
 | row | index of the photo in the pixel store |
 | path | POSIX path below data/raw/<dataset> |
-| label | one of the dataset's classes |
+| label | one of the dataset's classes; split puts the consensus here in a test part by consensus |
 | collector | who took the photos: the top folder's name in a label_studio layout, or '' |
 | person | who is on the photo, unique in the dataset, or '' where the name does not say |
 | given | train, val or test where the photo came in such a folder, or '' |
+| consensus | the class that the photo's votes come to (votes.csv), or '' |
 | width, height | of the photo as seen, after EXIF orientation, in pixels |
 | format | the decoder's name for the file's real format: JPEG, PNG, … |
 | orientation | EXIF orientation 1 to 8 as found; 1 where there is none |
@@ -18,6 +20,10 @@ One row a photo. prepare fills these columns, later stages add theirs and drop r
 | left, top, right, bottom | the photo's box inside the store's square, half open, in pixels |
 | cluster | from clean: id of one of all the photos that copies connect with this one, or '' |
 | group, split | from split: what may not be divided, and train, val or test |
+
+Two tables stand beside it, of the photos that people voted on (both empty where nobody did):
+votes.csv (photo, annotator, label), and soft_labels.csv (photo, and soft_<class> for each class:
+its share of the votes, or its probability by prepare.consensus: dawid_skene). `photo` is the id.
 """
 
 import hashlib
@@ -37,18 +43,21 @@ from anklealign.files import replacing
 Pixels = npt.NDArray[np.uint8]
 
 TEXT_COLUMNS = (
-    "id", "path", "label", "collector", "person", "given", "format", "sha256",
+    "id", "path", "label", "collector", "person", "given", "consensus", "format", "sha256",
     "cluster", "group", "split",
+    "photo", "annotator",
 )  # fmt: skip
 PREPARED_COLUMNS = (
-    "id", "row", "path", "label", "collector", "person", "given", "width", "height", "format",
-    "orientation", "bytes", "sha256", "left", "top", "right", "bottom",
+    "id", "row", "path", "label", "collector", "person", "given", "consensus", "width", "height",
+    "format", "orientation", "bytes", "sha256", "left", "top", "right", "bottom",
 )  # fmt: skip
 
 PREPARED = Path("data/prepared")
 CLEAN = Path("data/clean")
 SPLIT = Path("data/split")
 STORE = PREPARED / "pixels.npy"
+VOTES = PREPARED / "votes.csv"
+SOFT_LABELS = PREPARED / "soft_labels.csv"
 
 
 def photo_id(path: str) -> str:

@@ -61,18 +61,31 @@ def story(metrics: dict[str, Any], run: dict[str, Any]) -> list[str]:
     prepare, clean, split = metrics["prepare"], metrics["clean"], metrics["split"]
     parts = ", ".join(f"{part} {split[part]['photos']}" for part in ("train", "val", "test"))
     skipped = Counter[str]()
-    for kind in ("skipped", "skipped_tasks", "skipped_exports"):
-        skipped.update({k: n for k, n in prepare[kind].items() if k != "total"})
+    for kind, counts in prepare.items():
+        if kind.startswith("skipped"):
+            skipped.update({k: n for k, n in counts.items() if k != "total"})
     left_out = f", {split['left_out']} left out" if split["left_out"] else ""
     parameters = metrics["evaluate"]["parameters"]
+    agreed = prepare.get("agreement", {})
     return [
         f"came in   {prepare['files_seen']} files, {prepare['tasks_seen']} labelling tasks",
+        *([vote_line(agreed)] if agreed.get("votes") else []),
         f"skipped   {_reasons(skipped)}  (data/prepared/skipped.csv)",
         f"removed   {_reasons(clean['reasons'])}  (data/clean/removed.csv)",
         f"split     {parts}{left_out}; {split['groups']} groups, none on two sides",
         f"dataset   {run['params']['dataset_name']}",
         f"model     {run['params']['model_name']}, {parameters:,} parameters",
     ]
+
+
+def vote_line(agreed: Mapping[str, Any]) -> str:
+    """Return who voted, and how far they agree."""
+    names = {"alpha_nominal": "alpha", "alpha_ordinal": "ordinal alpha", "pairwise": "pairwise"}
+    known = ", ".join(f"{name} {agreed[key]:.2f}" for key, name in names.items() if key in agreed)
+    return (
+        f"votes     {agreed['votes']} by {agreed['annotators']} people on {agreed['photos']} photos"
+        f"; {known}"
+    )
 
 
 def _reasons(counts: Mapping[str, int]) -> str:

@@ -11,9 +11,10 @@ Reasons: exact_duplicate (same file or same pixels), near_duplicate (the same pi
 resized, cut, turned, mirrored, framed, brightened), contradicting_labels (copies of one picture
 with different labels: all go), and the quality reasons that are keys of params.yaml's clean. A
 photo that is bad in several ways goes by the first in their order there; so does a bad copy of a
-photo that is kept. The larger copy stays; among equals the sharper one, then the one whose path
-sorts first. Where a mirrored photo may have another label (mirror_safe: false), a mirrored copy
-contradicts nothing and stays; it shares the original's cluster, so that split does not divide them.
+photo that is kept. Of copies the one with a consensus label stays; else the larger; among equals
+the sharper one, then the one whose path sorts first. Where a mirrored photo may have another label
+(mirror_safe: false), a mirrored copy contradicts nothing and stays; it shares the original's
+cluster, so that split does not divide them.
 """
 
 import math
@@ -38,7 +39,7 @@ from anklealign.quality import Scores
 METRICS = Path("metrics/clean.json")
 PLOTS = Path("plots/clean")
 REASONS = ("exact_duplicate", "near_duplicate", "contradicting_labels", *quality.UNUSABLE)
-PHOTO_COLUMNS = ("id", "path", "label", "person", "collector", "cluster")
+PHOTO_COLUMNS = ("id", "path", "label", "person", "collector", "consensus", "cluster")
 PAIRS = "Copies: the removed photo, beside it the one kept, or one of another label"
 BESIDE = "beside"
 SINGLES = "Photos that show too little"
@@ -96,16 +97,18 @@ def main() -> None:
 
 def ranks(
     table: pd.DataFrame, scores: list[Scores], faults: list[str | None]
-) -> list[tuple[bool, int, int, str]]:
+) -> list[tuple[bool, bool, int, int, str]]:
     """Return each photo's rank in the choice of the copy to keep; the lowest stays.
 
-    Usable before unusable, then larger, sharper and earlier. Area and sharpness count in steps of
-    a tenth, so that a border found one pixel further out, or an edge roughened by compression,
-    decides only where it crosses a step.
+    Usable before unusable, with a consensus before without, then larger, sharper and earlier. Area
+    and sharpness count in steps of a tenth, so that a border found one pixel further out, or an
+    edge roughened by compression, decides only where it crosses a step.
     """
     return [
-        (reason is not None, -_steps(measured.area), _steps(measured.blurred), path)
-        for measured, reason, path in zip(scores, faults, table.path, strict=True)
+        (reason is not None, agreed == "", -_steps(measured.area), _steps(measured.blurred), path)
+        for measured, reason, agreed, path in zip(
+            scores, faults, table.consensus, table.path, strict=True
+        )
     ]
 
 
@@ -165,7 +168,10 @@ def judge(
                     verdicts[photo], kept_id=kept_id, kept_path=kept_path, beside=kept_id
                 )
             else:
+                voted = [table.consensus[n] != "" for n in (cluster.kept, photo)]
                 why = why_kept(scores[cluster.kept], scores[photo])
+                if voted == [True, False]:
+                    why = "several people voted on the kept one"
                 reason = "exact_duplicate" if photo in cluster.identical else "near_duplicate"
                 verdicts[photo] = Verdict(
                     reason, residual, settings.residual, kept_id, kept_path, why, kept_id

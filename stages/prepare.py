@@ -2,13 +2,14 @@
 
 Reads `data/raw/<dataset>` by the layout of the dataset's block; never writes to it.
 Writes `data/prepared/`: `pixels.npy` (N, S, S, 3), `photos.csv`, `skipped.csv` (path, item, reason,
-detail, remedy; the reasons are listed in `anklealign/sources/inventory.py`),
-`metrics/prepare.json`, and a first look at the photos in `plots/prepare/`.
+detail, remedy; the reasons are listed in `anklealign/sources/inventory.py`), `votes.csv` and
+`soft_labels.csv` (`anklealign/photos.py`), `metrics/prepare.json`, and a first look at the photos
+in `plots/prepare/`, with agreement.png where people voted.
 
     python -m stages.prepare
 
-Photos and skipped files together are the files seen, and so are the tasks: the stage fails rather
-than lose one. Memory does not grow with the photos beyond the tables.
+Photos and skipped files together are the files seen, and so with tasks and votes: the stage fails
+rather than lose one. Memory does not grow with the photos beyond the tables.
 """
 
 import hashlib
@@ -19,15 +20,15 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 from tqdm import tqdm
 
-from anklealign import files, images, overview, params, photos, stage
+from anklealign import agreement, figures, files, images, overview, params, photos, stage, verdicts
 from anklealign.params import Dataset, Fit, Prepare
 from anklealign.sources import inventory, layouts
-from anklealign.sources.inventory import REASONS, Entry, Inventory, Skip, dropped, printable
+from anklealign.sources.inventory import REASONS, Entry, Inventory, Item, Skip, dropped, printable
 
 RAW = Path("data/raw")
 PHOTOS = photos.PREPARED / "photos.csv"
@@ -43,13 +44,21 @@ def main() -> None:
     name, dataset = params.dataset(raw)
     root = RAW / name
     found = layouts.find(root, dataset)
-    entries = found.entries
+    judged = verdicts.judge(found.votes, found.entries, dataset, settings.consensus)
+    entries, tied = verdicts.labelled(found.entries, judged)
 
     with photos.writing_store(photos.STORE, len(entries), settings.size) as store:
         rows, refused = decode(root, entries, settings, dataset.fit, store)
     table = pd.DataFrame(rows, columns=list(photos.PREPARED_COLUMNS))
-    skipped = skip_table([*found.skips, *refused])
-    metrics = count(found, table, skipped, dataset)
+    table["consensus"] = [judged[path].label if path in judged else "" for path in table.path]
+    votes, unused = verdicts.vote_table(found.votes, table)
+    skipped = skip_table([*found.skips, *tied, *refused, *unused])
+    metrics = count(found, table, votes, skipped, dataset)
+    _, people, matrix = agreement.matrix(votes, list(dataset.classes))
+    metrics["agreement"] = {"listed": len(found.listed)} | agreement.measure(
+        matrix, people, len(dataset.classes), ordered=dataset.ordered
+    )
+    metrics["agreement"] |= verdicts.ties(judged, table)
     files.write_table(SKIPPED, skipped)
     check_classes(name, table, skipped, dataset)
     if len(rows) < len(entries):  # what was read stands at the front of a store made for all
@@ -58,15 +67,22 @@ def main() -> None:
             for row in tqdm(range(len(rows)), "close up", unit="photo", delay=1):
                 smaller[row] = everything[row]
     files.write_table(PHOTOS, table)
+    files.write_table(photos.VOTES, votes)
+    files.write_table(photos.SOFT_LABELS, verdicts.soft_table(judged, table, dataset))
     files.write_json(METRICS, metrics)
     overview.write(
         PLOTS, table, photos.open_store(), list(dataset.classes), Counter(skipped.reason)
     )
+    if people:
+        figure = figures.agreement(votes, metrics["agreement"], list(dataset.classes))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph")  # a name in letters unknown here
+            figures.save(figure, PLOTS / "agreement.png")
     print(
         f"prepare: {metrics['photos']} photos of {metrics['files_seen']} files and "
         f"{metrics['tasks_seen']} tasks, {metrics['persons']} persons; skipped "
         f"{metrics['skipped']['total']} files, {metrics['skipped_tasks']['total']} tasks, "
-        f"{metrics['skipped_exports']['total']} exports (see {SKIPPED})"
+        f"{metrics['skipped_exports']['total']} exports (see {SKIPPED}){votes_line(metrics)}"
     )
 
 
@@ -125,6 +141,18 @@ def _decode_one(
     }  # fmt: skip
 
 
+def votes_line(metrics: dict[str, Any]) -> str:
+    """Return the printed line's end, which tells of votes where there are any."""
+    found = metrics["agreement"]
+    if not metrics["votes_seen"]:
+        return ""
+    alpha = f", alpha {found['alpha_nominal']:.2f}" if "alpha_nominal" in found else ""
+    return (
+        f"; {found['votes']} votes of {found['annotators']} people on {found['photos']} photos"
+        f"{alpha}, {metrics['skipped_votes']['total']} votes skipped"
+    )
+
+
 def skip_table(skips: Sequence[Skip]) -> pd.DataFrame:
     """Return what was left out as (path, item, reason, detail, remedy), each a single line."""
     columns = ["path", "item", "reason", "detail", "remedy"]
@@ -132,14 +160,18 @@ def skip_table(skips: Sequence[Skip]) -> pd.DataFrame:
 
 
 def count(
-    found: Inventory, table: pd.DataFrame, skipped: pd.DataFrame, dataset: Dataset
+    found: Inventory,
+    table: pd.DataFrame,
+    votes: pd.DataFrame,
+    skipped: pd.DataFrame,
+    dataset: Dataset,
 ) -> dict[str, Any]:
     """Return the metrics, having checked that photos and skips are all that was seen.
 
     Raises:
-        ValueError: A file or a task is lost; a bug, whatever the data.
+        ValueError: A file, a task or a vote is lost; a bug, whatever the data.
     """
-    by_item = {item: skipped.reason[skipped.item == item] for item in ("file", "task", "export")}
+    by_item = {item: skipped.reason[skipped.item == item] for item in get_args(Item)}
     read = set(table.path)
     with_task = sum(e.task != "" and printable(e.file) in read for e in found.entries)
     if len(table) + len(by_item["file"]) != found.files_seen:
@@ -152,10 +184,16 @@ def count(
             f"{with_task} photos with a task and {len(by_item['task'])} skipped tasks "
             f"are not the {found.tasks_seen} tasks seen; please report this"
         )
+    if len(votes) + len(by_item["vote"]) != found.votes_seen:
+        raise ValueError(
+            f"{len(votes)} votes and {len(by_item['vote'])} skipped votes are not the "
+            f"{found.votes_seen} votes seen; please report this"
+        )
     return {
         "files_seen": found.files_seen,
         "tasks_seen": found.tasks_seen,
         "exports_seen": found.exports_seen,
+        "votes_seen": found.votes_seen,
         "photos": len(table),
         "classes": {name: int((table.label == name).sum()) for name in dataset.classes},
         "collectors": int(table.collector[table.collector != ""].nunique()),
@@ -164,6 +202,8 @@ def count(
         "skipped": reasons_of(by_item["file"]),
         "skipped_tasks": reasons_of(by_item["task"]),
         "skipped_exports": reasons_of(by_item["export"]),
+        "skipped_votes": reasons_of(by_item["vote"]),
+        "skipped_names": reasons_of(by_item["name"]),
     }
 
 

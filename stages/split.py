@@ -24,7 +24,7 @@ import pandas as pd
 from anklealign import figures, files, leaks, params, photos, sheets, stage
 from anklealign.grouping import InfeasibleError, Integers, assign, deviation, folds, join
 from anklealign.leaks import Pair
-from anklealign.params import Dataset, Split
+from anklealign.params import CONSENSUS, Dataset, Split
 from anklealign.photos import Pixels
 
 METRICS = Path("metrics/split.json")
@@ -35,7 +35,8 @@ LEAK, ACCEPTED, DIFFERENT = "the same picture", "the same picture, accepted", "d
 
 TRAIN, VALIDATION, TEST = "train", "val", "test"
 PARTS = (TRAIN, VALIDATION, TEST)
-# Photos of a group that crosses given folders stay in the table, out of every part.
+# Photos of a group that crosses given folders, or that a consensus test part shows, stay in the
+# table, out of every part.
 LEFT_OUT = "left_out"
 
 
@@ -52,7 +53,8 @@ def main() -> None:
 
     table = kept.assign(group=groups_of(kept, removed, settings.group))
     table["split"] = parts_of(table, settings, classes, seed)
-    metrics = metrics_of(table, dataset, settings)
+    table, votes = with_consensus(table, removed, settings)
+    metrics = metrics_of(table, dataset, settings) | votes
     used = table[table.split.isin(PARTS)].reset_index(drop=True)
     pictures = photos.boxes_of(used, photos.open_store())
     nearest = leaks.nearest_pairs(pictures, list(used.split), (TEST, VALIDATION))
@@ -79,7 +81,7 @@ def main() -> None:
     print(
         f"split: {sizes}, {metrics['groups']} groups, none on two sides, "
         f"no picture on two sides among the {len(nearest)} nearest pairs, "
-        f"{metrics['left_out']} photos left out, classes within "
+        f"{left_out_line(metrics)}, classes within "
         f"{metrics['deviation_points']:.1f} points of the whole"
     )
 
@@ -118,6 +120,15 @@ def leaked(table: pd.DataFrame, found: Sequence[Pair]) -> str:
         "clean.residual so that clean finds them, or remove one of each from the raw photos, or, "
         "if they are different pictures, add these pairs to params.yaml's split.accept_leaks"
     )
+
+
+def left_out_line(metrics: dict[str, Any]) -> str:
+    """Return how many photos are in no part, and why where that is for a consensus test part."""
+    said = f"{metrics['left_out']} photos left out"
+    if CONSENSUS not in metrics:
+        return said
+    removed = metrics[CONSENSUS]["removed_by_clean"]
+    return f"{said} for showing the test photos' persons, {removed} with votes removed by clean"
 
 
 def tile(
@@ -164,6 +175,8 @@ def parts_of(table: pd.DataFrame, settings: Split, classes: list[str], seed: int
                 f"class {name} has no photo left after clean; see data/clean/removed.csv and "
                 "data/prepared/skipped.csv, or take it out of datasets.<name>.classes"
             )
+    if settings.test == CONSENSUS:
+        return consensus_parts(table, settings, classes, seed)
     keep = settings.given == "keep" and bool((table.given != "").any())
     if keep and settings.folds:
         raise ValueError(
@@ -200,12 +213,60 @@ def own_parts(
         names = {settings.fold: TEST, validation: VALIDATION}
         dealt = folds(groups, settings.folds, classes, seed)
         return {group: names.get(fold, TRAIN) for group, fold in dealt.items()}
+    test = float(settings.test)
     shares = {
-        TRAIN: 1 - settings.validation - settings.test,
+        TRAIN: 1 - settings.validation - test,
         VALIDATION: settings.validation,
-        TEST: settings.test,
+        TEST: test,
     }
     return assign(groups, shares, classes, seed)
+
+
+def consensus_parts(
+    table: pd.DataFrame, settings: Split, classes: list[str], seed: int
+) -> pd.Series:
+    """Return each photo's part where those with a consensus label are the test part.
+
+    Other photos of their groups are left out; of the rest validation gets its share.
+    """
+    tested = table.consensus != ""
+    groups = set(table.group[tested])
+    rest = table[~table.group.isin(groups)]
+    remedy = "or set split.test in params.yaml to a share, such as 0.15"
+    for name in classes:
+        if not (table.consensus == name).any():
+            raise ValueError(
+                f"split.test = {CONSENSUS!r}: no photo that clean kept has the consensus label "
+                f"{name} ({int(tested.sum())} have one); add votes on such photos to consensus/, "
+                f"take {name} out of datasets.<name>.classes, {remedy}"
+            )
+        left = rest.group[rest.label == name].nunique()
+        if left < 2:
+            raise ValueError(
+                f"split.test = {CONSENSUS!r}: besides the groups of the {int(tested.sum())} test "
+                f"photos, {left} group(s) show {name}, and train and validation need one each; add "
+                f"photos of other persons, list fewer in consensus/, {remedy}"
+            )
+    shares = {TRAIN: 1 - settings.validation, VALIDATION: settings.validation}
+    dealt = assign(class_counts(rest, classes), shares, classes, seed)
+    part = table.group.map(dealt).fillna(LEFT_OUT)
+    return part.mask(tested, TEST)
+
+
+def with_consensus(
+    table: pd.DataFrame, removed: pd.DataFrame, settings: Split
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Return the table, its test part labelled by consensus if it is one, and what that changed."""
+    if settings.test != CONSENSUS:
+        return table, {}
+    tested = table.split == TEST
+    metrics = {
+        "photos": int(tested.sum()),
+        "removed_by_clean": int((removed.consensus != "").sum()),
+        "relabelled": int((tested & (table.label != table.consensus)).sum()),
+        "left_out": int((table.split == LEFT_OUT).sum()),
+    }
+    return table.assign(label=table.consensus.where(tested, table.label)), {CONSENSUS: metrics}
 
 
 def given_parts(table: pd.DataFrame, settings: Split, classes: list[str], seed: int) -> pd.Series:
@@ -229,7 +290,7 @@ def given_parts(table: pd.DataFrame, settings: Split, classes: list[str], seed: 
         part = part.mask((part == weaker) & table.group.isin(claimed), LEFT_OUT)
     if len(held_out) == 1:
         rest = table[part == TRAIN]
-        share = settings.validation / (1 - settings.test)
+        share = settings.validation / (1 - float(settings.test))
         carved = assign(
             class_counts(rest, classes),
             {TRAIN: 1 - share, VALIDATION: share},

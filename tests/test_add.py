@@ -188,6 +188,19 @@ def test_a_label_that_fits_no_class_is_listed_with_the_nearest(project, capsys):
     assert "# 'Pronatio', once, is no class" in said
 
 
+def test_votes_are_counted_and_give_their_photo_a_label(project, capsys):
+    folder, _ = project
+    voted = exported(("reszvevo00_0.jpg", "2_Neutralis"), ("extra.jpg", "1_Pronacio"))
+    names = "FO6K58\\reszvevo00_0.jpg\nFO6K58\\extra.jpg\nFO6K58\\gone.jpg\n"
+    fill(folder, STUDIO | {"FO6K58/extra.jpg": photo()})
+    fill(folder, {"consensus/photos.txt": names, "consensus/anna.json": voted})
+    assert add.main([str(folder), "mine", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "votes     2 by 1 people on 2 photos" in said
+    assert "photos    10 will be used" in said
+    assert "1 names" in said
+
+
 def test_no_more_than_some_items_of_a_reason_are_named_unless_all_are_wanted(project, capsys):
     folder, _ = project
     fill(folder, FOLDERS | {f"x{n:02}.jpg": photo() for n in range(13)})

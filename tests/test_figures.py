@@ -3,7 +3,7 @@
 import pandas as pd
 from PIL import Image
 
-from anklealign import figures
+from anklealign import agreement, figures
 
 CLASSES = ["a", "b"]
 
@@ -61,3 +61,17 @@ def test_the_history_marks_the_epoch_that_was_kept():
     for axes in drawn.axes:
         (kept,) = [line for line in axes.lines if line.get_label() == "kept: best accuracy"]
         assert set(kept.get_xdata()) == {2}
+
+
+def test_agreement_shows_every_annotator_though_one_has_nobody_to_compare_with(tmp_path):
+    rows = [("p1", "anna", "a"), ("p1", "b.ela", "b"), ("p2", "anna", "a"), ("p3", "cili", "b")]
+    votes = pd.DataFrame(rows, columns=["photo", "annotator", "label"])
+    photos, people, matrix = agreement.matrix(votes, CLASSES)
+    numbers = agreement.measure(matrix, people, len(CLASSES), ordered=True)
+    drawn = figures.agreement(votes, numbers, CLASSES)
+    figures.save(drawn, tmp_path / "agreement.png")
+    texts = [text.get_text() for axes in drawn.axes for text in axes.texts]
+    names = [tick.get_text() for tick in drawn.axes[0].get_yticklabels()]
+    assert names == ["all votes (4)", "anna (2)", "b.ela (1)", "cili (1)"]
+    assert "nobody to compare with" in texts
+    assert len(photos) == 3

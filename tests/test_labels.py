@@ -61,9 +61,13 @@ def test_numbering_tells_classes_apart_where_nothing_else_does():
     ]  # fmt: skip
 
 
-def test_one_alias_for_two_classes_is_an_error():
-    with pytest.raises(ValueError, match=r"'dog' means both 'cat' and 'dog'.*params\.yaml"):
-        Labels({"cat": ["Dóg"], "dog": ["DOG"]})
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("Dóg", "DOG"), ("1_dog", "1. Dog"), ("dog", "2 dog"), ("2) dog", "dog"), ("7", "7.0")],
+)
+def test_one_alias_for_two_classes_is_an_error(one, other):
+    with pytest.raises(ValueError, match=r"means 'b', but .* is an alias of 'a'.*take it from one"):
+        Labels({"a": ["x", one], "b": [other]})
 
 
 def test_ways_to_write_nothing_are_empty_unless_a_class_is_called_so():

@@ -91,6 +91,26 @@ FAULTS = {
         lambda raw: raw["split"].update(validation=0.5, test=0.5),
         r"leave nothing to train on; lower one",
     ),
+    "a test part that is neither": (
+        lambda raw: raw["split"].update(test="concensus"),
+        r"split: test = 'concensus' is neither a share of the photos nor 'consensus'",
+    ),
+    "no share": (
+        lambda raw: raw["split"].update(test=1.5),
+        r"split: test = 1\.5 is no share of the photos between 0 and 1",
+    ),
+    "folds of a fixed test part": (
+        lambda raw: raw["split"].update(test="consensus", folds=5),
+        r"folds = 5 with test = 'consensus': .*choose one",
+    ),
+    "no way to a consensus": (
+        lambda raw: raw["prepare"].update(consensus="median"),
+        r"prepare\.consensus = 'median': .*'majority' or 'dawid_skene'",
+    ),
+    "an alias of two classes": (
+        lambda raw: raw["datasets"]["ankle"]["classes"]["neutral"].append("1. PRONÁCIÓ"),
+        r"datasets\.ankle: classes: '1\. PRONÁCIÓ' means 'neutral', but .*'pronation' .*take it",
+    ),
     "fold beyond folds": (
         lambda raw: raw["split"].update(folds=5, fold=5),
         r"fold = 5 is not below folds = 5",

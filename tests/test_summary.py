@@ -24,6 +24,13 @@ def test_reasons_are_listed_with_their_counts_and_no_zeros():
     assert summary._reasons({"total": 0}) == "0"
 
 
+def test_votes_are_told_with_what_is_known_of_their_agreement():
+    agreed = {"votes": 9, "annotators": 3, "photos": 4, "alpha_nominal": 0.231, "pairwise": 0.5}
+    assert summary.vote_line(agreed) == (
+        "votes     9 by 3 people on 4 photos; alpha 0.23, pairwise 0.50"
+    )
+
+
 def test_the_score_table_has_value_interval_majority_and_gain():
     score = {
         "value": 0.75,

@@ -129,6 +129,36 @@ def _items(export: str, data: bytes) -> tuple[list[Mapping[str, Any]], bool]:
     raise BrokenExportError("not_an_export", "its items have neither `data` nor `id`")
 
 
+def newest(annotations: Sequence[Annotation]) -> tuple[dict[str, Annotation], bool]:
+    """Return each annotator's newest annotation that says something, and whether any is cancelled.
+
+    Of two that are as new the later in the export counts.
+    """
+    latest: dict[str, Annotation] = {}
+    cancelled = False
+    for annotation in annotations:
+        if annotation.cancelled:
+            cancelled = True
+        elif annotation.questions:
+            rival = latest.get(annotation.annotator)
+            if rival is None or annotation.updated >= rival.updated:
+                latest[annotation.annotator] = annotation
+    return latest, cancelled
+
+
+def choice(annotation: Annotation, labels: Labels) -> tuple[str, str, str]:
+    """Return the class that one annotation chooses, or '' with a reason and its detail."""
+    # Other questions may stand beside the one for the class; theirs fit no class at all.
+    asked = [q for q in annotation.questions if any(labels.find(text) for text in q)]
+    chosen = sorted({text for question in asked or annotation.questions for text in question})
+    known = {labels.find(text) for text in chosen}
+    if not asked:
+        return "", "label_unknown", "; ".join(labels.nearest(text) for text in chosen)
+    if len(known) > 1:
+        return "", "several_choices", ", ".join(chosen)
+    return labels.find(chosen[0]) or "", "", ""
+
+
 def _from_task(export: str, number: int, task: Mapping[str, Any]) -> Task:
     data = task.get("data")
     addresses = [

@@ -2,7 +2,8 @@
 
 A source (`folders`, `table`, `label_studio`) turns a folder into an `Inventory`. Nothing is lost:
 every file below the folder is a photo's entry, an export, or a skip; every task (a Label Studio
-task, a row of a table) belongs to an entry or is a skip. `Inventory` checks both sums.
+task, a row of a table) belongs to an entry or is a skip, and so with votes and with the names on a
+consensus list. `Inventory` checks the sums.
 
 Names come from anybody's disk. Inside the program a path is the POSIX path below the dataset's
 folder as the system gives it (bytes that are no UTF-8 as surrogates), so that the file can be
@@ -22,7 +23,7 @@ from tqdm import tqdm
 
 from anklealign import images
 
-Item = Literal["file", "task", "export"]
+Item = Literal["file", "task", "export", "name", "vote"]
 
 # What it means, a colon, and what to do about it.
 REASONS = images.REASONS | {
@@ -36,11 +37,11 @@ REASONS = images.REASONS | {
     # Tasks and rows; a file whose only task is skipped has the task's reason.
     "missing_file": "the photo that the task or row names is not there: add it",
     "ambiguous": "several photos fit the task's file name equally well: rename them apart",
-    "file_skipped": "the task's photo was skipped, for the reason that the detail names: mend the "
-    "photo",
+    "file_skipped": "the photo of the task or vote was skipped, for its own reason: mend the photo",
     "duplicate_task": "another task gives the same photo the same label, and that one counts: "
-    "nothing",
-    "superseded": "the same task in an older export, and the newer one counts: nothing",
+    "nothing to do",
+    "superseded": "an older copy of a task, or an older vote, and the newer one counts: nothing "
+    "to do",
     # Labels.
     "no_label": "no annotation, an empty one, or an empty cell: label the photo",
     "cancelled": "the annotator skipped the task: label it, or take the photo away",
@@ -53,8 +54,13 @@ REASONS = images.REASONS | {
     # Exports.
     "broken_export": "the export does not parse: export it again",
     "not_an_export": "no list of Label Studio tasks: take it away, or export it again as JSON",
-    # Votes on photos that lie elsewhere.
-    "consensus": "belongs to consensus/, whose votes are no collector's labels: nothing",
+    # consensus/: votes on photos that lie in the collectors' folders.
+    "consensus": "lies in consensus/, which holds lists (.txt) and annotators' exports alone: take "
+    "it away",
+    "empty_list": "the list names no photo: fill it, or take it away",
+    "empty_export": "the annotator's export holds no task: export it again, or take it away",
+    "listed_twice": "the list names this photo before: nothing to do",
+    "not_listed": "the vote's photo is not on the list: add it there, or mend its name",
 }
 
 GIVEN = {
@@ -72,7 +78,11 @@ PHOTO_SUFFIXES = {
 
 @dataclass(frozen=True)
 class Entry:
-    """One photo with its label, still to be decoded; `task` names where the label stands."""
+    """One photo with its label, still to be decoded; `task` names where the label stands.
+
+    `by_vote`: the label is what several annotators' votes make of it, and '' until they are
+    counted.
+    """
 
     file: str
     label: str
@@ -80,11 +90,24 @@ class Entry:
     person: str = ""
     given: str = ""
     task: str = ""
+    by_vote: bool = False
+
+
+@dataclass(frozen=True, order=True)
+class Vote:
+    """What one annotator says of a photo that others vote on too."""
+
+    file: str
+    annotator: str
+    label: str
 
 
 @dataclass(frozen=True)
 class Skip:
-    """A file, task or export that is left out; `reason` is a key of REASONS."""
+    """What is left out: a file, an export, a task, a vote, a name on a list.
+
+    `reason` is a key of REASONS.
+    """
 
     path: str
     item: Item
@@ -101,8 +124,9 @@ class Skip:
 class Inventory:
     """All that a source found, sorted by path.
 
-    `files_seen` counts files without exports, `tasks_seen` tasks or rows, `exports_seen` exports
-    and tables, whether they could be read or not.
+    `files_seen` counts files without exports, `tasks_seen` tasks or rows, `exports_seen` exports,
+    tables and lists, whether they could be read or not; `listed` are the photos that a consensus
+    list names, of `names_seen` names.
     """
 
     entries: tuple[Entry, ...]
@@ -110,24 +134,34 @@ class Inventory:
     files_seen: int
     tasks_seen: int = 0
     exports_seen: int = 0
+    votes: tuple[Vote, ...] = ()
+    votes_seen: int = 0
+    listed: tuple[str, ...] = ()
+    names_seen: int = 0
 
     def __post_init__(self) -> None:
-        """Check that every file and every task is accounted for once.
+        """Check that every file, task, vote and listed name is accounted for once.
 
         Raises:
             ValueError: A source lost or counted twice what it saw; a bug, whatever the data.
         """
-        skipped = Counter(skip.item for skip in self.skips)
-        files = len(self.entries) + skipped["file"]
-        tasks = sum(entry.task != "" for entry in self.entries) + skipped["task"]
-        if files != self.files_seen or tasks != self.tasks_seen:
-            raise ValueError(
-                f"{files} of {self.files_seen} files and {tasks} of {self.tasks_seen} tasks are "
-                "accounted for; please report this with a listing of the folder"
-            )
+        skipped = Counter[str](skip.item for skip in self.skips)
+        with_task = sum(entry.task != "" for entry in self.entries)
+        for kind, item, used, seen in (
+            ("files", "file", len(self.entries), self.files_seen),
+            ("tasks", "task", with_task, self.tasks_seen),
+            ("votes", "vote", len(self.votes), self.votes_seen),
+            ("listed names", "name", len(self.listed), self.names_seen),
+        ):
+            if used + skipped[item] != seen:
+                raise ValueError(
+                    f"{used} used and {skipped[item]} skipped: not all {seen} {kind} are accounted "
+                    "for; please report this with a listing of the folder"
+                )
         for kind, paths in (
             ("photo", [entry.file for entry in self.entries]),
             ("file", [skip.path for skip in self.skips if skip.item == "file"]),
+            ("vote", [f"{vote.file} by {vote.annotator}" for vote in self.votes]),
         ):
             twice = [path for path, count in Counter(paths).items() if count > 1]
             if twice:
@@ -290,6 +324,7 @@ class Claim:
 
     task: str
     label: str
+    by_vote: bool = False
 
 
 def settle(

@@ -5,39 +5,41 @@ A collector is a folder at the top. An export below it speaks of that folder's p
 subfolders they lie; an export at the top, or in a folder without photos, speaks of all.
 
 Each task's photo is found by `anklealign.matching`. Its label is the one class that the
-annotations choose: of several annotators the majority, of each annotator the newest annotation.
-Drafts and predictions are never labels, cancelled and empty annotations do not vote.
+annotations choose, of each annotator the newest annotation. Where several annotators chose, each
+choice is a vote, and prepare makes the label of the votes. So is the label of a photo that
+consensus/ votes on and no task labels. Drafts and predictions are never labels, cancelled and empty
+annotations do not vote.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from anklealign.images import HEAD, is_photo
 from anklealign.labels import Labels
 from anklealign.matching import Match, match
 from anklealign.params import Dataset
+from anklealign.sources import consensus
 from anklealign.sources.exports import (
-    Annotation,
     BrokenExportError,
     Task,
+    choice,
     is_csv_export,
+    newest,
     read,
 )
 from anklealign.sources.inventory import (
     Claim,
     Entry,
     Inventory,
-    Item,
     Skip,
+    Vote,
     compiled,
     person,
     settle,
     suffix,
     walk,
 )
-
-CONSENSUS = "consensus"
 
 
 def find(root: Path, dataset: Dataset) -> Inventory:
@@ -50,7 +52,6 @@ def find(root: Path, dataset: Dataset) -> Inventory:
     files, skips = walk(root)
     seen = len(files) + len(skips)
     photos, exports, aside = _sort_out(root, files)
-    skips += aside
     if not exports:
         raise ValueError(
             f"{root} holds no Label Studio export; put each collector's JSON export into the folder"
@@ -61,6 +62,9 @@ def find(root: Path, dataset: Dataset) -> Inventory:
     tasks, older = _newest(everything)
     skips += broken + older
     collectors = sorted({p.partition("/")[0] for p in photos if "/" in p})
+    panel = consensus.find(root, aside, photos, collectors, labels)
+    skips += panel.skips
+    votes: dict[str, list[Vote]] = {}  # a task that several people labelled -> their votes
     claims: dict[str, list[Claim]] = defaultdict(list)
     reasons: dict[str, tuple[str, str]] = {}  # a photo without a good task -> why
     for task, found in zip(tasks, _match(tasks, photos, collectors), strict=True):
@@ -68,51 +72,65 @@ def find(root: Path, dataset: Dataset) -> Inventory:
             skips.append(_unmatched(task, found))
             reasons |= dict.fromkeys(found.rivals, ("ambiguous", f"{task.name} may mean it"))
             continue
-        label, reason, detail = _label(task, labels)
+        chosen, reason, detail = _label(task, labels)
         if reason:
             skips.append(Skip(task.name, "task", reason, f"{found.file} {detail}".strip()))
             reasons[found.file] = (reason, f"{task.name} {detail}".strip())
         else:
-            claims[found.file].append(Claim(task.name, label))
+            claim = Claim(task.name, _majority(chosen), by_vote=len(chosen) > 1)
+            claims[found.file].append(claim)
+            if claim.by_vote:
+                project = _scope(task, collectors) or "project"
+                votes[task.name] = [
+                    Vote(found.file, f"{project}/{who}", label) for who, label in chosen.items()
+                ]
 
     spoken_of = {_scope(task, collectors) for task in tasks}
     settled, unsettled = settle(claims)
-    skips += unsettled
+    voted_on = {vote.file for vote in panel.votes}
+    skips += [skip for skip in unsettled if skip.item != "file" or skip.path not in voted_on]
+    counted = [vote for claim in settled.values() for vote in votes.get(claim.task, ())]
     pattern = compiled(dataset.person)
     entries: list[Entry] = []
     for file in photos:
-        if file in settled:
-            claim = settled[file]
+        if file in settled or file in voted_on:
+            claim = settled.get(file, Claim("", "", by_vote=True))
             collector = file.partition("/")[0] if "/" in file else ""
             who = person(file, pattern, collector, collectors)
-            entries.append(Entry(file, claim.label, collector, who, "", claim.task))
+            entries.append(Entry(file, claim.label, collector, who, "", claim.task, claim.by_vote))
         elif file not in claims:
             reason, detail = reasons.get(file, ("", ""))
             if reason:
                 skips.append(Skip(file, "file", reason, detail))
             else:
                 skips.append(_untasked(root, file, spoken_of))
-    exports_seen = len(exports) + sum(skip.item == "export" for skip in aside)
+    exports_seen = len(exports) + panel.exports_seen
     return Inventory(
-        tuple(entries), tuple(skips), seen - exports_seen, len(everything), exports_seen
+        tuple(entries),
+        tuple(skips),
+        seen - exports_seen,
+        len(everything),
+        exports_seen,
+        tuple(sorted([*panel.votes, *counted])),
+        panel.votes_seen + len(counted),
+        tuple(panel.listed),
+        panel.names_seen,
     )
 
 
-def _sort_out(root: Path, files: Iterable[str]) -> tuple[list[str], list[str], list[Skip]]:
-    """Return the files that may be photos, the exports, and what is neither."""
+def _sort_out(root: Path, files: Iterable[str]) -> tuple[list[str], list[str], list[str]]:
+    """Return the files that may be photos, the collectors' exports, and those of consensus/."""
     photos: list[str] = []
     exports: list[str] = []
-    skips: list[Skip] = []
+    aside: list[str] = []
     for file in files:
-        kind = suffix(file)
-        if file.partition("/")[0].casefold() == CONSENSUS:
-            item: Item = "export" if kind in {".json", ".csv"} else "file"
-            skips.append(Skip(file, item, "consensus"))
+        if consensus.belongs(file):
+            aside.append(file)
         elif is_export(root, file):
             exports.append(file)
         else:
             photos.append(file)
-    return photos, exports, skips
+    return photos, exports, aside
 
 
 def is_export(root: Path, file: str) -> bool:
@@ -209,40 +227,21 @@ def _newest(tasks: list[Task]) -> tuple[list[Task], list[Skip]]:
     return kept, older
 
 
-def _label(task: Task, labels: Labels) -> tuple[str, str, str]:
-    """Return the task's class, or a reason with its detail."""
-    latest: dict[str, Annotation] = {}
-    cancelled = False
-    for annotation in task.annotations:
-        if annotation.cancelled:
-            cancelled = True
-        elif annotation.questions:
-            rival = latest.get(annotation.annotator)
-            if rival is None or annotation.updated >= rival.updated:
-                latest[annotation.annotator] = annotation
+def _label(task: Task, labels: Labels) -> tuple[dict[str, str], str, str]:
+    """Return each annotator's class, or none and a reason with its detail."""
+    latest, cancelled = newest(task.annotations)
     if not latest:
-        return "", "cancelled" if cancelled else task.without, ""
-    votes: Counter[str] = Counter()
-    for annotation in latest.values():
-        label, reason, detail = _choice(annotation, labels)
+        return {}, "cancelled" if cancelled else task.without, ""
+    chosen: dict[str, str] = {}
+    for annotator, annotation in latest.items():
+        label, reason, detail = choice(annotation, labels)
         if reason:  # even beside good votes: its owner is to mend it, not to lose it
-            return "", reason, detail
-        votes[label] += 1
-    (first, most), *others = votes.most_common()
-    if others and others[0][1] == most:
-        detail = ", ".join(f"{label} {count}" for label, count in sorted(votes.items()))
-        return "", "label_tie", detail
-    return first, "", ""
+            return {}, reason, detail
+        chosen[annotator] = label
+    return chosen, "", ""
 
 
-def _choice(annotation: Annotation, labels: Labels) -> tuple[str, str, str]:
-    """Return the class that one annotation chooses, or a reason with its detail."""
-    # Other questions may stand beside the one for the class; theirs fit no class at all.
-    asked = [q for q in annotation.questions if any(labels.find(text) for text in q)]
-    chosen = sorted({text for question in asked or annotation.questions for text in question})
-    known = {labels.find(text) for text in chosen}
-    if not asked:
-        return "", "label_unknown", "; ".join(labels.nearest(text) for text in chosen)
-    if len(known) > 1:
-        return "", "several_choices", ", ".join(chosen)
-    return labels.find(chosen[0]) or "", "", ""
+def _majority(chosen: Mapping[str, str]) -> str:
+    """Return the class that most annotators chose, '' where two are equal first."""
+    (first, most), *others = Counter(chosen.values()).most_common()
+    return "" if others and others[0][1] == most else first

@@ -17,7 +17,7 @@ from anklealign.images import HEAD, is_photo
 from anklealign.labels import Labels, fold, unnumbered
 from anklealign.matching import is_code
 from anklealign.params import Dataset
-from anklealign.sources import exports, table
+from anklealign.sources import consensus, exports, table
 from anklealign.sources.exports import BrokenExportError
 from anklealign.sources.inventory import (
     PHOTO_SUFFIXES,
@@ -29,7 +29,7 @@ from anklealign.sources.inventory import (
     suffix,
     walk,
 )
-from anklealign.sources.label_studio import CONSENSUS, is_export
+from anklealign.sources.label_studio import is_export
 
 # Files that nobody would open to look for labels.
 LARGEST_TABLE = 256 << 20  # bytes
@@ -188,7 +188,7 @@ def _exports(
     good, said = 0, []
     holders: set[str] = set()  # folders with an export
     for file in files:
-        if file.partition("/")[0].casefold() == CONSENSUS or not is_export(root, file):
+        if consensus.belongs(file) or not is_export(root, file):
             continue
         try:
             answered = exports.questions(file, (root / file).read_bytes())
@@ -259,7 +259,7 @@ def _table(
         file
         for file in files
         if suffix(file) in TABLES
-        and file.partition("/")[0].casefold() != CONSENSUS
+        and not consensus.belongs(file)
         and not is_export(root, file)
         and (root / file).stat().st_size <= LARGEST_TABLE
     ]

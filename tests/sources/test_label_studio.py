@@ -161,15 +161,33 @@ def test_tasks_without_a_usable_label_say_why(ending):
     assert ending(task("1.jpg", cancelled, empty, good)) == "neutral"
 
 
-def test_of_several_annotators_the_majority_counts_and_a_tie_is_skipped(ending):
-    def votes(*pairs):
-        return task("1.jpg", *(annotation(choices(label), who=who) for who, label in pairs))
+def votes(*pairs, name="1.jpg"):
+    return task(name, *(annotation(choices(label), who=who) for who, label in pairs))
 
-    assert ending(votes((1, "neutral"), (2, "neutral"), (3, "pronation"))) == "neutral"
-    assert ending(votes((1, "neutral"), (2, "pronation"))) == "label_tie"
-    assert ending(votes((1, "neutral"), (2, "neutral"), (3, "valgus"))) == "label_unknown"
+
+def test_of_several_annotators_each_is_a_vote_and_the_label_is_by_vote(find):
     people = [{"id": n, "email": f"{n}@x.org"} for n in (1, 2)]
-    assert ending(votes((people[0], "neutral"), (people[1], "supination"))) == "label_tie"
+    exports = {
+        "A/e.json": [votes((1, "neutral"), (2, "neutral"), (3, "pronation"))],
+        "e.json": [votes((people[0], "neutral"), (people[1], "supination"), name="2.jpg")],
+        "B/e.json": [votes((1, "neutral"), name="3.jpg")],
+    }
+    found = find(["A/1.jpg", "A/2.jpg", "B/3.jpg"], exports)
+    assert [(e.file, e.label, e.by_vote) for e in found.entries] == [
+        ("A/1.jpg", "neutral", True), ("A/2.jpg", "", True), ("B/3.jpg", "neutral", False),
+    ]  # fmt: skip
+    assert [(v.file, v.annotator, v.label) for v in found.votes] == [
+        ("A/1.jpg", "A/1", "neutral"),
+        ("A/1.jpg", "A/2", "neutral"),
+        ("A/1.jpg", "A/3", "pronation"),
+        ("A/2.jpg", "project/1", "neutral"),
+        ("A/2.jpg", "project/2", "supination"),
+    ]
+    assert found.votes_seen == 5
+
+
+def test_one_annotators_label_that_fits_no_class_costs_the_task(ending):
+    assert ending(votes((1, "neutral"), (2, "neutral"), (3, "valgus"))) == "label_unknown"
 
 
 def test_of_one_annotator_the_newest_annotation_counts(ending):
@@ -286,20 +304,6 @@ def test_json_min_and_csv_exports_are_read_too(find, reasons, kind):
         f"A/e.{kind}#2": "several_choices", f"A/e.{kind}#3": "no_label",
     }  # fmt: skip
     assert found.tasks_seen == 3
-
-
-def test_consensus_is_left_aside_and_counted(find, reasons):
-    found = find(
-        ["A/1.jpg"],
-        {
-            "A/e.json": [labelled("1.jpg")],
-            "consensus/list.txt": b"A\\1.jpg\r\n",
-            "consensus/anna.json": [labelled("1.jpg", "neutral")],
-        },
-    )
-    assert [e.label for e in found.entries] == ["pronation"]
-    assert reasons(found) == {"consensus/list.txt": "consensus", "consensus/anna.json": "consensus"}
-    assert (found.files_seen, found.exports_seen, found.tasks_seen) == (2, 2, 1)
 
 
 def test_files_without_a_task_are_told_apart_from_what_is_no_photo(find, reasons):

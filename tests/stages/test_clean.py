@@ -30,7 +30,10 @@ def scene(seed: int) -> Image.Image:
 
 
 def prepared(
-    folder: Path, named: dict[str, tuple[Image.Image, str]], fit: str = "letterbox"
+    folder: Path,
+    named: dict[str, tuple[Image.Image, str]],
+    fit: str = "letterbox",
+    voted=(),
 ) -> None:
     """Write the files of prepare for path -> (picture, label); a path's folder is the collector."""
     rows = []
@@ -41,6 +44,7 @@ def prepared(
             rows.append(
                 dict.fromkeys(photos.PREPARED_COLUMNS, "")
                 | {"id": photos.photo_id(path), "row": row, "path": path, "label": label}
+                | {"consensus": label if path in voted else ""}
                 | {"collector": path.split("/")[0], "person": path[:-4], "format": "JPEG"}
                 | {"width": picture.width, "height": picture.height, "orientation": 1, "bytes": 9}
                 | dict(zip(("left", "top", "right", "bottom"), box, strict=True))
@@ -56,10 +60,10 @@ def run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     raw = YAML(typ="safe", pure=True).load((ROOT / PARAMS).read_text(encoding="utf-8"))
 
-    def go(named: dict[str, tuple[Image.Image, str]], **dataset):
+    def go(named: dict[str, tuple[Image.Image, str]], voted=(), **dataset):
         raw["datasets"]["phantom"] |= dataset
         (tmp_path / PARAMS).write_text(json.dumps(raw), encoding="utf-8")
-        prepared(tmp_path, named, raw["datasets"]["phantom"]["fit"])
+        prepared(tmp_path, named, raw["datasets"]["phantom"]["fit"], voted)
         clean.main()
         kept = photos.read_table(photos.CLEAN / "photos.csv")
         removed = photos.read_table(photos.CLEAN / "removed.csv")
@@ -141,6 +145,15 @@ def test_the_copy_that_stays_is_named_with_the_reason(run) -> None:
         assert row.cluster == stays.cluster[row.kept_path]
         assert row.person
     assert metrics["clusters"] == 3
+
+
+def test_the_copy_that_people_voted_on_stays_though_it_is_smaller(run) -> None:
+    named = good() | {"A/0b.jpg": (scene(0).resize((1024, 768)), "right")}
+    kept, removed, _ = run(named, voted={"A/0.jpg"})
+    assert "A/0.jpg" in set(kept.path)
+    assert removed.why.to_dict() == {"A/0b.jpg": "several people voted on the kept one"}
+    _, removed, _ = run(named, voted={"A/0.jpg", "A/0b.jpg"})
+    assert removed.consensus.to_dict() == {"A/0.jpg": "right"}
 
 
 def test_copies_with_contradicting_labels_all_go(run) -> None:

@@ -118,15 +118,6 @@ def test_the_task_of_an_unreadable_photo_is_accounted_for(project):
 
 
 def test_label_studio_rows_carry_collector_and_person(project):
-    def export(*names):
-        return json.dumps(
-            [
-                {"id": n, "file_upload": f"aaaaaaa{n}-{name}", "data": {}, "annotations": [
-                    {"result": [{"value": {"choices": [label]}}], "completed_by": 1}]}
-                for n, (name, label) in enumerate(names)
-            ]
-        ).encode()  # fmt: skip
-
     block = {
         "layout": "label_studio",
         "classes": {"pronation": ["1_Pronacio"], "neutral": []},
@@ -148,6 +139,132 @@ def test_label_studio_rows_carry_collector_and_person(project):
     assert {k: metrics[k] for k in ("collectors", "persons", "person_unknown", "exports_seen")} == {
         "collectors": 1, "persons": 1, "person_unknown": 1, "exports_seen": 2,
     }  # fmt: skip
+
+
+def export(*named, who=1):
+    """Return an export of (name, label, …): a task each, with an annotation for each label."""
+    return json.dumps(
+        [
+            {"id": n, "file_upload": f"{n:08x}-{name}", "data": {}, "annotations": [
+                {"result": [{"value": {"choices": [label]}}], "completed_by": who + k}
+                for k, label in enumerate(labels)]}
+            for n, (name, *labels) in enumerate(named)
+        ]
+    ).encode()  # fmt: skip
+
+
+VOTED = {
+    "layout": "label_studio",
+    "classes": {"low": [], "mid": [], "high": []},
+    "ordered": True,
+}
+
+
+def panel():
+    """Six photos with their collector's labels; four of them, one without, are voted on."""
+    contents = {f"FO6K58/{n}.jpg": photo() for n in range(1, 6)}
+    contents["FO6K58/6.jpg"] = b"bad"
+    contents["FO6K58/e.json"] = export(
+        *((f"{n}.jpg", label) for n, label in enumerate(["low", "mid", "high", "mid", "high"], 1)
+          if n != 4),
+        ("6.jpg", "low"),
+    )  # fmt: skip
+    contents["consensus/list.txt"] = "".join(
+        f"FO6K58\\{n}.jpg\r\n" for n in (1, 2, 4, 6, 9)
+    ).encode()
+    said = {
+        "anna": ["low", "mid", "high", "low"],
+        "bela": ["mid", "mid", "high", "low"],
+        "cili": ["low", "low", "mid", "low"],
+        "dora": ["mid", "high", "high", "low"],
+    }
+    for name, labels in said.items():
+        pairs = zip((1, 2, 4, 6), labels, strict=True)
+        contents[f"consensus/{name}.json"] = export(*((f"{n}.jpg", label) for n, label in pairs))
+    contents["consensus/emil.json"] = b""
+    return contents
+
+
+def test_votes_become_a_table_a_consensus_soft_labels_and_numbers(project):
+    table, skipped, metrics = project(panel(), VOTED)
+    assert dict(zip(table.path, zip(table.label, table.consensus, strict=True), strict=True)) == {
+        "FO6K58/1.jpg": ("low", "low"),  # two against two: the collector's own
+        "FO6K58/2.jpg": ("mid", "mid"),
+        "FO6K58/3.jpg": ("high", ""),
+        "FO6K58/4.jpg": ("high", "high"),  # by vote alone
+        "FO6K58/5.jpg": ("high", ""),
+    }
+    votes = photos.read_table(photos.VOTES)
+    assert list(votes.columns) == ["photo", "annotator", "label"]
+    assert len(votes) == 12
+    assert set(votes.photo) <= set(table.id)
+    soft = photos.read_table(photos.SOFT_LABELS).set_index("photo")
+    assert list(soft.columns) == ["soft_low", "soft_mid", "soft_high"]
+    second = table.id[table.path == "FO6K58/2.jpg"].item()
+    assert soft.loc[second].tolist() == [0.25, 0.5, 0.25]
+    assert set(zip(skipped.item, skipped.reason, strict=True)) == {
+        ("file", "not_an_image"), ("task", "file_skipped"), ("vote", "file_skipped"),
+        ("name", "missing_file"), ("export", "zero_bytes"),
+    }  # fmt: skip
+    assert (metrics["votes_seen"], metrics["skipped_votes"]["total"]) == (16, 4)
+    assert metrics["skipped_names"] == {"total": 1, "missing_file": 1}
+    found = metrics["agreement"]
+    assert {key: found[key] for key in ("listed", "votes", "photos", "annotators", "ties")} == {
+        "listed": 4, "votes": 12, "photos": 3, "annotators": 4, "ties": 1,
+    }  # fmt: skip
+    assert found["ties_left"] == 0
+    assert set(found["by_annotator"]) == {"anna", "bela", "cili", "dora"}
+    assert {"alpha_nominal", "alpha_ordinal", "pairwise", "mode_mean", "mode_least"} <= set(found)
+    assert (prepare.PLOTS / "agreement.png").is_file()
+
+
+def test_the_consensus_follows_the_parameter(project):
+    """Two who always agree with each other outweigh three who guess."""
+    rng = np.random.default_rng(5)
+    true = [str(label) for label in rng.choice(["low", "mid", "high"], 40)]
+    contents = {f"A/{n:02}.jpg": photo() for n in range(40)}
+    names = [f"{n:02}.jpg" for n in range(40)]
+    contents["A/e.json"] = export(*zip(names, true, strict=True))
+    for name in ("sure1", "sure2", "any1", "any2", "any3"):
+        labels = true
+        if name.startswith("any"):
+            labels = [str(label) for label in rng.choice(["low", "mid", "high"], 40)]
+        contents[f"consensus/{name}.json"] = export(*zip(names, labels, strict=True))
+
+    def right(method):
+        table, _, metrics = project(contents, VOTED, consensus=method)
+        return (table.consensus == true).mean(), metrics["agreement"]["by_annotator"]
+
+    majority, _ = right("majority")
+    model, people = right("dawid_skene")
+    assert majority < model
+    assert model > 0.95
+    worst = sorted(people, key=lambda name: people[name]["dawid_skene"])
+    assert set(worst[:3]) == {"any1", "any2", "any3"}
+
+
+def test_several_peoples_labels_of_one_project_are_votes_and_a_tie_costs_the_photo(project):
+    contents = {f"A/{n}.jpg": photo() for n in range(1, 5)}
+    contents["A/e.json"] = export(
+        ("1.jpg", "low", "low", "high"), ("2.jpg", "low", "high"), ("3.jpg", "mid"),
+        ("4.jpg", "high", "high"),
+    )  # fmt: skip
+    table, skipped, metrics = project(contents, VOTED)
+    assert dict(zip(table.path, table.label, strict=True)) == {
+        "A/1.jpg": "low", "A/3.jpg": "mid", "A/4.jpg": "high",
+    }  # fmt: skip
+    assert list(zip(skipped.item, skipped.reason, strict=True)) == [
+        ("vote", "file_skipped"), ("vote", "file_skipped"),
+        ("file", "label_tie"), ("task", "file_skipped"),
+    ]  # fmt: skip
+    assert metrics["agreement"]["votes"] == 5
+
+
+def test_without_votes_the_tables_are_empty_and_there_is_no_plot(project):
+    project({"ants/1.jpg": photo(), "bees/1.jpg": photo()})
+    assert photos.read_table(photos.VOTES).empty
+    assert list(photos.read_table(photos.SOFT_LABELS)) == ["photo", "soft_ants", "soft_bees"]
+    assert not (prepare.PLOTS / "agreement.png").exists()
 
 
 def test_names_of_any_kind_neither_crash_nor_break_the_tables(project):

@@ -12,7 +12,16 @@ from PIL import Image
 from anklealign import files
 from anklealign import photos as photo_table
 from anklealign.params import Dataset, Split
-from stages.split import LEFT_OUT, PARTS, groups_of, main, metrics_of, parts_of
+from stages.split import (
+    LEFT_OUT,
+    PARTS,
+    groups_of,
+    left_out_line,
+    main,
+    metrics_of,
+    parts_of,
+    with_consensus,
+)
 
 CLASSES = ["pronation", "neutral", "supination"]
 
@@ -219,6 +228,73 @@ def test_a_class_that_a_given_folder_lacks_is_named_with_its_groups_and_what_to_
         split(table[~rare | (table.person == one)], wish())
 
 
+def voted(share: float = 0.12, seed: int = 2) -> pd.DataFrame:
+    """Some photos have votes, a tenth of which contradict the collector's label."""
+    rng = np.random.default_rng(seed)
+    table = photos(seed)
+    other = rng.choice(CLASSES, len(table))
+    agreed = np.where(rng.random(len(table)) < 0.9, table.label, other)
+    return table.assign(consensus=np.where(rng.random(len(table)) < share, agreed, ""))
+
+
+@given(st.integers(0, 200), st.sampled_from([0.12, 0.2]))
+@settings(max_examples=10, deadline=None)
+def test_the_photos_with_votes_are_the_test_part_and_their_persons_train_nothing(seed, share):
+    table = split(voted(share, seed), wish(test="consensus"), seed)
+    assert ((table.split == "test") == (table.consensus != "")).all()
+    tested = set(table.group[table.split == "test"])
+    besides = table[table.group.isin(tested) & (table.consensus == "")]
+    assert set(besides.split) <= {LEFT_OUT}
+    assert set(table.split[~table.group.isin(tested)]) == {"train", "val"}
+    used = table[table.split.isin(["train", "val"])]
+    assert (used.split == "val").mean() == pytest.approx(0.15, abs=0.02)
+
+
+def test_a_voted_photos_copy_by_another_person_trains_nothing():
+    table = voted()
+    tested = table.index[table.consensus != ""][0]
+    others = set(table.person[table.consensus != ""])
+    stranger = table.index[~table.person.isin(others) & (table.person != "")][0]
+    table.loc[[tested, stranger], "cluster"] = "copies"
+    table = split(table, wish(test="consensus"))
+    assert table.split[tested] == "test"
+    assert set(table.split[table.person == table.person[stranger]]) == {LEFT_OUT}
+
+
+def test_a_consensus_test_part_has_the_votes_labels_and_tells_what_it_cost():
+    before = voted()
+    table = split(before, wish(test="consensus"))
+    removed = before.iloc[:3].assign(consensus=["neutral", "", "neutral"])
+    table, metrics = with_consensus(table, removed, wish(test="consensus"))
+    tested = table.split == "test"
+    assert (table.label == table.consensus)[tested].all()
+    assert (table.label == before.label)[~tested].all()
+    assert metrics["consensus"] == {
+        "photos": int(tested.sum()),
+        "removed_by_clean": 2,
+        "relabelled": int((before.label != table.label).sum()),
+        "left_out": int((table.split == LEFT_OUT).sum()),
+    }
+    assert min(metrics["consensus"].values()) > 0
+    said = left_out_line({"left_out": 7} | metrics)
+    assert (
+        said
+        == "7 photos left out for showing the test photos' persons, 2 with votes removed by clean"
+    )
+    assert with_consensus(table, removed, wish()) == (table, {})
+
+
+def test_a_consensus_that_cannot_be_the_test_part_says_why_and_what_to_do():
+    with pytest.raises(ValueError, match=r"no photo .* label pronation \(0 have one\).* 0\.15"):
+        split(photos().assign(consensus=""), wish(test="consensus"))
+    no_supination = voted().replace({"consensus": {"supination": ""}})
+    with pytest.raises(ValueError, match=r"consensus label supination .*datasets"):
+        split(no_supination, wish(test="consensus"))
+    everything = photos().assign(consensus=photos().label)
+    with pytest.raises(ValueError, match=r"0 group\(s\) show pronation, and train and validation"):
+        split(everything, wish(test="consensus"))
+
+
 PARAMS = """
 seed: 1
 dataset: toy
@@ -306,3 +382,24 @@ def test_an_accepted_path_that_is_no_photo_is_named(prepared):
         ValueError, match=r"split\.accept_leaks: \['59\.jpg'\] is not a list of pairs"
     ):
         main()
+
+
+def test_split_runs_with_a_consensus_test_part_and_writes_what_it_cost(prepared, capsys):
+    path = photo_table.CLEAN / "photos.csv"
+    table = photo_table.read_table(path)
+    table.loc[:11, "consensus"] = [CLASSES[(i + (i == 3)) % 3] for i in range(12)]
+    table.loc[20, "person"] = "p5"  # whom a test photo shows
+    table.loc[59, "cluster"] = table.loc[0, "cluster"] = "twins"
+    files.write_table(path, table.fillna({"consensus": ""}))
+    files.write_table(photo_table.CLEAN / "removed.csv", table.iloc[:1].fillna({"consensus": ""}))
+    (prepared / "params.yaml").write_text(PARAMS.replace("test: 0.2", "test: consensus"))
+    main()
+    metrics = json.loads((prepared / "metrics/split.json").read_text())
+    assert metrics["consensus"] == {
+        "photos": 12, "removed_by_clean": 1, "relabelled": 1, "left_out": 2,
+    }  # fmt: skip
+    assert metrics["left_out"] == 2
+    assert "2 photos left out for showing the test photos' persons" in capsys.readouterr().out
+    done = photo_table.read_table(photo_table.SPLIT / "photos.csv").set_index("path")
+    assert done.loc["03.jpg", ["label", "split"]].tolist() == [CLASSES[1], "test"]
+    assert done.loc[["20.jpg", "59.jpg"], "split"].tolist() == [LEFT_OUT, LEFT_OUT]
