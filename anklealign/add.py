@@ -331,13 +331,7 @@ def report(look: Look, listed: int) -> Iterable[str]:
         people = len({vote.annotator for vote in look.found.votes})
         voted = len({vote.file for vote in look.found.votes})
         yield f"votes     {len(look.found.votes)} by {people} people on {voted} photos"
-    items = Counter(skip.item for skip in look.skips)
-    listing = ", ".join(
-        f"{items[item]} {item}s"
-        for item in get_args(inventory.Item)
-        if items[item] or item in {"file", "task", "export"}
-    )
-    yield f"left out  {listing if items else 'nothing'}"
+    yield f"left out  {_counted(Counter(skip.item for skip in look.skips)) or 'nothing'}"
     yield from skip_lines(look.skips, listed)
     if look.behind:
         yield ""
@@ -420,7 +414,7 @@ def _some(names: Sequence[str], listed: int) -> str:
 
 
 def _counted(items: Mapping[str, int]) -> str:
-    kinds = [kind for kind in ("file", "task", "export") if items.get(kind)]
+    kinds = [kind for kind in get_args(inventory.Item) if items.get(kind)]
     return ", ".join(f"{items[kind]} {kind}{'s' * (items[kind] > 1)}" for kind in kinds)
 
 

@@ -86,6 +86,15 @@ def main() -> None:
     )
 
 
+def left_out_line(metrics: dict[str, Any]) -> str:
+    """Return how many photos are in no part, and why where that is for a consensus test part."""
+    said = f"{metrics['left_out']} photos left out"
+    if CONSENSUS not in metrics:
+        return said
+    removed = metrics[CONSENSUS]["removed_by_clean"]
+    return f"{said} for showing the test photos' persons, {removed} with votes removed by clean"
+
+
 def check_accepted(settings: Split, known: set[str]) -> None:
     """Check that split.accept_leaks names photos.
 
@@ -120,15 +129,6 @@ def leaked(table: pd.DataFrame, found: Sequence[Pair]) -> str:
         "clean.residual so that clean finds them, or remove one of each from the raw photos, or, "
         "if they are different pictures, add these pairs to params.yaml's split.accept_leaks"
     )
-
-
-def left_out_line(metrics: dict[str, Any]) -> str:
-    """Return how many photos are in no part, and why where that is for a consensus test part."""
-    said = f"{metrics['left_out']} photos left out"
-    if CONSENSUS not in metrics:
-        return said
-    removed = metrics[CONSENSUS]["removed_by_clean"]
-    return f"{said} for showing the test photos' persons, {removed} with votes removed by clean"
 
 
 def tile(
@@ -175,8 +175,6 @@ def parts_of(table: pd.DataFrame, settings: Split, classes: list[str], seed: int
                 f"class {name} has no photo left after clean; see data/clean/removed.csv and "
                 "data/prepared/skipped.csv, or take it out of datasets.<name>.classes"
             )
-    if settings.test == CONSENSUS:
-        return consensus_parts(table, settings, classes, seed)
     keep = settings.given == "keep" and bool((table.given != "").any())
     if keep and settings.folds:
         raise ValueError(
@@ -184,6 +182,8 @@ def parts_of(table: pd.DataFrame, settings: Split, classes: list[str], seed: int
             "set split.given: ignore to cross-validate over all of them, or split.folds: 0"
         )
     try:
+        if settings.test == CONSENSUS:
+            return consensus_parts(table, settings, classes, seed)
         if keep:
             return given_parts(table, settings, classes, seed)
         return table.group.map(own_parts(table, settings, classes, seed))
@@ -194,6 +194,8 @@ def parts_of(table: pd.DataFrame, settings: Split, classes: list[str], seed: int
 def choices(settings: Split, *, keep: bool) -> str:
     """Return what a user can choose where the groups do not suffice for the parts."""
     ways = ["set split.given: ignore to split all photos anew"] if keep else []
+    if settings.test == CONSENSUS:
+        ways = ["set split.test to a share, such as 0.15", "let people vote on other photos"]
     if settings.group == "collector":
         ways.append("set split.group: person, which makes more groups")
     if settings.folds > 3:
@@ -230,27 +232,23 @@ def consensus_parts(
     Other photos of their groups are left out; of the rest validation gets its share.
     """
     tested = table.consensus != ""
-    groups = set(table.group[tested])
-    rest = table[~table.group.isin(groups)]
-    remedy = "or set split.test in params.yaml to a share, such as 0.15"
     for name in classes:
         if not (table.consensus == name).any():
-            raise ValueError(
-                f"split.test = {CONSENSUS!r}: no photo that clean kept has the consensus label "
-                f"{name} ({int(tested.sum())} have one); add votes on such photos to consensus/, "
-                f"take {name} out of datasets.<name>.classes, {remedy}"
+            raise InfeasibleError(
+                f"split.test = {CONSENSUS!r}, but none of the {int(tested.sum())} photos with a "
+                f"consensus label that clean kept is {name}"
             )
+    rest = table[~table.group.isin(table.group[tested])]
+    for name in classes:
         left = rest.group[rest.label == name].nunique()
         if left < 2:
-            raise ValueError(
+            raise InfeasibleError(
                 f"split.test = {CONSENSUS!r}: besides the groups of the {int(tested.sum())} test "
-                f"photos, {left} group(s) show {name}, and train and validation need one each; add "
-                f"photos of other persons, list fewer in consensus/, {remedy}"
+                f"photos, {left} show {name}, and train and validation need one each"
             )
     shares = {TRAIN: 1 - settings.validation, VALIDATION: settings.validation}
     dealt = assign(class_counts(rest, classes), shares, classes, seed)
-    part = table.group.map(dealt).fillna(LEFT_OUT)
-    return part.mask(tested, TEST)
+    return table.group.map(dealt).fillna(LEFT_OUT).mask(tested, TEST)
 
 
 def with_consensus(

@@ -198,7 +198,7 @@ def test_votes_are_counted_and_give_their_photo_a_label(project, capsys):
     said = capsys.readouterr().out
     assert "votes     2 by 1 people on 2 photos" in said
     assert "photos    10 will be used" in said
-    assert "1 names" in said
+    assert "left out  1 name" in said
 
 
 def test_no_more_than_some_items_of_a_reason_are_named_unless_all_are_wanted(project, capsys):

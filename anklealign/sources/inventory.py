@@ -39,9 +39,8 @@ REASONS = images.REASONS | {
     "ambiguous": "several photos fit the task's file name equally well: rename them apart",
     "file_skipped": "the photo of the task or vote was skipped, for its own reason: mend the photo",
     "duplicate_task": "another task gives the same photo the same label, and that one counts: "
-    "nothing to do",
-    "superseded": "an older copy of a task, or an older vote, and the newer one counts: nothing "
-    "to do",
+    "nothing",
+    "superseded": "an older copy of a task, or an older vote, and the newer one counts: nothing",
     # Labels.
     "no_label": "no annotation, an empty one, or an empty cell: label the photo",
     "cancelled": "the annotator skipped the task: label it, or take the photo away",
@@ -59,7 +58,7 @@ REASONS = images.REASONS | {
     "it away",
     "empty_list": "the list names no photo: fill it, or take it away",
     "empty_export": "the annotator's export holds no task: export it again, or take it away",
-    "listed_twice": "the list names this photo before: nothing to do",
+    "listed_twice": "the list names this photo before: nothing",
     "not_listed": "the vote's photo is not on the list: add it there, or mend its name",
 }
 
