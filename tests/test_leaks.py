@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from anklealign import images, leaks, legs, params, phantom
+from anklealign import camera, images, leaks, params, shots
 from anklealign.leaks import Pair, nearest_pairs
-from benchmarks.cleaning import COPIES, REAL
+from benchmarks.cleaning import COPIES, REAL, jpeg
 
 RESIDUAL, CORRELATION = 0.3, 0.95  # as in params.yaml
 
@@ -138,9 +138,11 @@ def test_memory_does_not_grow_with_the_number_of_photos_beyond_their_views(monke
 def test_of_drawn_legs_and_real_photos_copies_of_each_kind_are_found_and_no_others():
     rng = np.random.default_rng(5)
     settings = params.section(params.read(), "phantom", params.Phantom)
-    shots = phantom.plan(settings)[:120]
+    _, plan = shots.plan(settings)
+    sound = [s for s in plan if not s.planted and not s.fate and s.sitting.side >= 500]
     drawn = [
-        legs.photograph(settings.seed, s.seeded, s.number, s.left, s.right).jpeg for s in shots
+        jpeg(Image.fromarray(camera.photograph(settings.seed, shot.sitting).pixels))
+        for shot in sound[:120]
     ]
     real = [path.read_bytes() for path in sorted(REAL.rglob("*.jpg"))[:120]]
     for files in filter(None, (drawn, real)):
