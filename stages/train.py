@@ -168,7 +168,7 @@ def run(settings: Settings, data: Data, world: World, device: torch.device) -> N
         Bundle(
             model,
             classes,
-            Preparation(**asdict(settings.prepare), fit=settings.dataset.fit),
+            preparation(settings),
             network_input,
             temperature,
             threshold,
@@ -196,6 +196,12 @@ def read_data(settings: Settings) -> Data:
     store = photos.open_store()
     train, validation = (part(table, name, classes, store) for name in (TRAIN, VALIDATION))
     return Data(classes, table, store, train, validation)
+
+
+def preparation(settings: Settings) -> Preparation:
+    """Return how a new photo is made ready: as prepare did it, without what concerns labels."""
+    how = settings.prepare
+    return Preparation(how.size, settings.dataset.fit, how.fill, how.max_megapixels)
 
 
 def read_settings(raw: dict[str, Any]) -> Settings:
