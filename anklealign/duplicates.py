@@ -46,7 +46,7 @@ ROUNDS = (16, 16, 16, 32, 32, SIDE, SIDE)
 FROM_PHOTOS = 5
 # Residual over contrast, over the whole picture, beyond which a round is the last. Of the copies
 # planted in the phantom (seed 2) and the ants and bees (train), 99 percent leave less than 0.2 and
-# 0.16; of the phantom's different photos 60 and 96 percent leave more than these.
+# 0.16; of the phantom's different photos, 55 and 94 percent leave more than is let pass here.
 HOPELESS = {2: 0.6, 3: 0.35}
 LEAST_SHARED = 0.7  # of either photo's side; two cuts of 8 percent on each side leave 0.84
 LEAST_COMMON = 0.3  # of a side, where a plain sky was taken for the border of one of the two

@@ -145,7 +145,7 @@ def test_the_parts_of_a_chain_know_of_each_other() -> None:
     assert {cluster.chain for cluster in found.values()} == {0}
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_a_second_search_among_those_kept_finds_no_copy(seed: int) -> None:
     # Chains of cuts in any rank, so that which one is kept does not fall in with the chain.
     rng = np.random.default_rng(seed)
@@ -160,9 +160,9 @@ def test_a_second_search_among_those_kept_finds_no_copy(seed: int) -> None:
 
 def test_a_crowd_of_copies_is_one_cluster() -> None:
     # More than are proposed for one photo, so that most pairs are never compared.
-    pictures = [stored(scene(3), quality) for quality in range(50, 93)]
+    pictures = [stored(scene(3), quality) for quality in range(60, 93)]
     (cluster,) = find(pictures)
-    assert (cluster.kept, len(cluster.copies)) == (0, 42)
+    assert (cluster.kept, len(cluster.copies)) == (0, 32)
 
 
 def test_where_mirroring_changes_the_label_mirror_images_are_two_clusters_of_one_chain() -> None:

@@ -38,22 +38,21 @@ def proposed(photos: list[np.ndarray]) -> list[tuple[int, int]]:
 
 
 def test_in_a_crowd_of_like_photos_copies_are_proposed_and_little_else() -> None:
-    crowd = alike(1, 250)
+    crowd = alike(1, 160)
     copies = [np.asarray(ImageOps.mirror(Image.fromarray(photo))) for photo in crowd[:20]]
     cuts = [photo[:, 20:] for photo in crowd[20:40]]
     pairs = proposed([*crowd, *copies, *cuts])
     words = Album(crowd)._words[:, 0]
     near = sum(len(a) for a, _ in hashes.near(words, words, DISTANCE)) - len(words)
-    assert near / 2 > 5000  # what one hash alone would propose: the crowd is one
-    assert len(pairs) < 290 * hashes.NEAREST
-    assert {(n, 250 + n) for n in range(40)} <= {(min(pair), max(pair)) for pair in pairs}
+    assert near / 2 > 2000  # what one hash alone would propose: the crowd is one
+    assert len(pairs) < 200 * hashes.NEAREST
+    assert {(n, 160 + n) for n in range(40)} <= {(min(pair), max(pair)) for pair in pairs}
 
 
 def test_plain_photos_are_not_proposed() -> None:
-    crowd = walls(200)
+    crowd = walls(80)
     photos = [*crowd, *alike(2, 3), *alike(2, 1)]
     assert {frozenset(pair) for pair in proposed(photos)} <= {
-        frozenset(pair)
-        for pair in ((200, 201), (200, 202), (201, 202), (200, 203), (201, 203), (202, 203))
+        frozenset(pair) for pair in ((80, 81), (80, 82), (81, 82), (80, 83), (81, 83), (82, 83))
     }
-    assert (200, 203) in {(min(pair), max(pair)) for pair in proposed(photos)}
+    assert (80, 83) in {(min(pair), max(pair)) for pair in proposed(photos)}
