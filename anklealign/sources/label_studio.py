@@ -6,9 +6,10 @@ subfolders they lie; an export at the top, or in a folder without photos, speaks
 
 Each task's photo is found by `anklealign.matching`. Its label is the one class that the
 annotations choose, of each annotator the newest annotation. Where several annotators chose, each
-choice is a vote, and prepare makes the label of the votes. So is the label of a photo that
-consensus/ votes on and no task labels. Drafts and predictions are never labels, cancelled and empty
-annotations do not vote.
+choice is a vote, and prepare makes the label of the votes; if there are votes in consensus/, those
+alone are votes, and of several annotators of a task the majority counts. A photo that consensus/
+votes on and no task labels is labelled by these votes. Drafts and predictions are never labels,
+cancelled and empty annotations do not vote.
 """
 
 from collections import Counter, defaultdict
@@ -72,18 +73,15 @@ def find(root: Path, dataset: Dataset) -> Inventory:
             skips.append(_unmatched(task, found))
             reasons |= dict.fromkeys(found.rivals, ("ambiguous", f"{task.name} may mean it"))
             continue
-        chosen, reason, detail = _label(task, labels)
+        chosen, reason, detail = _label(task, labels, counting=not panel.votes)
         if reason:
             skips.append(Skip(task.name, "task", reason, f"{found.file} {detail}".strip()))
             reasons[found.file] = (reason, f"{task.name} {detail}".strip())
-        else:
-            claim = Claim(task.name, _majority(chosen), by_vote=len(chosen) > 1)
-            claims[found.file].append(claim)
-            if claim.by_vote:
-                project = _scope(task, collectors) or "project"
-                votes[task.name] = [
-                    Vote(found.file, f"{project}/{who}", label) for who, label in chosen.items()
-                ]
+            continue
+        claims[found.file].append(Claim(task.name, _majority(chosen), by_vote=len(chosen) > 1))
+        if len(chosen) > 1:
+            project = _scope(task, collectors) or "project"
+            votes[task.name] = [Vote(found.file, f"{project}/{who}", chosen[who]) for who in chosen]
 
     spoken_of = {_scope(task, collectors) for task in tasks}
     settled, unsettled = settle(claims)
@@ -227,8 +225,13 @@ def _newest(tasks: list[Task]) -> tuple[list[Task], list[Skip]]:
     return kept, older
 
 
-def _label(task: Task, labels: Labels) -> tuple[dict[str, str], str, str]:
-    """Return each annotator's class, or none and a reason with its detail."""
+def _label(task: Task, labels: Labels, *, counting: bool) -> tuple[dict[str, str], str, str]:
+    """Return each annotator's class, or none and a reason with its detail.
+
+    Without `counting` several annotators are one, who says what most of them say. It is for tasks
+    beside a panel's votes, where the few who happened to share a task would blur how far the panel
+    agrees, and put their photos into its test part.
+    """
     latest, cancelled = newest(task.annotations)
     if not latest:
         return {}, "cancelled" if cancelled else task.without, ""
@@ -238,7 +241,11 @@ def _label(task: Task, labels: Labels) -> tuple[dict[str, str], str, str]:
         if reason:  # even beside good votes: its owner is to mend it, not to lose it
             return {}, reason, detail
         chosen[annotator] = label
-    return chosen, "", ""
+    if counting:
+        return chosen, "", ""
+    if most := _majority(chosen):
+        return {"": most}, "", ""
+    return {}, "label_tie", ", ".join(sorted(chosen.values()))
 
 
 def _majority(chosen: Mapping[str, str]) -> str:

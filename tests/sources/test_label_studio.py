@@ -186,6 +186,25 @@ def test_of_several_annotators_each_is_a_vote_and_the_label_is_by_vote(find):
     assert found.votes_seen == 5
 
 
+def test_beside_a_panels_votes_several_annotators_of_a_task_count_by_majority(find, reasons):
+    exports = {
+        "A/e.json": [
+            votes((1, "neutral"), (2, "neutral"), (3, "pronation")),
+            votes((1, "neutral"), (2, "pronation"), name="2.jpg") | {"id": 2},
+            votes((1, "neutral"), (2, "pronation"), name="3.jpg") | {"id": 3},
+        ],
+        "consensus/anna.json": [labelled("3.jpg", "supination")],
+    }
+    found = find(["A/1.jpg", "A/2.jpg", "A/3.jpg"], exports)
+    assert [(e.file, e.label, e.by_vote) for e in found.entries] == [
+        ("A/1.jpg", "neutral", False), ("A/3.jpg", "", True),
+    ]  # fmt: skip
+    assert [(v.file, v.annotator) for v in found.votes] == [("A/3.jpg", "anna")]
+    assert reasons(found) == {
+        "A/2.jpg": "label_tie", "A/e.json#2": "label_tie", "A/e.json#3": "label_tie",
+    }  # fmt: skip
+
+
 def test_one_annotators_label_that_fits_no_class_costs_the_task(ending):
     assert ending(votes((1, "neutral"), (2, "neutral"), (3, "valgus"))) == "label_unknown"
 
