@@ -131,6 +131,8 @@ class Folder:
             {"id": number, "file_upload": f"{number:08x}-{name}", "project": 1, "data": {},
              "annotations": annotations, **more}
         )  # fmt: skip
+        if reason == "label_tie":  # several annotators' votes are the photo's, not the task's
+            reason = "file_skipped"
         if reason:
             self.lost[f"{OWN}/project.json#{number}"] = reason
 
