@@ -177,8 +177,17 @@ class _Graph:
                     new = sorted(self.matches[photo].keys() - seen)
                     chain += new
                     seen.update(new)
-                chains.append(self._groups(sorted(chain)))
+                chain.sort()
+                groups, known = self._groups(chain), -1
+                # Photos of later groups may have been found to match those of earlier ones.
+                while len(groups) > 1 and known != (now := self._known(chain)):
+                    groups, known = self._groups(chain), now
+                chains.append(groups)
         return chains
+
+    def _known(self, chain: Sequence[int]) -> int:
+        """Return how many matches are known in a chain."""
+        return sum(len(self.matches[photo]) for photo in chain)
 
     def _groups(self, chain: Sequence[int]) -> list[Group]:
         """Return a chain in groups.
