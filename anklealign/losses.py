@@ -4,7 +4,10 @@ Shapes: N photos of a set, B of a batch, K classes. Every loss is one number a p
 over parts or processes is the same sum.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
+import pandas as pd
 import torch
 from timm.loss import BinaryCrossEntropy, PolyCrossEntropy  # type: ignore[attr-defined]
 from torch import Tensor
@@ -26,6 +29,22 @@ def targets(photos: Photos, classes: int, smoothing: float) -> Floats:
             "classes; give each photo a share for each class"
         )
     return wanted * (1 - smoothing) + smoothing / classes
+
+
+def soft_labels(photos: Photos, voted: pd.DataFrame, classes: Sequence[str]) -> Floats:
+    """Return each class's share of the votes, or of a photo without votes its class: (N, K).
+
+    Args:
+        photos: N photos.
+        voted: A row a photo that people voted on: its id in `photo`, shares in `soft_<class>`.
+        classes: K names.
+    """
+    shares = voted.set_index("photo")[[f"soft_{name}" for name in classes]]
+    shares = shares.div(shares.sum(axis=1), axis=0)  # they are rounded in the file
+    found = np.eye(len(classes))[photos.labels]
+    places = [place for place, photo in enumerate(photos.ids) if photo in shares.index]
+    found[places] = shares.loc[[photos.ids[place] for place in places]].to_numpy()
+    return found
 
 
 def weights(wanted: Floats) -> Floats:

@@ -249,6 +249,7 @@ class Train:
     clip_gradient: NotNegative = 0.0
     loss: Literal["cross_entropy", "bce", "poly"] = "cross_entropy"
     balance: Literal["none", "weights", "sampler"] = "weights"
+    soft_labels: bool = False
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -1,7 +1,7 @@
 """Train: fit the chosen model, keep its best epoch, calibrate it.
 
-Reads data/prepared/pixels.npy and data/split/photos.csv; writes model/ (config.json and
-model.safetensors), metrics/train.json, plots/train/history.csv (a row an epoch),
+Reads pixels.npy and soft_labels.csv in data/prepared/, and data/split/photos.csv; writes model/
+(config.json and model.safetensors), metrics/train.json, plots/train/history.csv (a row an epoch),
 plots/train/run.json (what was run on what, and how it came out) and plots/train/pictures/.
 
     python -m stages.train                                  # or, on several hosts, on each:
@@ -30,6 +30,7 @@ from anklealign import (
     checkpoints,
     files,
     fitting,
+    losses,
     params,
     photos,
     processes,
@@ -104,6 +105,7 @@ def run(settings: Settings, data: Data, world: World, device: torch.device) -> N
     sources = {
         "pixels_sha256": files.sha256(photos.STORE),
         "split_sha256": files.sha256(photos.SPLIT / "photos.csv"),
+        "soft_labels_sha256": files.sha256(photos.SOFT_LABELS),
         "versions": installed,
         "params": asdict(settings),
     }
@@ -195,6 +197,9 @@ def read_data(settings: Settings) -> Data:
     table = photos.read_table(photos.SPLIT / "photos.csv")
     store = photos.open_store()
     train, validation = (part(table, name, classes, store) for name in (TRAIN, VALIDATION))
+    if settings.train.soft_labels:
+        voted = pd.read_csv(photos.SOFT_LABELS, dtype={"photo": str})
+        train = replace(train, soft=losses.soft_labels(train, voted, classes))
     return Data(classes, table, store, train, validation)
 
 

@@ -1,6 +1,7 @@
 """Targets, weights and losses are numbers a photo, and mean what their names say."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -20,6 +21,16 @@ def test_targets_are_the_class_or_what_annotators_said_smoothed() -> None:
     np.testing.assert_allclose(losses.targets(photos([1]), 2, 0.2), [[0.1, 0.9]])
     soft = np.array([[0.25, 0.75], [1.0, 0.0]])
     np.testing.assert_array_equal(losses.targets(photos([1, 0], soft), 2, 0.0), soft)
+
+
+def test_votes_are_learned_where_there_are_some_and_else_the_class() -> None:
+    voted = pd.DataFrame(
+        {"photo": [f"{2:012x}", f"{9:012x}", f"{0:012x}"], "soft_b": [0.5, 1.0, 0.333333],
+         "soft_a": [0.5, 0.0, 0.666667]}
+    )  # fmt: skip
+    found = losses.soft_labels(photos([1, 1, 0]), voted, ["a", "b"])
+    np.testing.assert_allclose(found, [[2 / 3, 1 / 3], [0, 1], [0.5, 0.5]], atol=1e-6)
+    np.testing.assert_allclose(found.sum(1), 1, rtol=1e-12)
 
 
 def test_soft_labels_of_another_shape_are_refused() -> None:

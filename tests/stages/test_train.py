@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,8 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = table.assign(split=["train"] * 27 + ["val"] * 12 + ["test"] * 9)
     table = table[~((table.split == "train") & (table.label == "high") & (table.row > 12))]
     files.write_table(photos.SPLIT / "photos.csv", table)
+    voted = pd.DataFrame({"photo": ids[:3], "soft_low": 0.5, "soft_middle": 0.5, "soft_high": 0.0})
+    files.write_table(photos.SOFT_LABELS, voted)
     Path("params.yaml").write_text(PARAMS)
     shutil.copy(ROOT / "requirements.txt", "requirements.txt")
 
@@ -236,6 +239,16 @@ def test_a_checkpoint_of_another_run_is_not_picked_up(
     capsys.readouterr()
     train.main()
     assert "goes on from" not in capsys.readouterr().out
+
+
+def test_votes_are_learned_if_asked_for() -> None:
+    settings = train.read_settings(params.read())
+    assert train.read_data(settings).train.soft is None
+    soft = replace(settings, train=replace(settings.train, soft_labels=True))
+    data = train.read_data(soft).train
+    assert data.soft is not None
+    assert (data.soft == [0.5, 0.5, 0.0]).all(1).sum() == 3
+    assert (data.soft.max(1) == 1.0).sum() == len(data.ids) - 3
 
 
 def test_zero_shot_on_a_dataset_without_a_table_says_what_to_add() -> None:
