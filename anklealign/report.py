@@ -129,6 +129,8 @@ def data(metrics: Mapping[str, Metrics], run: Metrics) -> list[str]:
             ("file skipped", prepare["skipped"]),
             ("task skipped", prepare["skipped_tasks"]),
             ("export skipped", prepare["skipped_exports"]),
+            ("name on a list skipped", prepare["skipped_names"]),
+            ("vote skipped", prepare["skipped_votes"]),
             ("photo removed", clean["reasons"]),
         )
         for reason, count in counts.items()
