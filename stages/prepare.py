@@ -71,7 +71,11 @@ def main() -> None:
     files.write_table(photos.SOFT_LABELS, verdicts.soft_table(judged, table, dataset))
     files.write_json(METRICS, metrics)
     overview.write(
-        PLOTS, table, photos.open_store(), list(dataset.classes), Counter(skipped.reason)
+        PLOTS,
+        table,
+        photos.open_store(),
+        list(dataset.classes),
+        Counter(skipped.reason[skipped.item.isin(["file", "task", "export"])]),
     )
     if people:
         figure = figures.agreement(votes, metrics["agreement"], list(dataset.classes))
