@@ -39,7 +39,7 @@ from anklealign.predictor import Predictor
 Booleans = npt.NDArray[np.bool_]
 
 MODEL = Path("model")
-FOLDS = 5
+FOLDS = 5  # at most; a class with fewer groups allows as many as it has
 SHOWN = 96  # eight pages of the sheet
 STRENGTH = 1e-3  # C of the linear model: chosen on phantom seed 2
 
@@ -70,7 +70,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = table.row.to_numpy(np.int64)
     print(f"suspects: features of {len(rows)} photos")
     features = batches.features(bundle.model, store, rows, bundle.network_input, predictor.device)
-    probabilities = cross_validated(features.numpy().astype(np.float64), labels, list(table.group))
+    known = features.numpy().astype(np.float64)
+    try:
+        probabilities = cross_validated(known, labels, list(table.group))
+    except ValueError as error:
+        print(f"suspects: {error}", file=sys.stderr)
+        return 1
     found = ranked(table, classes, labels, probabilities)
     top = found.head(SHOWN)
     files.write_table(chosen.out / "suspects.csv", found.drop(columns="place"))
@@ -104,7 +109,7 @@ def cross_validated(features: Floats, labels: Integers, groups: Sequence[str]) -
     """Return probabilities of a linear model that has not seen the photo's group: (N, F) -> (N, K).
 
     Raises:
-        ValueError: There are too few groups of some class for the folds.
+        ValueError: A class has photos of a single group: nothing else tells what it looks like.
     """
     classes = int(labels.max()) + 1
     names = sorted(set(groups))
@@ -112,10 +117,17 @@ def cross_validated(features: Floats, labels: Integers, groups: Sequence[str]) -
     of_group = np.array([place[name] for name in groups])
     counts = np.zeros((len(names), classes), np.int64)
     np.add.at(counts, (of_group, labels), 1)
-    dealt = folds(dict(zip(names, counts, strict=True)), FOLDS, [str(k) for k in range(classes)], 0)
+    count = min(FOLDS, int((counts > 0).sum(0).min()))
+    if count < 2:
+        raise ValueError(
+            "a class has photos of one group (person) alone, so that none can be judged by others; "
+            "add photos of other persons"
+        )
+    kinds = [str(k) for k in range(classes)]
+    dealt = folds(dict(zip(names, counts, strict=True)), count, kinds, 0)
     fold = np.array([dealt[name] for name in groups])
     found = np.zeros((len(labels), classes))
-    for number in range(FOLDS):
+    for number in range(count):
         train = fold != number
         model = make_pipeline(
             StandardScaler(),

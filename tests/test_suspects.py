@@ -69,6 +69,19 @@ def test_the_ranking_does_not_depend_on_the_order_of_rows(mislabelled):
     assert np.allclose(one[order], other, atol=1e-6)
 
 
+def test_a_class_of_two_persons_is_judged_and_one_of_a_single_person_refused(mislabelled):
+    features, labels, groups, _ = mislabelled
+    rare = np.flatnonzero(labels == 2)
+    of_two = sorted({groups[n] for n in rare})[:2]
+    keep = [n for n in range(len(labels)) if labels[n] != 2 or groups[n] in of_two]
+    some = [groups[n] for n in keep]
+    found = suspects.cross_validated(features[keep], labels[keep], some)
+    assert np.allclose(found.sum(1), 1)
+    one = [n for n in keep if labels[n] != 2 or groups[n] == of_two[0]]
+    with pytest.raises(ValueError, match="one group"):
+        suspects.cross_validated(features[one], labels[one], [groups[n] for n in one])
+
+
 def test_a_task_carries_the_suggestion_as_the_team_spells_it():
     row = {"suggested": "neutral", "label": "pronation", "p_suggested": 0.8}
     found = suspects.task(row, "/data/x/a%20b.jpg", {"neutral": "2_Neutralis"}, "choice", "image")
