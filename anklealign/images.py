@@ -51,6 +51,9 @@ HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"
 AVIF_BRANDS = (b"avif", b"avis")
 HEAD = 64  # bytes that tell the format
 
+# Where an object lies in memory: decoders name their stream so, and it differs from run to run.
+ADDRESS = re.compile(r" ?<[^<>]* at 0x[0-9a-fA-F]+>")
+
 # What ends a JPEG's scan; restarts and stuffed zeros belong to it.
 MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 # A decoder passes over the whole picture once for each scan of a JPEG: a few kB of empty scans
@@ -315,7 +318,8 @@ def _reason(error: Exception) -> str:
 
 
 def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    text = ADDRESS.sub("", str(error))
+    return " ".join(text.split())[:300] or type(error).__name__
 
 
 def _describe(head: bytes) -> str:

@@ -453,6 +453,17 @@ def test_what_is_no_photo_is_refused_with_its_reason(tmp_path):
     assert reason(tmp_path / "pipe.jpg") == "cannot_open"
 
 
+def test_why_a_photo_is_refused_is_said_in_the_same_words_each_time():
+    # Pillow names its stream by the address in memory, which would make skipped.csv another file.
+    garbled = good_files()["JPEG"][:16] + bytes(500)
+    said = set()
+    for _ in range(3):
+        with pytest.raises(PhotoError) as caught:
+            open_photo(garbled, LIMIT)
+        said.add(str(caught.value))
+    assert said == {"cannot identify image file"}
+
+
 def test_a_file_far_too_long_for_a_photo_is_not_read(tmp_path):
     path = tmp_path / "long.jpg"
     with path.open("wb") as stream:
