@@ -474,12 +474,14 @@ def test_a_file_far_too_long_for_a_photo_is_not_read(tmp_path):
     assert time.perf_counter() - start < 1
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_without_read_permission_is_refused(tmp_path):
-    path = tmp_path / "locked.jpg"
+def test_a_file_without_read_permission_is_refused(nobody):
+    path = nobody.folder / "locked.jpg"
     path.write_bytes(good_files()["JPEG"])
+    with nobody:
+        assert open_photo(path, LIMIT).format == "JPEG"
     path.chmod(0)
-    assert reason(path) == "cannot_open"
+    with nobody:
+        assert reason(path) == "cannot_open"
 
 
 def test_is_photo_knows_every_format_and_no_text():
