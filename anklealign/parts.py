@@ -4,7 +4,7 @@ Rows are those of the photo table (`anklealign/photos.py`); the groups that part
 dealt by `anklealign/grouping.py`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import pandas as pd
@@ -19,8 +19,8 @@ PARTS = (TRAIN, VALIDATION, TEST)
 LEFT_OUT = "left_out"
 
 
-def groups_of(kept: pd.DataFrame, removed: pd.DataFrame, kind: str) -> pd.Series:
-    """Return each kept photo's group name.
+def groups_of(kept: pd.DataFrame, removed: pd.DataFrame, kind: str) -> dict[str, str]:
+    """Return each photo's group name, by id, of the kept photos and of those that clean removed.
 
     Removed copies count: a picture that two persons' folders shared joins the two, whichever copy
     was kept.
@@ -31,11 +31,19 @@ def groups_of(kept: pd.DataFrame, removed: pd.DataFrame, kind: str) -> pd.Series
         for column, prefix in ((who, kind), (table.cluster, "cluster")):
             there = column != ""
             links += zip(table.id[there], prefix + ":" + column[there], strict=True)
-    return kept.id.map(join(list(kept.id), links))
+    return join([*kept.id, *removed.id], links)
 
 
-def parts_of(table: pd.DataFrame, settings: Split, classes: list[str], seed: int) -> pd.Series:
+def parts_of(
+    table: pd.DataFrame,
+    settings: Split,
+    classes: list[str],
+    seed: int,
+    gone: Collection[str] = (),
+) -> pd.Series:
     """Return each photo's part: train, val, test or left_out.
+
+    `gone` are the groups of the panel's photos that clean removed.
 
     Raises:
         ValueError: A class is missing or has too few groups for the parts.
@@ -54,7 +62,7 @@ def parts_of(table: pd.DataFrame, settings: Split, classes: list[str], seed: int
         )
     try:
         if settings.test == CONSENSUS:
-            return consensus_parts(table, settings, classes, seed)
+            return consensus_parts(table, gone, settings, classes, seed)
         if keep:
             return given_parts(table, settings, classes, seed)
         return table.group.map(own_parts(table, settings, classes, seed))
@@ -96,11 +104,17 @@ def own_parts(
 
 
 def consensus_parts(
-    table: pd.DataFrame, settings: Split, classes: list[str], seed: int
+    table: pd.DataFrame,
+    gone: Collection[str],
+    settings: Split,
+    classes: list[str],
+    seed: int,
 ) -> pd.Series:
     """Return each photo's part where those with a consensus label are the test part.
 
-    Other photos of their groups are left out; of the rest validation gets its share.
+    Other photos of the groups that the panel's photos show are left out, also where such a photo
+    has no consensus label or was removed by clean: who was set aside for the test stays aside, so
+    that another threshold of clean frees nobody. Of the rest validation gets its share.
     """
     tested = table.consensus != ""
     for name in classes:
@@ -109,13 +123,13 @@ def consensus_parts(
                 f"split.test = {CONSENSUS!r}, but none of the {int(tested.sum())} photos with a "
                 f"consensus label that clean kept is {name}"
             )
-    rest = table[~table.group.isin(table.group[tested])]
+    rest = table[~table.group.isin({*table.group[table.panel == 1], *gone})]
     for name in classes:
         left = rest.group[rest.label == name].nunique()
         if left < 2:
             raise InfeasibleError(
-                f"split.test = {CONSENSUS!r}: besides the groups of the {int(tested.sum())} test "
-                f"photos, {left} show {name}, and train and validation need one each"
+                f"split.test = {CONSENSUS!r}: besides the groups of the photos that were to be "
+                f"voted on, {left} show {name}, and train and validation need one each"
             )
     shares = {TRAIN: 1 - settings.validation, VALIDATION: settings.validation}
     dealt = assign(class_counts(rest, classes), shares, classes, seed)

@@ -46,8 +46,10 @@ def main() -> None:
     classes = list(dataset.classes)
     check_accepted(settings, set(kept.path) | set(removed.path))
 
-    table = kept.assign(group=groups_of(kept, removed, settings.group))
-    table["split"] = parts_of(table, settings, classes, seed)
+    groups = groups_of(kept, removed, settings.group)
+    table = kept.assign(group=kept.id.map(groups))
+    gone = {groups[photo] for photo in removed.id[removed.panel == 1]}
+    table["split"] = parts_of(table, settings, classes, seed, gone)
     table, votes = with_consensus(table, removed, settings)
     metrics = metrics_of(table, dataset, settings) | votes
     used = table[table.split.isin(PARTS)].reset_index(drop=True)
@@ -86,8 +88,12 @@ def left_out_line(metrics: dict[str, Any]) -> str:
     said = f"{metrics['left_out']} photos left out"
     if CONSENSUS not in metrics:
         return said
-    removed = metrics[CONSENSUS]["removed_by_clean"]
-    return f"{said} for showing the test photos' persons, {removed} with votes removed by clean"
+    found = metrics[CONSENSUS]
+    return (
+        f"{said} for showing persons of the photos to be voted on, of which "
+        f"{found['without_label']} have no consensus and {found['removed_by_clean']} were removed "
+        "by clean"
+    )
 
 
 def check_accepted(settings: Split, known: set[str]) -> None:
@@ -152,7 +158,8 @@ def with_consensus(
     tested = table.split == TEST
     metrics = {
         "photos": int(tested.sum()),
-        "removed_by_clean": int((removed.consensus != "").sum()),
+        "without_label": int(((table.panel == 1) & ~tested).sum()),
+        "removed_by_clean": int((removed.panel == 1).sum()),
         "relabelled": int((tested & (table.label != table.consensus)).sum()),
         "left_out": int((table.split == LEFT_OUT).sum()),
     }

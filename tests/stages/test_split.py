@@ -38,7 +38,17 @@ def prepared(tmp_path, monkeypatch):
             "person": [f"p{i}" for i in range(count)],
             "label": [CLASSES[i % 3] for i in range(count)],
         }
-    ).assign(collector="", cluster="", given="", left=0, top=0, right=64, bottom=64)
+    ).assign(
+        collector="",
+        cluster="",
+        given="",
+        consensus="",
+        panel=0,
+        left=0,
+        top=0,
+        right=64,
+        bottom=64,
+    )
     with photos.writing_store(photos.STORE, count, 64) as store:
         store[:] = pixels
     files.write_table(photos.CLEAN / "photos.csv", table)
@@ -107,18 +117,23 @@ def test_split_runs_with_a_consensus_test_part_and_writes_what_it_cost(prepared,
     path = photos.CLEAN / "photos.csv"
     table = photos.read_table(path)
     table.loc[:11, "consensus"] = [CLASSES[(i + (i == 3)) % 3] for i in range(12)]
+    table.loc[:11, "panel"] = 1
     table.loc[20, "person"] = "p5"  # whom a test photo shows
     table.loc[59, "cluster"] = table.loc[0, "cluster"] = "twins"
-    files.write_table(path, table.fillna({"consensus": ""}))
-    files.write_table(photos.CLEAN / "removed.csv", table.iloc[:1].fillna({"consensus": ""}))
+    files.write_table(path, table)
+    blurred = table.iloc[:1].assign(id="blurred", person="p30", cluster="")
+    files.write_table(photos.CLEAN / "removed.csv", blurred)
     (prepared / "params.yaml").write_text(PARAMS.replace("test: 0.2", "test: consensus"))
     main()
     metrics = json.loads((prepared / "metrics/split.json").read_text())
     assert metrics["consensus"] == {
-        "photos": 12, "removed_by_clean": 1, "relabelled": 1, "left_out": 2,
+        "photos": 12, "without_label": 0, "removed_by_clean": 1, "relabelled": 1, "left_out": 3,
     }  # fmt: skip
-    assert metrics["left_out"] == 2
-    assert "2 photos left out for showing the test photos' persons" in capsys.readouterr().out
+    assert metrics["left_out"] == 3
+    assert (
+        "3 photos left out for showing persons of the photos to be voted on"
+        in capsys.readouterr().out
+    )
     done = photos.read_table(photos.SPLIT / "photos.csv").set_index("path")
     assert done.loc["03.jpg", ["label", "split"]].tolist() == [CLASSES[1], "test"]
-    assert done.loc[["20.jpg", "59.jpg"], "split"].tolist() == [LEFT_OUT, LEFT_OUT]
+    assert done.loc[["20.jpg", "30.jpg", "59.jpg"], "split"].tolist() == [LEFT_OUT] * 3
