@@ -164,10 +164,9 @@ def examine(folder: Path, name: str, layout: str | None, raw: Mapping[str, Any])
     counts = dict.fromkeys(proposal.dataset.classes, 0) | Counter(entry.label for entry in used)
     paths, odd = walk(folder)
     behind = {skip.path for skip in odd if skip.detail != inventory.LIKE_A_PHOTO}
-    locked = {path for path in paths if not os.access(folder / path, os.R_OK)}
     return Look(
         folder, proposal, found, used, (*found.skips, *refused), counts,
-        tuple(path for path in paths if path not in locked), tuple(sorted(behind | locked)),
+        tuple(paths), tuple(sorted(behind)),
         blocks.text(name, proposal.dataset, counts, remarks(proposal)) if proposal.new else "",
     )  # fmt: skip
 

@@ -13,6 +13,7 @@ but for the label of a test part by consensus:
 | person | who is on the photo, unique in the dataset, or '' where the name does not say |
 | given | train, val or test where the photo came in such a folder, or '' |
 | consensus | the class that the photo's votes come to (votes.csv), or '' |
+| panel | 1 for a photo that several people were to judge: listed in consensus/, or voted on; or 0 |
 | width, height | of the photo as seen, after EXIF orientation, in pixels |
 | format | the decoder's name for the file's real format: JPEG, PNG, … |
 | orientation | EXIF orientation 1 to 8 as found; 1 where there is none |
@@ -48,8 +49,8 @@ TEXT_COLUMNS = (
     "photo", "annotator",
 )  # fmt: skip
 PREPARED_COLUMNS = (
-    "id", "row", "path", "label", "collector", "person", "given", "consensus", "width", "height",
-    "format", "orientation", "bytes", "sha256", "left", "top", "right", "bottom",
+    "id", "row", "path", "label", "collector", "person", "given", "consensus", "panel",
+    "width", "height", "format", "orientation", "bytes", "sha256", "left", "top", "right", "bottom",
 )  # fmt: skip
 
 PREPARED = Path("data/prepared")

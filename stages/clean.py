@@ -39,7 +39,7 @@ from anklealign.quality import Scores
 METRICS = Path("metrics/clean.json")
 PLOTS = Path("plots/clean")
 REASONS = ("exact_duplicate", "near_duplicate", "contradicting_labels", *quality.UNUSABLE)
-PHOTO_COLUMNS = ("id", "path", "label", "person", "collector", "consensus", "cluster")
+PHOTO_COLUMNS = ("id", "path", "label", "person", "collector", "consensus", "panel", "cluster")
 PAIRS = "Copies: the removed photo, beside it the one kept, or one of another label"
 BESIDE = "beside"
 SINGLES = "Photos that show too little"

@@ -51,6 +51,8 @@ def main() -> None:
         rows, refused = decode(root, entries, settings, dataset.fit, store)
     table = pd.DataFrame(rows, columns=list(photos.PREPARED_COLUMNS))
     table["consensus"] = [judged[path].label if path in judged else "" for path in table.path]
+    asked = judged.keys() | set(map(printable, found.listed))
+    table["panel"] = [int(path in asked) for path in table.path]
     votes, unused = verdicts.vote_table(found.votes, table)
     skipped = skip_table([*found.skips, *tied, *refused, *unused])
     metrics = count(found, table, votes, skipped, dataset)

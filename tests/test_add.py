@@ -345,17 +345,37 @@ def test_when_dvc_fails_it_says_what_is_done_and_what_is_left_to_do(project, mon
     assert "then: dvc add data/raw/mine" in capsys.readouterr().err
 
 
-def test_what_may_not_be_read_is_named_and_left_behind(project, capsys):
-    folder, _ = project
-    fill(folder, FOLDERS)
-    (folder / "good/p0_0.jpg").chmod(0)
-    if os.access(folder / "good/p0_0.jpg", os.R_OK):
-        pytest.skip("root may read everything")
-    assert add.main([str(folder), "mine"]) == 0
-    said = capsys.readouterr().out
-    assert "  cannot_open: 1 file. " in said
-    assert "the system's\n          good/p0_0.jpg\n" in said
-    assert not Path("data/raw/mine/good/p0_0.jpg").exists()
+def test_what_may_not_be_opened_ends_alike_in_the_report_and_in_prepare(
+    project, nobody, monkeypatch, capsys
+):
+    folder = nobody.folder / "photos"
+    shutil.copytree(project[0].parent / "project", nobody.folder / "project")
+    (nobody.folder / "project").chmod(0o777)
+    (nobody.folder / "project/params.yaml").chmod(0o666)
+    monkeypatch.chdir(nobody.folder / "project")
+    monkeypatch.setattr(prepare.overview, "write", lambda *_: None)
+    fill(folder, STUDIO | {"h51b9j/shut/1.jpg": photo(), "h51b9j/listed/2.jpg": photo()})
+    (folder / "FO6K58/reszvevo02_2.jpg").chmod(0)
+    (folder / "h51b9j/shut").chmod(0o311)  # what is in it cannot be listed
+    (folder / "h51b9j/listed").chmod(0o644)  # nor entered
+    with nobody:
+        look = add.examine(folder, "mine", None, params.read())
+        assert add.main([str(folder), "mine"]) == 0
+        said = capsys.readouterr().out
+        skipped = run_prepare("mine")
+    found = inventory.rows(look.skips)
+    assert {path: (item, reason) for path, item, reason, *_ in found} == {
+        "FO6K58/reszvevo02_2.jpg": ("file", "cannot_open"),
+        "h51b9j/shut": ("file", "cannot_open"),
+        "h51b9j/listed/2.jpg": ("file", "cannot_open"),
+        "FO6K58/project.json#8": ("task", "missing_file"),
+    }
+    left = [row for row in found if row[0] not in look.behind]
+    assert list(skipped.itertuples(index=False, name=None)) == left
+    assert "  cannot_open: 3 files. " in said
+    assert f"not taken {len(look.behind)} of these" in said
+    assert "          FO6K58/reszvevo02_2.jpg, h51b9j/listed/2.jpg, h51b9j/shut\n" in said
+    assert not Path("data/raw/mine/FO6K58/reszvevo02_2.jpg").exists()
 
 
 def test_a_table_in_an_old_encoding_is_read_as_what_it_is(project):

@@ -2,9 +2,12 @@
 
 import io
 import os
-import resource
+import signal
 import struct
+import subprocess
+import sys
 import time
+import warnings
 import zlib
 from collections import Counter
 from pathlib import Path
@@ -345,38 +348,109 @@ def mutate(rng, data, others):
     return bytes(data)
 
 
-def fuzz(count, seed):
-    """Open `count` damaged files; return how each ended, having checked time and memory."""
+def peak():
+    """Return the most memory, in MiB, that this process has held since it was last forgotten.
+
+    Not ru_maxrss, which never falls, and counts the process that started this one too.
+    """
+    (line,) = [x for x in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in x]
+    return int(line.split()[1]) / 1024
+
+
+def forget_peak():
+    # https://man7.org/linux/man-pages/man5/proc_pid_clear_refs.5.html
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def hog(_):
+    return bytearray(b"x") * (1100 << 20) and (None, "unreadable")
+
+
+def crash(_):
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def hang(_):
+    while True:
+        pass
+
+
+OPENERS = {"outcome": outcome, "hog": hog, "crash": crash, "hang": hang}
+
+
+def worker(count, seed, opener, seconds):
+    """Open `count` damaged files; print each one's number before, and how it ended behind."""
     files = list(good_files().values())
     rng = np.random.default_rng(seed)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    ends = Counter()
+    warnings.filterwarnings("ignore", module="PIL")
     for number in range(count):
         data = mutate(rng, files[number % len(files)], files)
-        start = time.perf_counter()
-        photo, why = outcome(data)
-        if photo is None:
-            assert why in REASONS
-        else:
+        print(number, end=" ", flush=True)
+        signal.setitimer(signal.ITIMER_REAL, seconds)  # which ends a process, whatever it is at
+        forget_peak()
+        before, start = peak(), time.perf_counter()
+        photo, why = OPENERS[opener](data)
+        taken, grown = time.perf_counter() - start, peak() - before
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        if photo is not None:
             assert photo.image.mode == "RGB"
             assert photo.width * photo.height <= LIMIT * 1e6
-        ends[why or "read"] += 1
-        assert time.perf_counter() - start < 5, f"mutation {number} of seed {seed}"
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    assert grown < 1 << 20, f"{grown} KiB"
-    print(dict(ends), f"{grown >> 10} MiB grown")
+        print(why or "read", f"{taken:.3f} {grown:.1f}", flush=True)
+
+
+def fuzz(count, seed, opener="outcome", seconds=5.0, most=1024):
+    """Return how `count` damaged files ended in a process of their own.
+
+    Each one that crashed it, took longer than `seconds` or held more than `most` MiB fails by its
+    number, which with the seed makes it again.
+    """
+    arguments = [str(count), str(seed), opener, str(seconds)]
+    done = subprocess.run(
+        [sys.executable, __file__, *arguments], capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+    )  # fmt: skip
+    lines = [line.split() for line in done.stdout.splitlines()]
+    last = f"mutation {lines[-1][0]} of seed {seed}" if lines else "before the first mutation"
+    assert done.returncode != -signal.SIGALRM, f"{last}: over {seconds} s"
+    assert done.returncode == 0, f"{last}: exit status {done.returncode}\n{done.stderr}"
+    assert len(lines) == count
+    for number, why, _, grown in lines:
+        assert float(grown) <= most, f"mutation {number} of seed {seed}: {grown} MiB"
+        assert why == "read" or why in REASONS
+    ends = Counter(why for _, why, _, _ in lines)
+    slowest, largest = (max(float(line[column]) for line in lines) for column in (2, 3))
+    print(f"{dict(ends)}; the slowest {slowest:.2f} s, the largest {largest:.0f} MiB")
     return ends
 
 
+linux = pytest.mark.skipif(sys.platform != "linux", reason="memory is measured by Linux's /proc")
+
+
+@linux
 def test_300_damaged_files_are_read_or_refused_with_a_reason():
     ends = fuzz(300, seed=1)
     assert ends.total() == 300
     assert len(ends) >= 4
 
 
+@linux
 @pytest.mark.slow
 def test_10_000_damaged_files_are_read_or_refused_with_a_reason():
     assert fuzz(10_000, seed=2).total() == 10_000
+
+
+@linux
+@pytest.mark.parametrize(
+    ("opener", "said"),
+    [
+        ("hog", r"mutation 0 of seed 3: 1\d\d\d\.\d MiB"),
+        ("crash", "mutation 0 of seed 3: exit status -11"),
+        ("hang", r"mutation 0 of seed 3: over 1\.0 s"),
+    ],
+)
+def test_a_file_that_needs_too_much_would_be_named(opener, said):
+    with pytest.raises(AssertionError, match=said):
+        fuzz(1, seed=3, opener=opener, seconds=60.0 if opener != "hang" else 1.0)
 
 
 @given(
@@ -474,12 +548,14 @@ def test_a_file_far_too_long_for_a_photo_is_not_read(tmp_path):
     assert time.perf_counter() - start < 1
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_without_read_permission_is_refused(tmp_path):
-    path = tmp_path / "locked.jpg"
+def test_a_file_without_read_permission_is_refused(nobody):
+    path = nobody.folder / "locked.jpg"
     path.write_bytes(good_files()["JPEG"])
+    with nobody:
+        assert open_photo(path, LIMIT).format == "JPEG"
     path.chmod(0)
-    assert reason(path) == "cannot_open"
+    with nobody:
+        assert reason(path) == "cannot_open"
 
 
 def test_is_photo_knows_every_format_and_no_text():
@@ -531,3 +607,7 @@ def test_a_small_photo_is_enlarged_until_it_fills_one_side():
     seen, box = fit(gradient(40, 20), 128, "letterbox", 114)
     assert box == (0, 32, 128, 96)
     assert int(seen[64, 120, 0]) - int(seen[64, 8, 0]) > 200
+
+
+if __name__ == "__main__":
+    worker(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], float(sys.argv[4]))

@@ -10,6 +10,8 @@ folder as the system gives it (bytes that are no UTF-8 as surrogates), so that t
 opened; `printable` gives the form that is written to tables.
 """
 
+import errno
+import os
 import re
 import stat
 import unicodedata
@@ -35,7 +37,8 @@ REASONS = images.REASONS | {
     "no_task": "no task or row names this photo: label it, or take it away",
     "id_taken": "another file's path differs only in Unicode form: keep one of the two",
     # Tasks and rows; a file whose only task is skipped has the task's reason.
-    "missing_file": "the photo that the task or row names is not there: add it",
+    "missing_file": "the photo that the task or row names is not there, or may not be opened: add "
+    "it, or give leave to read it",
     "ambiguous": "several photos fit the task's file name equally well: rename them apart",
     "file_skipped": "the photo of the task or vote was skipped, for its own reason: mend the photo",
     "duplicate_task": "another task gives the same photo the same label, and that one counts: "
@@ -253,19 +256,24 @@ def walk(root: Path) -> tuple[list[str], list[Skip]]:
 def _kind(root: Path, path: str) -> tuple[str, Skip | None]:
     """Return what lies at a path (file, folder or '' for nothing to look into), and its skip."""
     name = path.rpartition("/")[2]
-    if name.startswith(".") or name.casefold() in SYSTEM_FILES:
-        return "", Skip(path, "file", "system_file")
+    reason, detail = "not_a_file", "a pipe, socket or device"
     try:
         mode = (root / path).stat().st_mode
+        if name.startswith(".") or name.casefold() in SYSTEM_FILES:
+            return "", Skip(path, "file", "system_file")
+        if stat.S_ISDIR(mode):
+            like = suffix(name) in PHOTO_SUFFIXES
+            return "folder", Skip(path, "file", reason, LIKE_A_PHOTO) if like else None
+        if stat.S_ISREG(mode):
+            # Asked for here and not when it is read: `add` cannot copy it, and the task that names
+            # it is to end alike before and after.
+            if os.access(root / path, os.R_OK):
+                return "file", None
+            reason, detail = "cannot_open", os.strerror(errno.EACCES)
     except OSError as error:
-        return "", Skip(path, "file", "not_a_file", error.strerror or str(error))
-    if stat.S_ISDIR(mode):
-        if suffix(name) in PHOTO_SUFFIXES:
-            return "folder", Skip(path, "file", "not_a_file", LIKE_A_PHOTO)
-        return "folder", None
-    if stat.S_ISREG(mode):
-        return "file", None
-    return "", Skip(path, "file", "not_a_file", "a pipe, socket or device")
+        denied = isinstance(error, PermissionError)  # by its folder, or on a link's way
+        reason, detail = "cannot_open" if denied else reason, error.strerror or str(error)
+    return "", Skip(path, "file", reason, detail)
 
 
 def suffix(name: str) -> str:

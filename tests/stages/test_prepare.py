@@ -92,6 +92,28 @@ def test_an_unreadable_photo_leaves_no_hole_in_the_store(project):
     assert metrics["photos"] + metrics["skipped"]["total"] == metrics["files_seen"]
 
 
+def test_what_may_not_be_opened_in_the_raw_folder_is_skipped_with_its_reason(
+    project, nobody, monkeypatch
+):
+    monkeypatch.chdir(nobody.folder)
+    project({f"{name}/{n}.jpg": photo() for name in ("ants", "bees") for n in range(2)})
+    raw = Path("data/raw/mine")
+    (raw / "ants/1.jpg").chmod(0)
+    (raw / "shut").mkdir()
+    (raw / "shut").chmod(0o311)
+    for path in (Path("data"), Path("data/prepared"), Path("metrics"), Path("plots")):
+        path.mkdir(exist_ok=True)
+        path.chmod(0o777)
+    with nobody:
+        prepare.main()
+    skipped = pd.read_csv(prepare.SKIPPED, keep_default_na=False)
+    assert list(zip(skipped.path, skipped.reason, skipped.detail, strict=True)) == [
+        ("ants/1.jpg", "cannot_open", "Permission denied"),
+        ("shut", "cannot_open", "folder: Permission denied"),
+    ]
+    assert len(photos.read_table(prepare.PHOTOS)) == 3
+
+
 def test_a_first_look_at_the_photos_is_drawn(project):
     project({"ants/1.jpg": photo(), "bees/1.jpg": photo(), "x.jpg": b""}, pictures=True)
     assert sorted(path.name for path in prepare.PLOTS.iterdir()) == [

@@ -1,0 +1,46 @@
+"""What tests of all folders share."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+NOBODY = 65534  # user and group, on every Linux and on macOS
+
+
+class Nobody:
+    """A folder, and a context in which the modes of its files bind us though we may be root."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __enter__(self):
+        if os.geteuid() == 0:
+            self.folder.chmod(0o777)
+            # os.access asks for the real user, opening for the effective one.
+            os.setresgid(NOBODY, NOBODY, 0)
+            os.setresuid(NOBODY, NOBODY, 0)
+            self.entered = True
+        return self.folder
+
+    def __exit__(self, *_):
+        if getattr(self, "entered", False):
+            os.setresuid(0, 0, 0)
+            os.setresgid(0, 0, 0)
+            self.entered = False
+
+
+@pytest.fixture
+def nobody():
+    """Return a new folder that is a context: inside it the tests are nobody's.
+
+    pytest's own folders are root's alone. Nothing may be imported inside: the clone may be too.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="nobody_"))
+    yield Nobody(folder)
+    for path in folder.rglob("*"):
+        if path.is_dir() and not path.is_symlink():
+            path.chmod(0o700)
+    shutil.rmtree(folder)
