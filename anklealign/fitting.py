@@ -12,13 +12,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from anklealign import calibration, checkpoints
-from anklealign.batches import Photos
-from anklealign.scores import point_scores
-from anklealign.trainer import Recipe, Trainer
+from anklealign.batches import Floats, Photos
+from anklealign.scores import LESS_IS_BETTER, OVERALL, further_scores, point_scores
+from anklealign.trainer import REMEDY, Recipe, Trainer
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Epoch:
     val_balanced_accuracy: float
     val_macro_f1: float
     learning_rate: float
+    monitored: float
 
 
 @dataclass(frozen=True)
@@ -111,9 +113,10 @@ def fit(
             if course.history and epoch - 1 - course.best_epoch >= settings.patience:
                 break
             train_loss = trainer.run(epoch)
-            scores = point_scores(
-                validation.labels, calibration.probabilities(trainer.answers(), 1.0)
-            )
+            found = calibration.probabilities(_finite(trainer.answers(), epoch, trainer.rate), 1.0)
+            scores = point_scores(validation.labels, found)
+            if settings.monitor not in OVERALL:
+                scores |= further_scores(validation.labels, found)
             course.take(
                 Epoch(
                     epoch=epoch,
@@ -123,6 +126,7 @@ def fit(
                     val_balanced_accuracy=scores["balanced_accuracy"],
                     val_macro_f1=scores["macro_f1"],
                     learning_rate=trainer.rate,
+                    monitored=scores[settings.monitor],
                 ),
                 settings.monitor,
                 trainer.learner,
@@ -154,13 +158,27 @@ class _Course:
         """Add an epoch; keep the learner's weights if it is the best."""
         self.history.append(epoch)
         # On some fifty photos scores tie often; the loss then says which epoch is better.
-        score = epoch.val_loss if monitor == "log_loss" else getattr(epoch, f"val_{monitor}")
-        rank = (-score if monitor == "log_loss" else score), -epoch.val_loss
+        score = epoch.monitored
+        rank = (-score if monitor in LESS_IS_BETTER else score), -epoch.val_loss
         if rank > self.best_rank or not self.best:
             self.best_rank, self.best_epoch, self.best_score = rank, epoch.epoch, score
             self.best = {
                 name: tensor.detach().cpu().clone() for name, tensor in learner.state_dict().items()
             }
+
+
+def _finite(answers: Floats, epoch: int, rate: float) -> Floats:
+    """Return the validation photos' logits: (N, K).
+
+    Raises:
+        ValueError: One is not finite, as when an epoch's last step broke the weights.
+    """
+    if not np.isfinite(answers).all():
+        raise ValueError(
+            f"the validation loss is not finite after epoch {epoch}, at a learning rate of "
+            f"{rate:.3g}; {REMEDY}"
+        )
+    return answers
 
 
 def _resumed(trainer: Trainer, path: Path | None) -> _Course:

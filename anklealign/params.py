@@ -235,7 +235,10 @@ class Train:
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     batch_size: Count
     patience: Count
-    monitor: Literal["accuracy", "balanced_accuracy", "macro_f1", "log_loss"]
+    monitor: Literal[
+        "accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "log_loss",
+        "mcc", "kappa", "roc_auc", "average_precision", "brier", "calibration_error",
+    ]  # fmt: skip
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     weight_decay: NotNegative
     augmentation: Augmentation

@@ -201,6 +201,16 @@ def point_scores(labels: Integers, probabilities: Floats) -> dict[str, float]:
     return {name: float(scores[name]) for name in OVERALL}
 
 
+def further_scores(labels: Integers, probabilities: Floats) -> dict[str, float]:
+    """Return the further scores without intervals: (N,), (N, K) -> name to value."""
+    labels = np.asarray(labels, np.int64)
+    once = np.ones(len(labels))
+    scores = scores_of(confusion(labels, probabilities.argmax(1), probabilities.shape[1]))
+    scores |= loss_scores(labels, probabilities, len(labels))(once)
+    scores |= rank_scores(labels, probabilities)(once)
+    return {name: float(scores[name]) for name in FURTHER}
+
+
 def resample(groups: int, resamples: int, generator: np.random.Generator) -> Integers:
     """Return how often each group is drawn: (B, G), each row summing to G."""
     return generator.multinomial(groups, np.full(groups, 1 / groups), size=resamples)

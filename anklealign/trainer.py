@@ -38,6 +38,10 @@ from anklealign.batches import (
 from anklealign.params import Model, Train
 from anklealign.processes import World
 
+REMEDY = (
+    "try a tenth of the model's learning_rate, train.clip_gradient: 1, or train.precision: fp32"
+)
+
 
 def pick_precision(name: str, device: torch.device) -> torch.dtype:
     """Return the type to compute in: auto is bfloat16 on a GPU that has it.
@@ -331,6 +335,5 @@ def _check_finite(found: Floats, epoch: int, rates: Sequence[float]) -> None:
         batch = int(np.argmin(np.isfinite(found)))
         raise ValueError(
             f"the loss is {found[batch]} in epoch {epoch}, batch {batch + 1}, at a learning rate "
-            f"of {rates[batch]:.3g}; try a tenth of the model's learning_rate, "
-            "train.clip_gradient: 1, or train.precision: fp32"
+            f"of {rates[batch]:.3g}; {REMEDY}"
         )

@@ -178,7 +178,7 @@ def run(settings: Settings, data: Data, world: World, device: torch.device) -> N
         ),
     )
     history = pd.DataFrame(map(asdict, fit.history), columns=[f.name for f in fields(Epoch)])
-    files.write_table(HISTORY, history.round(6))
+    files.write_table(HISTORY, columns(history, settings.train.monitor).round(6))
     run = record | {"photos": photo_counts(data.table, classes)} | metrics
     files.write_json(RUN, run | {"architecture": str(model).splitlines()})
     files.write_json(METRICS, metrics)
@@ -249,6 +249,14 @@ def scores(photos: Photos, logits: Floats, temperature: float) -> dict[str, floa
     """Return the scores of calibrated answers, rounded to a millionth."""
     found = point_scores(photos.labels, calibration.probabilities(logits, temperature))
     return {name: round(value, 6) for name, value in found.items()}
+
+
+def columns(history: pd.DataFrame, monitor: str) -> pd.DataFrame:
+    """Return a row an epoch with the monitored score under its name, once."""
+    named = history.rename(columns={"monitored": f"val_{monitor}"}).rename(
+        columns={"val_log_loss": "val_loss"}
+    )
+    return named.loc[:, ~named.columns.duplicated()]
 
 
 def photo_counts(table: pd.DataFrame, classes: Sequence[str]) -> dict[str, dict[str, int]]:

@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from anklealign import architectures, bundle, fitting
+from anklealign import architectures, bundle, calibration, fitting
 from anklealign.batches import Photos, logits
 from anklealign.fitting import Fit
 from anklealign.params import Augmentation, Model, Train
+from anklealign.scores import FURTHER, LESS_IS_BETTER, OVERALL, further_scores, point_scores
 from anklealign.trainer import Recipe, pick_precision
 
 CPU = torch.device("cpu")
@@ -87,12 +88,19 @@ def test_the_best_epoch_s_weights_are_kept() -> None:
     assert (answers.argmax(1) == validation.labels).mean() == fit.best_score
 
 
-@pytest.mark.parametrize("monitor", ["accuracy", "balanced_accuracy", "macro_f1", "log_loss"])
-def test_every_monitor_chooses_its_best_epoch(monitor: str) -> None:
-    _, fit = fitted(replace(BLOCK, epochs=6), replace(SETTINGS, monitor=monitor))
-    key = "val_loss" if monitor == "log_loss" else f"val_{monitor}"
-    values = [getattr(epoch, key) for epoch in fit.history]
-    assert fit.best_score == (min(values) if monitor == "log_loss" else max(values))
+@pytest.mark.parametrize("monitor", [*OVERALL, *FURTHER])
+def test_every_score_that_evaluate_knows_may_choose_the_epoch(monitor: str) -> None:
+    # So high a rate makes scores jump.
+    model, fit = fitted(
+        replace(BLOCK, epochs=6, learning_rate=0.3), replace(SETTINGS, monitor=monitor)
+    )
+    values = [epoch.monitored for epoch in fit.history]
+    assert fit.best_score == (min(values) if monitor in LESS_IS_BETTER else max(values))
+    validation = photos(12, seed=1)
+    answers = logits(model, validation.pixels, validation.rows, bundle.input_of(model, 32), CPU)
+    found = calibration.probabilities(answers, 1.0)
+    scores = point_scores(validation.labels, found) | further_scores(validation.labels, found)
+    assert fit.best_score == pytest.approx(scores[monitor], abs=1e-9)
 
 
 def test_fitting_stops_when_patience_is_at_its_end() -> None:
@@ -127,6 +135,12 @@ def test_a_loss_that_is_not_finite_names_epoch_batch_rate_and_what_to_try() -> N
 
     with pytest.raises(ValueError, match=r"nan in epoch 1, batch 1, .* rate of .*learning_rate"):
         fitted(change=spoil)
+
+
+def test_weights_that_the_last_step_broke_are_noticed_in_validation() -> None:
+    block = replace(BLOCK, epochs=1, learning_rate=1e20)
+    with pytest.raises(ValueError, match=r"validation loss .* after epoch 1, .*; try a tenth"):
+        fitted(block, replace(SETTINGS, batch_size=64))
 
 
 def test_too_little_gpu_memory_names_what_to_lower() -> None:
