@@ -83,9 +83,9 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--photos", type=Path, default=Path("data/raw/phantom"))
     given = parser.parse_args()
-    photos = read(given.photos)
     chosen = settings.read(os.environ)
     predictor, engine = app.load(chosen)
+    photos = read(given.photos, predictor)
     load, alone, served = Load(), Side(), Side()
     with running() as (process, port):
         # In turns, so that whatever else the machine does meets both alike.
@@ -113,21 +113,29 @@ def main() -> int:
     return int(errors > 0 or ratio < LEAST_RATIO or max(load.health) > 1)
 
 
-def read(folder: Path) -> list[bytes]:
-    """Return the first photos of a folder, in the order of their paths.
+def read(folder: Path, predictor: Predictor) -> list[bytes]:
+    """Return the first photos of a folder that can be read, in the order of their paths.
 
     Raises:
         SystemExit: There is none.
     """
-    found = []
+    found, refused = [], 0
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         content = path.read_bytes()
-        if images.is_photo(content[: images.HEAD]):
-            found.append(content)
+        if not images.is_photo(content[: images.HEAD]):
+            continue
+        try:
+            predictor.prepare(content)
+        except images.PhotoError:  # planted faults; the service would answer 4xx
+            refused += 1
+            continue
+        found.append(content)
         if len(found) == MOST_PHOTOS:
             break
     if not found:
         raise SystemExit(f"serving: no photo in {folder}; run `dvc repro`, or give --photos")
+    if refused:
+        print(f"serving: {refused} unreadable photos of {folder} are left out", file=sys.stderr)
     return found
 
 
