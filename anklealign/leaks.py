@@ -80,7 +80,11 @@ class _Proposal:
 
 
 def nearest_pairs(
-    photos: Sequence[Pixels], parts: Sequence[str], heldout: Sequence[str]
+    photos: Sequence[Pixels],
+    parts: Sequence[str],
+    heldout: Sequence[str],
+    *,
+    squares: bool = False,
 ) -> list[Pair]:
     """Return the nearest pairs across parts, verified, those with the least residual first.
 
@@ -88,9 +92,10 @@ def nearest_pairs(
         photos: N of (H, W, 3).
         parts: N names.
         heldout: Parts whose photos ask, in order: each asks all parts that did not ask before it.
+        squares: The photos came cut to their centre square.
     """
-    album = Album(photos)
-    views = _views(photos, album.contents)
+    album = Album(photos, squares=squares)
+    views = _views(photos, album.contents, squares=squares)
     names = np.asarray(parts)
     found: list[Pair] = []
     asked: list[str] = []
@@ -116,15 +121,22 @@ def nearest_pairs(
     return sorted(found, key=lambda p: (p.residual, -p.correlation, p.a, p.b))
 
 
-def _views(photos: Sequence[Pixels], contents: Rects) -> _Views:
-    """Return the views of (H, W, 3) photos: whole and, where that differs, their (4,) content."""
+def _views(photos: Sequence[Pixels], contents: Rects, *, squares: bool) -> _Views:
+    """Return the views of (H, W, 3) photos: whole and, where they differ, their (4,) content.
+
+    Of photos that came cut to their centre square also the content's: a picture squared with bars
+    came whole, and its original without its ends.
+    """
     owners, rects, cuts, details = [], [], [], []
     for start in range(0, len(photos), PIECE):
         greys = []
         for n in range(start, min(start + PIECE, len(photos))):
             # What is cut from a picture of 64 pixels is as good at 16, and cut in a tenth of time.
             grey = _grey(photos[n]).resize((FINE, FINE), Image.Resampling.LANCZOS)
-            for base in np.unique([WHOLE, contents[n]], axis=0):
+            bases = [WHOLE, contents[n]]
+            if squares:
+                bases.append(_centre_square(contents[n], photos[n].shape))
+            for base in np.unique(bases, axis=0):
                 sizes = np.tile(base[2:] - base[:2], 2)
                 for cut in CUTS:
                     rect = base + cut * sizes * (1, 1, -1, -1)
@@ -139,6 +151,13 @@ def _views(photos: Sequence[Pixels], contents: Rects) -> _Views:
         np.array(cuts, np.bool_),
         np.concatenate([np.zeros((0, COARSE * COARSE), np.float32), *details]),
     )
+
+
+def _centre_square(content: Rects, shape: tuple[int, ...]) -> Rects:
+    """Return the centre square of the (4,) content of a photo of shape (H, W, 3)."""
+    size = (content[2:] - content[:2]) * shape[1::-1]
+    ends = (size - size.min()) / 2 / shape[1::-1]
+    return np.array([*(content[:2] + ends), *(content[2:] - ends)])
 
 
 def _propose(queries: _Views, others: _Views) -> Iterator[tuple[int, int, _Proposal]]:

@@ -40,7 +40,7 @@ METRICS = Path("metrics/clean.json")
 PLOTS = Path("plots/clean")
 REASONS = ("exact_duplicate", "near_duplicate", "contradicting_labels", *quality.UNUSABLE)
 PHOTO_COLUMNS = ("id", "path", "label", "person", "collector", "consensus", "panel", "cluster")
-PAIRS = "Copies: the removed photo, beside it the one kept, or one of another label"
+PAIRS = "Copies: the removed photo, on its right the one kept, or another that went with it"
 BESIDE = "beside"
 SINGLES = "Photos that show too little"
 NOTHING = "Nothing was removed."
@@ -238,15 +238,19 @@ def tile(row: Any, shown: pd.DataFrame, pictures: Pictures) -> sheets.Tile:  # n
     ids = [row.id, row.beside] if row.beside else [row.id]
     photos_shown = tuple(np.asarray(pictures[shown.place[n]]) for n in ids)
     paths = list(shown.path[ids])
-    if row.reason in quality.UNUSABLE:
-        lines = [f"{row.reason}: {row.why}", *paths]
-    else:
-        lines = [f"{row.reason}: residual {row.score:.2f}, threshold {row.threshold:g}"]
-        lines += [*paths, row.why]
+    said = ["removed", "kept"]
     if row.reason == "contradicting_labels":
-        lines[1:3] = [f"{shown.label[n]}: {shown.path[n]}" for n in ids]
-    elif row.beside:
-        lines[2] = f"kept: {lines[2]}"
+        said = [f"removed, {shown.label[n]}" for n in ids]
+    named = [f"{what}: {path}" for what, path in zip(said, paths, strict=False)]
+    if len(ids) == 1:
+        # A tile of one photo is narrow: reason, score and folder would not fit beside another.
+        folder, _, name = row.path.rpartition("/")
+        lines = [row.reason, row.why, folder, name]
+    elif row.reason in quality.UNUSABLE:
+        lines = [f"{row.reason}: {row.why}", *named]
+    else:
+        residual = f"{row.reason}: residual {row.score:.2f}, threshold {row.threshold:g}"
+        lines = [residual, *named, row.why]
     return sheets.Tile(photos_shown, tuple(lines))
 
 

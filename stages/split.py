@@ -54,7 +54,9 @@ def main() -> None:
     metrics = metrics_of(table, dataset, settings) | votes
     used = table[table.split.isin(PARTS)].reset_index(drop=True)
     pictures = photos.boxes_of(used, photos.open_store())
-    nearest = leaks.nearest_pairs(pictures, list(used.split), (TEST, VALIDATION))
+    nearest = leaks.nearest_pairs(
+        pictures, list(used.split), (TEST, VALIDATION), squares=dataset.fit == "crop"
+    )
     judged = [(verdict(used, pair, settings), pair) for pair in nearest]
     judged.sort(key=lambda each: (LEAK, ACCEPTED, DIFFERENT).index(each[0]))
     found = [pair for said, pair in judged if said == LEAK]

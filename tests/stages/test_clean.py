@@ -217,19 +217,21 @@ def test_a_usable_copy_stays_where_the_larger_one_is_dark_and_is_named(run) -> N
 
 
 def test_a_removed_photo_is_shown_beside_its_copy_and_labels_where_they_contradict() -> None:
-    row = {"id": "a", "beside": "b", "reason": "contradicting_labels", "why": "because"}
-    scored = row | {"score": 0.05, "threshold": 0.3}
+    row = {"id": "a", "path": "C/a.jpg", "beside": "b", "reason": "contradicting_labels"}
+    scored = row | {"why": "because"} | {"score": 0.05, "threshold": 0.3}
     shown = pd.DataFrame(
-        {"label": ["left", "right"], "path": ["a.jpg", "b.jpg"], "place": [1, 0]}, index=["a", "b"]
+        {"label": ["left", "right"], "path": ["C/a.jpg", "D/b.jpg"], "place": [1, 0]},
+        index=["a", "b"],
     )
     pictures = [np.full((4, 4, 3), level, np.uint8) for level in (10, 20)]
     tile = clean.tile(Namespace(**scored), shown, pictures)
     assert [int(p[0, 0, 0]) for p in tile.pictures] == [20, 10]
-    assert tile.lines[1:] == ("left: a.jpg", "right: b.jpg", "because")
+    assert tile.lines[0] == "contradicting_labels: residual 0.05, threshold 0.3"
+    assert tile.lines[1:] == ("removed, left: C/a.jpg", "removed, right: D/b.jpg", "because")
     poor = clean.tile(Namespace(**scored | {"reason": "blurred"}), shown, pictures)
-    assert poor.lines == ("blurred: because", "a.jpg", "kept: b.jpg")
+    assert poor.lines == ("blurred: because", "removed: C/a.jpg", "kept: D/b.jpg")
     alone = clean.tile(Namespace(**scored | {"reason": "dark", "beside": ""}), shown, pictures)
-    assert alone.lines == ("dark: because", "a.jpg")
+    assert alone.lines == ("dark", "because", "C", "a.jpg")
 
 
 @pytest.mark.parametrize("mirror_safe", [True, False])
