@@ -10,10 +10,11 @@ the fit that params.yaml gives the dataset; the ants and bees, which are cropped
 cleanvision (AGPL) and imagededup are installed from the package index into an environment of their
 own in that folder, never beside this project.
 
-Found, for a copy: in one cluster with the photo that it was made from. Found, for a contradiction:
-that photo and every copy of it removed for this. Found, for a fault of quality: removed for that
-fault; by a peer, for any. Lost: a photo in which nothing was planted, and that was removed for its
-quality or as a copy when no copy stayed. Wrongly joined: a photo in a cluster with another picture.
+Found, for a copy: in one cluster with the photo that it was made from, and not both of them kept.
+Found, for a contradiction: that photo and every copy of it removed for this. Found, for a fault of
+quality: removed for that fault; by a peer, for any. Lost: a photo in which nothing was planted, and
+that was removed for its quality or as a copy when no good copy stayed. Wrongly joined: a photo in a
+cluster with another picture.
 
 Exit status 1 where a figure of ours is below its bar (BARS), or where one of two same files that is
 kept has a twin which is not called an exact duplicate of it.
@@ -332,7 +333,9 @@ def figures(planted: Planted, outcome: Outcome) -> dict[str, float]:
         if kind == OPPOSED and removed is not None:
             copies = truth.index[truth.source == source[path]]
             return {reason.get(copy) for copy in copies} == {"contradicting_labels"}
-        return bool(firsts[source[path]] & outcome.alike.get(path, set()) - {path})
+        joined = firsts[source[path]] & outcome.alike.get(path, set()) - {path}
+        # A cluster that was broken up keeps several photos.
+        return any(removed is None or path in reason or first in reason for first in joined)
 
     rows = {}
     for kind in (EXACT, *COPIES, OPPOSED, *FAULTS):
@@ -343,7 +346,8 @@ def figures(planted: Planted, outcome: Outcome) -> dict[str, float]:
     good = truth.index[truth.kind == ""]
     lost = sum(path in (outcome.poor or ()) for path in good)
     if removed is not None:
-        stay = {source[path] for path in truth.index.difference(removed.index)}
+        usable = truth.index[~truth.kind.isin(list(FAULTS))]
+        stay = {source[path] for path in usable.difference(removed.index)}
         lost += len({source[path] for path in good} - stay)
     wrong = [
         path

@@ -1,6 +1,7 @@
 """What the search for copies costs in time and memory, by the number of photos.
 
-    python -m benchmarks.cleaning_search            # about 15 minutes on one core
+    python -m benchmarks.cleaning_search                 # about 15 minutes on one core
+    python -m benchmarks.cleaning_search stages 30000    # clean and split on as many photos
 
 `near` is the search for 64-bit words within 8 bits, every photo against every other; `view` is all
 that clean's search does for one of the 11 cuts that it looks each photo up with: eight orientations
@@ -8,23 +9,39 @@ of every photo against all photos, the few nearest answers of each kept. Both on
 which one in a hundred has a planted copy; memory is the highest of the whole process. Exit status 1
 where twice the photos take four times as long, where a planted copy is missed, or where a million
 photos take 2 GiB or more.
+
+`stages` runs clean and split, with its audit, on pictures that are all different, 256 pixels a
+side: each is two places of two of the ants and bees laid over each other. Its memory is the
+process's own, without the pages of the store that it maps, which the system takes back when it
+needs them; read from /proc five times a second, so on Linux alone.
 """
 
 import json
+import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from PIL import Image
 
-from anklealign import hashes
+from anklealign import files, hashes, params
+from anklealign.photos import PREPARED, PREPARED_COLUMNS, STORE, Pixels, photo_id, writing_store
 
 ROOT = Path(__file__).resolve().parents[1]
 DISTANCE = 8  # params.yaml's clean.hash_distance
 SIZES = {"near": (100_000, 200_000, 1_000_000), "view": (100_000, 200_000, 1_000_000)}
 GIB = 2**30
+REAL = ROOT / "data/raw/ants_bees"
+STAGES = ("clean", "split")
+SIDE = 256  # pixels of the pictures that the stages run on
+PIXELS = 2**20  # of the photos that those are made of, 1 MP at most
+UNIT = 1 if sys.platform == "darwin" else 1024  # bytes in which memory is told
 
 
 def words_of(photos: int) -> hashes.Hashes:
@@ -58,9 +75,80 @@ def measure(kind: str, photos: int) -> dict[str, float]:
         a, b = np.sort([query % photos, answer], axis=0)
         found[a[(a < copies) & (b == a + copies)]] = True
     seconds = time.process_time() - start
-    unit = 1 if sys.platform == "darwin" else 1024
-    highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT
     return {"seconds": seconds, "missed": int((~found).sum()), "gib": highest / GIB}
+
+
+def different(count: int, store: Pixels) -> None:
+    """Fill a (N, 256, 256, 3) store with pictures none of which shows what another shows."""
+    sources = []
+    for path in sorted(REAL.rglob("*.jpg")):
+        picture = Image.open(path).convert("RGB")
+        picture.thumbnail((PIXELS**0.5,) * 2)
+        sources.append(picture)
+    rng = np.random.default_rng(count)
+
+    def place() -> npt.NDArray[np.float64]:
+        picture = sources[rng.integers(len(sources))]
+        side = rng.uniform(0.35, 0.6) * min(picture.size)
+        left, top = rng.random(2) * (np.array(picture.size) - side)
+        box = (left, top, left + side, top + side)
+        return np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BILINEAR, box=box), float)
+
+    for n in range(count):
+        share = rng.uniform(0.4, 0.6)
+        store[n] = np.rint(share * place() + (1 - share) * place())
+
+
+def prepare(work: Path, count: int) -> None:
+    """Write what prepare would, of as many photos of three classes, each of its own person."""
+    with writing_store(work / STORE, count, SIDE) as store:
+        different(count, store)
+    names = [f"{n:06}" for n in range(count)]
+    table = pd.DataFrame("", index=range(count), columns=list(PREPARED_COLUMNS)).assign(
+        id=[photo_id(name) for name in names],
+        row=range(count),
+        path=names,
+        label=[f"class{n % 3}" for n in range(count)],
+        person=names,
+        **dict.fromkeys(("width", "height", "right", "bottom"), SIDE),
+        **dict.fromkeys(("left", "top"), 0),
+    )
+    files.write_table(work / PREPARED / "photos.csv", table)
+    raw = params.read(ROOT / "params.yaml")
+    classes: dict[str, list[str]] = {name: [] for name in sorted(set(table.label))}
+    raw["datasets"] = {"different": {"layout": "folders", "classes": classes}}
+    raw["dataset"] = "different"
+    (work / "params.yaml").write_text(json.dumps(raw), encoding="utf-8")
+
+
+def stages(count: int) -> None:
+    """Print a row for each stage: photos, seconds of CPU and of the clock, memory in GiB."""
+    with tempfile.TemporaryDirectory() as temporary:
+        work = Path(temporary)
+        prepare(work, count)
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        for name in STAGES:
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            start, highest = time.perf_counter(), 0
+            running = subprocess.Popen(
+                [sys.executable, "-m", f"stages.{name}"], cwd=work, env=environment
+            )
+            while running.poll() is None:
+                highest = max(highest, own_memory(running.pid))
+                time.sleep(0.2)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            seconds = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+            row = (name, f"{count:,}", f"{seconds:.0f}", f"{time.perf_counter() - start:.0f}")
+            print(f"| {' | '.join(row)} | {highest / GIB:.2f} | exit status {running.returncode}")
+
+
+def own_memory(process: int) -> int:
+    """Return the bytes in memory that are no file's, 0 once the process has ended."""
+    for line in Path(f"/proc/{process}/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("RssAnon:"):
+            return 1024 * int(line.split()[1])
+    return 0
 
 
 def main() -> int:
@@ -88,7 +176,9 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 3:
+    if sys.argv[1:2] == ["stages"]:
+        stages(int(sys.argv[2]))
+    elif len(sys.argv) == 3:
         print(json.dumps(measure(sys.argv[1], int(sys.argv[2]))))
     else:
         sys.exit(main())

@@ -6,13 +6,14 @@ import pytest
 from benchmarks import cleaning
 from benchmarks.cleaning import EXACT, JOINED, LOST, OPPOSED, Outcome, Planted
 
+BLURRED = "blurred, sigma 1.5 % of the side"
+
 
 def planted() -> Planted:
     """Two good photos with a twin, a blurred photo, and a contradiction."""
-    blurred = "blurred, sigma 1.5 % of the side"
     rows = [
         ("a/good.jpg", 0, ""), ("a/twin.jpg", 0, EXACT), ("a/other.jpg", 1, ""),
-        ("a/mirrored.jpg", 1, "mirrored"), ("a/soft.jpg", 1, blurred),
+        ("a/mirrored.jpg", 1, "mirrored"), ("a/soft.jpg", 1, BLURRED),
         ("a/yes.jpg", 2, OPPOSED), ("b/no.jpg", 2, OPPOSED),
     ]  # fmt: skip
     return Planted(
@@ -50,10 +51,13 @@ def judged(reasons: dict[str, str], groups: list[set[str]]) -> list[str]:
         ({"a/twin.jpg": "near_duplicate"}, ALIKE, ["a/twin.jpg"]),
         ({}, ALIKE[1:], [EXACT]),
         ({}, ALIKE[:1], ["mirrored"]),
-        ({"a/soft.jpg": "dark"}, ALIKE, ["blurred, sigma 1.5 % of the side"]),
+        ({"a/mirrored.jpg": ""}, ALIKE, ["mirrored"]),  # in one cluster, and both kept
+        ({"a/soft.jpg": "dark"}, ALIKE, [BLURRED]),
         ({"b/no.jpg": ""}, ALIKE, [OPPOSED]),
         ({"a/other.jpg": "blurred"}, ALIKE, [LOST]),
         ({"a/other.jpg": "near_duplicate"}, ALIKE, [LOST]),  # and no copy stays
+        # and only a blurred copy stays
+        ({"a/other.jpg": "near_duplicate", "a/soft.jpg": ""}, ALIKE, [BLURRED, LOST]),
         ({}, [ALIKE[0] | ALIKE[1]], [JOINED]),
     ],
 )

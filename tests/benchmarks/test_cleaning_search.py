@@ -23,3 +23,16 @@ def test_a_million_hashes_are_searched_in_under_2_gib() -> None:
     row = json.loads(done.stdout)
     assert row["missed"] == 0
     assert row["gib"] < 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not cleaning_search.REAL.is_dir(), reason="needs the ants and bees")
+def test_the_stages_keep_all_but_a_few_of_pictures_that_are_all_different(capfd) -> None:
+    cleaning_search.stages(90)
+    said = capfd.readouterr().out
+    rows = [line for line in said.splitlines() if line.startswith("| ")]
+    assert [row.split(" | ")[0] for row in rows] == ["| clean", "| split"]
+    assert all(row.endswith("exit status 0") for row in rows)
+    kept = int(said.split("clean: kept ")[1].split()[0])
+    assert kept >= 85
+    assert "duplicate" not in said
