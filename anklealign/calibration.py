@@ -1,27 +1,30 @@
 """Probabilities that mean what they say, and sets of classes that hold the truth often enough.
 
-Shapes: N photos, K classes. Both are fitted on validation photos. Temperature scaling is Guo et
-al., On Calibration of Modern Neural Networks (2017); it never changes which class comes first. The
-prediction sets are split conformal: Sadinle, Lei and Wasserman, Least Ambiguous Set-Valued
-Classifiers with Bounded Error Levels (2019). Their promise, the truth in the set for `COVERAGE` of
-photos, holds on average over calibration sets for photos exchangeable with those; photos of one
-person are not independent, so on a few persons the coverage of one bundle strays further.
+Shapes: N photos, K classes, G groups (persons). Both are fitted on validation photos. Temperature
+scaling is Guo et al., On Calibration of Modern Neural Networks (2017); it never changes which class
+comes first. The prediction sets are conformal: Sadinle, Lei and Wasserman, Least Ambiguous
+Set-Valued Classifiers with Bounded Error Levels (2019).
+
+Photos of one person are not exchangeable with another's, persons are. So what is controlled is the
+share of a new person's photos whose set lacks the truth, by conformal risk control (Angelopoulos,
+Bates, Fisch, Lei and Schuster, Conformal Risk Control (2024)). Its promise holds on average over
+parts of G persons; the coverage of one bundle strays around it, as `coverage_range` tells.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
-from scipy.stats import betabinom
 
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 LOWEST, HIGHEST = 0.05, 20.0
 
-# Share of photos whose set holds the truth: what a bundle's threshold is fitted for.
+# Share of a new person's photos whose set holds the truth: what a bundle's threshold is fitted for.
 COVERAGE = 0.9
 
 # Two devices may round a probability differently; one that ties with the threshold stays in.
@@ -59,15 +62,39 @@ def fit_temperature(logits: Floats, labels: Integers) -> float:
     return float(np.exp(found.x))
 
 
-def fit_conformal(probabilities: Floats, labels: Integers, coverage: float) -> float:
-    """Return the probability from which on a class is in a photo's set: (N, K), (N,) -> 0 to 1.
+def promised(groups: int) -> float:
+    """Return the coverage that so many calibration groups can promise: COVERAGE from 9 on.
 
-    It is the floor((N + 1)(1 - coverage))-th smallest probability that a photo's own class got.
-    With fewer than coverage / (1 - coverage) photos there is none: 0, every class is in each set.
+    A new person may be the worst of G + 1, so that less than 1 / (G + 1) cannot be left out.
     """
-    own = np.sort(probabilities[np.arange(len(labels)), labels])
-    rank = _rank(len(labels), coverage)
-    return max(float(own[rank - 1]) - ROUNDING, 0.0) if rank else 0.0
+    return min(COVERAGE, groups / (groups + 1))
+
+
+def fit_conformal(probabilities: Floats, labels: Integers, groups: Sequence[str]) -> float:
+    """Return the probability from which on a class is in a photo's set: (N, K), (N,), (N,).
+
+    The largest one at which the shares of missed photos, summed over the groups, are at most
+    (1 - c) (G + 1) - 1, with c as `promised`. Where each photo is a group, that is the
+    floor((N + 1)(1 - c))-th smallest probability that a photo's own class got.
+    """
+    return _threshold(of_truth(probabilities, labels), pd.factorize(np.asarray(groups))[0])
+
+
+def of_truth(probabilities: Floats, labels: Integers) -> Floats:
+    """Return what each photo's own class got: (N, K), (N,) -> (N,)."""
+    own: Floats = probabilities[np.arange(len(labels)), labels]
+    return own
+
+
+def _threshold(own: Floats, groups: Integers) -> float:
+    """Return `fit_conformal`'s of what each photo's own class got: (N,), (N,) from 0 on."""
+    sizes = np.bincount(groups)
+    order = np.argsort(own, kind="stable")
+    shares = 1 / sizes[groups[order]]
+    missed = (np.cumsum(shares) - shares)[np.searchsorted(own[order], own[order])]
+    allowed = (1 - promised(len(sizes))) * (len(sizes) + 1) - 1
+    last = np.searchsorted(missed, allowed + 1e-9, side="right") - 1
+    return max(float(own[order][last]) - ROUNDING, 0.0)
 
 
 def prediction_sets(probabilities: Floats, threshold: float) -> npt.NDArray[np.bool_]:
@@ -91,23 +118,33 @@ def spelled(sets: npt.NDArray[np.bool_], classes: Sequence[str]) -> list[str]:
 
 
 def coverage_range(
-    calibration_photos: int, photos: int, coverage: float, confidence: float
+    own: Floats,
+    groups: Sequence[str],
+    calibration: int,
+    *,
+    confidence: float,
+    draws: int,
+    seed: int,
 ) -> tuple[float, float]:
-    """Return between which shares of `photos` the sets should hold the truth.
+    """Return between which shares of other photos the sets hold the truth when chance decides.
 
-    After a threshold on n photos, the truths held among others follow a beta-binomial law with
-    n + 1 - r and r, r the rank of `fit_conformal` (Vovk, Conditional Validity of Inductive
-    Conformal Predictors (2012)). It takes photos as exchangeable; those of few persons stray
-    further. A model that gives many photos equal probabilities holds more.
+    Groups are exchanged between calibration and the others at random and the threshold is fitted
+    anew each time: what parts of so few persons give when neither is the harder one.
+
+    Args:
+        own: (N,) what each photo's own class got, in both parts.
+        groups: (N,).
+        calibration: How many of the G groups the threshold is fitted on.
+        confidence: Of the range, such as 0.95.
+        draws: Random exchanges.
+        seed: Of them.
     """
-    rank = _rank(calibration_photos, coverage)
-    if not rank or not photos:
-        return 1.0, 1.0
-    law = betabinom(photos, calibration_photos + 1 - rank, rank)
-    low, high = law.ppf([(1 - confidence) / 2, (1 + confidence) / 2]) / photos
+    codes, names = pd.factorize(np.asarray(groups), sort=True)
+    generator = np.random.default_rng(seed)
+    shares = []
+    for _ in range(draws):
+        fit = np.isin(codes, generator.permutation(len(names))[:calibration])
+        threshold = _threshold(own[fit], pd.factorize(codes[fit])[0])
+        shares.append((own[~fit] >= threshold).mean())
+    low, high = np.quantile(shares, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
-
-
-def _rank(photos: int, coverage: float) -> int:
-    # 10 x (1 - 0.9) is 0.9999… in doubles.
-    return int(np.floor((photos + 1) * (1 - coverage) + 1e-9))

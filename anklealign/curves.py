@@ -1,9 +1,10 @@
-"""Plots of probabilities and of worse photos: reliability diagram and robustness curves.
+"""Plots of a model's answers: reliability, robustness, and how it stands beside people.
 
 Shapes: N photos, K classes.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -134,4 +135,36 @@ def robustness(
         title=f"{photos} test photos",
         title_fontsize=9,
     )
+    return figure
+
+
+def people(beside: Mapping[str, Any]) -> Figure:
+    """Draw each annotator's accuracy and the model's on the same photos by the same votes.
+
+    Args:
+        beside: What `evaluation.beside_people` returns of at least one judged vote.
+    """
+    rows = sorted(beside["by_annotator"].items(), key=lambda row: (-row[1]["accuracy"], row[0]))
+    figure = figures.new(8, 1.5 + 0.27 * len(rows))
+    axes = figure.subplots()
+    places = np.arange(len(rows))
+    own, model = ([row[name] for _, row in rows] for name in ("accuracy", "model_accuracy"))
+    axes.hlines(places, own, model, color="0.8", linewidth=1.5)
+    axes.plot(own, places, "o", color=figures.COLOURS[1], label="the person")
+    axes.plot(model, places, "s", color=figures.COLOURS[0], label="the model on the same photos")
+    axes.set_yticks(places, [f"{figures.short(name)} ({row['photos']})" for name, row in rows])
+    axes.tick_params(axis="y", length=0, labelsize=8)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlim(-0.03, 1.03)
+    axes.set_xlabel("share of photos on which the other people's majority says the same")
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.grid(axis="x", color="0.92")
+    axes.set_axisbelow(True)
+    axes.set_title(
+        f"{beside['votes']} votes of {beside['annotators']} people on {beside['photos']} test "
+        f"photos: people {beside['accuracy']['value']:.2f}, the model "
+        f"{beside['model_accuracy']['value']:.2f}",
+        fontsize=10,
+    )
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     return figure

@@ -5,13 +5,14 @@ than `intervals.LEAST_GROUPS` both are missing.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from anklealign import calibration
+from anklealign import calibration, people
 from anklealign.intervals import Parts, mean_with_interval, scores_with_intervals
 from anklealign.params import Evaluate
 from anklealign.scores import (
@@ -26,6 +27,20 @@ from anklealign.scores import (
 
 # A collector with fewer photos is not called the worst: one mistake would decide it.
 LEAST_PHOTOS = 5
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A model's answers to a part: labels (N,), calibrated probabilities (N, K) and groups (N,)."""
+
+    labels: Integers
+    probabilities: Floats
+    groups: Sequence[str]
+
+    @property
+    def predicted(self) -> Integers:
+        """Return the most probable classes: (N,)."""
+        return np.asarray(self.probabilities.argmax(1), np.int64)
 
 
 def numbers(parts: Mapping[str, npt.ArrayLike]) -> dict[str, float]:
@@ -108,42 +123,50 @@ def worst(
 
 
 def calibrated(
-    labels: Integers,
-    probabilities: Floats,
+    test: Answers,
+    validation: Answers,
     *,
     uncalibrated: Floats,
     sets: npt.NDArray[np.bool_],
-    groups: Sequence[str],
-    validation_photos: int,
     settings: Evaluate,
     seed: int,
 ) -> dict[str, Any]:
     """Return what the temperature changed, and what the prediction sets hold.
 
+    `expected_low` and `expected_high` are the coverage's where chance deals the groups of both
+    parts anew.
+
     Args:
-        labels: (N,).
-        probabilities: (N, K), calibrated.
+        test: N photos.
+        validation: Those that temperature and threshold were fitted on.
         uncalibrated: (N, K), of the same model without its temperature.
         sets: (N, K), the prediction sets.
-        groups: (N,).
-        validation_photos: How many photos the threshold was fitted on.
         settings: How many resamples, which confidence.
         seed: Of the resamples.
     """
-    photos, classes = probabilities.shape
-    before = loss_scores(labels, uncalibrated, photos)(np.ones(photos))
-    held = sets[np.arange(photos), labels]
+    photos, classes = test.probabilities.shape
+    before = loss_scores(test.labels, uncalibrated, photos)(np.ones(photos))
+    held = sets[np.arange(photos), test.labels]
     abstained = calibration.abstains(sets)
-    right = probabilities.argmax(1) == labels
+    right = test.predicted == test.labels
+    fitting_groups = len(set(validation.groups))
     low, high = calibration.coverage_range(
-        validation_photos, photos, calibration.COVERAGE, settings.confidence
+        np.concatenate(
+            [calibration.of_truth(part.probabilities, part.labels) for part in (validation, test)]
+        ),
+        [*validation.groups, *test.groups],
+        fitting_groups,
+        confidence=settings.confidence,
+        draws=settings.bootstrap,
+        seed=seed,
     )
+    promised = calibration.promised(fitting_groups)
 
     def mean(values: npt.ArrayLike, most: float = 1.0) -> dict[str, float]:
         return numbers(
             mean_with_interval(
                 values,
-                groups,
+                test.groups,
                 (0.0, most),
                 resamples=settings.bootstrap,
                 confidence=settings.confidence,
@@ -154,7 +177,7 @@ def calibrated(
     metrics: dict[str, Any] = {
         "before_temperature": numbers(before),
         "coverage": mean(held)
-        | numbers({"promised": calibration.COVERAGE, "expected_low": low, "expected_high": high}),
+        | numbers({"promised": promised, "expected_low": low, "expected_high": high}),
         "set_size": mean(sets.sum(1), classes),
         "abstention": mean(abstained),
     }
@@ -165,23 +188,24 @@ def calibrated(
 
 
 def beside_people(
-    rows: pd.DataFrame, groups: pd.Series, settings: Evaluate, seed: int
+    rows: pd.DataFrame, groups: pd.Series, classes: int, settings: Evaluate, seed: int
 ) -> dict[str, Any]:
     """Return people's accuracy and the model's, each against the other people's majority.
 
     Args:
         rows: As `people.beside_people` returns them.
         groups: Photo id to group.
+        classes: K.
         settings: How many resamples, which confidence.
         seed: Of the resamples.
     """
-    table = {
+    told: dict[str, Any] = {
         "annotators": int(rows.annotator.nunique()),
         "photos": int(rows.photo.nunique()),
         "votes": len(rows),
     }
     if rows.empty:
-        return table
+        return told
     said, predicted = ((rows[name] == rows.truth).astype(float) for name in ("said", "predicted"))
     each = {
         "accuracy": (said, (0.0, 1.0)),
@@ -189,7 +213,7 @@ def beside_people(
         "model_gain": (predicted - said, (-1.0, 1.0)),
     }
     of_photo = list(groups[rows.photo])
-    return table | {
+    told |= {
         name: numbers(
             mean_with_interval(
                 values,
@@ -202,3 +226,5 @@ def beside_people(
         )
         for name, (values, bounds) in each.items()
     }
+    table = people.by_annotator(rows, classes).set_index("annotator")
+    return told | {"by_annotator": table.to_dict("index")}

@@ -30,6 +30,11 @@ def new(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def short(name: str) -> str:
+    """Return a name that fits beside a bar."""
+    return name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
+
+
 def class_shares(table: pd.DataFrame, classes: Sequence[str], parts: Sequence[str]) -> Figure:
     """Draw each part's class shares below the whole's, with the numbers of photos."""
     rows = [("all", table[table.split.isin(parts)]), *((p, table[table.split == p]) for p in parts)]
@@ -118,7 +123,7 @@ def agreement(votes: pd.DataFrame, numbers: Mapping[str, Any], classes: Sequence
     right.set_xlim(0, 1)
     right.set_title("what they chose", fontsize=10)
     totals = zip(map(str, counts.index), counts.sum(axis=1), strict=True)
-    names = [f"{n if len(n) <= LONGEST else n[: LONGEST - 1] + '…'} ({t})" for n, t in totals]
+    names = [f"{short(name)} ({total})" for name, total in totals]
     left.set_yticks(places, names, fontsize=8)
     left.set_ylim(len(counts) - 0.4, -0.6)
     for axes in (left, right):

@@ -4,9 +4,8 @@ Shapes: N photos, K classes, G groups, B resamples, P = K * K pseudo-photos.
 
 Photos of one person are not independent (they share legs, light and camera), so whole groups are
 resampled. With twenty persons, of whom three have the rare class, the plain ways fail: percentile,
-BCa and studentised intervals of a good model hold the true score in 70 to 90 % of cases, those of a
-nearly faultless one in 30 % (`benchmarks/intervals.py`), for where the model makes no mistake, no
-resample does. So:
+BCa and studentised 95 % intervals of a nearly faultless model hold the true score in a third of
+cases (`benchmarks/intervals.py`), for where the model makes no mistake, no resample does. So:
 
 1. Groups get exponential weights (the Bayesian bootstrap, Rubin 1981): no resample lacks a class.
 2. Each class gets a part of a person who is not there, right or wrong by even chance: `PSEUDO`
@@ -16,6 +15,10 @@ resample does. So:
    classes by their shares.
 3. Percentiles are taken further out, by Student's t and sqrt(G / (G - 1)) (Hesterberg, What
    Teachers Should Know About the Bootstrap (2015), section 4.3).
+
+So made, they hold accuracy, balanced accuracy, macro F1 and their gains in 91.8 to 97.5 % of
+simulated tests with 20 and 60 groups (sampling error 0.7 points), the others in 91.5 to 98.4 %,
+but the calibration error in 84 to 97 %.
 """
 
 from collections.abc import Iterator, Sequence

@@ -15,7 +15,7 @@ Metrics = Mapping[str, Any]
 HUB_NAMES = {
     "accuracy": "accuracy",
     "macro_f1": "f1",
-    "matthews_correlation": "matthews_correlation",
+    "mcc": "matthews_correlation",
 }
 PARTS = ("train", "val", "test")
 

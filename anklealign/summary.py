@@ -130,7 +130,7 @@ def remarks(evaluate: dict[str, Any]) -> list[str]:
     lines.append(
         f"prediction sets   hold the truth for {coverage['value']:.0%} of photos, "
         f"{coverage['promised']:.0%} promised ({coverage['expected_low']:.0%} to "
-        f"{coverage['expected_high']:.0%} by chance); {abstention:.0%} abstained"
+        f"{coverage['expected_high']:.0%} by chance of persons); {abstention:.0%} abstained"
     )
     people = evaluate.get("people", {})
     if people.get("votes"):

@@ -1,6 +1,6 @@
 """How often a 95 % interval over groups holds the true score: several methods, on simulated tests.
 
-    python -m benchmarks.intervals              # some twenty minutes on one core
+    python -m benchmarks.intervals              # twenty minutes to an hour on one core
 
 Simulates test parts of G persons with 1 to 8 photos each and every class, as in the ankle set: the
 classes are unequal (41, 43, 16 %), and most photos of a person are of one class. A photo's logits

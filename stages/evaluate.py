@@ -1,9 +1,10 @@
 """Evaluate: the trained model on the test part, which nothing before has looked at.
 
-Reads data/prepared/pixels.npy, data/split/photos.csv, model/ and plots/train/history.csv; writes
-metrics/evaluate.json (every score with its interval over groups, beside the majority baseline's;
-calibration, prediction sets, robustness), plots/evaluate/predictions.csv (a row a test photo),
-confusion.csv, pictures/ and explanations/.
+Reads pixels.npy and votes.csv in data/prepared/, data/split/photos.csv, model/ and
+plots/train/history.csv; writes metrics/evaluate.json (every score with its interval over groups,
+beside the majority baseline's; beside people's where test photos have votes; calibration,
+prediction sets, robustness), plots/evaluate/predictions.csv (a row a test photo), confusion.csv,
+pictures/ and explanations/.
 From these and the other stages' metrics and pictures it makes metrics/MODEL_CARD.md and
 plots/report.html, the page for a person to open.
 
@@ -32,12 +33,14 @@ from anklealign import (
     galleries,
     model_card,
     params,
+    people,
     photos,
     report,
     robustness,
     sheets,
     stage,
 )
+from anklealign.evaluation import Answers
 from anklealign.explanations import has_attention
 from anklealign.params import Evaluate
 from anklealign.photos import Pixels
@@ -49,6 +52,7 @@ HISTORY = Path("plots/train/history.csv")
 RUN = Path("plots/train/run.json")
 METRICS = Path("metrics/evaluate.json")
 PLOTS = Path("plots/evaluate")
+PICTURES = PLOTS / "pictures"
 CARD = Path("metrics/MODEL_CARD.md")
 REPORT = Path("plots/report.html")
 
@@ -64,73 +68,82 @@ def main() -> None:
     predictor = Predictor.load(MODEL, params.section(raw, "train.device", str))
     classes = list(predictor.classes)
 
-    test = table[table.split == "test"].sort_values("path", ignore_index=True)
-    labels = test.label.map(classes.index).to_numpy(np.int64)
-    probabilities = predictor.probabilities(store[test.row.to_numpy()])
+    _, validation = answered(table, "val", store, predictor)
+    test, answers = answered(table, "test", store, predictor)
     frequencies = np.array(
         [(table.label[table.split == "train"] == name).mean() for name in classes]
     )
-    sets = predictor.prediction_sets(probabilities)
-    predictions = predictions_of(test, classes, probabilities, sets)
+    sets = predictor.prediction_sets(answers.probabilities)
+    predictions = predictions_of(test, classes, answers.probabilities, sets)
     counts = pd.crosstab(predictions.actual, predictions.predicted)
     counts = counts.reindex(index=classes, columns=classes, fill_value=0)
 
     temperature = predictor.bundle.temperature
-    uncalibrated = calibration.uncalibrated(probabilities, temperature)
+    uncalibrated = calibration.uncalibrated(answers.probabilities, temperature)
     metrics: dict[str, Any] = {
         "photos": len(test),
         "groups": int(test.group.nunique()),
         "parameters": predictor.parameter_count,
         **evaluation.scored(
-            test, classes, probabilities, frequencies, settings, ordered=dataset.ordered, seed=seed
-        ),
-        "calibration": evaluation.calibrated(
-            labels,
-            probabilities,
-            uncalibrated=uncalibrated,
-            sets=sets,
-            groups=list(test.group),
-            validation_photos=int((table.split == "val").sum()),
-            settings=settings,
+            test,
+            classes,
+            answers.probabilities,
+            frequencies,
+            settings,
+            ordered=dataset.ordered,
             seed=seed,
         ),
+        "calibration": evaluation.calibrated(
+            answers, validation, uncalibrated=uncalibrated, sets=sets, settings=settings, seed=seed
+        ),
     }
-    pictures = PLOTS / "pictures"
+    diagram = curves.reliability(answers.labels, uncalibrated, answers.probabilities, temperature)
+    drawn = {"confusion": figures.confusion(counts), "reliability": diagram}
+    votes = photos.read_table(photos.VOTES)
+    if len(votes):
+        judged = people.beside_people(votes, list(test.id), answers.predicted, classes)
+        metrics["people"] = evaluation.beside_people(
+            judged, test.set_index("id").group, len(classes), settings, seed
+        )
+        if len(judged):
+            drawn["people"] = curves.people(metrics["people"])
     if settings.robustness:
-        metrics["robustness"], drawn = worsen(
+        metrics["robustness"], drawn["robustness"] = worsen(
             test, store, predictor, most=settings.robustness, mirror=dataset.mirror_safe
         )
-        figures.save(drawn, pictures / "robustness.png")
     metrics["explanations"] = explain(
         predictions, test, store, predictor, most=settings.explained, seed=seed
     )
-    files.write_json(METRICS, metrics)
-    files.write_table(PLOTS / "predictions.csv", predictions)
-    files.write_table(PLOTS / "confusion.csv", counts.rename_axis("actual").reset_index())
-    figures.save(figures.confusion(counts), pictures / "confusion.png")
-    diagram = curves.reliability(labels, uncalibrated, probabilities, temperature)
-    figures.save(diagram, pictures / "reliability.png")
     history = pd.read_csv(HISTORY)
     if len(history):  # the majority class is not fitted by epochs
         chosen = predictor.bundle.record["chosen"]
-        kept = figures.history(history, chosen["epoch"], chosen["monitor"])
-        figures.save(kept, pictures / "history.png")
+        drawn["history"] = figures.history(history, chosen["epoch"], chosen["monitor"])
+    files.write_json(METRICS, metrics)
+    files.write_table(PLOTS / "predictions.csv", predictions)
+    files.write_table(PLOTS / "confusion.csv", counts.rename_axis("actual").reset_index())
+    for name, picture in drawn.items():
+        figures.save(picture, PICTURES / f"{name}.png")
     wrong = mistakes(predictions, test, store, settings.mistakes)
     title = f"The surest of {int((predictions.actual != predictions.predicted).sum())} mistakes"
     pages = sheets.pages(wrong, title, "no mistake on the test photos", columns=4, rows=3)
-    sheets.write(pictures, "mistakes", pages)
-    before = ("prepare", "clean", "split", "train")
-    told = {name: json.loads(Path(f"metrics/{name}.json").read_text("utf-8")) for name in before}
-    told["evaluate"] = metrics
-    run = json.loads(RUN.read_text("utf-8"))
-    files.write_text(CARD, model_card.card(told, run))
-    files.write_text(REPORT, report.html(told, run, report.pictures(REPORT.parent)))
+    sheets.write(PICTURES, "mistakes", pages)
+    tell(metrics)
     found = metrics["accuracy"]
     interval = f" ({found['ci_low']:.3f} to {found['ci_high']:.3f})" if "ci_low" in found else ""
     print(
         f"evaluate: accuracy {found['value']:.3f}{interval} against {found['majority']:.3f} for "
         f"the majority class, on {len(test)} photos of {metrics['groups']} groups"
     )
+
+
+def answered(
+    table: pd.DataFrame, part: str, store: Pixels, predictor: Predictor
+) -> tuple[pd.DataFrame, Answers]:
+    """Return a part's photos by path, and the model's answers to them."""
+    rows = table[table.split == part].sort_values("path", ignore_index=True)
+    labels = rows.label.map(predictor.classes.index).to_numpy(np.int64)
+    probabilities = predictor.probabilities(store[rows.row.to_numpy()])
+    return rows, Answers(labels, probabilities, list(rows.group))
 
 
 def predictions_of(
@@ -213,6 +226,16 @@ def mistakes(
         truth = f"is {actual}, to which it gave {row[f'p_{actual}']:.0%}"
         tiles.append(sheets.Tile((photo,), (said, truth, row["path"])))
     return tiles
+
+
+def tell(metrics: dict[str, Any]) -> None:
+    """Write model card and report, from these and the other stages' metrics and pictures."""
+    before = ("prepare", "clean", "split", "train")
+    told = {name: json.loads(Path(f"metrics/{name}.json").read_text("utf-8")) for name in before}
+    told["evaluate"] = metrics
+    run = json.loads(RUN.read_text("utf-8"))
+    files.write_text(CARD, model_card.card(told, run))
+    files.write_text(REPORT, report.html(told, run, report.pictures(REPORT.parent)))
 
 
 if __name__ == "__main__":

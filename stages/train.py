@@ -144,7 +144,7 @@ def run(settings: Settings, data: Data, world: World, device: torch.device) -> N
     threshold = calibration.fit_conformal(
         calibration.probabilities(answers["validation"], temperature),
         validation.labels,
-        calibration.COVERAGE,
+        list(data.table.set_index("id").group[list(validation.ids)]),
     )
     found = scores(validation, answers["validation"], temperature)
     metrics = {

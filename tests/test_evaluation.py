@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from anklealign import evaluation
+from anklealign import curves, evaluation
 from anklealign.params import Evaluate
 from anklealign.people import beside_people
 from anklealign.scores import FURTHER, OVERALL
@@ -100,15 +100,10 @@ def test_a_collector_of_few_photos_or_none_is_not_the_worst():
 def calibrated(sets: np.ndarray, persons: int = 12) -> dict:
     table, probabilities = photos_of(persons)
     labels = table.label.map(CLASSES.index).to_numpy()
+    test = evaluation.Answers(labels, probabilities, list(table.group))
+    validation = evaluation.Answers(labels, probabilities, [f"v{name}" for name in table.group])
     return evaluation.calibrated(
-        labels,
-        probabilities,
-        uncalibrated=probabilities,
-        sets=sets,
-        groups=list(table.group),
-        validation_photos=46,
-        settings=SETTINGS,
-        seed=1,
+        test, validation, uncalibrated=probabilities, sets=sets, settings=SETTINGS, seed=1
     )
 
 
@@ -146,7 +141,7 @@ def test_people_and_model_are_compared_on_the_same_votes(persons):
         ]
     )
     rows = beside_people(votes, list(table.id), probabilities.argmax(1), CLASSES)
-    found = evaluation.beside_people(rows, table.set_index("id").group, SETTINGS, 1)
+    found = evaluation.beside_people(rows, table.set_index("id").group, 3, SETTINGS, 1)
     json.dumps(found, allow_nan=False)
     photos = 3 * persons
     # On c, v against u and w is judged and wrong; u and w have a tie there.
@@ -155,11 +150,35 @@ def test_people_and_model_are_compared_on_the_same_votes(persons):
     gain = found["model_accuracy"]["value"] - found["accuracy"]["value"]
     assert found["model_gain"]["value"] == pytest.approx(gain, abs=2e-6)
     assert ("ci_low" in found["model_gain"]) == (persons >= 10)
+    each = found["by_annotator"]
+    assert {name: row["photos"] for name, row in each.items()} == {
+        "u": photos * 2 // 3, "v": photos, "w": photos * 2 // 3
+    }  # fmt: skip
+    assert each["v"]["accuracy"] == round(2 / 3, 6)
+    assert each["v"]["model_accuracy"] == round(
+        float((probabilities.argmax(1) == table.label.map(CLASSES.index)).mean()), 6
+    )
+
+
+def test_the_plot_shows_each_annotator_beside_the_model_best_first():
+    each = {
+        name: {"photos": 4, "accuracy": own, "model_accuracy": 0.5}
+        for name, own in (("u", 0.5), ("v", 0.75))
+    }
+    beside = {
+        "annotators": 2, "photos": 4, "votes": 8, "by_annotator": each,
+        "accuracy": {"value": 0.625}, "model_accuracy": {"value": 0.5},
+    }  # fmt: skip
+    (axes,) = curves.people(beside).axes
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["v (4)", "u (4)"]
+    own, model = axes.lines
+    assert list(own.get_xdata()) == [0.75, 0.5]
+    assert list(model.get_xdata()) == [0.5, 0.5]
 
 
 def test_without_votes_of_several_people_only_the_counts_are_told():
     empty = beside_people(
         pd.DataFrame(columns=["photo", "annotator", "label"]), [], np.array([], int), CLASSES
     )
-    found = evaluation.beside_people(empty, pd.Series(dtype=str), SETTINGS, 1)
+    found = evaluation.beside_people(empty, pd.Series(dtype=str), 3, SETTINGS, 1)
     assert found == {"annotators": 0, "photos": 0, "votes": 0}

@@ -67,6 +67,8 @@ def test_the_front_matter_is_the_hubs(metrics, run):
     assert result["dataset"]["name"] == 'cats "and": dogs'
     found = {metric["name"]: metric["value"] for metric in result["metrics"]}
     assert found["accuracy"] == pytest.approx(metrics["evaluate"]["accuracy"]["value"], abs=1e-4)
+    types = {metric["type"] for metric in result["metrics"]}
+    assert types == {"accuracy", "f1", "matthews_correlation"}
     assert body.strip().startswith("# ")
 
 

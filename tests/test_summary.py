@@ -90,7 +90,7 @@ def test_the_remarks_name_the_worst_and_what_the_sets_hold():
         "worst collector   KH8Z2Q, accuracy 0.250 on 6 photos",
         (
             "prediction sets   hold the truth for 85% of photos, 90% promised (78% to 100% by "
-            "chance); 12% abstained"
+            "chance of persons); 12% abstained"
         ),
         (
             "people            agree with each other's majority on 73% of 60 votes, the model "

@@ -67,7 +67,7 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             store[i, band : band + 10] += 100
     ids = [photos.photo_id(f"{i}.jpg") for i in range(48)]
     table = pd.DataFrame(
-        {"id": ids, "row": range(48), "label": [CLASSES[i % 3] for i in range(48)]}
+        {"id": ids, "row": range(48), "group": ids, "label": [CLASSES[i % 3] for i in range(48)]}
     )
     table = table.assign(split=["train"] * 27 + ["val"] * 12 + ["test"] * 9)
     table = table[~((table.split == "train") & (table.label == "high") & (table.row > 12))]
