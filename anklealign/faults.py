@@ -18,7 +18,7 @@ from anklealign.images import TURNS
 
 Move = npt.NDArray[np.float64]  # (2, 3): a place (x, y, 1) in pixels to the place where it went
 Change = Callable[[Image.Image, np.random.Generator], tuple[Image.Image, Move]]
-Format = Literal["JPEG", "PNG", "WEBP"]
+Format = Literal["JPEG", "PNG", "WEBP", "AVIF"]
 
 STAYS = np.eye(2, 3)
 BACK = {turn: turn for turn in TURNS.values()} | {
@@ -40,6 +40,9 @@ def encode(image: Image.Image, form: Format, quality: int, orientation: int = 1)
         image.save(stream, form, quality=quality, exif=exif)
     elif form == "WEBP":
         image.save(stream, form, quality=quality, method=2)
+    elif form == "AVIF":
+        # One thread: the bytes must not depend on the number of cores.
+        image.save(stream, form, quality=quality, speed=8, max_threads=1)
     else:
         image.save(stream, form, compress_level=4)
     return stream.getvalue()
@@ -150,5 +153,7 @@ POOR: dict[str, tuple[str, Change]] = {
     "tiny": ("too_small", _tiny),
 }
 WRONG_LABEL = "wrong_label"
+# One file from the web in several collectors' folders, one of whom labels it otherwise.
+SHARED = "shared"
 KINDS = (*COPIES, *POOR, WRONG_LABEL)
 QUALITY = {"reencoded": 60}

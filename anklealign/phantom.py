@@ -23,16 +23,19 @@ phantom is easier than life. `difficulty` multiplies the spreads: at 0 all of a 
 group's mean, at 1 the ceiling below is about 0.98, at 1.5 0.88, at 2 0.80. A person's two legs
 differ by some degrees and one shot from the next by half a degree; the legs never lie more than one
 class apart. Each leg's own angle also moves its forefoot and the inner side of its ankle, as
-pronation does in life (legs.py); nothing else in the picture knows of it. A camera held askew tilts
-leg and heel alike, so the angle between them stays.
+pronation does in life (legs.py); nothing else in the picture knows of it. A camera that is rolled
+tilts leg and heel alike, so the angle between them stays; one that is pitched shows it up to 0.6
+degrees larger or smaller (camera.py). The table holds the angle of the legs, not of their picture.
 
 The label is the person's group, as the collector who chose the person sees it. Two thresholds on
 the true angle cannot undo the groups' overlap; the best balanced accuracy that they reach is the
 ceiling, which the last line prints.
 
 What is wrong. Beside the photos that count lie those without a label or a readable file (shots.py
-says which) and planted faults: copies, poor photos, wrong labels (faults.py). The truth table has a
-row for each photo, whatever became of it:
+says which) and planted faults: copies, poor photos, wrong labels (faults.py), and one web picture,
+the same file, in five collectors' folders, which four call neutral and one pronation. Two of the
+good photos are AVIF by the name of .jpg. The truth table has a row for each photo, whatever became
+of it:
 
 | column | meaning |
 |---|---|
@@ -41,7 +44,7 @@ row for each photo, whatever became of it:
 | person, collector | who is on the photo, <collector>/<number> or web/<number>; who met them |
 | true_class | the class in whose range the angle lies |
 | angle_left, angle_right, angle | degrees: of the leg on the left, on the right, their mean |
-| planted, original | a key of faults.KINDS; the path of the photo that this is a copy of |
+| planted, original | one of faults.KINDS, or `shared`, the five; path of what this is a copy of |
 | skipped | the reason for which prepare is to leave it out |
 | consensus | whether it stands on the consensus list |
 | format, orientation, width, height | of the file; its pixels before EXIF turns them |
@@ -156,7 +159,7 @@ def _draw(seed: int, unit: Sequence[Shot]) -> list[Drawn]:
     data = faults.encode(upright, first.form, first.quality, first.orientation)
     drawn = [_drawn(data, upright.size, heels, first)]
     for copy in unit[1:]:
-        if copy.planted == "exact":
+        if copy.planted in {"exact", faults.SHARED}:
             drawn.append(_drawn(data, upright.size, heels, first))
             continue
         seen = images.open_photo(data, max_megapixels=20).image

@@ -18,6 +18,7 @@ from scipy.ndimage import gaussian_filter
 
 from anklealign.canvas import Colour, Field, View, bump, clouds, lines, paint
 
+NEAREST, FARTHEST = 110.0, 230.0  # cm from the camera to the heels
 RISE = 0.17  # cm up in the picture for each cm ahead, at the heels; the foot uses it too
 
 WALLS = ((0.62, 0.60, 0.55), (0.50, 0.53, 0.56), (0.56, 0.47, 0.35), (0.30, 0.36, 0.38),
@@ -146,7 +147,7 @@ def place(rng: np.random.Generator) -> Place:
     return Place(
         along=float(rng.uniform(-60, 60)),
         wall=float(rng.uniform(35, 140)),
-        distance=float(rng.uniform(110, 230)),
+        distance=float(rng.uniform(NEAREST, FARTHEST)),
         turn=float(rng.normal(0, 5)),
     )
 

@@ -3,7 +3,8 @@
 People come from three groups (`phantom` says which and why), two to five photos each; every fourth
 is a web picture, which shows somebody once. They are dealt to collectors, who name and label photos
 in ways of their own. On top of the photos that are counted come, as in the real set, those of
-collectors who never labelled, those whose task or file is of no use, and planted faults.
+collectors who never labelled, those whose task or file is of no use, and planted faults, among them
+one picture that five collectors found and four of them labelled alike.
 
 Every choice has random numbers of its own, so that the n-th person of a group stands the same
 whatever the number of photos, and faults change nothing but themselves.
@@ -53,6 +54,9 @@ SPELLINGS: tuple[dict[str, str], ...] = (
     {"pronation": "1_pronacio ", "neutral": "2_NEUTRALIS", "supination": "3_Szupináció"},
 )
 SILENT = 11  # of so many collectors one never labelled
+SILENT_PHOTOS = (37, 51)  # of the two in the real set, where the others have 323 between them
+AVIFS = 2  # photos in a format that few know, by the name of one that all know
+FINDERS = 5  # collectors with the same picture; the last one labels it otherwise
 SITES = ("freepik", "pinterest", "shutterstock", "istock", "wikipedia", "pexels")
 SENTENCE = "back-view-of-a-woman-s-bare-feet-and-ankles-standing-on-the-floor-isolated-stock-photo"
 
@@ -161,11 +165,10 @@ def plan(settings: Phantom) -> tuple[list[Collector], list[Shot]]:
     desk = _Desk(settings.seed)
     shots = _deal(settings, collectors, people, desk)
     shots = _rename(settings, collectors, shots)
-    shots = _list_some(settings, collectors, shots)
-    spare = [
-        shot for c in collectors if c.export is None for shot in _unlabelled(settings, c, desk)
-    ]
-    spare += list(_useless(settings, collectors, desk))
+    shots = _as_avif(settings, _list_some(settings, collectors, shots))
+    spare = list(_useless(settings, collectors, desk))
+    spare += _unlabelled(settings, collectors, desk)
+    spare += _shared(settings, collectors, desk)
     planted = _plant(settings, collectors, shots)
     return collectors, sorted([*planted, *spare], key=lambda shot: shot.path)
 
@@ -409,12 +412,44 @@ def _list_some(
     return [replace(shot, listed=index in chosen) for index, shot in enumerate(shots)]
 
 
-def _unlabelled(settings: Phantom, by: Collector, desk: _Desk) -> Iterator[Shot]:
-    """Yield the few photos of a collector who never labelled."""
-    for number, label in enumerate(CLASSES[1:]):
-        for someone in _group(settings, label, 4, f"silent-{by.code}-{number}"):
-            for shot in desk.receive(someone, by):
-                yield replace(shot, fate="untasked")
+def _unlabelled(settings: Phantom, collectors: Sequence[Collector], desk: _Desk) -> Iterator[Shot]:
+    """Yield the photos of collectors who never labelled, in the real set's proportion."""
+    silent = [collector for collector in collectors if collector.export is None]
+    # All of them have the real two's share together, whatever the number of collectors.
+    scale = settings.photos / sum(SHARES.values()) * len(SILENT_PHOTOS) / max(1, len(silent))
+    for by, photos in zip(silent, itertools.cycle(SILENT_PHOTOS), strict=False):
+        for label, count in _counts(max(len(SHARES), round(photos * scale))).items():
+            for someone in _group(settings, label, count, f"silent-{by.code}-{label}"):
+                for shot in desk.receive(someone, by):
+                    yield replace(shot, fate="untasked")
+
+
+def _shared(settings: Phantom, collectors: Sequence[Collector], desk: _Desk) -> Iterator[Shot]:
+    """Yield a web picture of the neutral class as each of its finders has it."""
+    hosts = [c for c in collectors if c.export and not c.subfolders]
+    if not settings.planted or len(hosts) < FINDERS:
+        return
+    rng = generator(settings.seed, "shared")
+    finders = [hosts[index] for index in rng.permutation(len(hosts))[:FINDERS]]
+    (someone,) = _group(settings, "neutral", 1, "shared")
+    (first,) = desk.receive(someone, finders[0])
+    first = replace(first, planted=faults.SHARED)
+    yield first
+    for number, finder in enumerate(finders[1:], 2):
+        given = first.given if number < FINDERS else "pronation"
+        yield replace(first, folder=finder.code, given=given, original=first.path)
+
+
+def _as_avif(settings: Phantom, shots: Sequence[Shot]) -> list[Shot]:
+    """Return the photos, some of them AVIF by the name of .jpg: such as nothing is a copy of."""
+    plain = [
+        index
+        for index, shot in enumerate(shots)
+        if (shot.form, shot.orientation, shot.name[-4:]) == ("JPEG", 1, ".jpg")
+        and shot.sitting.side < LEAST_COPIED
+    ]
+    chosen = set(generator(settings.seed, "avif").permutation(plain)[:AVIFS])
+    return [replace(s, form="AVIF") if index in chosen else s for index, s in enumerate(shots)]
 
 
 def _useless(settings: Phantom, collectors: Sequence[Collector], desk: _Desk) -> Iterator[Shot]:

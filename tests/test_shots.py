@@ -86,6 +86,7 @@ def test_of_twenty_two_collectors_two_never_labelled_and_the_others_differ_in_th
     silent = [c.code for c in collectors if c.export is None]
     assert len(silent) == 2
     assert all(s.fate == "untasked" for s in plan if s.collector in silent)
+    assert sorted(sum(s.collector == code for s in plan) for code in silent) == [37, 51]
     per = Counter(s.folder.partition("/")[0] for s in counted(plan))
     assert set(per) == {c.code for c in collectors if c.export} | {"sample"}
     assert per["sample"] == 2
@@ -99,9 +100,10 @@ def test_of_twenty_two_collectors_two_never_labelled_and_the_others_differ_in_th
 
 def test_files_are_of_several_kinds_sizes_and_turns_and_some_extensions_lie():
     plan = counted(planned())
-    extensions = {"JPEG": {"jpg", "jpeg", "JPG"}, "PNG": {"png"}, "WEBP": {"webp"}}
+    extensions = {"JPEG": {"jpg", "jpeg", "JPG"}, "PNG": {"png"}, "WEBP": {"webp"}, "AVIF": {}}
     lying = sum(s.uploaded.rpartition(".")[2] not in extensions[s.form] for s in plan)
-    assert {s.form for s in plan} == {"JPEG", "PNG", "WEBP"}
+    assert {s.form for s in plan} == {"JPEG", "PNG", "WEBP", "AVIF"}
+    assert [s.name[-4:] for s in plan if s.form == "AVIF"] == [".jpg", ".jpg"]
     assert 5 <= lying <= 40
     assert {s.orientation for s in plan} == {1, 3, 6, 8}
     sides = sorted(s.sitting.side for s in plan)
@@ -139,7 +141,8 @@ def test_more_collectors_than_persons_are_refused_by_name():
 
 def test_each_fault_is_planted_so_often_and_changes_no_other_photo():
     none, some = planned(planted=0), planned(planted=5)
-    assert Counter(s.planted for s in some if s.planted) == dict.fromkeys(faults.KINDS, 5)
+    often = dict.fromkeys([*faults.KINDS, faults.SHARED], 5)
+    assert Counter(s.planted for s in some if s.planted) == often
     assert not any(s.planted for s in none)
     before = {s.path: s for s in none}
     after = {s.path: s for s in some if s.planted in {"", faults.WRONG_LABEL}}
@@ -157,11 +160,38 @@ def test_a_copy_has_its_originals_label_unless_it_contradicts_it(plan):
         if shot.original:
             original = by_path[shot.original]
             assert original.sitting == shot.sitting
-            assert not original.planted
-            assert (shot.given != original.given) == (shot.planted == "contradicting")
+            assert original.planted in {"", faults.SHARED}
+            if shot.planted != faults.SHARED:
+                assert (shot.given != original.given) == (shot.planted == "contradicting")
             assert original.given == original.label
         elif shot.planted != faults.WRONG_LABEL:
             assert shot.given == shot.label
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_one_file_lies_in_five_folders_and_one_of_the_five_labels_it_otherwise(seed):
+    collectors, plan = shots.plan(params.Phantom(seed, 323, 22, 1.0, 3))
+    same = [s for s in plan if s.planted == faults.SHARED]
+    assert len({s.folder for s in same}) == len(same) == 5
+    assert {s.folder for s in same} <= {c.code for c in collectors if c.export}
+    assert sorted(s.given for s in same) == ["neutral"] * 4 + ["pronation"]
+    assert {s.label for s in same} == {"neutral"}
+    assert len({(s.name, s.form, s.orientation, s.quality, s.sitting) for s in same}) == 1
+    (first,) = [s for s in same if not s.original]
+    assert {s.original for s in same if s != first} == {first.path}
+    drawn = phantom._draw(seed, [first, *(s for s in same if s != first)])
+    assert len({photo.data for photo in drawn}) == 1
+
+
+@pytest.mark.parametrize(("photos", "collectors"), [(60, 11), (100, 22), (900, 60)])
+def test_the_silent_have_their_share_of_photos_in_sets_of_any_size(photos, collectors):
+    people, plan = shots.plan(params.Phantom(1, photos, collectors, 1.0, 3))
+    silent = {c.code for c in people if c.export is None}
+    assert len(silent) == collectors // 11
+    own = Counter(s.collector for s in plan if s.collector in silent)
+    assert own.keys() == silent
+    # One alone, or a third one, has 37's share: a little less than the mean.
+    assert sum(own.values()) == pytest.approx(photos / 323 * (37 + 51), rel=0.2)
 
 
 def test_copies_of_web_pictures_lie_with_other_collectors():
