@@ -97,8 +97,9 @@ def _compose(build: Person, long_side: int, rng: np.random.Generator) -> tuple[V
     across, down = SHAPES[rng.integers(len(SHAPES))]
     aspect = across / down
     heel = ANKLE * build.size
-    # A shod heel that leans out by 20 degrees reaches 6.5 cm beyond the middle of its leg.
-    room_beside = 12.5 * build.size
+    # A shod heel that leans out by 20 degrees reaches 6.5 cm beyond the middle of its leg, and the
+    # steepest pitch adds a quarter of a cm.
+    room_beside = 13.0 * build.size
     stance = min(rng.uniform(10.0, 13.5), aspect * heel / LEAST_HEEL - room_beside)
     tall = max(heel / rng.uniform(0.27, 0.38), (stance + room_beside) / aspect)
     width = long_side if aspect >= 1 else round(long_side * aspect)

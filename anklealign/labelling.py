@@ -2,7 +2,7 @@ r"""What Label Studio made of a collector's photos: stored names and exports of 
 
 Names change on upload as in Label Studio and Django: `<8 hex>-` before them, spaces to `_`, all
 outside `[-\w.]` dropped, and `_` + 7 alphanumerics before the extension where the path would be
-longer than 100 characters, with the stem cut to fit.
+longer than 100 characters, with the stem cut to fit. Old releases put nothing before a name.
 """
 
 import csv
@@ -83,14 +83,19 @@ def _task(
     number: int, project: int, task: Task, kind: Kind, rng: np.random.Generator
 ) -> dict[str, Any]:
     upload = stored(task.uploaded, project, rng)
-    address = f"/data/upload/{project}/{upload}"
+    if kind == "old_release":
+        upload = upload.partition("-")[2]
+    address = f"/data/upload/{project}/{quote(upload)}"
     if kind == "imported":
         path = f"{task.folder}/{task.uploaded}"
         address = (
             f"/data/local-files/?d=ankle/{quote(path)}",
             f"s3://ankle/{path}",
             f"https://example.org/ankle/{quote(path)}",
-        )[number % 3]
+            f"gs://ankle/{path}",
+            f"azure-blob://ankle/{path}",
+            f"upload/{project}/{upload}",
+        )[number % 6]
         upload = f"{rng.bytes(4).hex()}-tasks.json"
     time = f"2025-10-{project % 28 + 1:02}T08:{number % 60:02}:00.000000Z"
     results = [_result(choices, kind, rng) for choices in task.choices]
@@ -102,7 +107,14 @@ def _task(
     annotations: list[dict[str, Any]] = [
         {
             "id": 100 * number + who,
-            "completed_by": who,
+            "completed_by": {
+                "id": who,
+                "email": f"{who}@example.org",
+                "first_name": "",
+                "last_name": "",
+            }
+            if kind == "many_keys"
+            else who,
             "result": result,
             "was_cancelled": cancelled,
             "ground_truth": False,

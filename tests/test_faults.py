@@ -1,5 +1,8 @@
 """anklealign/faults.py: each change does what its name says, and tells where points went."""
 
+import io
+import os
+
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
@@ -59,6 +62,19 @@ def test_spoilt_photos_are_as_bad_as_they_say():
     assert np.ptp(grey("blank")) < 48
     assert max(grey("tiny").shape) == faults.TINY
     assert grey("blurred").std() < 0.6 * before.std()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no choice of cores here")
+def test_an_avif_has_the_same_bytes_on_any_number_of_cores():
+    image = picture().resize((1300, 900))
+    cores = os.sched_getaffinity(0)
+    first = faults.encode(image, "AVIF", 85)
+    try:
+        os.sched_setaffinity(0, {min(cores)})
+        assert faults.encode(image, "AVIF", 85) == first
+    finally:
+        os.sched_setaffinity(0, cores)
+    assert Image.open(io.BytesIO(first)).format == "AVIF"
 
 
 def test_clean_has_a_reason_for_each_spoilt_kind():

@@ -81,6 +81,25 @@ def test_an_older_export_of_the_project_holds_the_same_tasks_with_an_earlier_tim
     assert all(a.updated < b.updated for a, b in zip(older, newer, strict=False))
 
 
+def test_imported_tasks_have_addresses_of_every_kind():
+    tasks = [Task("FO6K58", f"saját {n}.jpg", (("1_Pronacio",),)) for n in range(6)]
+    ((_, data),) = written("imported", *tasks).items()
+    addresses = [task["data"]["image"] for task in json.loads(data)]
+    starts = ("s3:/", "http", "gs:/", "azur", "uplo", "/dat")
+    assert [address[:4] for address in addresses] == list(starts)
+
+
+def test_old_releases_put_nothing_before_a_name_and_some_exports_say_more_of_people():
+    task = Task("FO6K58", "saját 1.jpg", (("1_Pronacio",),))
+    ((_, old),) = written("old_release", task).items()
+    (found,) = json.loads(old)
+    assert found["file_upload"] == "saját_1.jpg"
+    assert found["data"]["image"] == "/data/upload/4/saj%C3%A1t_1.jpg"
+    ((_, new),) = written("many_keys", task).items()
+    (annotation,) = json.loads(new)[0]["annotations"]
+    assert annotation["completed_by"].keys() == {"id", "email", "first_name", "last_name"}
+
+
 @pytest.mark.parametrize(
     ("state", "holds"),
     [("draft", "drafts"), ("prediction", "predictions"), ("cancelled", "annotations")],

@@ -219,7 +219,11 @@ def test_prepare_and_clean_find_sixty_planted_faults_of_each_kind(tmp_path, monk
     kept = photos.read_table(photos.CLEAN / "photos.csv").set_index("path")
     removed = photos.read_table(photos.CLEAN / "removed.csv").set_index("path")
     clusters = pd.concat([kept.cluster, removed.cluster])
-    assert Counter(truth.planted[truth.planted != ""]) == dict.fromkeys(faults.KINDS, 60)
+    often = dict.fromkeys(faults.KINDS, 60) | {faults.SHARED: 5}
+    assert Counter(truth.planted[truth.planted != ""]) == often
+    assert (
+        removed.reason[truth.index[truth.planted == faults.SHARED]] == "contradicting_labels"
+    ).all()
     shares = {}
     for kind in faults.COPIES:
         copies = truth[truth.planted == kind]
