@@ -6,6 +6,7 @@ share no cluster, and a second search among those kept finds no more copies.
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -40,8 +41,10 @@ def find(
     *,
     squares: bool = False,
     mirror_safe: bool = True,
-) -> list[Cluster]:
+) -> tuple[list[Cluster], list[float]]:
     """Return the clusters among (H, W, 3) photos, each with its member of lowest rank as kept.
+
+    With them the residual of each pair that could be laid over each other, matching or not.
 
     Two photos match when their hashes lie within `distance` bits in some view, and some placement
     leaves at most `residual` of the contrast in every place. A photo that is connected with others
@@ -89,7 +92,7 @@ def find(
                         frozenset(same[other][0] for other in touching),
                     )
                 )
-    return result
+    return result, list(graph.residuals.values())
 
 
 Group = dict[int, Match]  # photo -> match of the group's earliest one with it
@@ -106,6 +109,7 @@ class _Graph:
 
     def __init__(self, album: Album, residual: float) -> None:
         self.matches: list[dict[int, Match]] = [{} for _ in range(len(album))]
+        self.residuals: dict[tuple[int, int], float] = {}  # the least of each pair
         self._album = album
         self._residual = residual
 
@@ -159,7 +163,11 @@ class _Graph:
     def _match(self, a: int, b: int, placement: Floats) -> Match | None:
         """Return and remember the match of two photos, if they match."""
         match = self._album.compare(a, b, placement)
-        if match is None or match.residual > self._residual:
+        if match is None:
+            return None
+        pair = (min(a, b), max(a, b))
+        self.residuals[pair] = min(match.residual, self.residuals.get(pair, math.inf))
+        if match.residual > self._residual:
             return None
         self.matches[a][b] = match
         self.matches[b][a] = match.reversed()

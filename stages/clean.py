@@ -12,9 +12,9 @@ resized, cut, turned, mirrored, framed, brightened), contradicting_labels (copie
 with different labels: all go), and the quality reasons that are keys of params.yaml's clean. A
 photo that is bad in several ways goes by the first in their order there; so does a bad copy of a
 photo that is kept. Of copies the one with a consensus label stays; else the larger; among equals
-the sharper one, then the one whose path sorts first. Where a mirrored photo may have another label
-(mirror_safe: false), a mirrored copy contradicts nothing and stays; it shares the original's
-cluster, so that split does not divide them.
+the sharper one, then the one whose path, less its ending, sorts first. Where a mirrored photo may
+have another label (mirror_safe: false), a mirrored copy contradicts nothing and stays; it shares
+the original's cluster, so that split does not divide them.
 """
 
 import math
@@ -22,7 +22,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass, fields, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,7 @@ UNITS = {
     "bright": "grey level that 99 % of the pixels reach",
     "low_contrast": "grey levels, 1st to 99th percentile",
     "blurred": "sigma of the sharpest edges, % of side",
+    "residual": "left between two photos, share of contrast",
 }
 
 
@@ -68,7 +69,7 @@ def main() -> None:
         scores = list(tqdm(measured, "clean", len(pictures), unit="photo"))
     limits = {name: getattr(settings, name) for name in quality.UNUSABLE}
     faults = [quality.fault(measured, limits) for measured in scores]
-    found = clusters.find(
+    found, residuals = clusters.find(
         pictures,
         ranks(table, scores, faults),
         settings.hash_distance,
@@ -89,7 +90,11 @@ def main() -> None:
     singles = [tile for tile in tiles if len(tile.pictures) == 1]
     sheets.write(PLOTS, "copies", sheets.pages(pairs, PAIRS, NOTHING))
     sheets.write(PLOTS, "quality", sheets.pages(singles, SINGLES, NOTHING, columns=5, rows=3))
-    figures.save(histograms(scores, limits), PLOTS / "scores.png")
+    drawn = {name: [getattr(measured, name) for measured in scores] for name in limits}
+    figures.save(
+        histograms(drawn | {"residual": residuals}, limits | {"residual": settings.residual}),
+        PLOTS / "scores.png",
+    )
     check_classes(metrics)
     listed = ", ".join(f"{n} {name}" for name, n in metrics["reasons"].items() if n)
     print(f"clean: kept {len(kept)} of {len(table)} photos; removed: {listed or 'none'}")
@@ -97,15 +102,23 @@ def main() -> None:
 
 def ranks(
     table: pd.DataFrame, scores: list[Scores], faults: list[str | None]
-) -> list[tuple[bool, bool, int, int, str]]:
+) -> list[tuple[bool, bool, int, int, str, str]]:
     """Return each photo's rank in the choice of the copy to keep; the lowest stays.
 
-    Usable before unusable, with a consensus before without, then larger, sharper and earlier. Area
+    Usable before unusable, with a consensus before without, then larger, sharper and earlier: by
+    the path without its ending, so that 'x.jpg' comes before 'x (1).jpg' and 'x - Copy.jpg'. Area
     and sharpness count in steps of a tenth, so that a border found one pixel further out, or an
     edge roughened by compression, decides only where it crosses a step.
     """
     return [
-        (reason is not None, agreed == "", -_steps(measured.area), _steps(measured.blurred), path)
+        (
+            reason is not None,
+            agreed == "",
+            -_steps(measured.area),
+            _steps(measured.blurred),
+            path.removesuffix(PurePosixPath(path).suffix),
+            path,
+        )
         for measured, reason, agreed, path in zip(
             scores, faults, table.consensus, table.path, strict=True
         )
@@ -254,21 +267,24 @@ def tile(row: Any, shown: pd.DataFrame, pictures: Pictures) -> sheets.Tile:  # n
     return sheets.Tile(photos_shown, tuple(lines))
 
 
-def histograms(scores: list[Scores], limits: dict[str, float]) -> Figure:
-    """Draw each score's histogram with its threshold and the number of photos beyond it."""
-    figure = figures.new(12, 6.4)
-    for axes, (name, side) in zip(
-        figure.subplots(2, 3).flat, quality.UNUSABLE.items(), strict=True
-    ):
-        values = np.array([getattr(measured, name) for measured in scores])
+def histograms(scores: dict[str, list[float]], limits: dict[str, float]) -> Figure:
+    """Draw each score's histogram with its threshold and how many lie beyond it."""
+    figure = figures.new(15, 6.4)
+    grid = figure.subplots(2, 4).flatten()
+    for axes, (name, values) in zip(grid, scores.items(), strict=False):
         limit = limits[name]
-        beyond = int((values < limit).sum() if side == "below" else (values > limit).sum())
-        axes.hist(values, bins=40, color=figures.COLOURS[0])
+        side = quality.UNUSABLE.get(name, "below")
+        beyond = sum(value < limit if side == "below" else value > limit for value in values)
+        things = "pairs" if name == "residual" else "photos"
+        span = [*values, limit]
+        axes.hist(values, bins=40, range=(min(span), max(span)), color=figures.COLOURS[0])
         axes.axvline(limit, color=figures.COLOURS[5], linestyle="--")
-        axes.set_title(f"{name}: {beyond} of {len(values)} {side} {limit:g}", fontsize=10)
+        axes.set_title(f"{name}: {beyond} of {len(values)} {things} {side} {limit:g}", fontsize=10)
         axes.set_xlabel(UNITS[name])
-        axes.set_ylabel("photos")
+        axes.set_ylabel(things)
         axes.spines[["top", "right"]].set_visible(False)
+    for axes in grid[len(scores) :]:
+        axes.axis("off")
     return figure
 
 

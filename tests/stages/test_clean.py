@@ -147,6 +147,12 @@ def test_the_copy_that_stays_is_named_with_the_reason(run) -> None:
     assert metrics["clusters"] == 3
 
 
+@pytest.mark.parametrize("copied", ["A/0 (1).jpg", "A/0 - Copy.jpg", "A/0_1.jpg", "A/0b.jpg"])
+def test_of_equal_copies_the_one_with_the_plain_name_stays(run, copied) -> None:
+    _, removed, _ = run(good() | {copied: (scene(0), "right")})
+    assert removed.kept_path.to_dict() == {copied: "A/0.jpg"}
+
+
 def test_the_copy_that_people_voted_on_stays_though_it_is_smaller(run) -> None:
     named = good() | {"A/0b.jpg": (scene(0).resize((1024, 768)), "right")}
     kept, removed, _ = run(named, voted={"A/0.jpg"})
@@ -285,6 +291,20 @@ def test_the_outcome_does_not_depend_on_the_order_of_the_rows(run) -> None:
         .equals(kept_again.set_index("path").cluster.sort_index())
     )
     assert metrics == metrics_again
+
+
+def test_each_score_has_a_histogram_with_its_threshold_and_how_many_lie_beyond() -> None:
+    limits = dict.fromkeys(clean.UNITS, 1.0)
+    figure = clean.histograms({name: [0.5, 1.0, 2.0, 3.0] for name in clean.UNITS}, limits)
+    drawn = [axes for axes in figure.axes if axes.has_data()]
+    titles = {axes.get_title().split(":")[0]: axes.get_title() for axes in drawn}
+    assert titles.keys() == clean.UNITS.keys() >= set(clean.quality.UNUSABLE) | {"residual"}
+    assert titles["dark"] == "dark: 1 of 4 photos below 1"
+    assert titles["aspect"] == "aspect: 2 of 4 photos above 1"
+    assert titles["residual"] == "residual: 1 of 4 pairs below 1"
+    for axes in drawn:
+        assert axes.lines[0].get_xdata()[0] == 1.0
+        assert sum(bar.get_height() for bar in axes.patches) == 4
 
 
 def test_a_class_that_loses_all_its_photos_ends_the_stage(run) -> None:
