@@ -232,13 +232,16 @@ def report(answers: Answers, first: str, second: str, score: str) -> list[str]:
     chosen = found[score]
     lost, won, p = mcnemar(answers)
     name = score.replace("_", " ")
+    both = ""
+    if chosen.verdict == "within noise" and not chosen.low <= 0 <= chosen.high:
+        both = "; the interval alone leaves 0 out, but of so few persons it does so too often"
     lines = [
         f"{second} is {chosen.verdict} than {first}"
         if chosen.verdict != "within noise"
         else f"the difference between {second} and {first} is within noise",
         (
             f"{name} {chosen.value:+.3f}, 95 % interval {chosen.low:+.3f} to {chosen.high:+.3f}, "
-            f"by chance in {chosen.chance:.1%} of exchanges"
+            f"by chance in {chosen.chance:.1%} of exchanges{both}"
         ),
         "",
         f"{len(answers.labels)} test photos of {int(answers.groups.max()) + 1} groups",

@@ -13,7 +13,7 @@ from anklealign.photos import Pixels
 
 EACH = 4  # photos of a kind and class: with three kinds, a page a class
 KINDS = ("surest right", "surest wrong", "least sure")
-HEADS = 6  # of attention, shown; the first ones
+HEADS = 6  # of attention in a row
 
 
 def chosen(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -65,7 +65,8 @@ def explained(
         for n in np.flatnonzero(rows.actual == name):
             row, box = rows.iloc[n], boxes[n]
             over = [explanations.overlay(pixels[n], some[n])[box] for some in maps]
-            lines = (row.kind, f"said {row.predicted} {row.probability:.0%}", row.path)
+            answer = f"is {name}, said {row.predicted} {row.probability:.0%}"
+            lines = (row.kind, answer, row.path)
             tiles.append(sheets.Tile((pixels[n][box], *over), lines))
         title = f"{name}: where the model looked ({shown})"
         yield from sheets.pages(tiles, title, "no photo", columns=3 if len(maps) == 1 else 2)
@@ -78,21 +79,24 @@ def heads(
     bundle: Bundle,
     device: torch.device,
 ) -> Iterator[Image.Image]:
-    """Yield pages of what each head of a transformer's last layer attends to, a photo a class."""
+    """Yield pages of what each head of a transformer's last layer attends to, a photo a class.
+
+    A photo's heads fill as many rows as they need.
+    """
     rows = chosen(predictions).groupby("actual", sort=True).head(1)
     places = test.loc[rows.index]
     pixels = store[places.row.to_numpy()]
-    maps = explanations.attention_maps(bundle, pixels, device)[:, :HEADS]
+    maps = explanations.attention_maps(bundle, pixels, device)
     boxes = windows_of(places)
-    tiles = [
-        sheets.Tile(
-            (photo[box], *(explanations.overlay(photo, head)[box] for head in some)),
-            (f"{row['actual']}, said {row['predicted']} {row['probability']:.0%}", row["path"]),
-        )
-        for photo, some, box, row in zip(pixels, maps, boxes, rows.to_dict("records"), strict=True)
-    ]
-    title = f"Attention of the last layer's first {maps.shape[1]} heads"
-    yield from sheets.pages(tiles, title, "no photo", columns=1, rows=4)
+    tiles = []
+    for photo, heads, box, row in zip(pixels, maps, boxes, rows.to_dict("records"), strict=True):
+        answer = f"is {row['actual']}, said {row['predicted']} {row['probability']:.0%}"
+        for start in range(0, len(heads), HEADS):
+            some = heads[start : start + HEADS]
+            over = (explanations.overlay(photo, head)[box] for head in some)
+            numbers = f"heads {start + 1} to {start + len(some)} of {len(heads)}"
+            tiles.append(sheets.Tile((photo[box], *over), (answer, numbers, row["path"])))
+    yield from sheets.pages(tiles, "Attention of the last layer's heads", "no photo", 1, 4)
 
 
 def windows_of(places: pd.DataFrame) -> list[tuple[slice, slice]]:

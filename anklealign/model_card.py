@@ -19,6 +19,17 @@ HUB_NAMES = {
 }
 PARTS = ("train", "val", "test")
 
+# Key in the metrics to what a person calls it, where the key alone does not say.
+NAMES = {
+    "macro_f1": "macro F1",
+    "weighted_f1": "weighted F1",
+    "f1": "F1",
+    "mcc": "Matthews correlation",
+    "kappa": "kappa, quadratic weights",
+    "roc_auc": "ROC AUC",
+    "brier": "Brier score",
+}
+
 
 def card(metrics: Mapping[str, Metrics], run: Metrics) -> str:
     """Return the card in Markdown.
@@ -132,13 +143,14 @@ def scores(evaluate: Metrics) -> list[str]:
         "",
         (
             f"On {evaluate['photos']} test photos of {evaluate['groups']} groups, with 95 % "
-            "intervals over groups; 'majority' always says the most frequent class of train."
+            "intervals over groups; 'majority' always says the most frequent class of train. ROC "
+            "AUC and average precision are of one class against the rest, the mean of all classes."
         ),
         "",
     ]
     rows = [
         [
-            name.replace("_", " "),
+            named(name),
             number(score["value"]),
             interval(score),
             number(score.get("majority")),
@@ -160,7 +172,7 @@ def scores(evaluate: Metrics) -> list[str]:
         ]
         for label, found in per_class.items()
     ]
-    head = ["class", "photos", *(name.replace("_", " ") for name in names)]
+    head = ["class", "photos", *map(named, names)]
     return [*lines, *table(head, rows), ""]
 
 
@@ -170,8 +182,10 @@ def checks(evaluate: Metrics) -> list[str]:
     for name, block in evaluate.items():
         if not isinstance(block, Mapping) or "value" in block or name.startswith("class_"):
             continue
+        # Persons are no figures of the model: evaluate's plot and metrics have each.
+        shown = {key: value for key, value in block.items() if key != "by_annotator"}
         rows = [
-            [key, value if isinstance(value, str) else number(value)] for key, value in flat(block)
+            [key, value if isinstance(value, str) else number(value)] for key, value in flat(shown)
         ]
         lines += [
             f"## {name.replace('_', ' ').capitalize()}",
@@ -232,6 +246,11 @@ def flat(block: Metrics, prefix: str = "") -> list[tuple[str, Any]]:
         name = f"{prefix}{key}".replace("_", " ")
         found += flat(value, f"{name}, ") if isinstance(value, Mapping) else [(name, value)]
     return found
+
+
+def named(key: str) -> str:
+    """Return what a person calls a score."""
+    return NAMES.get(key, key.replace("_", " "))
 
 
 def number(value: float | None) -> str:

@@ -13,11 +13,13 @@ from typing import Any
 
 from PIL import Image
 
-from anklealign.model_card import Metrics, flat, interval, number, overall
+from anklealign.model_card import Metrics, flat, interval, named, number, overall
 
 WIDEST = 1400  # pixels of an embedded picture
 LARGE = 120_000  # bytes; larger pictures are photos rather than charts and become WebP
 QUALITY = 80  # of WebP
+LEAST = 0.55  # of a picture's size is shown at least: its letters are read, and a phone swipes it
+LONG = 40  # letters of a cell from which on it is wrapped
 PAGES = 4  # of a contact sheet with many; the report stays below 10 MB
 
 STYLE = """
@@ -42,8 +44,13 @@ th, td { text-align: left; padding: .3rem .9rem .3rem 0; border-bottom: 1px soli
   white-space: nowrap; }
 th { font-weight: 600; }
 td.n, th.n { text-align: right; }
+td.long { white-space: normal; min-width: 11rem; }
+@media (max-width: 40rem) { td:first-child { white-space: normal; } }
+td small { display: block; color: var(--faint); }
 figure { margin: 1.2rem 0; }
+/* On a phone a chart or sheet keeps a size at which its letters are read, and is swiped. */
 img { max-width: 100%; height: auto; display: block; }
+summary { cursor: pointer; color: var(--accent); margin: .6rem 0; }
 figcaption { color: var(--faint); font-size: .92rem; margin-top: .3rem; }
 """
 
@@ -63,8 +70,6 @@ def html(
     sections: dict[str, list[str]] = {
         "Data": data(metrics, run),
         "Scores": scores(metrics["evaluate"]),
-        # Those with pictures in this order, others of the metrics behind them.
-        **{key: [] for key in ("Calibration", "Robustness", "Explanations")},
         **checks(metrics["evaluate"]),
         "Mistakes": [],
         "How it was made": making(metrics, run),
@@ -101,18 +106,21 @@ def html(
 def lead(evaluate: Metrics) -> list[str]:
     """Return the result in one sentence and four boxes."""
     accuracy = evaluate["accuracy"]
-    sure = interval(accuracy)
-    told = f", 95 % interval {sure}" if sure else "; too few groups for an interval"
+    told = "; too few groups for an interval"
+    if interval(accuracy):
+        told = f", with a 95 % interval of {percent(accuracy['ci_low'])} to "
+        told += percent(accuracy["ci_high"])
     boxes = {
         "balanced accuracy": number(evaluate["balanced_accuracy"]["value"]),
         "test photos": number(evaluate["photos"]),
-        "groups of test photos": number(evaluate["groups"]),
+        "groups (persons) of them": number(evaluate["groups"]),
         "parameters": number(evaluate["parameters"]),
     }
     return [
         (
-            f'<p class="lead">It labels {accuracy["value"]:.1%} of the test photos right{told}. '
-            f"Always saying the most frequent class would give {accuracy['majority']:.1%}.</p>"
+            f'<p class="lead">It labels {percent(accuracy["value"])} of the test photos right'
+            f"{told}. Always saying the most frequent class would give "
+            f"{percent(accuracy['majority'])}.</p>"
         ),
         '<div class="cards">',
         *(f'<div class="card"><b>{value}</b>{name}</div>' for name, value in boxes.items()),
@@ -123,62 +131,72 @@ def lead(evaluate: Metrics) -> list[str]:
 def data(metrics: Mapping[str, Metrics], run: Metrics) -> list[str]:
     """Return what came in, was skipped, removed and split."""
     prepare, clean, split = metrics["prepare"], metrics["clean"], metrics["split"]
-    reasons = [
-        (what, reason, count)
-        for what, counts in (
-            ("file skipped", prepare["skipped"]),
-            ("task skipped", prepare["skipped_tasks"]),
-            ("export skipped", prepare["skipped_exports"]),
-            ("name on a list skipped", prepare["skipped_names"]),
-            ("vote skipped", prepare["skipped_votes"]),
-            ("photo removed", clean["reasons"]),
-        )
-        for reason, count in counts.items()
-        if count and reason != "total"
-    ]
+    counted = {
+        "files skipped": prepare["skipped"],
+        "tasks skipped": prepare["skipped_tasks"],
+        "exports skipped": prepare["skipped_exports"],
+        "listed names skipped": prepare["skipped_names"],
+        "votes skipped": prepare["skipped_votes"],
+        "photos removed": clean["reasons"],
+    }
+    rows = []
+    for what, counts in counted.items():
+        found = {k.replace("_", " "): n for k, n in counts.items() if n and k != "total"}
+        if found:
+            listed = ", ".join(f"{reason} {n:,}" for reason, n in found.items())
+            rows.append([what, sum(found.values()), listed])
     classes = list(run["train_class_counts"])
     parts = [
         [part, split[part]["photos"], split[part]["persons"], split[part]["groups"]]
         + [split[part]["classes"][name] for name in classes]
         for part in ("train", "val", "test")
     ]
+    left_out = f" {split['left_out']:,} photos are in no part." if split["left_out"] else ""
     lines = [
         (
             f"<p>{prepare['files_seen']:,} files and {prepare['tasks_seen']:,} labelling tasks "
             f"gave {prepare['photos']:,} photos; {clean['removed']:,} of them were removed as "
             f"copies or as unusable. The rest was divided by {escape(split['grouped_by'])}: none "
-            f"stands in two parts, and no picture does. {split['left_out']:,} photos are in no "
-            "part.</p>"
+            f"stands in two parts, and no picture does.{left_out}</p>"
         )
     ]
-    if reasons:
-        told = [(what, reason.replace("_", " "), count) for what, reason, count in reasons]
-        lines += table(["", "reason", "number"], told)
+    if rows:
+        lines += table(["", "number", "reasons"], rows)
         lines.append(
             '<p class="faint">Each by name: data/prepared/skipped.csv, data/clean/removed.csv.</p>'
         )
     else:
         lines.append("<p>Nothing was skipped and nothing removed.</p>")
-    return lines + table(["part", "photos", "persons", "groups", *classes], parts)
+    lines += table(["part", "photos", "persons", "groups", *classes], parts)
+    return [
+        *lines,
+        (
+            f'<p class="faint">Persons who share a picture are one group; each of the '
+            f"{split['person_unknown']:,} photos that do not say who is on them is one, too.</p>"
+        ),
+    ]
 
 
 def scores(evaluate: Metrics) -> list[str]:
     """Return the scores with intervals, in all and per class."""
     rows = [
         [
-            name.replace("_", " "),
-            number(score["value"]),
-            interval(score) or "too few groups",
+            named(name),
+            beside(number(score["value"]), interval(score) or "too few groups"),
             number(score.get("majority")),
+            beside(f"{score['gain']:+.3f}", gained(score)),
         ]
         for name, score in overall(evaluate).items()
     ]
     lines = [
         (
-            "<p>95 % intervals by resampling whole groups (persons), as photos of one person are "
-            "not independent. <em>Majority</em> always says the most frequent class of train.</p>"
+            "<p>Below each value its 95 % interval, by resampling whole groups (persons), as "
+            "photos of one person are not independent. <em>Majority</em> always says the most "
+            "frequent class of train, <em>gain</em> is the difference to it on the same photos; of "
+            "log loss, Brier score and calibration error less is better. ROC AUC and average "
+            "precision are of one class against the rest, the mean of all classes.</p>"
         ),
-        *table(["score", "value", "95 % interval", "majority"], rows),
+        *table(["score", "value", "majority", "gain"], rows),
     ]
     per_class = {k.removeprefix("class_"): v for k, v in evaluate.items() if k.startswith("class_")}
     names = [
@@ -187,36 +205,129 @@ def scores(evaluate: Metrics) -> list[str]:
         if isinstance(value, float) and "_ci_" not in name
     ]
     rows = [
-        [
-            label,
-            found["support"],
-            *(f"{number(found[n])} ({interval(found, f'{n}_') or '-'})" for n in names),
-        ]
+        [label, found["support"]]
+        + [beside(number(found[name]), interval(found, f"{name}_")) for name in names]
         for label, found in per_class.items()
     ]
-    return lines + table(["class", "photos", *(n.replace("_", " ") for n in names)], rows)
+    lines += table(["class", "photos", *map(named, names)], rows)
+    worst = evaluate["worst"]
+    told = [
+        f"Worst {who}: {escape(worst[who])}, {score} {number(worst[f'{who}_{score}'])} on "
+        f"{worst[f'{who}_photos']:,} photos."
+        for who, score in (("class", "recall"), ("collector", "accuracy"))
+        if who in worst
+    ]
+    return [*lines, f"<p>{' '.join(told)}</p>"]
+
+
+def beside(value: str, sure: str) -> str:
+    """Return a value over its interval, as one cell."""
+    return f"{value}\n{sure}" if sure else value
+
+
+def gained(score: Metrics) -> str:
+    """Return the interval of the gain, or nothing where too few groups allow none."""
+    if "gain_ci_low" not in score:
+        return ""
+    return f"{score['gain_ci_low']:+.3f} to {score['gain_ci_high']:+.3f}"
+
+
+def percent(share: float) -> str:
+    """Return a share in per cent."""
+    return f"{share:.1%}"
 
 
 def checks(evaluate: Metrics) -> dict[str, list[str]]:
-    """Return the further blocks of figures by title: calibration, robustness, and so on."""
+    """Return the further blocks by title: what they say in words, then all figures, folded."""
     found = {}
-    for name, block in evaluate.items():
-        if isinstance(block, Mapping) and "value" not in block and not name.startswith("class_"):
+    for name, words in WORDS.items():
+        if name in evaluate:
+            block = {k: v for k, v in evaluate[name].items() if k != "by_annotator"}
             rows = [
                 (key, value if isinstance(value, str) else number(value))
                 for key, value in flat(block)
             ]
-            found[name.replace("_", " ").capitalize()] = folded(
-                table(["figure", "value"], rows), len(rows)
-            )
+            found[name.capitalize()] = [
+                f"<p>{words(evaluate[name])}</p>",
+                f"<details><summary>All {len(rows)} figures</summary>",
+                *table(["figure", "value"], rows),
+                "</details>",
+            ]
     return found
 
 
-def folded(lines: list[str], rows: int) -> list[str]:
-    """Return a long table folded away under its length."""
-    if rows <= 14:
-        return lines
-    return [f"<details><summary>{rows} figures</summary>", *lines, "</details>"]
+def calibration(block: Metrics) -> str:
+    """Return what temperature and prediction sets do."""
+    before, sets = block["before_temperature"], block["coverage"]
+    answered = block.get("accuracy_where_answered")
+    right = f" and where it does not, it is right for {percent(answered)}" if answered else ""
+    return (
+        f"Prediction sets hold the truth for {percent(sets['value'])} of the test photos; "
+        f"{percent(sets['promised'])} are promised, and chance of persons alone gives "
+        f"{percent(sets['expected_low'])} to {percent(sets['expected_high'])}. A set has "
+        f"{block['set_size']['value']:.2f} classes on average. The model abstains on "
+        f"{percent(block['abstention']['value'])} of the photos{right}. Before its temperature "
+        f"the log loss was {number(before['log_loss'])} and the calibration error "
+        f"{number(before['calibration_error'])}."
+    )
+
+
+def people(block: Metrics) -> str:
+    """Return how the model stands beside people."""
+    if not block["votes"]:
+        return (
+            "No test photo has votes of several people. With split.test: consensus the photos that "
+            "people voted on are the test part."
+        )
+    gain, own, model = block["model_gain"], block["accuracy"], block["model_accuracy"]
+    sure = f" ({interval(gain)})" if interval(gain) else ""
+    return (
+        f"Each of {block['annotators']:,} people against the majority of the others, and the model "
+        f"against the same on the same photos: people agree with it in {percent(own['value'])} of "
+        f"{block['votes']:,} votes on {block['photos']:,} test photos, the model in "
+        f"{percent(model['value'])}; difference {gain['value']:+.3f}{sure}."
+    )
+
+
+def robustness(block: Metrics) -> str:
+    """Return which worse photos cost most."""
+    worse = [
+        (value, kind.replace("_", " "), level)
+        for kind, levels in block.items()
+        if isinstance(levels, Mapping)
+        for level, value in levels.items()
+    ]
+    value, kind, level = min(worse)
+    return (
+        f"Balanced accuracy of {block['photos']:,} test photos is {number(block['unchanged'])} as "
+        f"they are, and {number(value)} at the worst: {kind} {level}."
+    )
+
+
+def explanations(block: Metrics) -> str:
+    """Return whether the heat maps beat chance."""
+    areas = {
+        name: (
+            f"{number(block[name])}, in random order {number(block[f'{name}_random'])}; better "
+            f"than random on {percent(block[f'{name}_better_share'])} of photos"
+        )
+        for name in ("deletion", "insertion")
+    }
+    return (
+        f"Checked on {block['photos']:,} test photos, by the answer's mean probability on the way. "
+        f"With the hottest places blurred away first: {areas['deletion']}. With them brought "
+        f"back first: {areas['insertion']}. Rank correlation with the maps of the same network "
+        f"untrained: {number(block['untrained_correlation'])}."
+    )
+
+
+# Blocks of the metrics to what they say.
+WORDS = {
+    "calibration": calibration,
+    "people": people,
+    "robustness": robustness,
+    "explanations": explanations,
+}
 
 
 def making(metrics: Mapping[str, Metrics], run: Metrics) -> list[str]:
@@ -238,10 +349,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
     """Return an HTML table that scrolls by itself on a narrow screen; numbers to the right."""
 
     def cell(tag: str, value: object) -> str:
-        text = f"{value:,}" if isinstance(value, int) else str(value)
+        text, _, small = (f"{value:,}" if isinstance(value, int) else str(value)).partition("\n")
         numeric = bool(text) and all(c in "0123456789.,+-% " for c in text)
-        kind = ' class="n"' if numeric else ""
-        return f"<{tag}{kind}>{escape(text)}</{tag}>"
+        kind = ' class="n"' if numeric else ' class="long"' if len(text) > LONG else ""
+        below = f"<small>{escape(small)}</small>" if small else ""
+        return f"<{tag}{kind}>{escape(text)}{below}</{tag}>"
 
     lines = ['<div class="scroll"><table>']
     if any(head):
@@ -252,10 +364,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
 
 def figure(path: Path, caption: str) -> str:
     """Return a picture with its caption, its bytes inside."""
-    kind, content, size = embedded(path)
+    kind, content, (width, height) = embedded(path)
     return (
-        f'<figure><img src="data:image/{kind};base64,{base64.b64encode(content).decode()}" '
-        f'width="{size[0]}" height="{size[1]}" loading="lazy" alt="{escape(caption)}">'
+        f'<figure><div class="scroll"><img src="data:image/{kind};base64,'
+        f'{base64.b64encode(content).decode()}" width="{width}" height="{height}" '
+        f'style="min-width: {round(width * LEAST)}px" loading="lazy" alt="{escape(caption)}"></div>'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
     )
 
@@ -285,10 +398,15 @@ def pictures(plots: Path) -> dict[str, list[tuple[Path, str]]]:
 
     return {
         "data": [
-            *some("prepare/*.png", "The photos as they came in"),
+            *some("prepare/overview.png", "The photos as they came in: classes, sizes, shapes"),
+            *some("prepare/collectors.png", "Photos of each collector"),
+            *some("prepare/agreement.png", "How far those who voted agree, and what they chose"),
+            *some("prepare/class_*.png", "Photos as they came in, evenly from all collectors"),
             *some("clean/scores.png", "Quality of the photos, with the thresholds of clean"),
-            *some("clean/[!s]*.png", "Removed photos, each beside what was kept, and why"),
+            *some("clean/copies_*.png", "Removed copies, each beside what was kept, and why"),
+            *some("clean/quality_*.png", "Photos removed as unusable, and why"),
             *some("split/classes.png", "Classes in the parts"),
+            *some("split/nearest_*.png", "The most similar photos of different parts"),
         ],
         "scores": [
             *some(
@@ -301,10 +419,23 @@ def pictures(plots: Path) -> dict[str, list[tuple[Path, str]]]:
             *some("train/pictures/*.png", "Photos as train sees them, augmented"),
         ],
         "calibration": some(
-            "evaluate/pictures/reliability*.png", "How often it is right at each probability"
+            "evaluate/pictures/reliability*.png",
+            "How often it is right at each probability, before and after the temperature",
         ),
-        "robustness": some("evaluate/pictures/robustness*.png", "Scores on worsened photos"),
-        "explanations": some("evaluate/explanations/*.png", "Where the model looked"),
+        "people": some(
+            "evaluate/pictures/people.png",
+            "Each annotator and the model on the same test photos; in brackets the photos",
+        ),
+        "robustness": some(
+            "evaluate/pictures/robustness*.png", "Scores on worse photos, by kind and degree"
+        ),
+        "explanations": [
+            *some(
+                "evaluate/explanations/maps_*.png",
+                "Where the model looked: photos, and over them what speaks for the class it said",
+            ),
+            *some("evaluate/explanations/heads_*.png", "What the last layer's heads attend to"),
+        ],
         "mistakes": some(
             "evaluate/pictures/mistakes_*.png", "The surest mistakes on the test photos"
         ),

@@ -128,6 +128,19 @@ def test_the_report_says_it_in_words(answers):
     assert any("McNemar" in line for line in lines)
 
 
+def test_noise_that_the_interval_takes_for_a_difference_is_explained():
+    first = np.tile([0.9, 0.1], (20, 1))
+    second = first.copy()
+    second[::2] = [0.1, 0.9]  # half of each of five persons' photos
+    groups = np.repeat(np.arange(5), 4)
+    lines = report(
+        Answers(np.zeros(20, np.int64), groups, first, second), "main", "mine", "accuracy"
+    )
+    assert "within noise" in lines[0]
+    assert "interval -0.500 to -0.500" in lines[1]
+    assert "the interval alone leaves 0 out" in lines[1]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("groups", [15, 20, 60])
 def test_false_alarms_are_at_most_five_percent(groups):

@@ -1,12 +1,17 @@
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from anklealign import faithfulness
+from anklealign.batches import logits, whole
 from anklealign.explanations import heat_maps
 from tests.test_explanations import SIDE, bundle_of
 
 CPU = torch.device("cpu")
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
@@ -87,3 +92,52 @@ def test_correlation_is_one_with_itself_and_none_with_a_flat_map():
     assert np.allclose(faithfulness.correlations(maps, maps), 1)
     assert np.allclose(faithfulness.correlations(maps, 1 - maps), -1)
     assert faithfulness.correlations(maps, np.zeros_like(maps)).tolist() == [0, 0]
+
+
+def photos_with_a_patch(count: int, seed: int):
+    """Noise with a patch in one of three colours, anywhere; the colour is the class."""
+    generator = np.random.default_rng(seed)
+    photos = generator.integers(60, 140, (count, SIDE, SIDE, 3), np.uint8)
+    labels = generator.integers(0, 3, count)
+    inside = np.zeros((count, SIDE, SIDE), bool)
+    for n, (top, left) in enumerate(generator.integers(0, SIDE - 12, (count, 2))):
+        inside[n, top : top + 12, left : left + 12] = True
+        photos[n, inside[n]] = 255 * np.eye(3)[labels[n]]
+    return photos, labels, inside
+
+
+def test_a_trained_network_s_figures_are_above_chance_and_an_untrained_one_s_are_not():
+    bundle = bundle_of("anklealign_cnn", widths=[8, 16], grid=[1, 1])
+    photos, labels, _ = photos_with_a_patch(96, 1)
+    model = bundle.model.train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    x = whole(photos, bundle.network_input, CPU)
+    for _ in range(60):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(x), torch.tensor(labels)).backward()
+        optimizer.step()
+    seen, truth, inside = photos_with_a_patch(24, 2)
+    rows = np.arange(len(seen))
+    answers = logits(model.eval(), seen, rows, bundle.network_input, CPU)
+    assert (answers.argmax(1) == truth).mean() > 0.9
+    found = faithfulness.check(bundle, seen, truth, seed=1, device=CPU)
+    assert min(found["deletion_gain"], found["insertion_gain"]) > 0.02
+    assert min(found["deletion_better_share"], found["insertion_better_share"]) > 0.7
+    assert abs(found["untrained_correlation"]) < 0.5
+    fresh = faithfulness.untrained(bundle, 7)
+    chance = faithfulness.check(fresh, seen, truth, seed=1, device=CPU)
+    assert max(chance["deletion_gain"], chance["insertion_gain"]) < 0.005
+
+    def share_inside(some) -> float:
+        heat = heat_maps(some, seen, truth)
+        return float((heat * inside).sum() / heat.sum())
+
+    assert share_inside(bundle) > 3 * inside.mean() > share_inside(fresh)
+
+
+def test_the_committed_model_s_figures_are_above_chance():
+    metrics = json.loads((ROOT / "metrics/evaluate.json").read_text("utf-8"))["explanations"]
+    assert metrics["deletion_gain"] > 0.02
+    assert metrics["insertion_gain"] > 0.02
+    assert min(metrics["deletion_better_share"], metrics["insertion_better_share"]) > 0.5
+    assert abs(metrics["untrained_correlation"]) < 0.5

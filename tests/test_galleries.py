@@ -55,3 +55,13 @@ def test_there_is_a_page_a_class_and_one_of_heads_for_a_transformer(name, predic
         assert len(list(heads)) == 1
     else:
         assert len(pages) == 2
+
+
+def test_no_head_is_left_out(predictions, monkeypatch):
+    bundle = bundle_of("vit_tiny_patch16_224", depth=1, num_heads=8, embed_dim=64)
+    store = np.random.default_rng(1).integers(0, 256, (60, SIDE, SIDE, 3), np.uint8)
+    tiles = []
+    monkeypatch.setattr(galleries.sheets, "pages", lambda some, *_: tiles.extend(some) or [])
+    list(galleries.heads(predictions, predictions, store, bundle, torch.device("cpu")))
+    assert [tile.lines[1] for tile in tiles] == ["heads 1 to 6 of 8", "heads 7 to 8 of 8"] * 2
+    assert [len(tile.pictures) for tile in tiles] == [7, 3] * 2

@@ -32,7 +32,7 @@ def plots(tmp_path_factory):
     """A plots folder with a chart and six pages of photos a gallery."""
     tmp_path = tmp_path_factory.mktemp("run")
     generator = np.random.default_rng(0)
-    for name in ("evaluate/pictures/mistakes", "evaluate/explanations/explained"):
+    for name in ("evaluate/pictures/mistakes", "evaluate/explanations/maps"):
         for page in range(1, 7):
             path = tmp_path / f"plots/{name}_{page:02}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,8 +63,9 @@ def test_what_was_left_out_stands_with_its_reason(metrics, run):
     metrics["prepare"]["skipped"] = {"total": 7, "no_label": 7}
     metrics["clean"]["reasons"]["blurred"] = 5
     page = report.html(metrics, run, {})
-    assert "<td>file skipped</td><td>no label</td>" in page
-    assert "<td>photo removed</td><td>blurred</td>" in page
+    assert '<td>files skipped</td><td class="n">7</td><td>no label 7</td>' in page
+    (removed,) = [line for line in page.splitlines() if "<td>photos removed</td>" in line]
+    assert "blurred 5" in removed
 
 
 def test_the_same_figures_give_the_same_bytes(metrics, run, plots):
@@ -103,3 +104,33 @@ def test_a_browser_shows_every_picture_without_sideways_scrolling(
     assert wide <= width
     assert all(url.startswith(("file:", "data:")) for url in asked)
     assert f"{metrics['evaluate']['accuracy']['value']:.1%}" in text
+
+
+def test_each_block_of_figures_is_said_in_words(metrics, run):
+    block = {"value": 0.7, "ci_low": 0.6, "ci_high": 0.8}
+    metrics["evaluate"]["people"] = {
+        "annotators": 3, "photos": 12, "votes": 30, "accuracy": block, "model_accuracy": block,
+        "model_gain": {"value": 0.0, "ci_low": -0.1, "ci_high": 0.1},
+        "by_annotator": {"anna": {"photos": 12, "accuracy": 0.987654}},
+    }  # fmt: skip
+    metrics["evaluate"]["robustness"]["jpeg_quality"] = {"50": 0.9, "5": 0.0123}
+    page = report.html(metrics, run, {})
+    assert "people agree with it in 70.0% of 30 votes on 12 test photos" in page
+    assert "difference +0.000 (-0.100 to 0.100)" in page
+    assert "0.012 at the worst: jpeg quality 5" in page
+    assert "0.988" not in page
+    told = metrics["evaluate"]["calibration"]["coverage"]
+    assert f"hold the truth for {told['value']:.1%} of the test photos" in page
+    metrics["evaluate"]["people"] = {"annotators": 0, "photos": 0, "votes": 0}
+    assert "No test photo has votes of several people" in report.html(metrics, run, {})
+
+
+def test_of_few_groups_the_page_gives_no_interval(metrics, run):
+    for block in metrics["evaluate"].values():
+        if isinstance(block, dict):
+            for key in [key for key in block if "ci_" in key]:
+                del block[key]
+    page = report.html(metrics, run, {})
+    assert "too few groups for an interval" in page
+    assert "<small>0." not in page
+    assert "<small>+0." not in page
