@@ -1,8 +1,11 @@
+import re
+
 import numpy as np
 import pytest
 import torch
+from tqdm import tqdm
 
-from anklealign import faithfulness
+from anklealign import batches, explanations, faithfulness
 from anklealign.explanations import heat_maps
 from tests.test_explanations import SIDE, bundle_of
 
@@ -87,3 +90,12 @@ def test_correlation_is_one_with_itself_and_none_with_a_flat_map():
     assert np.allclose(faithfulness.correlations(maps, maps), 1)
     assert np.allclose(faithfulness.correlations(maps, 1 - maps), -1)
     assert faithfulness.correlations(maps, np.zeros_like(maps)).tolist() == [0, 0]
+
+
+def test_who_waits_for_the_check_sees_a_bar_for_each_part_of_it(red, monkeypatch, capsys):
+    bundle, photos, classes = red
+    for module in (batches, explanations, faithfulness):  # at once instead of after a second
+        monkeypatch.setattr(module, "tqdm", lambda *a, **k: tqdm(*a, **k | {"delay": 0}))
+    faithfulness.check(bundle, np.repeat(photos, 3, 0), np.repeat(classes, 3), 1, CPU)
+    said = capsys.readouterr().err
+    assert {"network:", "heat maps:", "maps checked:"} <= set(re.findall(r"[a-z ]+:", said))
