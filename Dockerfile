@@ -22,7 +22,7 @@ RUN python -m venv /opt/venv \
     # What the service imports, at the pipeline's versions; DVC and the rest stay out.
     && pip install --constraint requirements.txt --requirement requirements-serve.txt \
         torch torchvision timm safetensors numpy scipy pandas pillow pi-heif matplotlib pydantic \
-        pyyaml ruamel.yaml
+        pyyaml ruamel.yaml tqdm
 
 FROM base AS service
 COPY --from=service-libraries /opt/venv /opt/venv

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from anklealign.photos import Pixels
 
@@ -129,7 +130,10 @@ def _in_chunks(
     answers = []
     with torch.no_grad(), full_precision():
         # At least one pass: a model's answer to no photos still has K columns.
-        for start in range(0, max(1, len(rows)), CHUNK):
+        starts = range(0, max(1, len(rows)), CHUNK)
+        alone = len(starts) == 1  # as in the service
+        bar = tqdm(starts, "network", unit="batch", delay=1, leave=False, disable=alone)
+        for start in bar:
             x = whole(pixels[rows[start : start + CHUNK]], network_input, device)
             answers.append(function(x).float().cpu())
     return torch.cat(answers)

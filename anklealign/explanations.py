@@ -31,6 +31,7 @@ import numpy.typing as npt
 import torch
 from matplotlib import colormaps
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from anklealign.batches import CHUNK, Integers, full_precision, whole
 from anklealign.bundle import Bundle
@@ -92,7 +93,10 @@ def _each(
     model = bundle.model.eval()
     found = []
     with full_precision():
-        for start in range(0, len(pixels_nhwc), CHUNK):
+        starts = range(0, len(pixels_nhwc), CHUNK)
+        alone = len(starts) == 1  # as in the service
+        bar = tqdm(starts, "heat maps", unit="batch", delay=1, leave=False, disable=alone)
+        for start in bar:
             x = whole(pixels_nhwc[start : start + CHUNK], bundle.network_input, device)
             chosen = torch.tensor(classes[start : start + CHUNK], device=device)
             maps = raw(model, x, chosen).detach().float().cpu()

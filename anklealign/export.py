@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
+from tqdm import tqdm
 
 from anklealign import batches, files, photos, runtime
 from anklealign.bundle import Bundle
@@ -133,7 +134,7 @@ def speed(predictor: Predictor, pixels: Pixels) -> Speed:
 
     def median(work: Callable[[], object]) -> float:
         seconds = []
-        for _ in range(ROUNDS + 1):
+        for _ in tqdm(range(ROUNDS + 1), "speed", unit="round", delay=1, leave=False):
             start = time.perf_counter()
             work()
             seconds.append(time.perf_counter() - start)

@@ -20,6 +20,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from scipy.stats import rankdata
 from torch import nn
+from tqdm import tqdm
 
 from anklealign import calibration
 from anklealign.batches import Floats, Integers, logits
@@ -57,7 +58,9 @@ def areas(
     """
     generator = np.random.default_rng(seed)
     found = []
-    for pixels, label, heat in zip(pixels_nhwc, classes, maps, strict=True):
+    each = zip(pixels_nhwc, classes, maps, strict=True)
+    bar = tqdm(each, "maps checked", len(maps), unit="photo", delay=1)
+    for pixels, label, heat in bar:
         orders = [np.argsort(-cell_means(heat).ravel(), kind="stable")]
         orders += [generator.permutation(CELLS * CELLS) for _ in range(ORDERS)]
         blurred = gaussian_filter(pixels, (BLUR * len(pixels), BLUR * len(pixels), 0))

@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy import stats
+from tqdm import tqdm
 
 from anklealign.scores import (
     Floats,
@@ -185,7 +186,8 @@ def weights(
     """
     mean_size = len(codes) / groups
     most = max(1, BLOCK // (len(codes) + len(shapes)))
-    for start in range(0, resamples, most):
+    starts = range(0, resamples, most)
+    for start in tqdm(starts, "intervals", unit="block", delay=1, leave=False):
         rows = min(most, resamples - start)
         drawn = generator.exponential(size=(rows, groups))
         pseudo = generator.gamma(shapes, size=(rows, len(shapes)))

@@ -14,6 +14,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from tqdm import tqdm
+
 from anklealign import changes, comparison, files
 from anklealign.revisions import WORKSPACE, Revision
 
@@ -84,7 +86,8 @@ def changed_pictures(before: Revision, after: Revision) -> dict[str, dict[str, b
         {p for p in side.list("plots") if p.endswith((".png", ".jpg"))} for side in (before, after)
     ]
     found = {}
-    for path in sorted(names[0] | names[1]):
+    everything = sorted(names[0] | names[1])
+    for path in tqdm(everything, "pictures", unit="picture", delay=1, leave=False):
         sides = {}
         for side, revision, there in (("before", before, names[0]), ("after", after, names[1])):
             if path in there:

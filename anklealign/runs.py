@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from dvc.api import exp_show
+from tqdm import tqdm
 
 from anklealign.comparison import (
     LESS_IS_BETTER,
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--score", choices=OVERALL, default="balanced_accuracy")
     chosen = parser.parse_args(arguments)
     runs = []
-    for name in chosen.names or known():
+    for name in tqdm(chosen.names or known(), "read", unit="run", delay=1, leave=False):
         try:
             runs.append(read(name))
         except ValueError as error:

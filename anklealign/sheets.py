@@ -11,6 +11,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 from PIL import Image, ImageDraw, ImageFont
+from tqdm import tqdm
 
 from anklealign.files import replacing
 from anklealign.photos import Pixels
@@ -38,7 +39,7 @@ def pages(
         yield _blank(title, empty)
     size = columns * rows
     starts = range(0, len(tiles), size)
-    for n, start in enumerate(starts, 1):
+    for n, start in enumerate(tqdm(starts, "sheets", unit="page", delay=1, leave=False), 1):
         yield _page(tiles[start : start + size], _numbered(title, n, len(starts)), columns)
 
 

@@ -30,6 +30,7 @@ import pandas as pd
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from tqdm import tqdm
 
 from anklealign import batches, files, params, photos, sheets
 from anklealign.batches import Floats, Integers
@@ -127,7 +128,7 @@ def cross_validated(features: Floats, labels: Integers, groups: Sequence[str]) -
     dealt = folds(dict(zip(names, counts, strict=True)), count, kinds, 0)
     fold = np.array([dealt[name] for name in groups])
     found = np.zeros((len(labels), classes))
-    for number in range(count):
+    for number in tqdm(range(count), "judge", unit="fold", delay=1, leave=False):
         train = fold != number
         model = make_pipeline(
             StandardScaler(),

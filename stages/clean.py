@@ -85,7 +85,8 @@ def main() -> None:
     files.write_table(photos.CLEAN / "removed.csv", removed.drop(columns=BESIDE))
     files.write_json(METRICS, metrics)
     shown = table.assign(place=range(len(table))).set_index("id")
-    tiles = [tile(row, shown, pictures) for row in removed.itertuples()]
+    bar = tqdm(removed.itertuples(), "show", len(removed), unit="photo", delay=1)
+    tiles = [tile(row, shown, pictures) for row in bar]
     pairs = [tile for tile in tiles if len(tile.pictures) > 1]
     singles = [tile for tile in tiles if len(tile.pictures) == 1]
     sheets.write(PLOTS, "copies", sheets.pages(pairs, PAIRS, NOTHING))

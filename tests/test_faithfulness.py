@@ -1,11 +1,13 @@
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tqdm import tqdm
 
-from anklealign import faithfulness
+from anklealign import batches, explanations, faithfulness
 from anklealign.batches import logits, whole
 from anklealign.explanations import heat_maps
 from tests.test_explanations import SIDE, bundle_of
@@ -141,3 +143,12 @@ def test_the_committed_model_s_figures_are_above_chance():
     assert metrics["insertion_gain"] > 0.02
     assert min(metrics["deletion_better_share"], metrics["insertion_better_share"]) > 0.5
     assert abs(metrics["untrained_correlation"]) < 0.5
+
+
+def test_who_waits_for_the_check_sees_a_bar_for_each_part_of_it(red, monkeypatch, capsys):
+    bundle, photos, classes = red
+    for module in (batches, explanations, faithfulness):  # at once instead of after a second
+        monkeypatch.setattr(module, "tqdm", lambda *a, **k: tqdm(*a, **k | {"delay": 0}))
+    faithfulness.check(bundle, np.repeat(photos, 3, 0), np.repeat(classes, 3), 1, CPU)
+    said = capsys.readouterr().err
+    assert {"network:", "heat maps:", "maps checked:"} <= set(re.findall(r"[a-z ]+:", said))

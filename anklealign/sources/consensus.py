@@ -4,9 +4,9 @@ r"""consensus/: a list of photos that lie in the collectors' folders, and an exp
     consensus/anna.json     a Label Studio export of these photos, as `exports` reads them
 
 Any .txt is a list; a name may stand with its collector's folder or alone, with slashes or
-backslashes. Any export is an annotator, whose name is the file's: each one ran an own Label Studio,
-so that `completed_by` is 1 in all of them. Only where one export names several people in
-`completed_by` is each of them an annotator, `<file>/<name>`.
+backslashes. Any export is an annotator, whose name is the file's (an e-mail address becomes a
+pseudonym): each one ran an own Label Studio, so that `completed_by` is 1 in all of them. Only where
+one export names several people in `completed_by` is each of them an annotator, `<file>/<number>`.
 
 Names and votes find their photos by `anklealign.matching`; votes look among the listed photos
 alone, where there is a list, as file names repeat from collector to collector. A name whose folder
@@ -22,7 +22,15 @@ from pathlib import Path
 
 from anklealign.labels import Labels
 from anklealign.matching import Match, is_code, match
-from anklealign.sources.exports import Annotation, BrokenExportError, Task, choice, newest, read
+from anklealign.sources.exports import (
+    Annotation,
+    BrokenExportError,
+    Task,
+    choice,
+    newest,
+    pseudonym,
+    read,
+)
 from anklealign.sources.inventory import Skip, Vote, suffix
 
 FOLDER = "consensus"
@@ -178,6 +186,8 @@ class _Count:
         panel = self.panel
         tasks = read(file, data, self._labels)
         stem = file.partition("/")[2].removesuffix(Path(file).suffix)
+        if "@" in stem:
+            stem = pseudonym(stem)
         named = {annotation.annotator for task in tasks for annotation in task.annotations}
         # A number sign stands before the place of an annotation that nobody is named for.
         several = len({name for name in named if not name.startswith("#")}) > 1

@@ -4,11 +4,15 @@ The JSON export has the tasks with their annotations; JSON-MIN and CSV have one 
 annotation, with the names of data and questions as keys. Old releases say `completions` for
 `annotations` and `skipped` for `was_cancelled`. Whatever does not fit is left out of a task, or
 breaks the export; nothing else is raised.
+
+Who annotated is kept as Label Studio's number, or as a pseudonym where an export has an address or
+a name in its place: metrics and plots, which are committed to git, name annotators.
 """
 
 import base64
 import binascii
 import csv
+import hashlib
 import io
 import json
 import re
@@ -186,16 +190,31 @@ def _from_task(export: str, number: int, task: Mapping[str, Any]) -> Task:
 
 
 def _annotation(annotation: Mapping[str, Any], number: int) -> Annotation:
-    who = annotation.get("completed_by")
-    if isinstance(who, dict):
-        who = who.get("id") or who.get("email")
     return Annotation(
-        # Without a name each annotation is taken for somebody else's.
-        str(who) if who is not None else f"#{number}",
+        _annotator(annotation.get("completed_by"), number),
         str(annotation.get("updated_at") or annotation.get("created_at") or ""),
         bool(annotation.get("was_cancelled") or annotation.get("skipped")),
         tuple(tuple(texts) for _, texts in sorted(_answers(annotation).items())),
     )
+
+
+def _annotator(who: Any, number: int) -> str:  # noqa: ANN401 - whatever JSON holds
+    """Return an annotator's number or pseudonym."""
+    if isinstance(who, dict):
+        names = [str(who[key]) for key in ("first_name", "last_name") if who.get(key)]
+        who = who.get("id") or who.get("email") or " ".join(names)
+    text = "" if who is None else str(who).strip()
+    if not text:  # without a name each annotation is taken for somebody else's
+        return f"#{number}"
+    return text if text.isdecimal() else pseudonym(text)
+
+
+def pseudonym(name: str) -> str:
+    """Return the same 8 hex digits for the same person, whichever export names them.
+
+    Of SHA-256, so whoever knows an address can tell whether it is there; nobody can read it.
+    """
+    return f"person-{hashlib.sha256(name.casefold().encode()).hexdigest()[:8]}"
 
 
 def _answers(annotation: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -226,12 +245,9 @@ def _from_records(export: str, records: Sequence[Mapping[str, Any]], labels: Lab
         addresses = sorted(set(_addresses(data, names=False)))
         task = tasks.setdefault(identity, Task(f"{export}#{identity}", ("",), "", addresses))
         chosen = tuple(_chosen(record.get(question)))
-        who = record.get("annotator")
-        if isinstance(who, dict):
-            who = who.get("id") or who.get("email")
         task.annotations.append(
             Annotation(
-                str(who) if who not in (None, "") else f"#{number}",
+                _annotator(record.get("annotator"), number),
                 str(record.get("updated_at") or record.get("created_at") or ""),
                 str(record.get("was_cancelled") or "").casefold() == "true",
                 (chosen,) if chosen else (),

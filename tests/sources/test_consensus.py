@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from anklealign.params import Dataset
 from anklealign.sources import label_studio
+from anklealign.sources.exports import pseudonym
 
 DATASET = Dataset(
     layout="label_studio",
@@ -233,6 +234,34 @@ def test_completed_by_counts_only_where_one_export_names_several(find):
         ("A1B2C3/x_02.jpg", "all/7"): "supination",
         ("A1B2C3/x_02.jpg", "one"): "neutral",
     }
+
+
+def test_no_address_or_name_of_an_annotator_is_kept(find):
+    people = [
+        {"email": "Anna@Example.org"}, {"first_name": "Béla", "last_name": "Kis"},
+        "cili@example.org", {"id": 7, "email": "dora@example.org"},
+    ]  # fmt: skip
+    tasks = [vote("x_02.jpg", "neutral", number=n, who=who) for n, who in enumerate(people)]
+    records = (
+        "id,image,annotator,annotation_id,updated_at,c\n"
+        "1,/data/upload/1/x_02.jpg,anna@example.org,1,2026,neutral\n"
+        "1,/data/upload/1/x_02.jpg,cili@example.org,2,2026,neutral\n"
+    )
+    found = find(
+        {
+            "consensus/all.json": tasks,
+            "consensus/min.csv": records.encode(),
+            "consensus/emil@example.org.json": tasks[:1],
+        }
+    )
+    named = {annotator for _, annotator in votes_of(found)}
+    everything = " ".join([*named, *(skip.path + skip.detail for skip in found.skips)])
+    assert not [word for word in ("@", "anna", "béla", "kis", "dora") if word in everything.lower()]
+    # The same person has the same name in both exports, in whatever case it was written.
+    anna, cili = pseudonym("anna@example.org"), pseudonym("cili@example.org")
+    assert {f"all/{anna}", f"min/{anna}", f"all/{cili}", f"min/{cili}", "all/7"} <= named
+    assert pseudonym("emil@example.org") in named
+    assert len(named) == 7
 
 
 def test_without_a_list_votes_look_everywhere(find, reasons):
