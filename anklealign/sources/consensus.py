@@ -20,6 +20,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from tqdm import tqdm
+
 from anklealign.labels import Labels
 from anklealign.matching import Match, is_code, match
 from anklealign.sources.exports import (
@@ -78,7 +80,8 @@ def find(
     count = _Count(photos, collectors, labels)
     panel = count.panel
     # Lists first: votes look among the photos that they name.
-    for file in sorted(files, key=lambda file: (suffix(file) != LIST, file)):
+    ordered = sorted(files, key=lambda file: (suffix(file) != LIST, file))
+    for file in tqdm(ordered, "votes", unit="export", delay=1, leave=False):
         kind = suffix(file)
         if kind not in EXPORTS | {LIST}:
             panel.skips.append(Skip(file, "file", "consensus"))

@@ -5,6 +5,8 @@ bees/1.jpg    train/bees/1.jpg    val/ants/spring/2.png
 
 from pathlib import Path
 
+from tqdm import tqdm
+
 from anklealign.labels import Labels
 from anklealign.params import Dataset
 from anklealign.sources.inventory import Entry, Inventory, Skip, compiled, given, person, walk
@@ -21,7 +23,7 @@ def find(root: Path, dataset: Dataset) -> Inventory:
     files, skips = walk(root)
     seen = len(files) + len(skips)
     entries: list[Entry] = []
-    for file in files:
+    for file in tqdm(files, "labels", unit="photo", delay=1, leave=False):
         folders = file.split("/")[:-1]
         # A class may itself be called train; then it is a class.
         part = given(file) if folders and labels.find(folders[0]) is None else ""

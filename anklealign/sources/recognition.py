@@ -7,11 +7,12 @@ Nothing is guessed: labels that are only written alike stay apart, and what fits
 """
 
 import difflib
-import os
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from tqdm import tqdm
 
 from anklealign.images import HEAD, is_photo
 from anklealign.labels import Labels, fold, unnumbered
@@ -131,7 +132,7 @@ def readings(root: Path, known: Mapping[str, Dataset]) -> Found:
 
 
 def _is_photo(root: Path, file: str) -> bool:
-    if suffix(file) or not os.access(root / file, os.R_OK):
+    if suffix(file):
         return suffix(file) in PHOTO_SUFFIXES
     with (root / file).open("rb") as stream:
         return is_photo(stream.read(HEAD))
@@ -187,7 +188,7 @@ def _exports(
     asked: dict[str, Counter[str]] = defaultdict(Counter)
     good, said = 0, []
     holders: set[str] = set()  # folders with an export
-    for file in files:
+    for file in tqdm(files, "exports", unit="file", delay=1, leave=False):
         if consensus.belongs(file) or not is_export(root, file):
             continue
         try:
@@ -492,7 +493,8 @@ def find_persons(entries: Sequence[Entry], known: Mapping[str, Dataset]) -> str 
     collectors = {entry.collector for entry in entries} - {""}
     own = [dataset.person for dataset in known.values() if dataset.person]
     best, most = None, 0
-    for text in dict.fromkeys([*own, *PERSONS]):
+    tried = dict.fromkeys([*own, *PERSONS])
+    for text in tqdm(tried, "persons", unit="pattern", delay=1, leave=False):
         pattern = compiled(text)
         who = [person(e.file, pattern, e.collector, collectors) for e in entries]
         met = [name for name in who if name]

@@ -13,6 +13,8 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
+from tqdm import tqdm
+
 from anklealign.labels import Labels
 from anklealign.params import Dataset
 from anklealign.sources.inventory import (
@@ -60,7 +62,7 @@ def find(root: Path, dataset: Dataset) -> Inventory:
     claims: dict[str, list[Claim]] = {}
     groups: dict[str, str] = {}  # a row's task -> its group
     reasons: dict[str, tuple[str, str]] = {}  # a photo without a good row -> why
-    for line, (path, text, *group) in rows:
+    for line, (path, text, *group) in tqdm(rows, "match", unit="row", delay=1, leave=False):
         task = f"{table}#{line}"
         fitting = known.fitting(path, folder)
         if len(fitting) != 1:
