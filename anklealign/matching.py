@@ -35,7 +35,7 @@ SHORTEST_CUT = 70
 SHORTEST_STEM = 20
 # Names whose forms are remembered from one rule to the next.
 MEMORY = 1 << 17
-RULES = 13  # for the progress bar
+RULES = 14  # for the progress bar
 
 
 @dataclass(frozen=True)
@@ -146,6 +146,7 @@ def _rules(
     yield "copy number", _by_key(names, left(), numbered, relation=_compatible)
     loosest = coded(copy=True, bare=True)
     yield "suffix", _by_key(names, left(), loosest, relation=_compatible)
+    yield "cut name, suffix", _by_start(names, left(), codes, bare=True)
 
 
 def _by_tail(
@@ -230,9 +231,13 @@ def _by_key(
 
 
 def _by_start(
-    names: Sequence[Sequence[str]], files: Sequence[str], codes: frozenset[str]
+    names: Sequence[Sequence[str]],
+    files: Sequence[str],
+    codes: frozenset[str],
+    *,
+    bare: bool = False,
 ) -> Callable[[int], set[str]]:
-    """Find the photos whose name begins and ends as a name that Django cut."""
+    """Find the photos whose name begins and ends as a name that Django cut; bare, begins."""
     forms: set[tuple[str, str]] = set()
     for file in files:
         folded = {_fold(clean) for clean in _cleaned(file.rpartition("/")[2])}
@@ -248,6 +253,8 @@ def _by_start(
             for _, name in _sides(stored, True, True):
                 for taken in COLLISION.finditer(name):
                     stem, end = _fold_stem(name[: taken.start()]), _fold(name[taken.end() :])
+                    if bare and end in PHOTO_SUFFIXES:
+                        end = ""
                     for start in {stem, _without_codes(stem, codes).text}:
                         if len(start) >= SHORTEST_STEM:
                             found |= {
