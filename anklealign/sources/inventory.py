@@ -39,7 +39,8 @@ REASONS = images.REASONS | {
     # Tasks and rows; a file whose only task is skipped has the task's reason.
     "missing_file": "the photo that the task or row names is not there, or may not be opened: add "
     "it, or give leave to read it",
-    "ambiguous": "several photos fit the task's file name equally well: rename them apart",
+    "ambiguous": "several photos fit the name equally well: write the folder before it where it "
+    "stands, in the export, table or list (FO6K58/photo.jpg), or take away all photos but one",
     "file_skipped": "the photo of the task or vote was skipped, for its own reason: mend the photo",
     "duplicate_task": "another task gives the same photo the same label, and that one counts: "
     "nothing",

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from anklealign.params import Dataset
 from anklealign.sources import label_studio
 from anklealign.sources.exports import pseudonym
+from anklealign.sources.inventory import remedy
 
 DATASET = Dataset(
     layout="label_studio",
@@ -122,6 +123,28 @@ def test_names_that_fit_no_photo_or_one_twice_are_skipped_with_their_line(find, 
     }
     (ambiguous,) = [skip.detail for skip in found.skips if skip.reason == "ambiguous"]
     assert "A1B2C3/x_01.jpg and D4E5F6/x_01.jpg" in ambiguous
+
+
+def test_of_two_listed_photos_of_one_name_both_are_named_and_the_remedy_mends_it(find, reasons):
+    files = {
+        "consensus/l.txt": b"A1B2C3/x_01.jpg\nD4E5F6/x_01.jpg",
+        "consensus/anna.json": [
+            vote("x_01.jpg", "neutral", number=1), vote("x_01.jpg", "1_Pronacio", number=2),
+        ],
+    }  # fmt: skip
+    found = find(files)
+    tasks = ("consensus/anna.json#1", "consensus/anna.json#2")
+    assert reasons(found) == dict.fromkeys(tasks, "ambiguous")
+    for skip in found.skips:
+        assert "x_01.jpg fits A1B2C3/x_01.jpg and D4E5F6/x_01.jpg (rule: " in skip.detail
+    assert "write the folder before it where it stands, in the export" in remedy("ambiguous")
+    for task, folder in zip(files["consensus/anna.json"], ("A1B2C3", "D4E5F6"), strict=True):
+        task["file_upload"] = f"{folder}/x_01.jpg"
+    found = find(files)
+    assert reasons(found) == {}
+    assert votes_of(found) == {
+        ("A1B2C3/x_01.jpg", "anna"): "neutral", ("D4E5F6/x_01.jpg", "anna"): "pronation",
+    }  # fmt: skip
 
 
 def test_votes_that_do_not_count_have_their_reason(find, reasons):
