@@ -174,7 +174,8 @@ def _untasked(root: Path, file: str, spoken_of: Collection[str]) -> Skip:
         return Skip(file, "file", "not_an_image")
     top = file.partition("/")[0]
     silent = not {"", top} & set(spoken_of)
-    return Skip(file, "file", "no_task", f"no task at all for {top}/" if silent else "")
+    detail = f"no task at all for {top}/: its export is missing or cannot be read"
+    return Skip(file, "file", "no_task", detail if silent else "")
 
 
 def _unmatched(task: Task, found: Match) -> Skip:

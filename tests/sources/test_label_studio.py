@@ -342,7 +342,8 @@ def test_files_without_a_task_are_told_apart_from_what_is_no_photo(find, reasons
 def test_a_folder_of_which_no_export_speaks_is_named(find):
     found = find(["A/1.jpg", "A/2.jpg", "B/3.jpg"], {"A/e.json": [labelled("1.jpg")]})
     details = {s.path: s.detail for s in found.skips}
-    assert details == {"A/2.jpg": "", "B/3.jpg": "no task at all for B/"}
+    missing = "no task at all for B/: its export is missing or cannot be read"
+    assert details == {"A/2.jpg": "", "B/3.jpg": missing}
 
 
 def test_a_folder_without_exports_is_an_error_with_a_remedy(folder):
