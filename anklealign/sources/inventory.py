@@ -235,6 +235,10 @@ def walk(root: Path) -> tuple[list[str], list[Skip]]:
         try:
             names = sorted(item.name for item in (root / folder).iterdir())
         except OSError as error:
+            if not folder:
+                raise ValueError(
+                    f"{root} cannot be opened: {error.strerror}; give leave to read it"
+                ) from None
             detail = f"folder: {error.strerror}"
             skips.setdefault(folder, Skip(folder, "file", "cannot_open", detail))
             return

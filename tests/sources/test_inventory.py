@@ -161,3 +161,9 @@ def test_every_reason_says_what_it_means_and_what_to_do():
         assert meaning, code
         assert colon, code
         assert remedy(code), code
+
+
+def test_a_folder_that_may_not_be_opened_is_one_clear_error(nobody):
+    (nobody.folder / "photos").mkdir(0o311)
+    with nobody, pytest.raises(ValueError, match=r"photos cannot be opened: Perm.*; give leave to"):
+        walk(nobody.folder / "photos")
