@@ -52,9 +52,10 @@ def test_a_changed_figure_changes_the_card(metrics, run):
     metrics["evaluate"]["accuracy"]["value"] = 0.123456
     metrics["split"]["test"]["photos"] = 4321
     after = model_card.card(metrics, run)
-    assert "0.123" in after
-    assert "0.123" not in before
+    # Another figure of the committed run may be 0.123 by chance.
+    assert after.count("0.123") > before.count("0.123")
     assert "4321" in after
+    assert "4321" not in before
 
 
 def test_the_front_matter_is_the_hubs(metrics, run):
