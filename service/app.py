@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import torch
 from fastapi import FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
 from starlette.exceptions import HTTPException
@@ -34,8 +33,6 @@ def load(settings: Settings) -> tuple[Predictor, str]:
     if wanted == "onnx" or (wanted == "auto" and on_cpu and settings.export.is_file()):
         found = runtime.load(settings.model, settings.export)
         if wanted == "onnx" or found.faster_engine == "onnx":
-            # PyTorch only resizes then: its second thread waits busily, on a core that decodes.
-            torch.set_num_threads(1)
             return found, "onnx"
     return Predictor.load(settings.model, settings.device), "torch"
 

@@ -41,8 +41,7 @@ class Batcher:
         self.waiting = 0
         self._queue = queue
         self._watch = watch
-        # One more for each thread, so that none waits for the event loop between two photos.
-        self._decoding = asyncio.Semaphore(2 * threads)
+        self._decoding = asyncio.Semaphore(threads)
         self._decoders = ThreadPoolExecutor(threads, "decode")
         # One: the libraries below use all cores for one batch.
         self._network = ThreadPoolExecutor(1, "network")

@@ -5,7 +5,6 @@ name or an address of a client.
 """
 
 import datetime as dt
-import itertools
 import json
 import logging
 import secrets
@@ -81,8 +80,6 @@ class Observed:
         """Wrap an application."""
         self._app = app
         self._meters = meters
-        # Random once, then counted: entropy for every request is a system call for nothing.
-        self._ids = (f"{number:016x}" for number in itertools.count(secrets.randbits(63)))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, and note what becomes of it."""
@@ -90,7 +87,7 @@ class Observed:
             await self._app(scope, receive, send)
             return
         start = time.perf_counter()
-        request_id = next(self._ids)
+        request_id = secrets.token_hex(8)
         note: dict[str, Any] = {}
         state = scope.setdefault("state", {})
         state["id"], state["note"] = request_id, note
