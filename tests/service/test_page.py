@@ -173,6 +173,8 @@ def test_a_format_that_the_browser_cannot_show_is_shown_as_the_model_saw_it(visi
 
 def test_photos_come_by_keyboard_paste_drop_example_and_camera(visit: Visit) -> None:
     page = visit.page
+    # From now on choosers are caught: asked for with the key press, the browser may be too late.
+    page.on("filechooser", lambda _: None)
 
     def answered(act) -> None:
         with page.expect_response("**/explain") as response:
