@@ -2,7 +2,9 @@ r"""What Label Studio made of a collector's photos: stored names and exports of 
 
 Names change on upload as in Label Studio and Django: `<8 hex>-` before them, spaces to `_`, all
 outside `[-\w.]` dropped, and `_` + 7 alphanumerics before the extension where the path would be
-longer than 100 characters, with the stem cut to fit. Old releases put nothing before a name.
+longer than 100 characters, with the stem cut to fit. Old releases put nothing before a name, nor do
+servers that keep names (PRESERVE_UPLOAD_FILENAMES). Where the name was taken, the former put the
+`_` + 7 alphanumerics too, and the latter the file into a folder of 8 hex digits.
 """
 
 import csv
@@ -31,14 +33,22 @@ class Task:
     uploaded: str  # its name at that time
     choices: tuple[tuple[str, ...], ...]  # of each annotator; () is an empty result
     state: State = "submitted"
+    earlier: tuple[str, ...] | None = None  # the first annotator's choices before; () is a skip
 
 
-def stored(name: str, project: int, rng: np.random.Generator) -> str:
-    """Return the name under which Label Studio stores an uploaded file."""
+def stored(
+    name: str, project: int, rng: np.random.Generator, kind: Kind = "json", *, taken: bool = False
+) -> str:
+    """Return the path below upload/<project>/ under which Label Studio stores an uploaded file.
+
+    `taken`: a file has the name already, as that of a deleted task has.
+    """
     clean = re.sub(r"[^-\w.]", "", name.strip().replace(" ", "_"))
     folder = f"upload/{project}/"
-    clean = f"{rng.bytes(4).hex()}-{clean}"
-    if len(folder + clean) <= LONGEST_PATH:
+    mark = rng.bytes(4).hex()
+    kept = f"{mark}/" if taken else ""
+    clean = {"old_release": "", "many_keys": kept}.get(kind, f"{mark}-") + clean
+    if len(folder + clean) <= LONGEST_PATH and not (taken and kind == "old_release"):
         return clean
     stem, dot, suffix = clean.rpartition(".")
     ending = "_" + "".join(rng.choice(LETTERS, 7)) + dot + suffix
@@ -82,67 +92,45 @@ def votes(uploads: Sequence[str], labels: Sequence[str], rng: np.random.Generato
 def _task(
     number: int, project: int, task: Task, kind: Kind, rng: np.random.Generator
 ) -> dict[str, Any]:
-    upload = stored(task.uploaded, project, rng)
-    if kind == "old_release":
-        upload = upload.partition("-")[2]
+    # Every fifth photo was uploaded once before, and the task deleted; the file stays.
+    upload = stored(task.uploaded, project, rng, kind, taken=number % 5 == 2)
     address = f"/data/upload/{project}/{quote(upload)}"
     if kind == "imported":
         path = f"{task.folder}/{task.uploaded}"
         address = (
-            f"/data/local-files/?d=ankle/{quote(path)}",
+            address,
             f"s3://ankle/{path}",
             f"https://example.org/ankle/{quote(path)}",
             f"gs://ankle/{path}",
             f"azure-blob://ankle/{path}",
             f"upload/{project}/{upload}",
-        )[number % 6]
-        upload = f"{rng.bytes(4).hex()}-tasks.json"
-    time = f"2025-10-{project % 28 + 1:02}T08:{number % 60:02}:00.000000Z"
-    results = [_result(choices, kind, rng) for choices in task.choices]
+            f"/data/local-files/?d=ankle/{quote(path)}",
+        )[number % 7]
+        upload = f"{rng.bytes(4).hex()}-tasks.{('json', 'csv')[number % 2]}"
+    day = f"2025-10-{project % 28 + 1:02}"
+    time, sooner = (f"{day}T{hour:02}:{number % 60:02}:00.000000Z" for hour in (8, 7))
+    aside = rng.spawn(1)[0]  # what is added shifts no other number of the set
+    results = [_result(choices, kind, rng, aside) for choices in task.choices]
     drafts = results if task.state == "draft" else []
     predictions = results if task.state == "prediction" else []
     cancelled = task.state == "cancelled"
     done = results if task.state in {"submitted", "cancelled"} else []
-    times = {"created_at": time, "updated_at": time}
-    annotations: list[dict[str, Any]] = [
-        {
-            "id": 100 * number + who,
-            "completed_by": {
-                "id": who,
-                "email": f"{who}@example.org",
-                "first_name": "",
-                "last_name": "",
-            }
-            if kind == "many_keys"
-            else who,
-            "result": result,
-            "was_cancelled": cancelled,
-            "ground_truth": False,
-            **times,
-            "draft_created_at": None,
-            "lead_time": round(rng.uniform(2, 40), 3),
-            "prediction": {},
-            "result_count": len(result),
-            "unique_id": rng.bytes(16).hex(),
-            "import_id": None,
-            "last_action": None,
-            "bulk_created": False,
-            "task": number,
-            "project": project,
-            "updated_by": who,
-            "parent_prediction": None,
-            "parent_annotation": None,
-            "last_created_by": None,
-        }
+    annotations = [
+        _annotation(number, who, result, kind, rng, project=project, time=time, cancelled=cancelled)
         for who, result in enumerate(done, 1)
     ]
-    if kind == "old_release":
-        for annotation in annotations:
-            annotation["skipped"] = annotation.pop("was_cancelled")
+    if task.earlier is not None:
+        first = _result(task.earlier, kind, aside, aside)
+        before = _annotation(
+            number, 1, first, kind, aside, project=project, time=sooner, cancelled=not first
+        )
+        annotations.insert(0, before | {"id": 100 * number})
+    dropped = sum(bool(a.get("was_cancelled") or a.get("skipped")) for a in annotations)
+    times = {"created_at": time, "updated_at": time}
     return {
         "id": number,
         "completions" if kind == "old_release" else "annotations": annotations,
-        "file_upload": upload,
+        "file_upload": upload.rpartition("/")[2],
         "drafts": [{"id": number, "result": result, "created_at": time} for result in drafts],
         "predictions": [{"id": number, "result": r, "model_version": "m1"} for r in predictions],
         "data": {"note": "left / right", "photo": address}
@@ -151,8 +139,8 @@ def _task(
         "meta": {},
         **times,
         "inner_id": number,
-        "total_annotations": len(annotations) - cancelled,
-        "cancelled_annotations": int(cancelled),
+        "total_annotations": len(annotations) - dropped,
+        "cancelled_annotations": dropped,
         "total_predictions": len(predictions),
         "comment_count": 0,
         "unresolved_comment_count": 0,
@@ -163,7 +151,46 @@ def _task(
     }
 
 
-def _result(choices: tuple[str, ...], kind: Kind, rng: np.random.Generator) -> list[dict[str, Any]]:
+def _annotation(
+    number: int,
+    who: int,
+    result: list[dict[str, Any]],
+    kind: Kind,
+    rng: np.random.Generator,
+    *,
+    project: int,
+    time: str,
+    cancelled: bool,
+) -> dict[str, Any]:
+    person = {"id": who, "email": f"{who}@example.org", "first_name": "", "last_name": ""}
+    return {
+        "id": 100 * number + who,
+        "completed_by": person if kind == "many_keys" else who,
+        "result": result,
+        "skipped" if kind == "old_release" else "was_cancelled": cancelled,
+        "ground_truth": False,
+        "created_at": time,
+        "updated_at": time,
+        "draft_created_at": None,
+        "lead_time": round(rng.uniform(2, 40), 3),
+        "prediction": {},
+        "result_count": len(result),
+        "unique_id": rng.bytes(16).hex(),
+        "import_id": None,
+        "last_action": None,
+        "bulk_created": False,
+        "task": number,
+        "project": project,
+        "updated_by": who,
+        "parent_prediction": None,
+        "parent_annotation": None,
+        "last_created_by": None,
+    }
+
+
+def _result(
+    choices: tuple[str, ...], kind: Kind, rng: np.random.Generator, aside: np.random.Generator
+) -> list[dict[str, Any]]:
     if not choices:
         return []
     chosen = {
@@ -184,7 +211,15 @@ def _result(choices: tuple[str, ...], kind: Kind, rng: np.random.Generator) -> l
         "type": "rectangle",
         "origin": "manual",
     }
-    return [box, chosen]
+    said = {
+        "value": {"text": ["neutral?"]},
+        "id": aside.bytes(5).hex(),
+        "from_name": "comment",
+        "to_name": "image",
+        "type": "textarea",
+        "origin": "manual",
+    }
+    return [box, chosen, said]
 
 
 def _records(task: dict[str, Any]) -> list[dict[str, Any]]:

@@ -87,6 +87,7 @@ ANNOTATORS = 18  # whose votes can be read, and ...
 UNREADABLE = ("cut", "garbled", "empty")  # ... others
 AGREEMENT = 0.57  # of two annotators, as on the real photos
 MISSING = 2  # tasks whose photo is not there
+HESITANT = 5  # of so many photos one was annotated before by the same person, otherwise
 UNKNOWN = "nem látszik"  # typed where there was no class for it: it cannot be seen
 WEB_PAGE = b"<!DOCTYPE html>\n<html><head><title>404 Not Found</title></head></html>\n"
 
@@ -259,7 +260,11 @@ def papers(seed: int, collectors: Sequence[Collector], shots: Sequence[Shot]) ->
     for project, collector in enumerate(exporting, 1):
         rng = generator(seed, collector.code, "export")
         own = [shot for shot in shots if _in(shot, collector) and shot.fate != "untasked"]
-        tasks = [task for shot in own for task in _tasks(shot, collector, rng)]
+        tasks = [
+            task
+            for number, shot in enumerate(own)
+            for task in _tasks(shot, collector, rng, hesitant=number % HESITANT == 1)
+        ]
         if project - 1 in lost:
             spelled = collector.spelled("neutral")
             tasks.append(Task(collector.code, "sajat_reszvevo99_01.jpg", ((spelled,),)))
@@ -280,11 +285,18 @@ def _in(shot: Shot, collector: Collector) -> bool:
     return shot.folder.partition("/")[0] == collector.code
 
 
-def _tasks(shot: Shot, by: Collector, rng: np.random.Generator) -> list[Task]:
-    """Return the tasks of one photo: one, unless two contradict each other."""
+def _tasks(
+    shot: Shot, by: Collector, rng: np.random.Generator, *, hesitant: bool = False
+) -> list[Task]:
+    """Return the tasks of one photo: one, unless two contradict each other.
+
+    Whoever was hesitant chose two classes first, or skipped the task.
+    """
     label = by.spelled(shot.given)
     other = by.spelled(next(name for name in CLASSES if name != shot.given))
-    task = Task(shot.folder, shot.uploaded, ((label,),))
+    before = {"json_min": (label, other), "csv": (label, other), "old_release": ()}
+    earlier = before.get(by.export or "") if hesitant and not shot.fate else None
+    task = Task(shot.folder, shot.uploaded, ((label,),), earlier=earlier)
     several = rng.random() < 0.04 and by.export in {"json", "json_min", "csv"}
     changes: dict[str, list[dict[str, Any]]] = {
         "": [{"choices": ((label,), (other,), (label,))} if several else {}],

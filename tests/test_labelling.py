@@ -2,6 +2,7 @@
 
 import json
 import re
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -81,12 +82,57 @@ def test_an_older_export_of_the_project_holds_the_same_tasks_with_an_earlier_tim
     assert all(a.updated < b.updated for a, b in zip(older, newer, strict=False))
 
 
-def test_imported_tasks_have_addresses_of_every_kind():
-    tasks = [Task("FO6K58", f"saját {n}.jpg", (("1_Pronacio",),)) for n in range(6)]
+def test_imported_tasks_have_addresses_of_every_kind_and_name_their_task_file():
+    tasks = [Task("FO6K58", f"saját {n}.jpg", (("1_Pronacio",),)) for n in range(7)]
     ((_, data),) = written("imported", *tasks).items()
     addresses = [task["data"]["image"] for task in json.loads(data)]
-    starts = ("s3:/", "http", "gs:/", "azur", "uplo", "/dat")
-    assert [address[:4] for address in addresses] == list(starts)
+    starts = ("s3:/", "http", "gs:/", "azur", "uplo", "/data/local-files/", "/data/upload/4/")
+    for address, start in zip(addresses, starts, strict=True):
+        assert address.startswith(start)
+    assert re.fullmatch(r"/data/upload/4/[0-9a-f]{8}-saj%C3%A1t_6\.jpg", addresses[-1])
+    uploads = {task["file_upload"].partition("-")[2] for task in json.loads(data)}
+    assert uploads == {"tasks.json", "tasks.csv"}
+
+
+def test_where_a_name_is_taken_old_releases_put_a_suffix_and_kept_names_go_into_a_folder():
+    tasks = [Task("A", f"bal láb {n}.jpg", (("1_Pronacio",),)) for n in range(5)]
+    for kind, taken in (
+        ("old_release", r"/data/upload/4/bal_l%C3%A1b_1_[0-9A-Za-z]{7}\.jpg"),
+        ("many_keys", r"/data/upload/4/[0-9a-f]{8}/bal_l%C3%A1b_1\.jpg"),
+    ):
+        ((_, data),) = written(kind, *tasks).items()
+        found = json.loads(data)
+        key = "photo" if kind == "many_keys" else "image"
+        first, second, *_ = (task["data"][key] for task in found)
+        assert first == "/data/upload/4/bal_l%C3%A1b_0.jpg"
+        assert re.fullmatch(taken, second)
+        for task in found:
+            assert task["file_upload"] == unquote(task["data"][key]).rpartition("/")[2]
+    long = labelling.stored("a" * 90 + ".jpg", 4, rng(), "many_keys", taken=True)
+    assert re.fullmatch(r"[0-9a-f]{8}/a+_[0-9A-Za-z]{7}\.jpg", long)
+    assert len(f"upload/4/{long}") == labelling.LONGEST_PATH
+
+
+@pytest.mark.parametrize("kind", ["json", "old_release", "json_min", "csv"])
+@pytest.mark.parametrize("earlier", [("1_Pronacio", "2_Neutralis"), ()])
+def test_what_somebody_chose_before_counts_no_more(kind, earlier):
+    task = Task("A", "1.jpg", (("1_Pronacio",),), earlier=earlier)
+    ((name, data),) = written(kind, task).items()
+    (found,) = exports.read(name, data, LABELS)
+    assert len(found.annotations) == 2
+    latest, _ = exports.newest(found.annotations)
+    assert {who: a.questions for who, a in latest.items()} == {"1": (("1_Pronacio",),)}
+    if kind == "old_release":
+        (raw,) = json.loads(data)
+        assert [a["skipped"] for a in raw["completions"]] == [not earlier, False]
+        assert (raw["total_annotations"], raw["cancelled_annotations"]) == (
+            (2, 0) if earlier else (1, 1)
+        )
+    if kind == "json_min":
+        newest, older = json.loads(data)
+        assert newest["choice"] == "1_Pronacio"
+        assert newest["updated_at"] > older["updated_at"]
+        assert older.get("choice") == ({"choices": list(earlier)} if earlier else None)
 
 
 def test_old_releases_put_nothing_before_a_name_and_some_exports_say_more_of_people():

@@ -1,5 +1,7 @@
 """anklealign/phantom.py: the files that prepare finds, and the truth about them."""
 
+import csv
+import io
 import itertools
 import json
 import re
@@ -125,6 +127,65 @@ def test_the_consensus_is_a_list_of_57_photos_and_21_files_of_which_18_can_be_re
     assert min(labelled) == 8
     assert annotators.pairwise_agreement(votes) == pytest.approx(0.57, abs=0.03)
     assert {a["completed_by"] for tasks in readable for t in tasks for a in t["annotations"]} == {1}
+
+
+def test_the_default_sets_exports_have_every_shape_that_real_exports_had():
+    people, plan = drawn()
+    tasks, records, kinds = [], [], Counter()
+    for name, data in phantom.papers(1, people, plan).items():
+        if name.startswith("consensus/"):
+            continue
+        if name.endswith(".csv"):
+            kinds["csv"] += 1
+            rows = list(csv.DictReader(io.StringIO(data.decode())))
+            assert list(rows[0]) == sorted(rows[0])
+            kinds["several in csv"] += sum(row["choice"].startswith("{") for row in rows)
+        elif name.endswith(".json"):
+            try:
+                read = json.loads(data)
+            except ValueError:
+                kinds["broken" if data else "empty"] += 1
+                continue
+            kinds["json" if "data" in read[0] else "json_min"] += 1
+            (tasks if "data" in read[0] else records).extend(read)
+    assert all(kinds[k] for k in ("json", "json_min", "csv", "several in csv", "broken", "empty"))
+    assert {type(record["choice"]) for record in records} == {str, dict}
+    uploads = "\n".join(task["file_upload"] for task in tasks)
+    addresses = "\n".join(str(value) for task in tasks for value in task["data"].values())
+    for text, patterns in {
+        uploads: (
+            r"[0-9a-f]{8}-sajat_reszvevo\d\d_\d\d\.jpg",
+            r"[0-9a-f]{8}-.{60,}_[0-9A-Za-z]{7}\.\w+",  # the path too long
+            r"sajat_reszvevo\d\d_\d\d\.jpg",  # no prefix
+            r"sajat_reszvevo\d\d_\d\d_[0-9A-Za-z]{7}\.jpg",  # old releases: the name taken
+            r"[0-9a-f]{8}-tasks\.json",
+            r"[0-9a-f]{8}-tasks\.csv",
+            r".*á.*",
+        ),
+        addresses: (
+            r"/data/upload/\d+/[0-9a-f]{8}-.*%C3%A1.*",
+            r"/data/upload/\d+/[0-9a-f]{8}/[^/]+",  # PRESERVE_UPLOAD_FILENAMES: the name taken
+            r"/data/local-files/\?d=.*",
+            r"upload/\d+/.*",
+            r"s3://.*",
+            r"gs://.*",
+            r"azure-blob://.*",
+            r"https?://.*",
+        ),
+    }.items():
+        for pattern in patterns:
+            assert re.search(f"(?m)^{pattern}$", text), pattern
+    done = [a for task in tasks for a in task.get("annotations", task.get("completions"))]
+    results = [result for annotation in done for result in annotation["result"]]
+    assert {type(annotation["completed_by"]) for annotation in done} == {int, dict}
+    assert any(annotation.get("was_cancelled") for annotation in done)
+    assert any(annotation.get("skipped") for annotation in done)
+    assert any(not a["result"] and not a.get("skipped") for a in done)
+    assert {result["type"] for result in results} == {"choices", "rectangle", "textarea"}
+    assert any(len(result["value"].get("choices", ())) > 1 for result in results)
+    assert {len(task.get("annotations", task.get("completions"))) for task in tasks} >= {0, 1, 2}
+    assert any(task["drafts"] for task in tasks)
+    assert any(task["predictions"] for task in tasks)
 
 
 def vote(task):
