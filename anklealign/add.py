@@ -247,7 +247,9 @@ def unreadable(root: Path, entries: Sequence[Entry], settings: Prepare) -> list[
     skips: list[Skip] = []
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
         warnings.filterwarnings("ignore", module="PIL")
-        bar = tqdm(pool.map(attempt, entries), "read", len(entries), unit="photo", delay=1)
+        bar = tqdm(
+            pool.map(attempt, entries), "read", len(entries), unit="photo", delay=1, disable=None
+        )
         for entry, error in zip(entries, bar, strict=True):
             if error:
                 skips += inventory.dropped(entry, error.reason, str(error))
@@ -444,7 +446,7 @@ def copy(sources: Mapping[str, Path], target: Path) -> None:
     half = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         size = sum(source.stat().st_size for source in sources.values())
-        with tqdm(total=size, desc="copy", unit="B", unit_scale=True, delay=1) as bar:
+        with tqdm(total=size, desc="copy", unit="B", unit_scale=True, delay=1, disable=None) as bar:
             for path, source in sources.items():
                 (half / path).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, half / path)
@@ -461,7 +463,7 @@ def check_same(target: Path, sources: Mapping[str, Path]) -> None:
     """Refuse a folder whose files are not the same, by name and content."""
     there = set(walk(target)[0])
     differing = sorted(there ^ sources.keys())
-    common = tqdm(sorted(there & sources.keys()), "compare", unit="file", delay=1)
+    common = tqdm(sorted(there & sources.keys()), "compare", unit="file", delay=1, disable=None)
     differing += [p for p in common if not filecmp.cmp(target / p, sources[p], shallow=False)]
     if differing:
         raise ValueError(

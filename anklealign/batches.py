@@ -132,7 +132,7 @@ def _in_chunks(
         # At least one pass: a model's answer to no photos still has K columns.
         starts = range(0, max(1, len(rows)), CHUNK)
         alone = len(starts) == 1  # as in the service
-        bar = tqdm(starts, "network", unit="batch", delay=1, leave=False, disable=alone)
+        bar = tqdm(starts, "network", unit="batch", delay=1, leave=False, disable=alone or None)
         for start in bar:
             x = whole(pixels[rows[start : start + CHUNK]], network_input, device)
             answers.append(function(x).float().cpu())

@@ -149,7 +149,7 @@ class _Graph:
                 photo = root[photo]
             return photo
 
-        for a, b, placement in tqdm(proposals, "compare", unit="pair"):
+        for a, b, placement in tqdm(proposals, "compare", unit="pair", disable=None):
             if find_root(a) != find_root(b) and self._match(a, b, placement):
                 root[find_root(a)] = find_root(b)
 

@@ -127,7 +127,7 @@ class Album:
         sizes, contents, least, plain = [], [], [], []
         owners, rects, words = [], [], [np.zeros((0, hashes.WORDS), np.uint64)]
         greys: list[Pixels] = []
-        for photo in tqdm(range(len(self._chosen)), "read", unit="photo"):
+        for photo in tqdm(range(len(self._chosen)), "read", unit="photo", disable=None):
             grey = Image.fromarray(np.asarray(self._photo(photo))).convert("L")
             box = content_box(np.asarray(grey))
             content = np.array(box) / (grey.size * 2)
@@ -196,7 +196,7 @@ class Album:
             wanted &= np.isin(np.arange(len(self)), among)
         entries = np.flatnonzero(wanted[self._owners])
         nearest = hashes.Nearest(self._words[entries], self._owners[entries], distance)
-        for cut in tqdm(CUTS, "search", unit="view", disable=among is not None):
+        for cut in tqdm(CUTS, "search", unit="view", disable=(among is not None) or None):
             nearest.ask(self._hashes_of(entries, np.array(cut)))
         query, answer = nearest.found()
         view, entry = np.divmod(query, max(len(entries), 1))

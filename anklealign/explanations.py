@@ -95,7 +95,7 @@ def _each(
     with full_precision():
         starts = range(0, len(pixels_nhwc), CHUNK)
         alone = len(starts) == 1  # as in the service
-        bar = tqdm(starts, "heat maps", unit="batch", delay=1, leave=False, disable=alone)
+        bar = tqdm(starts, "heat maps", unit="batch", delay=1, leave=False, disable=alone or None)
         for start in bar:
             x = whole(pixels_nhwc[start : start + CHUNK], bundle.network_input, device)
             chosen = torch.tensor(classes[start : start + CHUNK], device=device)

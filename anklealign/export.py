@@ -134,7 +134,7 @@ def speed(predictor: Predictor, pixels: Pixels) -> Speed:
 
     def median(work: Callable[[], object]) -> float:
         seconds = []
-        for _ in tqdm(range(ROUNDS + 1), "speed", unit="round", delay=1, leave=False):
+        for _ in tqdm(range(ROUNDS + 1), "speed", unit="round", delay=1, leave=False, disable=None):
             start = time.perf_counter()
             work()
             seconds.append(time.perf_counter() - start)

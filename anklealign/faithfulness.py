@@ -59,7 +59,7 @@ def areas(
     generator = np.random.default_rng(seed)
     found = []
     each = zip(pixels_nhwc, classes, maps, strict=True)
-    bar = tqdm(each, "maps checked", len(maps), unit="photo", delay=1)
+    bar = tqdm(each, "maps checked", len(maps), unit="photo", delay=1, disable=None)
     for pixels, label, heat in bar:
         orders = [np.argsort(-cell_means(heat).ravel(), kind="stable")]
         orders += [generator.permutation(CELLS * CELLS) for _ in range(ORDERS)]

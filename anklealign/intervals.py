@@ -187,7 +187,7 @@ def weights(
     mean_size = len(codes) / groups
     most = max(1, BLOCK // (len(codes) + len(shapes)))
     starts = range(0, resamples, most)
-    for start in tqdm(starts, "intervals", unit="block", delay=1, leave=False):
+    for start in tqdm(starts, "intervals", unit="block", delay=1, leave=False, disable=None):
         rows = min(most, resamples - start)
         drawn = generator.exponential(size=(rows, groups))
         pseudo = generator.gamma(shapes, size=(rows, len(shapes)))

@@ -128,7 +128,7 @@ def _views(photos: Sequence[Pixels], contents: Rects, *, squares: bool) -> _View
     came whole, and its original without its ends.
     """
     owners, rects, cuts, details = [], [], [], []
-    for start in tqdm(range(0, len(photos), PIECE), "views", delay=1, leave=False):
+    for start in tqdm(range(0, len(photos), PIECE), "views", delay=1, leave=False, disable=None):
         greys = []
         for n in range(start, min(start + PIECE, len(photos))):
             # What is cut from a picture of 64 pixels is as good at 16, and cut in a tenth of time.
@@ -168,7 +168,7 @@ def _propose(queries: _Views, others: _Views) -> Iterator[tuple[int, int, _Propo
     ends = np.append(starts[1:], len(others.photo))
     rows = max(1, CELLS // len(others.photo))
     firsts = range(0, len(queries.photo), rows)
-    for first in tqdm(firsts, "propose", delay=1, leave=False):
+    for first in tqdm(firsts, "propose", delay=1, leave=False, disable=None):
         small = queries.detail[first : first + rows].reshape(-1, COARSE, COARSE)
         best = np.full((len(small), len(others.photo)), -1, np.float32)
         for turn in range(len(ORIENTATIONS)):

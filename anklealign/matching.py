@@ -74,7 +74,9 @@ def match(
     taken: set[str] = set()
     rules = _rules(tasks, files, known, taken)
     # 21,000 tasks take a second where names are whole, some ten where people renamed them all.
-    for rule, candidates in tqdm(rules, "matching", RULES, unit="rule", delay=2, leave=False):
+    for rule, candidates in tqdm(
+        rules, "matching", RULES, unit="rule", delay=2, leave=False, disable=None
+    ):
         if None not in found:
             break
         chosen: dict[str, list[int]] = defaultdict(list)

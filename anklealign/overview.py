@@ -61,7 +61,7 @@ def write(
         figures.save(panels(table, classes, skipped, store.shape[1]), folder / "overview.png")
         if (table.collector != "").any():
             figures.save(collectors(table, classes), folder / "collectors.png")
-    for number, name in enumerate(tqdm(classes, "sheets", unit="class", delay=1), 1):
+    for number, name in enumerate(tqdm(classes, "sheets", unit="class", delay=1, disable=None), 1):
         photos = table[table.label == name]
         shown = sample(photos, SAMPLE)
         title = f"{name}: {len(photos)} photos"

@@ -112,7 +112,7 @@ def main() -> None:
         drawn = pool.map(_draw, [settings.seed] * len(units), units, chunksize=4)
         rows = []
         for unit, photos in zip(
-            units, tqdm(drawn, "phantom", len(units), unit="photo"), strict=True
+            units, tqdm(drawn, "phantom", len(units), unit="photo", disable=None), strict=True
         ):
             for shot, photo in zip(unit, photos, strict=True):
                 _write(folder / shot.path, photo.data)

@@ -87,7 +87,7 @@ def changed_pictures(before: Revision, after: Revision) -> dict[str, dict[str, b
     ]
     found = {}
     everything = sorted(names[0] | names[1])
-    for path in tqdm(everything, "pictures", unit="picture", delay=1, leave=False):
+    for path in tqdm(everything, "pictures", unit="picture", delay=1, leave=False, disable=None):
         sides = {}
         for side, revision, there in (("before", before, names[0]), ("after", after, names[1])):
             if path in there:

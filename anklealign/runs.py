@@ -57,7 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--score", choices=OVERALL, default="balanced_accuracy")
     chosen = parser.parse_args(arguments)
     runs = []
-    for name in tqdm(chosen.names or known(), "read", unit="run", delay=1, leave=False):
+    for name in tqdm(
+        chosen.names or known(), "read", unit="run", delay=1, leave=False, disable=None
+    ):
         try:
             runs.append(read(name))
         except ValueError as error:

@@ -39,7 +39,9 @@ def pages(
         yield _blank(title, empty)
     size = columns * rows
     starts = range(0, len(tiles), size)
-    for n, start in enumerate(tqdm(starts, "sheets", unit="page", delay=1, leave=False), 1):
+    for n, start in enumerate(
+        tqdm(starts, "sheets", unit="page", delay=1, leave=False, disable=None), 1
+    ):
         yield _page(tiles[start : start + size], _numbered(title, n, len(starts)), columns)
 
 

@@ -128,7 +128,7 @@ def cross_validated(features: Floats, labels: Integers, groups: Sequence[str]) -
     dealt = folds(dict(zip(names, counts, strict=True)), count, kinds, 0)
     fold = np.array([dealt[name] for name in groups])
     found = np.zeros((len(labels), classes))
-    for number in tqdm(range(count), "judge", unit="fold", delay=1, leave=False):
+    for number in tqdm(range(count), "judge", unit="fold", delay=1, leave=False, disable=None):
         train = fold != number
         model = make_pipeline(
             StandardScaler(),

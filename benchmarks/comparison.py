@@ -58,7 +58,7 @@ def main() -> int:
     parser.add_argument("--sets", type=int, default=10000, help="simulated test parts each")
     sets = parser.parse_args().sets
     rows = []
-    for groups, gain in tqdm([(g, d) for d in (0.0, 1.0) for g in (10, 15, 20, 60)]):
+    for groups, gain in tqdm([(g, d) for d in (0.0, 1.0) for g in (10, 15, 20, 60)], disable=None):
         rows.append((groups, gain, rates(groups, gain, sets)))
     print(f"| groups | gain, logit | {' | '.join(s.replace('_', ' ') for s in SCORES)} |")
     print("|---:|---:|" + "---:|" * len(SCORES))

@@ -215,7 +215,7 @@ def main() -> None:
             case, groups, options.tests, options.resamples, textbook=groups in (20, 60)
         )
         for groups, (name, case) in tqdm(
-            [(g, item) for g in (5, 8, 10, 15, 20, 60, 200) for item in CASES.items()]
+            [(g, item) for g in (5, 8, 10, 15, 20, 60, 200) for item in CASES.items()], disable=None
         )
     }
     keys = [*NAMES, *(f"{name} gain" for name in NAMES)]

@@ -66,7 +66,7 @@ def main() -> None:
     measure = partial(quality.scores, square=square)
     with ThreadPoolExecutor() as pool:  # Pillow and scipy leave the interpreter free
         measured = pool.map(measure, pictures, table.width, table.height)
-        scores = list(tqdm(measured, "clean", len(pictures), unit="photo"))
+        scores = list(tqdm(measured, "clean", len(pictures), unit="photo", disable=None))
     limits = {name: getattr(settings, name) for name in quality.UNUSABLE}
     faults = [quality.fault(measured, limits) for measured in scores]
     found, residuals = clusters.find(
@@ -85,7 +85,7 @@ def main() -> None:
     files.write_table(photos.CLEAN / "removed.csv", removed.drop(columns=BESIDE))
     files.write_json(METRICS, metrics)
     shown = table.assign(place=range(len(table))).set_index("id")
-    bar = tqdm(removed.itertuples(), "show", len(removed), unit="photo", delay=1)
+    bar = tqdm(removed.itertuples(), "show", len(removed), unit="photo", delay=1, disable=None)
     tiles = [tile(row, shown, pictures) for row in bar]
     pairs = [tile for tile in tiles if len(tile.pictures) > 1]
     singles = [tile for tile in tiles if len(tile.pictures) == 1]

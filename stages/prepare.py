@@ -66,7 +66,7 @@ def main() -> None:
     if len(rows) < len(entries):  # what was read stands at the front of a store made for all
         with photos.writing_store(photos.STORE, len(rows), settings.size) as smaller:
             everything = photos.open_store(photos.STORE)
-            for row in tqdm(range(len(rows)), "close up", unit="photo", delay=1):
+            for row in tqdm(range(len(rows)), "close up", unit="photo", delay=1, disable=None):
                 smaller[row] = everything[row]
     files.write_table(PHOTOS, table)
     files.write_table(photos.VOTES, votes)
@@ -108,7 +108,13 @@ def decode(
         warnings.filterwarnings("ignore", module="PIL")
         results = pool.map(work, range(len(entries)), entries)
         for place, (entry, result) in enumerate(
-            tqdm(zip(entries, results, strict=True), "prepare", len(entries), unit="photo")
+            tqdm(
+                zip(entries, results, strict=True),
+                "prepare",
+                len(entries),
+                unit="photo",
+                disable=None,
+            )
         ):
             if isinstance(result, images.PhotoError):
                 skips += dropped(entry, result.reason, str(result))

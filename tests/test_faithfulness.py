@@ -147,8 +147,10 @@ def test_the_committed_model_s_figures_are_above_chance():
 
 def test_who_waits_for_the_check_sees_a_bar_for_each_part_of_it(red, monkeypatch, capsys):
     bundle, photos, classes = red
-    for module in (batches, explanations, faithfulness):  # at once instead of after a second
-        monkeypatch.setattr(module, "tqdm", lambda *a, **k: tqdm(*a, **k | {"delay": 0}))
+    # At once instead of after a second, and though nobody sits at a terminal.
+    shown = {"delay": 0, "disable": False}
+    for module in (batches, explanations, faithfulness):
+        monkeypatch.setattr(module, "tqdm", lambda *a, **k: tqdm(*a, **k | shown))
     faithfulness.check(bundle, np.repeat(photos, 3, 0), np.repeat(classes, 3), 1, CPU)
     said = capsys.readouterr().err
     assert {"network:", "heat maps:", "maps checked:"} <= set(re.findall(r"[a-z ]+:", said))

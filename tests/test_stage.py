@@ -1,5 +1,6 @@
 """A stage's end: done is 0, a known error one helpful line and 1, a bug its traceback."""
 
+import ast
 import errno
 import signal
 import subprocess
@@ -72,3 +73,17 @@ def test_a_full_disk_says_what_to_do(capsys):
         stage.run("split", lambda: fail(OSError(errno.ENOSPC, "No space left on device", "x")))
     assert end.value.code == 1
     assert "No space left on device: 'x'; free some space (`dvc gc" in capsys.readouterr().err
+
+
+def test_every_bar_is_for_a_terminal_and_leaves_log_files_alone():
+    bars = 0
+    for folder in ("anklealign", "stages", "service", "benchmarks"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+                if isinstance(node, ast.Call) and ast.unparse(node.func) == "tqdm":
+                    bars += 1
+                    given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+                    where = f"{path}:{node.lineno}: give it disable=None"
+                    # tqdm takes None for: no bar where stderr is no terminal.
+                    assert given.get("disable", "").rpartition(" ")[2] == "None", where
+    assert bars > 30

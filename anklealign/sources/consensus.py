@@ -81,7 +81,7 @@ def find(
     panel = count.panel
     # Lists first: votes look among the photos that they name.
     ordered = sorted(files, key=lambda file: (suffix(file) != LIST, file))
-    for file in tqdm(ordered, "votes", unit="export", delay=1, leave=False):
+    for file in tqdm(ordered, "votes", unit="export", delay=1, leave=False, disable=None):
         kind = suffix(file)
         if kind not in EXPORTS | {LIST}:
             panel.skips.append(Skip(file, "file", "consensus"))

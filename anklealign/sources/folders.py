@@ -23,7 +23,7 @@ def find(root: Path, dataset: Dataset) -> Inventory:
     files, skips = walk(root)
     seen = len(files) + len(skips)
     entries: list[Entry] = []
-    for file in tqdm(files, "labels", unit="photo", delay=1, leave=False):
+    for file in tqdm(files, "labels", unit="photo", delay=1, leave=False, disable=None):
         folders = file.split("/")[:-1]
         # A class may itself be called train; then it is a class.
         part = given(file) if folders and labels.find(folders[0]) is None else ""

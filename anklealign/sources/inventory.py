@@ -223,7 +223,7 @@ def walk(root: Path) -> tuple[list[str], list[Skip]]:
     skips: dict[str, Skip] = {}
     seen: set[tuple[int, int]] = set()
     # How many there will be is not known; a small folder shows no bar.
-    bar = tqdm(desc="scan", unit=" files", delay=1)
+    bar = tqdm(desc="scan", unit=" files", delay=1, disable=None)
 
     def enter(folder: str) -> None:
         facts = (root / folder).stat()

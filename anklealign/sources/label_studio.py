@@ -92,7 +92,7 @@ def find(root: Path, dataset: Dataset) -> Inventory:
     counted = [vote for claim in settled.values() for vote in votes.get(claim.task, ())]
     pattern = compiled(dataset.person)
     entries: list[Entry] = []
-    for file in tqdm(photos, "account for", unit="photo", delay=1, leave=False):
+    for file in tqdm(photos, "account for", unit="photo", delay=1, leave=False, disable=None):
         if file in settled or file in voted_on:
             claim = settled.get(file, Claim("", "", by_vote=True))
             collector = file.partition("/")[0] if "/" in file else ""
@@ -143,7 +143,7 @@ def _read_all(root: Path, exports: Iterable[str], labels: Labels) -> tuple[list[
     """Return the tasks of all exports, and the skips of those that cannot be used."""
     tasks: list[Task] = []
     skips: list[Skip] = []
-    for export in tqdm(exports, "exports", unit="export", delay=1, leave=False):
+    for export in tqdm(exports, "exports", unit="export", delay=1, leave=False, disable=None):
         try:
             tasks += read(export, (root / export).read_bytes(), labels)
         except BrokenExportError as error:
@@ -196,7 +196,9 @@ def _match(tasks: list[Task], photos: list[str], collectors: list[str]) -> list[
     for number, task in enumerate(tasks):
         scopes[_scope(task, collectors)].append(number)
     found: dict[int, Match] = {}
-    for scope, numbers in tqdm(scopes.items(), "match", unit="folder", delay=1, leave=False):
+    for scope, numbers in tqdm(
+        scopes.items(), "match", unit="folder", delay=1, leave=False, disable=None
+    ):
         nearby = [p for p in photos if p.startswith(f"{scope}/")] if scope else photos
         matches = match([tasks[n].addresses for n in numbers], nearby, collectors)
         found |= zip(numbers, matches, strict=True)

@@ -188,7 +188,7 @@ def _exports(
     asked: dict[str, Counter[str]] = defaultdict(Counter)
     good, said = 0, []
     holders: set[str] = set()  # folders with an export
-    for file in tqdm(files, "exports", unit="file", delay=1, leave=False):
+    for file in tqdm(files, "exports", unit="file", delay=1, leave=False, disable=None):
         if consensus.belongs(file) or not is_export(root, file):
             continue
         try:
@@ -494,7 +494,7 @@ def find_persons(entries: Sequence[Entry], known: Mapping[str, Dataset]) -> str 
     own = [dataset.person for dataset in known.values() if dataset.person]
     best, most = None, 0
     tried = dict.fromkeys([*own, *PERSONS])
-    for text in tqdm(tried, "persons", unit="pattern", delay=1, leave=False):
+    for text in tqdm(tried, "persons", unit="pattern", delay=1, leave=False, disable=None):
         pattern = compiled(text)
         who = [person(e.file, pattern, e.collector, collectors) for e in entries]
         met = [name for name in who if name]

@@ -62,7 +62,9 @@ def find(root: Path, dataset: Dataset) -> Inventory:
     claims: dict[str, list[Claim]] = {}
     groups: dict[str, str] = {}  # a row's task -> its group
     reasons: dict[str, tuple[str, str]] = {}  # a photo without a good row -> why
-    for line, (path, text, *group) in tqdm(rows, "match", unit="row", delay=1, leave=False):
+    for line, (path, text, *group) in tqdm(
+        rows, "match", unit="row", delay=1, leave=False, disable=None
+    ):
         task = f"{table}#{line}"
         fitting = known.fitting(path, folder)
         if len(fitting) != 1:
