@@ -13,7 +13,10 @@ repro: .venv/repro
 	python -m anklealign.summary
 
 # make add DATA=FOLDER NAME=name [LAYOUT=folders|label_studio|table] [DRY=1] [ALL=1]
-# The shell takes DATA from the environment, where make puts it, so that spaces and quotes survive.
+# The shell takes DATA from the environment, where make puts it, so that spaces and quotes survive;
+# by value also a dollar, which make would take for a variable of its own.
+override DATA := $(value DATA)
+export DATA
 add: .venv/repro
 	@test -n "$$DATA" -a -n "$$NAME" || { \
 		echo "make add DATA=FOLDER NAME=name [LAYOUT=folders|label_studio|table] [DRY=1] [ALL=1]"; exit 2; }

@@ -385,3 +385,21 @@ def test_a_table_in_an_old_encoding_is_read_as_what_it_is(project):
     assert add.main([str(folder), "mine"]) == 0
     dataset = params.section(params.read(), "datasets.mine", Dataset)
     assert (dataset.encoding, list(dataset.classes)) == ("cp1250", ["kék", "rőt"])
+
+
+@pytest.mark.parametrize("given", ["argument", "environment"])
+def test_make_passes_a_folder_of_any_name_on(tmp_path, given):
+    shutil.copyfile(ROOT / "Makefile", tmp_path / "Makefile")
+    tools = tmp_path / ".venv" / "bin"
+    tools.mkdir(parents=True)
+    (tmp_path / "requirements.txt").touch()
+    (tmp_path / ".venv" / "repro").touch()
+    (tools / "python").write_text("#!/bin/sh\nprintf '%s|' \"$@\"\n")
+    (tools / "python").chmod(0o755)
+    folder = "-an odd 'one' for \"$name\" & $(others) é # 1"
+    words = ["make", "-s", "add", "NAME=mine", "DRY=1"]
+    said = subprocess.check_output(
+        [*words, f"DATA={folder}"] if given == "argument" else words,
+        cwd=tmp_path, text=True, env=os.environ | {"DATA": folder},
+    )  # fmt: skip
+    assert said == f"-m|anklealign.add|--dry-run|--|{folder}|mine|"

@@ -7,6 +7,7 @@ Nothing is guessed: labels that are only written alike stay apart, and what fits
 """
 
 import difflib
+import posixpath
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -266,6 +267,7 @@ def _table(
     ]
     paths = table.Paths(photos)
     said: list[str] = []
+    others: list[str] = []  # tables that name no photo
     best: tuple[int, str, str, list[str], list[list[str]], int] | None = None
     for file in lists:
         try:
@@ -283,6 +285,7 @@ def _table(
             for n in range(len(columns))
         ]
         if not any(hits):
+            others += [_nameless(file, row) for row in rows[:1] if len(row) > 1]
             continue
         place = hits.index(max(hits))
         most = sum(len(_named(paths, row[place], folder)) for row in rows if place < len(row))
@@ -293,7 +296,7 @@ def _table(
         if best is None or most > best[0]:
             best = (most, file, encoding, columns, rows, place)
     if best is None:
-        return None, said
+        return None, said + others
     most, file, encoding, columns, rows, place = best
     label, why = _label_column(columns, rows, place, known)
     if label is None:
@@ -309,6 +312,14 @@ def _table(
     texts = Counter(row[label].strip() for row in rows if label < len(row) and row[label].strip())
     story = f"{printable(file)} with {len(rows)} rows, {most} of which name a photo"
     return Reading("table", story, texts, keys, tuple(said)), []
+
+
+def _nameless(file: str, row: Sequence[str]) -> str:
+    """Return the remark on a table that names no photo, with its first row."""
+    return (
+        f"{printable(file)}: no row names a photo, such as the first, {printable(', '.join(row))};"
+        " write each photo's path below the CSV's folder, or the end of it"
+    )
 
 
 def _named(paths: table.Paths, cell: str, folder: str) -> list[str]:
@@ -377,19 +388,19 @@ def _folders(photos: Sequence[str]) -> tuple[Reading | None, list[str]]:
     parts = all(given(f"{top}/x") for top in tops)
     texts: Counter[str] = Counter()
     second: dict[str, set[str]] = defaultdict(set)
-    below: Counter[str] = Counter()
     for file in photos:
         folders = file.split("/")[:-1][int(parts) :]
         if folders:
             texts[folders[0]] += 1
         if len(folders) > 1:
             second[_key(folders[1])].add(folders[0])
-            below[folders[1]] += 1
     if len(texts) < 2:
         names = ", ".join(map(printable, texts)) or "none"
+        top, beside = _alone(photos)
         deeper = ""
-        if below:
-            deeper = f"; below it: {_few(below)}; if these are it, name it as DATA"
+        if beside:
+            deeper = f"; {printable(top)} holds {_few(beside)}; if these are the classes, name "
+            deeper += f"{printable(top)} as DATA"
         return None, [f"fewer than two folders hold photos: {names}{deeper}"]
     doubt = ""
     recurring = sorted(name for name, above in second.items() if len(above) > 1)
@@ -407,6 +418,14 @@ def _folders(photos: Sequence[str]) -> tuple[Reading | None, list[str]]:
     if parts:
         story += f", below {', '.join(sorted(tops))}"
     return Reading("folders", story, texts, doubt=doubt), []
+
+
+def _alone(photos: Sequence[str]) -> tuple[str, Counter[str]]:
+    """Return the deepest folder that holds all photos, and how many lie in which folder of it."""
+    folders = [file.rpartition("/")[0] for file in photos]
+    top = posixpath.commonpath(folders) if folders else ""
+    inside = (folder.removeprefix(top).strip("/") for folder in folders if top)
+    return top, Counter(folder.partition("/")[0] for folder in inside if folder)
 
 
 def _few(texts: Counter[str]) -> str:

@@ -201,7 +201,8 @@ def test_two_readings_with_the_same_words_are_asked_about(folder):
     ("paths", "said"),
     [
         (["1.jpg", "2.jpg"], r"no label was found.*\n.*2 files that look like photos"),
-        (["all/a/1.jpg", "all/b/2.jpg"], "photos: all; below it: a, b; if these are"),
+        (["all/a/1.jpg", "all/b/2.jpg"], "photos: all; all holds a, b; if these are the classes"),
+        (["x/y/a/1.jpg", "x/y/b/c/2.jpg"], "photos: x; x/y holds a, b; if these are the classes"),
         (["FO6K58/1.jpg", "h51b9j/2.jpg"], "look like collectors' codes.*LAYOUT=folders"),
         (["x/bad/1.jpg", "x/good/2.jpg", "y/bad/1.jpg", "y/good/2.jpg"], "bad, good recur below 2"),
     ],
@@ -209,6 +210,14 @@ def test_two_readings_with_the_same_words_are_asked_about(folder):
 def test_what_is_not_clear_is_said(folder, paths, said):
     root = folder(*paths)
     with pytest.raises(ValueError, match=f"(?s){said}"):
+        recognised(root)
+
+
+def test_a_table_that_names_no_photo_is_shown(folder):
+    root = folder("pics/1.jpg", "pics/2.jpg")
+    (root / "labels.csv").write_text("path,label\nC:\\me\\1.jpg,a\nC:\\me\\2.jpg,b\n")
+    said = r"labels\.csv: no row names a photo, such as the first, C:\\me\\1\.jpg, a; write each"
+    with pytest.raises(ValueError, match=said):
         recognised(root)
 
 
