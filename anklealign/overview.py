@@ -36,6 +36,7 @@ SHAPES = {
     "9:16": 9 / 16, "2:1": 2.0, "1:2": 1 / 2, "4:1": 4.0, "1:4": 1 / 4,
 }  # fmt: skip
 SIDES = [*(2**k for k in range(4, 15)), *(3 * 2**k for k in range(4, 13))]  # pixels
+LETTER = 0.026  # of the axis's width, with room between two names
 Numbers = npt.NDArray[np.float64]
 
 
@@ -230,8 +231,11 @@ def _ticks(axes: Axes, places: Mapping[str, float]) -> None:
     low, high = axes.get_xlim()
     shown: dict[str, float] = {}
     for name, place in places.items():
-        gaps = [abs(np.log(place / other)) for other in shown.values()]
-        if low <= place <= high and min(gaps, default=1) > 0.055 * np.log(high / low):
+        apart = all(
+            abs(np.log(place / other)) > LETTER * (len(name) + len(text)) / 2 * np.log(high / low)
+            for text, other in shown.items()
+        )
+        if low <= place <= high and apart:
             shown[name] = place
     axes.xaxis.set_major_locator(FixedLocator(list(shown.values())))
     axes.set_xticklabels(list(shown))

@@ -1,5 +1,7 @@
 """The first look shows every class, is the same each time, and survives any dataset."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -53,6 +55,22 @@ def test_the_sample_is_spread_over_collectors_and_parts_whatever_the_order():
     assert len(overview.sample(table, 1000)) == 90
     parts, _ = dataset(labels=["ant"], given=["train"] * 9 + ["val"], photos=100)
     assert overview.sample(parts, 20).given.value_counts().to_dict() == {"train": 10, "val": 10}
+
+
+@pytest.mark.parametrize("sides", [(32, 2900), (64, 300), (150, 3000), (700, 1600), (20, 12000)])
+@pytest.mark.parametrize("shape", [1, 2.5, 9])
+def test_no_two_ticks_touch(sides, shape):
+    table, _ = dataset(labels=["ant"], photos=4)
+    table.height = [*sides, *sides]
+    table.width = [round(shape * sides[0]), sides[1], sides[0], round(shape * sides[1])]
+    figure = overview.panels(table, ["ant"], {"no_task": 3}, 256)
+    figure.canvas.draw()
+    for axes in figure.axes[2:]:
+        ends = [t.get_window_extent() for t in axes.get_xticklabels() if t.get_text()]
+        ends.sort(key=lambda end: end.x0)
+        assert len(ends) >= 3
+        for one, other in itertools.pairwise(ends):
+            assert one.x1 + 4 < other.x0
 
 
 def test_the_pictures_are_the_same_to_the_byte(tmp_path):
