@@ -121,7 +121,8 @@ def main() -> None:
     files.write_json(METRICS, metrics)
     files.write_table(PLOTS / "predictions.csv", predictions)
     files.write_table(PLOTS / "confusion.csv", counts.rename_axis("actual").reset_index())
-    for name, picture in drawn.items():
+    bar = tqdm(drawn.items(), "draw", unit="picture", delay=1, leave=False, disable=None)
+    for name, picture in bar:
         figures.save(picture, PICTURES / f"{name}.png")
     wrong = mistakes(predictions, test, store, settings.mistakes)
     title = f"The surest of {int((predictions.actual != predictions.predicted).sum())} mistakes"
