@@ -214,7 +214,8 @@ def pseudonym(name: str) -> str:
 
     Of SHA-256, so whoever knows an address can tell whether it is there; nobody can read it.
     """
-    return f"person-{hashlib.sha256(name.casefold().encode()).hexdigest()[:8]}"
+    text = name.casefold().encode("utf-8", "surrogatepass")  # JSON may hold half a letter
+    return f"person-{hashlib.sha256(text).hexdigest()[:8]}"
 
 
 def _answers(annotation: Mapping[str, Any]) -> dict[str, list[str]]:

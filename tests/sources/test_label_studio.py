@@ -4,13 +4,16 @@ import base64
 import csv
 import io
 import json
+import re
 from urllib.parse import quote
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from anklealign.labels import Labels
 from anklealign.params import Dataset
+from anklealign.sources import exports as kinds
 from anklealign.sources import label_studio
 
 DATASET = Dataset(
@@ -377,3 +380,9 @@ def test_whatever_json_holds_every_file_and_task_is_accounted_for(tmp_path_facto
     assert found.exports_seen == 1
     broken = any(s.item == "export" for s in found.skips)
     assert found.tasks_seen == 0 or not broken
+
+
+def test_an_annotators_name_may_be_any_string_that_json_can_hold():
+    data = b'[{"id": 1, "data": {}, "annotations": [{"completed_by": "\\ud800", "result": []}]}]'
+    (task,) = kinds.read("a.json", data, Labels({"a": [], "b": []}))
+    assert re.fullmatch(r"person-[0-9a-f]{8}", task.annotations[0].annotator)
