@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from anklealign import architectures, bundle, calibration, images
-from anklealign.batches import Floats, logits, pick_device
+from anklealign.batches import Floats, Integers, logits, pick_device
 from anklealign.bundle import Bundle
 from anklealign.photos import Pixels
 
@@ -77,14 +77,17 @@ class Predictor:
         pixels, box = images.fit(opened.image, how.size, how.fit, how.fill)
         return Opened(pixels, box, opened.width, opened.height)
 
-    def logits(self, pixels_nhwc: Pixels) -> Floats:
+    def logits(self, pixels_nhwc: Pixels, rows: Integers | None = None) -> Floats:
         """Return the network's answers: uint8 (N, S, S, 3) -> (N, K)."""
-        rows: npt.NDArray[np.int64] = np.arange(len(pixels_nhwc))
-        return logits(self.bundle.model, pixels_nhwc, rows, self.bundle.network_input, self.device)
+        some = np.arange(len(pixels_nhwc)) if rows is None else rows
+        return logits(self.bundle.model, pixels_nhwc, some, self.bundle.network_input, self.device)
 
-    def probabilities(self, pixels_nhwc: Pixels) -> Floats:
-        """Return calibrated probabilities: uint8 (N, S, S, 3) -> (N, K), rows summing to 1."""
-        return calibration.probabilities(self.logits(pixels_nhwc), self.bundle.temperature)
+    def probabilities(self, pixels_nhwc: Pixels, rows: Integers | None = None) -> Floats:
+        """Return calibrated probabilities: uint8 (N, S, S, 3) -> (N, K), rows summing to 1.
+
+        With `rows` of those alone, of which no more than a batch is read at a time.
+        """
+        return calibration.probabilities(self.logits(pixels_nhwc, rows), self.bundle.temperature)
 
     def prediction_sets(self, probabilities: Floats) -> npt.NDArray[np.bool_]:
         """Return which classes are in each photo's prediction set: (N, K) -> (N, K)."""

@@ -12,7 +12,7 @@ import onnxruntime
 import torch
 
 from anklealign import batches, bundle, files
-from anklealign.batches import Floats
+from anklealign.batches import Floats, Integers
 from anklealign.photos import Pixels
 from anklealign.predictor import Predictor
 
@@ -29,12 +29,13 @@ class OnnxPredictor(Predictor):
 
     session: onnxruntime.InferenceSession
 
-    def logits(self, pixels_nhwc: Pixels) -> Floats:
+    def logits(self, pixels_nhwc: Pixels, rows: Integers | None = None) -> Floats:
         """Return the network's answers: uint8 (N, S, S, 3) -> (N, K)."""
+        some = np.arange(len(pixels_nhwc)) if rows is None else rows
         answers = []
         # At least one pass, in the chunks of the other engine: the answer to none has K columns.
-        for start in range(0, max(1, len(pixels_nhwc)), batches.CHUNK):
-            chunk = pixels_nhwc[start : start + batches.CHUNK]
+        for start in range(0, max(1, len(some)), batches.CHUNK):
+            chunk = pixels_nhwc[some[start : start + batches.CHUNK]]
             x = batches.whole(chunk, self.bundle.network_input, self.device).numpy()
             answers += self.session.run([OUTPUT], {INPUT: x})
         return np.concatenate(answers).astype(np.float64)

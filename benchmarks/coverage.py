@@ -92,7 +92,7 @@ def run(folder: Path, options: argparse.Namespace) -> tuple[pd.DataFrame, Floats
     table = table[table.split.isin(["val", "test"])].sort_values("id", ignore_index=True)
     predictor = Predictor.load(folder / "model")
     store = photos.open_store(folder / photos.STORE)
-    probabilities = predictor.probabilities(store[table.row.to_numpy()])
+    probabilities = predictor.probabilities(store, table.row.to_numpy())
     table["label"] = pd.Categorical(table.label, categories=list(predictor.classes))
     return table, probabilities, predictor.bundle.conformal_threshold
 

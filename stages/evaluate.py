@@ -143,7 +143,7 @@ def answered(
     """Return a part's photos by path, and the model's answers to them."""
     rows = table[table.split == part].sort_values("path", ignore_index=True)
     labels = rows.label.map(predictor.classes.index).to_numpy(np.int64)
-    probabilities = predictor.probabilities(store[rows.row.to_numpy()])
+    probabilities = predictor.probabilities(store, rows.row.to_numpy())
     return rows, Answers(labels, probabilities, list(rows.group))
 
 

@@ -73,6 +73,22 @@ def test_a_photo_s_answer_does_not_depend_on_its_company(predictor: Predictor) -
     np.testing.assert_allclose(alone, predictor.probabilities(store), atol=1e-6)
 
 
+def test_rows_of_a_large_store_are_read_a_batch_at_a_time(predictor: Predictor) -> None:
+    class Store:
+        def __init__(self) -> None:
+            self.read: list[int] = []
+
+        def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+            self.read.append(len(rows))
+            return pixels(100)[rows]
+
+    store, rows = Store(), np.random.default_rng(0).permutation(100)[:70]
+    found = predictor.probabilities(store, rows)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(found, predictor.probabilities(pixels(100)[rows]))
+    assert sum(store.read) == 70
+    assert max(store.read) <= batches.CHUNK < 70
+
+
 def test_no_photos_have_no_probabilities(predictor: Predictor) -> None:
     assert predictor.probabilities(pixels(0)).shape == (0, 3)
 

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from anklealign import architectures, bundle, files, fitting, params
+from anklealign import architectures, bundle, explanations, files, fitting, params
 from anklealign.batches import Photos, logits
 from anklealign.bundle import Bundle, Preparation
 from anklealign.fitting import Fit
@@ -168,6 +168,23 @@ def test_it_has_a_feature_map_whose_gradient_explains_an_answer(variant: Variant
     assert features.grad is not None
     if variant.name != "majority":  # which no photo changes
         assert features.grad.abs().sum() > 0
+
+
+def test_its_answers_are_explained(variant: Variant) -> None:
+    pixels, made = variant.photos.pixels, variant.bundle
+    attends = explanations.has_attention(made.model)
+    assert attends == ("vit" in variant.block.architecture)
+    maps = [explanations.heat_maps(made, pixels, np.full(PHOTOS, k)) for k in range(2)]
+    if attends:
+        maps.append(explanations.heat_maps(made, pixels, np.zeros(PHOTOS, np.int64), "rollout"))
+        heads = explanations.attention_maps(made, pixels)
+        assert (heads.std((2, 3)) > 0).all()
+        assert (maps[-1].std((1, 2)) > 0).all()
+    found = np.stack(maps)
+    assert found.shape == (len(maps), PHOTOS, SIDE, SIDE)
+    assert np.isfinite(found).all()
+    # Nothing need speak for one of two classes; and no photo changes what the majority says.
+    assert found[:2].max((0, 2, 3)).tolist() == [float(variant.name != "majority")] * PHOTOS
 
 
 def test_its_head_on_its_features_is_the_whole_network(variant: Variant) -> None:
