@@ -40,6 +40,9 @@ def test_every_file_of_the_tree_exists():
                 assert (ROOT / path).exists(), path
                 checked += 1
     assert checked > 35
+    # And none is missing, apart from the folders that say what they are.
+    modules = [p.name for folder in ("anklealign", "service") for p in (ROOT / folder).glob("*.py")]
+    assert [name for name in modules if name not in tree and name != "__init__.py"] == []
 
 
 @pytest.mark.parametrize("command", [c for c in commands() if c.startswith("make ")])
