@@ -125,7 +125,7 @@ def pair(first: pd.DataFrame, second: pd.DataFrame, names: tuple[str, str]) -> A
     Where the two group photos differently, groups that touch are joined.
 
     Raises:
-        ValueError: Other photos, other labels or other classes; it says which.
+        ValueError: Other photos, other bytes, other labels or other classes; it says which.
     """
     classes = classes_of(first)
     if set(classes) != set(classes_of(second)):
@@ -152,6 +152,19 @@ def pair(first: pd.DataFrame, second: pd.DataFrame, names: tuple[str, str]) -> A
         raise ValueError(
             f"the test sets differ: {len(changed)} photos have another label in {names[1]} than in "
             f"{names[0]}, such as {told}; rerun {names[0]} on the new labels"
+        )
+    for table, name in ((one, names[0]), (other, names[1])):
+        if "sha256" not in table:
+            raise ValueError(
+                f"{PREDICTIONS} of {name} has no column sha256, so that nobody knows whether the "
+                f"photos are the same; run evaluate again there: `dvc repro evaluate`"
+            )
+    replaced = one.index[one.sha256 != other.sha256]
+    if len(replaced):
+        raise ValueError(
+            f"the test sets differ: {len(replaced)} of {len(one)} photos are other pictures in "
+            f"{names[1]} than in {names[0]}, such as {', '.join(one.path[replaced[:SHOWN]])}; "
+            f"rerun {names[0]} on the new photos"
         )
     links = [
         (photo, f"{k}:{group}")

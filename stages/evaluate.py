@@ -158,7 +158,12 @@ def predictions_of(
     )
     for k, name in enumerate(classes):
         rows[f"p_{name}"] = probabilities[:, k]
-    return rows.assign(set=calibration.spelled(sets, classes), abstain=calibration.abstains(sets))
+    # The photo's bytes tell whether another run's test photo is the same picture.
+    return rows.assign(
+        set=calibration.spelled(sets, classes),
+        abstain=calibration.abstains(sets),
+        sha256=test.sha256,
+    )
 
 
 def worsen(

@@ -17,6 +17,7 @@ def predictions(answers: Answers, probabilities) -> pd.DataFrame:
             "path": [f"p{n}.jpg" for n in numbers],
             "group": [f"person:{g}" for g in answers.groups],
             "actual": [CLASSES[k] for k in answers.labels],
+            "sha256": [f"{n:064x}" for n in numbers],
         }
     )
     return table.assign(**{f"p_{name}": probabilities[:, k] for k, name in enumerate(CLASSES)})
@@ -84,7 +85,7 @@ def test_mcnemar_counts_what_one_alone_had_right():
 def test_pairing_does_not_depend_on_the_order_of_rows_or_columns(tables, answers):
     first, second = tables
     shuffled = second.sample(frac=1, random_state=0)
-    shuffled = shuffled[[*shuffled.columns[:4], "p_c", "p_a", "p_b"]]
+    shuffled = shuffled[[*shuffled.columns[:4], "sha256", "p_c", "p_a", "p_b"]]
     found = pair(first.sample(frac=1, random_state=1), shuffled, ("x", "y"))
     assert (found.labels == answers.labels).all()
     assert np.allclose(found.first, answers.first)
@@ -112,6 +113,15 @@ def test_other_labels_are_refused_with_their_names(tables):
     second.loc[4, "actual"] = "b" if second.actual[4] != "b" else "a"
     with pytest.raises(ValueError, match=r"1 photos have another label in mine.*p4\.jpg \("):
         pair(first, second, ("main", "mine"))
+
+
+def test_other_pictures_under_the_same_paths_are_refused_with_their_names(tables):
+    first, second = tables
+    second.loc[5, "sha256"] = "0" * 64
+    with pytest.raises(ValueError, match=r"1 of \d+ photos are other pictures in mine.*p5\.jpg"):
+        pair(first, second, ("main", "mine"))
+    with pytest.raises(ValueError, match=r"predictions\.csv of main has no column sha256"):
+        pair(first.drop(columns="sha256"), second, ("main", "mine"))
 
 
 def test_other_classes_are_refused(tables):

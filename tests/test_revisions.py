@@ -26,14 +26,15 @@ for n in range(60):
     right = good or n % 2
     actual = "ab"[n % 3 == 0]
     p = 0.9 if (actual == "a") == bool(right) else 0.1
-    rows.append(f"{n:012},{n}.jpg,g{n // 2},{actual},{p},{1 - p}")
+    rows.append(f"{n:012},{n}.jpg,g{n // 2},{actual},{p},{1 - p},{n}")
     if good or n:
         photos.append(f"{n:012},{n}.jpg,{actual},{n},{'train' if n % 2 else 'test'}")
 def write(path, text):
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
-write("plots/evaluate/predictions.csv", "\\n".join(["id,path,group,actual,p_a,p_b", *rows, ""]))
+head = "id,path,group,actual,p_a,p_b,sha256"
+write("plots/evaluate/predictions.csv", "\\n".join([head, *rows, ""]))
 write("data/prepared/photos.csv", "\\n".join(["id,path,label,sha256,split", *photos, ""]))
 write("data/split/photos.csv", "\\n".join(["id,path,label,sha256,split", *photos, ""]))
 write("data/clean/removed.csv", "path,reason\\n")

@@ -25,6 +25,7 @@ TEST = pd.DataFrame(
         "group": ["p1", "p1", "p2", "p3", "p4", "p4"],
         "label": [CLASSES[k] for k in LABELS],
         "row": range(6),
+        "sha256": [f"{i:064x}" for i in range(6)],
         "left": 0,
         "top": 1,
         "right": 4,
@@ -42,6 +43,7 @@ def test_predictions_have_a_row_a_photo_with_every_probability():
     np.testing.assert_allclose(rows.probability, PROBABILITIES.max(1))
     assert list(rows.set) == ["a", "b|c", "b", "a", "c", "c"]
     assert list(rows.abstain) == [False, True, False, False, False, False]
+    assert list(rows.sha256) == list(TEST.sha256)
 
 
 def test_the_gallery_shows_the_surest_mistakes_first_without_the_letterbox():
