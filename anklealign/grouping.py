@@ -26,8 +26,9 @@ Floats = npt.NDArray[np.float64]
 ENOUGH = 0.01
 # A deal that no move betters is taken when it is this near, else the next deal is tried.
 ALLOWED = 0.05
-# Of some 1,300 random cases of 6 to 14 groups, whose optimum was found by trying every assignment,
-# the one that took longest took 30 deals.
+# In 605 random cases of 6 to 10 groups in which some assignment has the classes within 5 points,
+# found by trying every one, these always found such a one, with the best sizes there are or sizes
+# within 5 points.
 DEALS = 300
 WORK = 25_000_000  # numbers looked at in a search, at most: some second and a half
 MOVES = 200  # looked at together, with their 20,000 pairs, in some 10 ms
@@ -94,7 +95,8 @@ def assign(
     The groups are dealt in a seeded order; then the best move of a group to another part, or the
     best pair of such moves (a swap is one), is made for as long as one helps. The first deal that
     ends with every class's share of each part, and every part's share of all photos, within 5
-    points of what was asked is taken; without any, the nearest.
+    points of what was asked is taken. Where none does, classes come first: of the deals with
+    every class within 5 points that with the nearest sizes; without any, the nearest in both.
 
     Args:
         groups: Name to (K,) photos per class.
@@ -132,7 +134,7 @@ def assign(
             best, found = worst, dealt
         if best <= ALLOWED or work >= WORK:
             break
-    if best >= 1:
+    if best >= 2:
         part, k = np.argwhere(_tally(counts, found, len(parts)) == 0)[0]
         raise InfeasibleError(
             f"class {classes[k]} has photos in {holders[k]} groups, but no way was found to give "
@@ -155,9 +157,16 @@ def _greedy(counts: Integers, shares: Floats, shuffled: Integers) -> Integers:
     """Return (G,) parts: each group's is the one that lacks most of its classes by then.
 
     For many groups, which moves of one or two would be slow to sort. The larger come first, by
-    powers of two: within one the order is the seed's.
+    powers of two: within one the order is the seed's. Where the largest group takes so much of a
+    class that the other parts cannot have their share of it, these are to be smaller.
     """
-    target = shares[:, None] * counts.sum(0)
+    totals = counts.sum(0)
+    roomy = shares.argmax()
+    left = ((totals - counts[counts.sum(1).argmax()]) / totals).min()
+    if left < 1 - shares[roomy]:
+        shares = shares * (left / (1 - shares[roomy]))
+        shares[roomy] = 1 - left
+    target = shares[:, None] * totals
     tally = np.zeros_like(target)
     found = np.zeros(len(counts), np.int64)
     powers = np.frexp(counts.sum(1)[shuffled])[1]
@@ -240,13 +249,18 @@ def _off(tallies: Integers) -> Floats:
 def _cost(tallies: Integers, shares: Floats) -> tuple[Floats, Floats]:
     """Return the worst differences and what a search lessens: (S, P, K), (P,) -> (S,), (S,).
 
-    Both with 1 for each class that a part lacks. The search also lessens the squares of all
-    differences, or else it would stand still wherever no one move betters the worst.
+    The worst difference is of classes and sizes. One is added where a class is more than 5 points
+    off, so that sizes give way to classes; where a part lacks classes, one and their number. The
+    search also lessens the squares of all differences, or else it would stand still wherever no
+    one move betters the worst.
     """
     sizes = tallies.sum(2)
     off_size = np.abs(sizes / sizes.sum(1, keepdims=True) - shares)
-    off = np.concatenate([_off(tallies), off_size[:, :, None]], axis=2)
-    worst: Floats = off.max((1, 2)) + (tallies == 0).sum((1, 2))
+    off_class = _off(tallies)
+    off = np.concatenate([off_class, off_size[:, :, None]], axis=2)
+    lacking = (tallies == 0).sum((1, 2))
+    beyond = off_class.max((1, 2)) > ALLOWED
+    worst: Floats = off.max((1, 2)) + np.where(lacking, 1 + lacking, beyond)
     millionths = np.rint(off * 1e6).astype(np.int64)
     cost: Floats = worst + (millionths**2).sum((1, 2)) / 1e12
     return worst, cost
