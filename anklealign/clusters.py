@@ -1,8 +1,9 @@
 """Photos that show the same picture gathered in clusters, of which one photo is to be kept.
 
-Matches chain: a cut on the left, the whole, a cut on the right. A chain is one cluster where its
-earliest photo, or one that this matches, matches all of it; else it is broken up. So unlike photos
-share no cluster, and a second search among those kept finds no more copies.
+Matches chain: a cut on the left, the whole, a cut on the right. Two cuts may have too little in
+common to match by themselves; where others connect them, what they do have in common decides. So
+each photo of a cluster matches the one that is kept, a chain that ends elsewhere is broken up, and
+a second search among those kept finds no more copies.
 """
 
 import hashlib
@@ -14,8 +15,12 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from anklealign.duplicates import Album, Floats, Match, Proposals
+from anklealign.duplicates import LEAST_SHARED, Album, Floats, Match, Proposals
 from anklealign.photos import Pixels
+
+# Share of either's side that two are to have in common where others connect them: each of two
+# matches may leave LEAST_SHARED.
+CONNECTED = LEAST_SHARED**2
 
 
 @dataclass(frozen=True)
@@ -23,14 +28,24 @@ class Cluster:
     """The photo of lowest rank and the copies of it, if any."""
 
     kept: int
-    copies: dict[
-        int, float
-    ]  # photo -> residual against the kept one, or against one that it matches
+    copies: dict[int, float]  # photo -> residual against the kept one
     identical: frozenset[int]  # those of the copies that equal it in every pixel
     chain: int  # photo of lowest rank among all that matches connect with these
-    touching: frozenset[
-        int
-    ]  # kept photos of the other clusters in which a photo matches one of these
+    # Kept photos of the other clusters in which a photo matches one of these.
+    touching: frozenset[int]
+
+
+@dataclass(frozen=True)
+class Residuals:
+    """What was left between the photos that could be laid over each other, matching or not."""
+
+    first: list[int]  # of each photo, the one of lowest rank among those of the same pixels
+    pairs: dict[tuple[int, int], float]  # of such first ones, the smaller number before the larger
+
+    def of(self, a: int, b: int) -> float:
+        """Return what is left between two photos; infinite where they were not compared."""
+        one, other = sorted((self.first[a], self.first[b]))
+        return 0.0 if one == other else self.pairs.get((one, other), math.inf)
 
 
 def find(
@@ -41,10 +56,8 @@ def find(
     *,
     squares: bool = False,
     mirror_safe: bool = True,
-) -> tuple[list[Cluster], list[float]]:
+) -> tuple[list[Cluster], Residuals]:
     """Return the clusters among (H, W, 3) photos, each with its member of lowest rank as kept.
-
-    With them the residual of each pair that could be laid over each other, matching or not.
 
     Two photos match when their hashes lie within `distance` bits in some view, and some placement
     leaves at most `residual` of the contrast in every place. A photo that is connected with others
@@ -64,18 +77,18 @@ def find(
         digest = hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes())
         twins.setdefault(digest.digest(), []).append(photo)
     same = list(twins.values())  # in the order of their rank
-    graph = _Graph(Album(photos, [group[0] for group in same], squares=squares), residual)
+    graph = _Graph(
+        Album(photos, [group[0] for group in same], squares=squares), residual, mirror_safe
+    )
 
     result = []
-    for chain in graph.chains(distance):
-        parts = chain if mirror_safe else [side for group in chain for side in _sides(group)]
+    for parts in graph.chains(distance):
         home = {photo: min(part) for part in parts for photo in part}
         for part in parts:
             kept = min(part)
             copies = dict.fromkeys(same[kept][1:], 0.0)
             for photo in sorted(part.keys() - {kept}):
-                left = graph.residual(kept, photo, part)
-                copies |= dict.fromkeys(same[photo], left)
+                copies |= dict.fromkeys(same[photo], part[photo].residual)
             touching = {
                 home[other]
                 for photo in part
@@ -92,26 +105,29 @@ def find(
                         frozenset(same[other][0] for other in touching),
                     )
                 )
-    return result, list(graph.residuals.values())
+    first = [0] * len(photos)
+    for group in same:
+        for photo in group:
+            first[photo] = group[0]
+    pairs = {}
+    for (a, b), left in graph.residuals.items():
+        one, other = sorted((same[a][0], same[b][0]))
+        pairs[one, other] = left
+    return result, Residuals(first, pairs)
 
 
-Group = dict[int, Match]  # photo -> match of the group's earliest one with it
-
-
-def _sides(group: Group) -> list[Group]:
-    """Return apart the photos that are mirror images of the earliest one."""
-    sides = [{n: m for n, m in group.items() if m.mirrored is side} for side in (False, True)]
-    return [side for side in sides if side]
+Group = dict[int, Match]  # photo -> match of the group's earliest one, which is kept, with it
 
 
 class _Graph:
     """The photos of an album, and which of them are known to match."""
 
-    def __init__(self, album: Album, residual: float) -> None:
+    def __init__(self, album: Album, residual: float, mirror_safe: bool) -> None:
         self.matches: list[dict[int, Match]] = [{} for _ in range(len(album))]
         self.residuals: dict[tuple[int, int], float] = {}  # the least of each pair
         self._album = album
         self._residual = residual
+        self._mirror_safe = mirror_safe
 
     def chains(self, distance: int) -> list[list[Group]]:
         """Return the groups of every chain: photos that are connected by matches."""
@@ -160,9 +176,11 @@ class _Graph:
             for a, b, placement in proposals
         )
 
-    def _match(self, a: int, b: int, placement: Floats) -> Match | None:
-        """Return and remember the match of two photos, if they match."""
-        match = self._album.compare(a, b, placement)
+    def _match(
+        self, a: int, b: int, placement: Floats, shared: float = LEAST_SHARED
+    ) -> Match | None:
+        """Return and remember the match of two photos with this share in common, if they match."""
+        match = self._album.compare(a, b, placement, shared)
         if match is None:
             return None
         pair = (min(a, b), max(a, b))
@@ -200,19 +218,16 @@ class _Graph:
     def _groups(self, chain: Sequence[int]) -> list[Group]:
         """Return a chain in groups.
 
-        The earliest photo takes those that match it, and those that match one photo that matches
-        it: the one that has most matches. What is left is dealt with likewise.
+        The earliest photo takes those that match it. What is left is dealt with likewise.
         """
         free = dict.fromkeys(chain)
         groups = []
         while free:
-            earliest = next(iter(free))
-            group = {n: match for n, match in self._star(earliest).items() if n in free}
-            centre = max(group, key=lambda n: (len(self.matches[n].keys() & free.keys()), -n))
-            for photo, match in self._star(centre).items():
-                if photo in free and photo not in group:
-                    placement = group[centre].placement @ match.placement
-                    group[photo] = Match(earliest, photo, match.residual, placement)
+            group = {
+                n: match
+                for n, match in self._star(next(iter(free))).items()
+                if n in free and (self._mirror_safe or not match.mirrored)
+            }
             for photo in group:
                 del free[photo]
             groups.append(group)
@@ -225,15 +240,8 @@ class _Graph:
             for photo in sorted(self.matches[via].keys() - star.keys()):
                 known = self.matches[centre].get(photo)
                 placement = star[via].placement @ self.matches[via][photo].placement
-                match = known or self._match(centre, photo, placement)
+                match = known or self._match(centre, photo, placement, CONNECTED)
                 if match:
                     star[photo] = match
                     waiting.append(photo)
         return star
-
-    def residual(self, kept: int, photo: int, group: Group) -> float:
-        """Return what is left between a kept photo and another of its group."""
-        placement = np.linalg.inv(group[kept].placement) @ group[photo].placement
-        match = self.matches[kept].get(photo) or self._album.compare(kept, photo, placement)
-        least = group[photo].residual
-        return match.residual if match and match.residual <= self._residual else least

@@ -140,7 +140,7 @@ class Album:
             sizes.append(grey.size)
             contents.append(content)
             sides = (shorter, shorter) if squares else (width, height)
-            least.append(LEAST_SHARED * np.array(sides) / grey.size)
+            least.append(np.array(sides) / grey.size)
             left, top = box[0] + (width - shorter) / 2, box[1] + (height - shorter) / 2
             parts: list[tuple[float, float, float, float]] = [(0, 0, *grey.size), box]
             if squares:
@@ -222,18 +222,24 @@ class Album:
                 packed[turn, start : start + PIECE] = hashes.pack(turned)
         return packed.reshape(-1, hashes.WORDS)
 
-    def compare(self, a: int, b: int, placement: Floats) -> Match | None:
-        """Lay b over a, starting from a placement; None where they cannot be the same picture."""
+    def compare(
+        self, a: int, b: int, placement: Floats, shared: float = LEAST_SHARED
+    ) -> Match | None:
+        """Lay b over a, starting from a placement; None where they cannot be the same picture.
+
+        They are to have at least the share `shared` of either's sides in common.
+        """
         turned = abs(placement[0, 0]) < abs(placement[0, 1])
         # From here on a's axes run like b's: the placement scales and shifts each by itself.
         swap = np.eye(3)[[1, 0, 2]] if turned else np.eye(3)
         order = [1, 0] if turned else [0, 1]
         straight = swap @ placement
         scale, shift = np.diag(straight)[:2].copy(), straight[:2, 2].copy()
-        inner_a, inner_b = self._bounds[a][:, order], self._bounds[b]
+        least = np.array([[1.0], [1.0], [shared]])
+        inner_a, inner_b = self._bounds[a][:, order] * least, self._bounds[b] * least
         bounds_a, bounds_b = inner_a, inner_b
         if _shared(scale, shift, bounds_a, bounds_b) is None:
-            bounds_a = bounds_b = WHOLE
+            bounds_a = bounds_b = WHOLE * least
         for number, most in enumerate(ROUNDS):
             part = _shared(scale, shift, bounds_a, bounds_b)
             common = _common(scale, shift, inner_a, inner_b)
@@ -339,8 +345,8 @@ def _rectangle(rect: Floats) -> Floats:
     return np.array([[right - left, 0, left], [0, bottom - top, top], [0, 0, 1]])
 
 
-# Bounds are (3, 2): start and end of a content, and the least of it that is to be shared.
-WHOLE = np.array([[0.0, 0.0], [1.0, 1.0], [LEAST_SHARED, LEAST_SHARED]])
+# Bounds are (3, 2): start and end of a content, and the sides of which a share is to be in common.
+WHOLE = np.array([[0.0, 0.0], [1.0, 1.0], [1.0, 1.0]])
 
 
 def _common(scale: Floats, shift: Floats, bounds_a: Floats, bounds_b: Floats) -> Floats:

@@ -31,7 +31,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from anklealign import clusters, figures, files, params, photos, quality, sheets, stage
-from anklealign.clusters import Cluster
+from anklealign.clusters import Cluster, Residuals
 from anklealign.params import Clean
 from anklealign.photos import Pictures
 from anklealign.quality import Scores
@@ -77,7 +77,7 @@ def main() -> None:
         squares=square,
         mirror_safe=dataset.mirror_safe,
     )
-    table, removed = judge(table, scores, faults, found, settings)
+    table, removed = judge(table, scores, faults, found, residuals, settings=settings)
 
     metrics = count(table, removed)
     kept = table[~table.id.isin(removed.id)]
@@ -93,7 +93,10 @@ def main() -> None:
     sheets.write(PLOTS, "quality", sheets.pages(singles, SINGLES, NOTHING, columns=5, rows=3))
     drawn = {name: [getattr(measured, name) for measured in scores] for name in limits}
     figures.save(
-        histograms(drawn | {"residual": residuals}, limits | {"residual": settings.residual}),
+        histograms(
+            drawn | {"residual": list(residuals.pairs.values())},
+            limits | {"residual": settings.residual},
+        ),
         PLOTS / "scores.png",
     )
     check_classes(metrics)
@@ -148,6 +151,8 @@ def judge(
     scores: list[Scores],
     faults: list[str | None],
     found: list[Cluster],
+    residuals: Residuals,
+    *,
     settings: Clean,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the table with its `cluster` column, and the table of the removed photos."""
@@ -170,10 +175,22 @@ def judge(
             cluster_ids[photo] = table.id[cluster.chain]
             if len(labels) > 1:
                 why = f"copies of one picture are labelled {listed}"
-                other = next(n for n in alike if table.label[n] != table.label[photo])
-                left = residual or cluster.copies.get(other, 0.0)
+                # Of those that it was found to match one with another label, if there is one.
+                matched = [
+                    n for n in alike if n != photo and residuals.of(photo, n) <= settings.residual
+                ]
+                other = min(
+                    matched,
+                    key=lambda n: (table.label[n] == table.label[photo], residuals.of(photo, n)),
+                )
                 verdicts[photo] = Verdict(
-                    "contradicting_labels", left, settings.residual, "", "", why, table.id[other]
+                    "contradicting_labels",
+                    residuals.of(photo, other),
+                    settings.residual,
+                    "",
+                    "",
+                    why,
+                    table.id[other],
                 )
             elif photo == cluster.kept or faults[cluster.kept]:
                 continue

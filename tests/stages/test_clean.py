@@ -13,6 +13,7 @@ from PIL import Image, ImageFilter, ImageOps
 from ruamel.yaml import YAML
 
 from anklealign import images, photos
+from anklealign.clusters import Cluster, Residuals
 from anklealign.params import PARAMS
 from stages import clean
 
@@ -117,6 +118,22 @@ def test_every_photo_is_kept_or_removed_once_with_a_reason(run) -> None:
     assert metrics["removed"] == sum(metrics["reasons"].values()) == 9
     assert metrics["classes"]["left"] == {"kept": 3, "removed": 7}
     assert tuple(kept.columns) == (*photos.PREPARED_COLUMNS, "cluster")
+
+
+def test_a_contradicting_photo_is_shown_beside_one_it_was_compared_with_and_their_score() -> None:
+    table = pd.DataFrame(dict.fromkeys(clean.PHOTO_COLUMNS, ""), index=range(4)).assign(
+        id=list("abcd"), path=list("abcd"), label=["left", "left", "right", "left"]
+    )
+    found = Cluster(0, {1: 0.1, 2: 0.2, 3: 0.15}, frozenset(), 0, frozenset())
+    # The second matches the third, too; the fourth was found to match the first alone.
+    pairs = {(0, 1): 0.1, (0, 2): 0.2, (0, 3): 0.15, (1, 2): 0.05, (2, 3): 0.6}
+    settings = clean.params.section(clean.params.read(ROOT / PARAMS), "clean", clean.Clean)
+    _, removed = clean.judge(
+        table, [None] * 4, [None] * 4, [found], Residuals([0, 1, 2, 3], pairs), settings=settings
+    )
+    assert list(removed.reason) == ["contradicting_labels"] * 4
+    shown = dict(zip(removed.id, zip(removed.beside, removed.score, strict=True), strict=True))
+    assert shown == {"a": ("c", 0.2), "b": ("c", 0.05), "c": ("b", 0.05), "d": ("a", 0.15)}
 
 
 def test_the_copy_that_stays_is_named_with_the_reason(run) -> None:
