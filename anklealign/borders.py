@@ -24,6 +24,26 @@ def content_box(grey: npt.NDArray[np.uint8]) -> Box:
     return left, top, grey.shape[1] - right, grey.shape[0] - bottom
 
 
+def frame_box(grey: npt.NDArray[np.uint8]) -> Box:
+    """Return the box of (H, W) grey levels without the borders that have a like one opposite.
+
+    A frame or bars have; a plain floor, which `content_box` leaves out as well, has not.
+    """
+    left, top, right, bottom = content_box(grey)
+    height, width = grey.shape
+    inner = grey[top:bottom]
+    if not (top and bottom < height and _alike(grey[0], grey[-1])):
+        top, bottom = 0, height
+    if not (left and right < width and _alike(inner[:, 0], inner[:, -1])):
+        left, right = 0, width
+    return left, top, right, bottom
+
+
+def _alike(line: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> bool:
+    """Return whether two lines have one level."""
+    return bool(abs(np.median(line) - np.median(other)) <= TOLERANCE)
+
+
 def _run(lines: npt.NDArray[np.uint8]) -> int:
     """Return how many of the first (H, W) lines have the first one's level."""
     reach = int(LARGEST * len(lines)) + 1

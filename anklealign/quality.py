@@ -15,7 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage
 
-from anklealign.borders import content_box
+from anklealign.borders import content_box, frame_box
 from anklealign.photos import Pixels
 
 BLURS = (1.0, 1.5)  # pixels, sigmas of the two blurs between which edges are measured
@@ -39,7 +39,9 @@ class Scores:
     bright: float  # grey level that 99 percent of the pixels reach
     low_contrast: float  # grey levels from the 1st to the 99th percentile
     blurred: float  # percent of the longer side, sigma of the sharpest edges
-    area: float  # pixels inside the borders, of the photo as it came; no reason, but a rank
+    # No reasons, but for the choice between copies:
+    area: float  # pixels inside a frame or bars, of the photo as it came
+    framed: bool  # it has a frame or bars
 
 
 def scores(photo: Pixels, width: int, height: int, *, square: bool = False) -> Scores:
@@ -58,14 +60,16 @@ def scores(photo: Pixels, width: int, height: int, *, square: bool = False) -> S
     shorter, longer = sorted((width, height))
     came = shorter / grey.width if square else longer / max(grey.size)
     sides = (box.width * came, box.height * came)
+    frame = frame_box(np.asarray(grey))
+    shown = (frame[2] - frame[0]) * (frame[3] - frame[1]) / (grey.width * grey.height)
     shares = np.cumsum(box.histogram()) / (box.width * box.height)
     low, lit, high = (float(np.searchsorted(shares, share)) for share in (0.01, 0.95, 0.99))
     # The ends that the square lacks are part of the photo, unless a bar hides where they begin.
     ends = box.width == grey.width if width > height else box.height == grey.height
     side = grey.width * longer / shorter if square and ends else max(box.size)
     seen = min(1.0, MOST_SIDE / side)
-    shown = (max(1, round(box.width * seen)), max(1, round(box.height * seen)))
-    levels = np.asarray(box.resize(shown, Image.Resampling.LANCZOS), np.float32)
+    pixels = (max(1, round(box.width * seen)), max(1, round(box.height * seen)))
+    levels = np.asarray(box.resize(pixels, Image.Resampling.LANCZOS), np.float32)
     return Scores(
         too_small=min(sides),
         # The ends of a strip may be plain, and look like borders.
@@ -74,7 +78,8 @@ def scores(photo: Pixels, width: int, height: int, *, square: bool = False) -> S
         bright=low,
         low_contrast=high - low,
         blurred=100 * _edge_width(levels) / max(LEAST_SIDE, seen * side),
-        area=sides[0] * sides[1],
+        area=shown * (shorter**2 if square else width * height),
+        framed=frame != (0, 0, *grey.size),
     )
 
 

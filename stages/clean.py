@@ -12,9 +12,10 @@ resized, cut, turned, mirrored, framed, brightened), contradicting_labels (copie
 with different labels: all go), and the quality reasons that are keys of params.yaml's clean. A
 photo that is bad in several ways goes by the first in their order there; so does a bad copy of a
 photo that is kept. Of copies the one with a consensus label stays; else the larger; among equals
-the sharper one, then the one whose path, less its ending, sorts first. Where a mirrored photo may
-have another label (mirror_safe: false), a mirrored copy contradicts nothing and stays; it shares
-the original's cluster, so that split does not divide them.
+the one without a frame, then the sharper one, then the one whose path, less its ending, sorts
+first. Nothing in a photo tells whether it or its turned copy stands upright. Where a mirrored photo
+may have another label (mirror_safe: false), a mirrored copy contradicts nothing and stays; it
+shares the original's cluster, so that split does not divide them.
 """
 
 import math
@@ -44,6 +45,8 @@ PAIRS = "Copies: the removed photo, on its right the one kept, or another that w
 BESIDE = "beside"
 SINGLES = "Photos that show too little"
 NOTHING = "Nothing was removed."
+# A framed photo is the larger of two only by more than this: frames are found to a pixel or two.
+FRAMED = 1.1
 UNITS = {
     "too_small": "shorter side, pixels",
     "aspect": "longer over shorter side",
@@ -106,19 +109,20 @@ def main() -> None:
 
 def ranks(
     table: pd.DataFrame, scores: list[Scores], faults: list[str | None]
-) -> list[tuple[bool, bool, int, int, str, str]]:
+) -> list[tuple[bool, bool, float, bool, int, str, str]]:
     """Return each photo's rank in the choice of the copy to keep; the lowest stays.
 
-    Usable before unusable, with a consensus before without, then larger, sharper and earlier: by
-    the path without its ending, so that 'x.jpg' comes before 'x (1).jpg' and 'x - Copy.jpg'. Area
-    and sharpness count in steps of a tenth, so that a border found one pixel further out, or an
-    edge roughened by compression, decides only where it crosses a step.
+    Usable before unusable, with a consensus before without, then larger, unframed, sharper and
+    earlier: by the path without its ending, so that 'x.jpg' comes before 'x (1).jpg' and
+    'x - Copy.jpg'. Sharpness counts in steps of a tenth, so that an edge roughened by compression
+    decides only where it crosses a step.
     """
     return [
         (
             reason is not None,
             agreed == "",
-            -_steps(measured.area),
+            -(measured.area / FRAMED if measured.framed else measured.area),
+            measured.framed,
             _steps(measured.blurred),
             path.removesuffix(PurePosixPath(path).suffix),
             path,
@@ -217,9 +221,11 @@ def judge(
 
 def why_kept(kept: Scores, other: Scores) -> str:
     """Return why the kept one of two copies is the better one."""
-    if _steps(kept.area) != _steps(other.area):
-        # Inside the borders, so not the file's width times its height.
-        areas = [f"{scores.area / 1e6:.3g}" for scores in (kept, other)]
+    if other.framed and not kept.framed and kept.area < other.area * FRAMED:
+        return "the kept one has no frame around it"
+    if kept.area != other.area:
+        # Inside a frame, so not always the file's width times its height.
+        areas = [f"{scores.area / 1e6:.4g}" for scores in (kept, other)]
         return f"the kept one is larger: {areas[0]} against {areas[1]} MP"
     if _steps(kept.blurred) != _steps(other.blurred):
         edges = [f"{scores.blurred:.2f} %" for scores in (kept, other)]

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from anklealign.borders import content_box
+from anklealign.borders import content_box, frame_box
 
 
 def scene(height: int = 120, width: int = 160, seed: int = 0) -> np.ndarray:
@@ -48,3 +48,17 @@ def test_a_plain_photo_and_a_subject_on_a_plain_ground_stay_whole() -> None:
 def test_tiny_pictures_stay_whole(shape) -> None:
     left, top, right, bottom = content_box(np.zeros(shape, np.uint8))
     assert (left, top, right, bottom) == (0, 0, shape[1], shape[0])
+
+
+def test_a_frame_has_like_borders_opposite_and_a_plain_floor_has_none() -> None:
+    floor = scene().copy()
+    floor[100:] = 90
+    assert content_box(floor) == (0, 0, 160, 100)
+    assert frame_box(floor) == (0, 0, 160, 120)
+    framed = np.pad(floor, 12, constant_values=255)
+    assert frame_box(framed) == (12, 12, 172, 132)
+    barred = np.pad(floor, ((0, 0), (20, 20)))
+    assert frame_box(barred) == (20, 0, 180, 120)
+    # A bright sky above a dark floor is no frame either.
+    floor[:20] = 200
+    assert frame_box(floor) == (0, 0, 160, 120)
