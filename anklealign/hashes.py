@@ -17,6 +17,7 @@ import scipy.fftpack
 
 Hashes = npt.NDArray[np.uint64]
 Indices = npt.NDArray[np.int64]
+Rows = npt.NDArray[np.int32]
 Spectra = npt.NDArray[np.floating]
 
 BITS = 64  # of the first word
@@ -97,17 +98,19 @@ class Nearest:
         self._index, self._owners, self._distance = index, owners, distance
         self.crowded = False  # whether a photo has more answers than are kept
         self._asked = 0
-        self._pool = np.zeros((0, 3), np.int64)  # query, answer, bits that differ
+        self._photos = int(owners.max(initial=-1)) + 1
+        # Query, answer, bits that differ. 32 bits number the 88 views of 24 million entries.
+        self._pool = np.zeros((0, 3), np.int32)
 
     def ask(self, views: Hashes) -> None:
         """Look up (8 M, 4) words: a view of every entry, orientation by orientation."""
-        most = NEAREST * len(self._index) + 4 * CHUNK
+        most = NEAREST * self._photos + 2 * CHUNK
         for query, answer in near(views[:, 0], self._index[:, 0], self._distance):
-            differing = np.bitwise_count(views[query] ^ self._index[answer]).astype(np.int64)
+            differing = np.bitwise_count(views[query] ^ self._index[answer])
             likely = differing[:, 1:].sum(axis=1) <= DETAIL
             likely &= self._owners[query % len(self._index)] != self._owners[answer]
-            found = np.stack([query + self._asked, answer, differing.sum(axis=1)], axis=1)
-            self._pool = np.concatenate([self._pool, found[likely]])
+            rows = (query[likely] + self._asked, answer[likely], differing[likely].sum(axis=1))
+            self._pool = np.concatenate([self._pool, np.stack(rows, axis=1).astype(np.int32)])
             if len(self._pool) > most:
                 self._pool = self._best()
         self._asked += len(views)
@@ -117,29 +120,49 @@ class Nearest:
 
         A pair comes once an orientation, asked by the one whose view is nearer.
         """
-        pool = self._best()
-        a, b, turn = self._photos(pool)
-        pool = _first(pool, np.minimum(a, b), np.maximum(a, b), turn)
-        return pool[:, 0], pool[:, 1]
+        self._pool = self._best()
+        pieces = []
+        for piece in self._pieces(lower=True):
+            a, b, turn = self._asked_by(piece)
+            pieces.append(_first(piece, np.minimum(a, b), np.maximum(a, b), turn))
+        self._pool = np.concatenate(pieces)
+        order = np.lexsort((self._pool[:, 1], self._pool[:, 0], self._pool[:, 2]))
+        return self._pool[order, 0].astype(np.int64), self._pool[order, 1].astype(np.int64)
 
-    def _best(self) -> Indices:
+    def _pieces(self, *, lower: bool = False) -> Iterator[Rows]:
+        """Yield the pool by the photo that asks, or the lower of the two, some CHUNK at a time.
+
+        What is sorted is a piece, since sorting takes several times the memory of its rows.
+        """
+        count = len(self._pool) // CHUNK + 1
+        asking, answering, _ = self._asked_by(self._pool)
+        if lower:
+            np.minimum(asking, answering, out=asking)
+        del answering
+        for piece in range(count):
+            yield self._pool[asking * count // self._photos == piece]
+
+    def _best(self) -> Rows:
         """Return the pool with each answer once an orientation, and NEAREST answers a photo."""
-        pool = _first(self._pool, *self._photos(self._pool))
-        asking = self._photos(pool)[0]
+        return np.concatenate([self._best_of(piece) for piece in self._pieces()])
+
+    def _best_of(self, rows: Rows) -> Rows:
+        pool = _first(rows, *self._asked_by(rows))
+        asking = self._asked_by(pool)[0]
         order = np.argsort(asking, kind="stable")
         starts = np.flatnonzero(np.r_[True, np.diff(asking[order]) != 0][: len(order)])
         nth = np.arange(len(order)) - np.repeat(starts, np.diff(np.r_[starts, len(order)]))
         self.crowded |= bool((nth >= NEAREST).any())
-        best: Indices = pool[order[nth < NEAREST]]
+        best: Rows = pool[order[nth < NEAREST]]
         return best
 
-    def _photos(self, pool: Indices) -> tuple[Indices, Indices, Indices]:
+    def _asked_by(self, pool: Rows) -> tuple[Indices, Indices, Indices]:
         """Return who asks, who answers, and the asker's orientation."""
         view, entry = np.divmod(pool[:, 0], len(self._index))
         return self._owners[entry], self._owners[pool[:, 1]], view % len(ORIENTATIONS)
 
 
-def _first(pool: Indices, *keys: Indices) -> Indices:
+def _first(pool: Rows, *keys: npt.NDArray[np.integer]) -> Rows:
     """Return the nearest row of (query, answer, bits) for each key, the nearest first."""
     order = np.lexsort((pool[:, 1], pool[:, 0], pool[:, 2], *keys))
     new = np.zeros(len(order), bool)
@@ -147,7 +170,7 @@ def _first(pool: Indices, *keys: Indices) -> Indices:
         new[1:] |= np.diff(key[order]) != 0
     new[:1] = True
     nearest = pool[order[new]]
-    best: Indices = nearest[np.lexsort((nearest[:, 1], nearest[:, 0], nearest[:, 2]))]
+    best: Rows = nearest[np.lexsort((nearest[:, 1], nearest[:, 0], nearest[:, 2]))]
     return best
 
 

@@ -6,9 +6,10 @@
 `near` is the search for 64-bit words within 8 bits, every photo against every other; `view` is all
 that clean's search does for one of the 11 cuts that it looks each photo up with: eight orientations
 of every photo against all photos, the few nearest answers of each kept. Both on random words, of
-which one in a hundred has a planted copy; memory is the highest of the whole process. Exit status 1
-where twice the photos take four times as long, where a planted copy is missed, or where a million
-photos take 2 GiB or more.
+which one in a hundred has a planted copy; `skewed` is `view` on words that come in crowds of 100,
+each up to 6 bits from the crowd's own, so that far more answers come than are kept. Memory is the
+highest of the whole process. Exit status 1 where twice the photos take four times as long, where a
+planted copy is missed, or where a million photos take 2 GiB or more.
 
 `stages` runs clean and split, with its audit, on pictures that are all different, 256 pixels a
 side: each is two places of two of the ants and bees laid over each other. Its memory is the
@@ -35,7 +36,8 @@ from anklealign.photos import PREPARED, PREPARED_COLUMNS, STORE, Pixels, photo_i
 
 ROOT = Path(__file__).resolve().parents[1]
 DISTANCE = 8  # params.yaml's clean.hash_distance
-SIZES = {"near": (100_000, 200_000, 1_000_000), "view": (100_000, 200_000, 1_000_000)}
+SIZES = dict.fromkeys(("near", "view", "skewed"), (100_000, 200_000, 1_000_000))
+CROWD = 100
 GIB = 2**30
 REAL = ROOT / "data/raw/ants_bees"
 STAGES = ("clean", "split")
@@ -44,20 +46,28 @@ PIXELS = 2**20  # of the photos that those are made of, 1 MP at most
 UNIT = 1 if sys.platform == "darwin" else 1024  # bytes in which memory is told
 
 
-def words_of(photos: int) -> hashes.Hashes:
-    """Return (N, 4) random words; the first hundredth is copied, 8 bits off in each word."""
+def words_of(photos: int, crowd: int = 1) -> hashes.Hashes:
+    """Return (N, 4) random words; the first hundredth is copied, 8 bits off in each word.
+
+    With a crowd, that many of the others each differ in up to 6 bits a word from one word.
+    """
     rng = np.random.default_rng(photos)
     words = rng.integers(0, 2**64, (photos, hashes.WORDS), dtype=np.uint64)
     copies = photos // 100
     bits = rng.permuted(np.tile(np.arange(hashes.BITS), (copies, 1)), axis=1)[:, :DISTANCE]
     off = np.bitwise_or.reduce(np.uint64(1) << bits.astype(np.uint64), axis=1)
     words[copies : 2 * copies] = words[:copies] ^ off[:, None]
+    if crowd > 1:
+        centres = words[2 * copies :: crowd].repeat(crowd, axis=0)[: photos - 2 * copies]
+        places = rng.integers(0, hashes.BITS, (len(centres), 6), dtype=np.uint64)
+        off = np.bitwise_or.reduce(np.uint64(1) << places, axis=1)
+        words[2 * copies :] = centres ^ off[:, None]
     return words
 
 
 def measure(kind: str, photos: int) -> dict[str, float]:
     """Return CPU seconds, planted copies missed, and the highest memory of this process in GiB."""
-    words = words_of(photos)
+    words = words_of(photos, CROWD if kind == "skewed" else 1)
     copies = photos // 100
     found = np.zeros(copies, bool)
     start = time.process_time()

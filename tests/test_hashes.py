@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import imagehash
@@ -176,3 +178,28 @@ def test_without_a_crowd_every_pair_is_found_once() -> None:
     pairs = sorted(tuple(sorted(pair)) for pair in zip(query % 500, answer, strict=True))
     assert pairs == [(n, n + 250) for n in range(250)]
     assert not nearest.crowded
+
+
+FULL = """
+import resource, numpy as np
+from anklealign import hashes
+photos, rng = 1_000_000, np.random.default_rng(0)
+def words(count): return rng.integers(0, 2**64, (count, 4), dtype=np.uint64)
+nearest = hashes.Nearest(words(photos), np.arange(photos), 8)
+views = words(8 * photos)  # which a search holds meanwhile
+for start in range(0, hashes.NEAREST * photos + 3 * hashes.CHUNK, hashes.CHUNK):
+    ends = (88 * photos, photos, 60)
+    rows = rng.integers(0, ends, (hashes.CHUNK, 3), dtype=np.int32)
+    nearest._pool = np.concatenate([nearest._pool, rows])
+found = nearest.found()
+print(len(found[0]), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "darwin", reason="tells memory in other units")
+def test_a_million_photos_with_as_many_answers_as_are_ever_kept_take_less_than_2_gib() -> None:
+    done = subprocess.run([sys.executable, "-c", FULL], check=True, capture_output=True, text=True)
+    answers, gib = map(float, done.stdout.split())
+    assert answers > 15_000_000
+    assert gib < 2
