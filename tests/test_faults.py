@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from anklealign import faults
-from stages.clean import REASONS
+from anklealign.removal import REASONS
 
 BOX = (60, 90, 84, 120)
 

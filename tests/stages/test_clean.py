@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageFilter, ImageOps
 from ruamel.yaml import YAML
 
-from anklealign import images, photos
+from anklealign import images, photos, removal
 from anklealign.clusters import Cluster, Residuals
 from anklealign.params import PARAMS
 from stages import clean
@@ -121,14 +121,14 @@ def test_every_photo_is_kept_or_removed_once_with_a_reason(run) -> None:
 
 
 def test_a_contradicting_photo_is_shown_beside_one_it_was_compared_with_and_their_score() -> None:
-    table = pd.DataFrame(dict.fromkeys(clean.PHOTO_COLUMNS, ""), index=range(4)).assign(
+    table = pd.DataFrame(dict.fromkeys(removal.PHOTO_COLUMNS, ""), index=range(4)).assign(
         id=list("abcd"), path=list("abcd"), label=["left", "left", "right", "left"]
     )
     found = Cluster(0, {1: 0.1, 2: 0.2, 3: 0.15}, frozenset(), 0, frozenset())
     # The second matches the third, too; the fourth was found to match the first alone.
     pairs = {(0, 1): 0.1, (0, 2): 0.2, (0, 3): 0.15, (1, 2): 0.05, (2, 3): 0.6}
     settings = clean.params.section(clean.params.read(ROOT / PARAMS), "clean", clean.Clean)
-    _, removed = clean.judge(
+    _, removed = removal.judge(
         table, [None] * 4, [None] * 4, [found], Residuals([0, 1, 2, 3], pairs), settings=settings
     )
     assert list(removed.reason) == ["contradicting_labels"] * 4
