@@ -116,6 +116,15 @@ UNUSABLE = {
     "blurred": "above",
 }
 
+UNITS = {
+    "too_small": " px",
+    "aspect": " to 1",
+    "dark": " of 255",
+    "bright": " of 255",
+    "low_contrast": " grey levels",
+    "blurred": " % of the side",
+}
+
 
 def fault(measured: Scores, limits: Mapping[str, float]) -> str | None:
     """Return the first of the reasons for which a photo is unusable, or None."""

@@ -78,7 +78,7 @@ def judge(
     for photo, reason in enumerate(faults):
         if reason:
             score, limit = getattr(scores[photo], reason), getattr(settings, reason)
-            why = f"{score:.3g} is {quality.UNUSABLE[reason]} {limit:g}"
+            why = f"{score:.3g}{quality.UNITS[reason]} is {quality.UNUSABLE[reason]} {limit:g}"
             verdicts[photo] = Verdict(reason, score, limit, "", "", why, "")
     cluster_ids = [""] * len(table)
     members = {cluster.kept: {cluster.kept: 0.0} | cluster.copies for cluster in found}

@@ -90,6 +90,7 @@ def main() -> None:
         histograms(
             drawn | {"residual": list(residuals.pairs.values())},
             limits | {"residual": settings.residual},
+            metrics["reasons"],
         ),
         PLOTS / "scores.png",
     )
@@ -156,9 +157,11 @@ def tile(row: Any, shown: pd.DataFrame, pictures: Pictures) -> sheets.Tile:  # n
     return sheets.Tile(photos_shown, tuple(lines))
 
 
-def histograms(scores: dict[str, list[float]], limits: dict[str, float]) -> Figure:
-    """Draw each score's histogram with its threshold and how many lie beyond it."""
-    figure = figures.new(15, 6.4)
+def histograms(
+    scores: dict[str, list[float]], limits: dict[str, float], gone: dict[str, int]
+) -> Figure:
+    """Draw each score's histogram, its threshold, how many lie beyond and how many go for it."""
+    figure = figures.new(15, 6.8)
     grid = figure.subplots(2, 4).flatten()
     for axes, (name, values) in zip(grid, scores.items(), strict=False):
         limit = limits[name]
@@ -168,7 +171,10 @@ def histograms(scores: dict[str, list[float]], limits: dict[str, float]) -> Figu
         span = [*values, limit]
         axes.hist(values, bins=40, range=(min(span), max(span)), color=figures.COLOURS[0])
         axes.axvline(limit, color=figures.COLOURS[5], linestyle="--")
-        axes.set_title(f"{name}: {beyond} of {len(values)} {things} {side} {limit:g}", fontsize=10)
+        title = f"{name}: {beyond} of {len(values)} {things} {side} {limit:g}"
+        if name in gone and gone[name] != beyond:
+            title += f"\n{gone[name]} removed for it, {beyond - gone[name]} for another reason"
+        axes.set_title(title, fontsize=10)
         axes.set_xlabel(UNITS[name])
         axes.set_ylabel(things)
         axes.spines[["top", "right"]].set_visible(False)

@@ -2,7 +2,7 @@
 
 Reads data/clean/photos.csv and removed.csv and the pixel store; writes data/split/photos.csv (every
 kept photo with its `group` and `split`), metrics/split.json and plots/split/: classes.png, who is
-where, and nearest_01.png, the pairs of photos across parts that look most alike.
+where, and nearest_01.png and on, the pairs of photos across parts that look most alike.
 
     python -m stages.split
 
@@ -128,7 +128,7 @@ def leaked(table: pd.DataFrame, found: Sequence[Pair]) -> str:
     more = f" and {len(found) - LISTED} more" if len(found) > LISTED else ""
     return (
         f"{len(found)} pair{'' if len(found) == 1 else 's'} of photos in different parts show the "
-        f"same picture: {listed}{more}; see {PLOTS}/nearest_01.png. Raise clean.hash_distance or "
+        f"same picture: {listed}{more}; see {PLOTS}/nearest_*.png. Raise clean.hash_distance or "
         "clean.residual so that clean finds them, or remove one of each from the raw photos, or, "
         "if they are different pictures, add these pairs to params.yaml's split.accept_leaks"
     )

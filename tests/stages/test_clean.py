@@ -335,12 +335,14 @@ def test_the_outcome_does_not_depend_on_the_order_of_the_rows(run) -> None:
 
 def test_each_score_has_a_histogram_with_its_threshold_and_how_many_lie_beyond() -> None:
     limits = dict.fromkeys(clean.UNITS, 1.0)
-    figure = clean.histograms({name: [0.5, 1.0, 2.0, 3.0] for name in clean.UNITS}, limits)
+    drawn_of = {name: [0.5, 1.0, 2.0, 3.0] for name in clean.UNITS}
+    figure = clean.histograms(drawn_of, limits, {"dark": 1, "aspect": 0})
     drawn = [axes for axes in figure.axes if axes.has_data()]
     titles = {axes.get_title().split(":")[0]: axes.get_title() for axes in drawn}
     assert titles.keys() == clean.UNITS.keys() >= set(clean.quality.UNUSABLE) | {"residual"}
     assert titles["dark"] == "dark: 1 of 4 photos below 1"
-    assert titles["aspect"] == "aspect: 2 of 4 photos above 1"
+    told = "aspect: 2 of 4 photos above 1\n0 removed for it, 2 for another reason"
+    assert titles["aspect"] == told
     assert titles["residual"] == "residual: 1 of 4 pairs below 1"
     for axes in drawn:
         assert axes.lines[0].get_xdata()[0] == 1.0
