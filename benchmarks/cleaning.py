@@ -1,6 +1,6 @@
 """What clean finds: faults planted in the phantom and in real photos, with two peers beside it.
 
-    python -m benchmarks.cleaning            # about 8 minutes on 2 cores; the table of README.md
+    python -m benchmarks.cleaning            # 17 minutes on 2 busy cores; README's table
 
 Thresholds were chosen on phantom seed 2 and on the train folder of PyTorch's ants and bees photos
 (--margins prints what they were chosen from) and are reported on seed 3 and the val folder. The
