@@ -54,6 +54,27 @@ def test_requests_that_wait_form_batches_and_get_their_own_answers(
         )
 
 
+def test_a_batch_grows_while_others_are_decoded_and_a_photo_alone_waits_for_nobody(
+    service: Served, slowly: Callable[[float], list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.batcher.GROWING", 10)
+    sizes = slowly(0)
+    assert service.predict(photo()).seconds < 5
+    opened = Predictor.open
+
+    def open_(self: Predictor, data: bytes):
+        time.sleep(0.05)  # for all to have come before the first is decoded
+        return opened(self, data)
+
+    monkeypatch.setattr(Predictor, "open", open_)
+    sizes.clear()
+    body, kind = form(*(photo(seed) for seed in range(16)))
+    assert service.ask("POST", "/predict", body, Content_Type=kind).seconds < 5
+    # The last two are in decoders' hands, so that nobody waits any more.
+    assert sum(sizes) == 16
+    assert max(sizes) >= 14
+
+
 def test_beyond_the_queue_requests_are_told_to_come_later_and_health_answers(
     model_folder: Path, slowly: Callable[[float], list[int]]
 ) -> None:

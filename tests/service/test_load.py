@@ -19,22 +19,20 @@ def test_64_clients_meet_no_error_and_four_fifths_of_the_predictor_s_speed(
     # As large as a phone's preview: on smaller ones HTTP would cost more than the photo.
     for seed in range(32):
         (tmp_path / f"{seed}.jpg").write_bytes(photo(seed, size=(1280, 960)))
-    for _ in range(3):  # what else the machine does may slow either side down for some seconds
-        done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.serving", "--seconds", "12", "--photos", tmp_path],
-            cwd=ROOT,
-            env={
-                "PATH": "",
-                "ANKLEALIGN_MODEL": str(model_folder),
-                "ANKLEALIGN_EXPORT": str(tmp_path / "none.onnx"),
-            },
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        statuses = re.findall(r"(\d+): \d+", done.stdout.partition("statuses")[2])
-        assert statuses, done.stderr
-        assert set(statuses) <= {"200", "503"}, done.stdout
-        if done.returncode == 0:
-            return
-    pytest.fail(done.stdout)
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.serving", "--seconds", "16", "--photos", tmp_path],
+        cwd=ROOT,
+        env={
+            "PATH": "",
+            "ANKLEALIGN_MODEL": str(model_folder),
+            "ANKLEALIGN_EXPORT": str(tmp_path / "none.onnx"),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    statuses = re.findall(r"(\d+): \d+", done.stdout.partition("statuses")[2])
+    assert statuses, done.stderr
+    assert set(statuses) <= {"200", "503"}, done.stdout
+    # The ratios are the command's own: medians of turns, and of CPU time.
+    assert done.returncode == 0, done.stdout
