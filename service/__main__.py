@@ -25,6 +25,9 @@ from service import app, observation, problems, settings
 DRAIN_SECONDS = 4
 # A request's headers, and the next request on a kept connection, must have come by then.
 HEADER_SECONDS = 10
+# For which the rest of a refused body is read and dropped: closed at once, the sender would see a
+# reset in place of the reason; left open, it could send gigabytes.
+LINGER_SECONDS = 2
 
 
 class Protocol(H11Protocol):
@@ -41,6 +44,15 @@ class Protocol(H11Protocol):
         """Take bytes; only a request's complete headers stop the clock, not any byte."""
         self.conn.receive_data(data)
         self.handle_events()
+
+    def on_response_complete(self) -> None:
+        """Go on to the next request, or let what is left of a refused body run out."""
+        super().on_response_complete()
+        if self.conn.their_state is h11.SEND_BODY and self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = self.loop.call_later(
+                LINGER_SECONDS, self.timeout_keep_alive_handler
+            )
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP by problem details, unless an answer is on its way."""

@@ -63,6 +63,8 @@ def create(settings: Settings, predictor: Predictor, engine: str) -> Observed:
         # Their pages load scripts from elsewhere.
         docs_url=None,
         redoc_url=None,
+        # An address that is nearly right is told to be wrong: curl follows no redirect by itself.
+        redirect_slashes=False,
         responses=problems.responses("internal"),
     )
     for error in (ProblemError, HTTPException, Exception):

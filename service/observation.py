@@ -108,8 +108,10 @@ class Observed:
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
+        # Whatever has GET has HEAD (RFC 9110, section 9.1); uvicorn leaves the body out.
+        asked = dict(scope) | ({"method": "GET"} if scope["method"] == "HEAD" else {})
         try:
-            await self._app(scope, receive_counted, send_marked)
+            await self._app(asked, receive_counted, send_marked)
         except Exception:
             # FastAPI's handler has answered already where it could, and hands the error on.
             log.exception("internal", extra={"note": {"id": request_id}})
@@ -118,7 +120,7 @@ class Observed:
                 await self._apologise(send_marked, request_id)
         finally:
             seconds = time.perf_counter() - start
-            self._count(scope, status, seconds, note.get("code"))
+            self._count(asked.get("route"), scope["method"], status, seconds, note.get("code"))
             line = {
                 "id": request_id,
                 "method": scope["method"],
@@ -129,10 +131,12 @@ class Observed:
             }
             log.info("request", extra={"note": line | note})
 
-    def _count(self, scope: Scope, status: int, seconds: float, code: str | None) -> None:
+    def _count(
+        self, found: object, method: str, status: int, seconds: float, code: str | None
+    ) -> None:
         # The route's own path and known methods: clients cannot add label values.
-        route = getattr(scope.get("route"), "path", "other")
-        method = scope["method"] if scope["method"] in METHODS else "other"
+        route = getattr(found, "path", "other")
+        method = method if method in METHODS else "other"
         self._meters.requests.labels(route, method, str(status)).inc()
         self._meters.seconds.labels(route).observe(seconds)
         if code:

@@ -20,7 +20,8 @@ class Kind(NamedTuple):
     title: str
 
 
-# Statuses of images.REASONS; what a reason means is said there, once.
+# Statuses of images.REASONS; what a reason means is said there, once, before the colon. What stands
+# behind it is for whoever runs the pipeline.
 PHOTO_STATUS = {
     "zero_bytes": 422,
     "not_an_image": 415,
@@ -29,7 +30,10 @@ PHOTO_STATUS = {
     "unsupported": 422,
     "too_large": 413,
 }
-KINDS = {code: Kind(status, images.REASONS[code]) for code, status in PHOTO_STATUS.items()} | {
+KINDS = {
+    code: Kind(status, images.REASONS[code].partition(":")[0])
+    for code, status in PHOTO_STATUS.items()
+} | {
     "no_file": Kind(400, "the request holds no photo"),
     "wrong_field": Kind(400, "a form field has another name than 'file'"),
     "bad_form": Kind(400, "the form is not well-formed multipart/form-data"),

@@ -182,6 +182,16 @@ def test_health_answers_and_unknown_addresses_and_methods_are_problems(service: 
         assert answer.status == status, path
         assert answer.headers["content-type"] == "application/problem+json"
     assert "POST" in service.ask("GET", "/predict").headers["allow"]
+    assert service.ask("POST", "/predict/").json["code"] == "not_found"
+
+
+def test_what_can_be_fetched_can_be_asked_about_by_head(service: Served) -> None:
+    for path in ("/", "/health/live", "/health/ready", "/model", "/openapi.json"):
+        fetched, asked = service.ask("GET", path), service.ask("HEAD", path)
+        assert (asked.status, asked.body) == (200, b"")
+        assert asked.headers["content-type"] == fetched.headers["content-type"]
+        assert asked.headers["content-length"] == str(len(fetched.body))
+    assert service.ask("HEAD", "/predict").status == 405
 
 
 def test_every_answer_is_a_problem_or_not_and_carries_the_security_headers(

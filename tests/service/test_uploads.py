@@ -112,6 +112,10 @@ def test_an_endless_chunked_body_is_cut_off_by_the_limit(service: Served) -> Non
         head = read_head(link)
         assert head.startswith(b"HTTP/1.1 413")
         assert time.perf_counter() - start < 1
+        with pytest.raises(OSError):  # noqa: PT011 - reset or broken: whoever goes on is cut off
+            while time.perf_counter() - start < 8:
+                link.sendall(chunk)
+        assert time.perf_counter() - start < 5
 
 
 def test_a_slow_sender_is_cut_off_in_time_and_keeps_nobody_waiting(service: Served) -> None:
