@@ -146,7 +146,8 @@ class Batcher:
         except Exception as error:  # noqa: BLE001 - whatever it is, the request must hear of it
             tell([(answer, error)])
         else:
-            if len(self._ready) >= CHUNK or self._decoding.empty():
+            # A quarter of those who wait: with more, a few clients would leave decoders idle.
+            if len(self._ready) >= min(CHUNK, self.waiting // 4) or self._decoding.empty():
                 self._grown.set()
             self._network.put(self._answer)
 

@@ -1,4 +1,4 @@
-"""A short version of benchmarks/serving.py: 64 clients, no error, and hardly slower than alone."""
+"""The benchmarks of the service: 64 clients meet no error, bad and huge files cost little."""
 
 import re
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.service.conftest import photo
+from tests.service.conftest import photo, save_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -36,3 +36,27 @@ def test_64_clients_meet_no_error_and_four_fifths_of_the_predictor_s_speed(
     assert set(statuses) <= {"200", "503"}, done.stdout
     # The ratios are the command's own: medians of turns, and of CPU time.
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is measured by Linux's /proc")
+def test_bad_files_are_refused_at_once_and_two_of_80_megapixels_fit_into_3_gb(
+    tmp_path: Path,
+) -> None:
+    save_bundle(tmp_path / "model", max_megapixels=80)
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.hostile"],
+        cwd=ROOT,
+        env={
+            "PATH": "",
+            "ANKLEALIGN_MODEL": str(tmp_path / "model"),
+            "ANKLEALIGN_EXPORT": str(tmp_path / "none.onnx"),
+            "ANKLEALIGN_THREADS": "2",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(re.findall(r"\| 4\d\d ", done.stdout)) == 5, done.stdout
+    assert len(re.findall(r"\| 200 ", done.stdout)) == 3, done.stdout
