@@ -177,7 +177,7 @@ def _decode(data: bytes, max_megapixels: float, least_side: int) -> Photo:
     scans = 1
     if data.startswith(b"\xff\xd8"):
         data, scans = _open_ended(data)
-    image = _identify(data)
+    image = identify(data)
     pixels = image.width * image.height
     most = max_megapixels * COSTLY.get(image.format or "", 1)
     if pixels > most * 1e6:
@@ -201,7 +201,8 @@ def _decode(data: bytes, max_megapixels: float, least_side: int) -> Photo:
     return Photo(rgb, image.format or "", found, width, height)
 
 
-def _identify(data: bytes) -> Image.Image:
+def identify(data: bytes) -> Image.Image:
+    """Return a photo of which only the header is read; whatever a decoder raises is passed on."""
     brands = data[8:HEAD]
     if data[4:8] == b"ftyp" and not any(brand in brands for brand in AVIF_BRANDS):
         # Called directly: registering it would change Pillow for the whole process.

@@ -21,6 +21,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from anklealign import images
 from anklealign.batches import CHUNK
 from anklealign.images import PhotoError
 from anklealign.predictor import Opened, Predictor
@@ -35,6 +36,8 @@ Answer = asyncio.Future[tuple[Opened, Floats]]
 STUCK = 30.0
 # Seconds for which a batch may grow. On two cores some eight small photos are decoded in them.
 GROWING = 0.05
+# Megapixels from which on a photo may keep its decoder busy for seconds, and take a GB.
+LARGE = 24
 
 
 class Batcher:
@@ -59,6 +62,10 @@ class Batcher:
         self._decoding: Todo = SimpleQueue()
         self._network: Todo = SimpleQueue()
         self._ready: deque[tuple[Opened, Answer]] = deque()
+        # Large photos leave one decoder to the others, where there are two.
+        self._large, self._most_large = 0, max(1, threads - 1)
+        self._later: deque[Callable[[], None]] = deque()
+        self._lock = threading.Lock()
         self._grown = threading.Event()
         self._busy_since: float | None = None
 
@@ -138,7 +145,22 @@ class Batcher:
                 raise ProblemError(error.reason, str(error), number) from None
 
     def _open(self, data: bytes, answer: Answer) -> None:
-        """Decode a photo, in a decoder's thread."""
+        """Decode a photo, in a decoder's thread, unless it is large and too many such are."""
+        if not is_large(data):
+            self._decode(data, answer)
+            return
+        with self._lock:
+            if self._large == self._most_large:
+                self._later.append(partial(self._open, data, answer))
+                return
+            self._large += 1
+        self._decode(data, answer)
+        with self._lock:
+            self._large -= 1
+            if self._later:
+                self._decoding.put(self._later.popleft())
+
+    def _decode(self, data: bytes, answer: Answer) -> None:
         if answer.done():  # cancelled
             return
         try:
@@ -196,6 +218,15 @@ class Batcher:
             return error
         finally:
             self._busy_since = None
+
+
+def is_large(data: bytes) -> bool:
+    """Tell by its header whether decoding a photo may take seconds; what is no photo takes none."""
+    try:
+        image = images.identify(data)
+    except Exception:  # noqa: BLE001 - the predictor will say what is wrong with it
+        return False
+    return image.width * image.height > LARGE * 1e6
 
 
 def work(todo: Todo) -> None:

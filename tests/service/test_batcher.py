@@ -116,6 +116,31 @@ def test_a_photo_that_decodes_slowly_keeps_only_its_own_thread_busy(
     other.join()
 
 
+def test_large_photos_leave_a_decoder_to_the_others(
+    service: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.batcher.LARGE", 0.01)
+    opened, together, most = Predictor.open, 0, 0
+
+    def open_(self: Predictor, data: bytes):
+        nonlocal together, most
+        if len(data) > len(photo(1)):
+            together += 1
+            most = max(most, together)
+            time.sleep(0.3)
+            together -= 1
+        return opened(self, data)
+
+    monkeypatch.setattr(Predictor, "open", open_)
+    large = [photo(seed, size=(320, 240)) for seed in range(4)]
+    with ThreadPoolExecutor(5) as pool:
+        asked = [pool.submit(service.predict, data) for data in large]
+        time.sleep(0.1)
+        assert service.predict(photo(1)).seconds < 0.25
+        assert [future.result().status for future in asked] == [200] * 4
+    assert most == 1
+
+
 def test_a_stuck_network_is_not_ready(
     service: Served, slowly: Callable[[float], list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
