@@ -40,7 +40,7 @@ def test_64_clients_meet_no_error_and_four_fifths_of_the_predictor_s_speed(
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is measured by Linux's /proc")
-def test_bad_files_are_refused_at_once_and_two_of_80_megapixels_fit_into_3_gb(
+def test_bad_files_are_refused_at_once_and_two_of_80_megapixels_fit_into_2_5_gb(
     tmp_path: Path,
 ) -> None:
     save_bundle(tmp_path / "model", max_megapixels=80)

@@ -188,6 +188,7 @@ def test_photos_come_by_keyboard_paste_drop_example_and_camera(visit: Visit) -> 
     assert page.evaluate("document.activeElement.id") == "file"
     label = page.locator("label.button")
     assert label.evaluate("e => getComputedStyle(e).outlineStyle") == "solid"
+    assert page.locator("#camera").evaluate("e => getComputedStyle(e).outlineStyle") == "none"
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Space")
     answered(
