@@ -7,16 +7,15 @@ over a kept connection. In turns with that, the same photos go through the predi
 process, decoded in as many threads as the service has and answered in batches of 16: the most that
 the machine can do. A probe asks for /health/live four times a second meanwhile.
 
-Two ratios of predictor to service: of photos a second (the median over the turns; the clients run
-on the same cores and count against the service), and of CPU time a photo. Other work on the machine
-moves the first, to either side, and hardly the second; idle cores show in the first alone. Exit
-status 1: an error but 503, either ratio below 0.8, or health after more than a second.
+Photos a second are counted over the time that the cores were free for either side: what other
+programs used of them (/proc/stat) is taken off, idle cores and the clients' own work are not. The
+ratio is the median over the turns. Exit status 1: an error but 503, a ratio below 0.8, or health
+after more than a second.
 """
 
 import argparse
 import asyncio
 import json
-import math
 import os
 import statistics
 import subprocess
@@ -55,7 +54,7 @@ class Load:
 
 @dataclass
 class Side:
-    """What one side did in its turns: photos, seconds, and seconds of CPU time."""
+    """What one side did in its turns: photos, seconds, CPU seconds, photos a free second."""
 
     photos: int = 0
     seconds: float = 0
@@ -67,24 +66,42 @@ class Side:
         """Return the CPU time a photo in ms."""
         return self.cpu / self.photos * 1e3
 
-    def add(self, photos: int, seconds: float, cpu: float) -> None:
-        """Count a turn."""
+    def add(self, photos: int, clock: "Clock", cpu: float) -> None:
+        """Count a turn, of whose CPU time so many seconds were this side's."""
         self.photos += photos
-        self.seconds += seconds
+        self.seconds += clock.seconds
         self.cpu += cpu
-        self.rates.append(photos / seconds)
-
-    @property
-    def rate(self) -> float:
-        """Return the photos a second over all turns."""
-        return self.photos / self.seconds
+        self.rates.append(photos / clock.free)
 
     def __str__(self) -> str:
-        """Return the rate, what it ran between, and the CPU time a photo."""
+        """Return the rates, what they ran between, and the CPU time a photo."""
         return (
-            f"{self.rate:6.1f} photos/s ({min(self.rates):.1f} to {max(self.rates):.1f}), "
+            f"{self.photos / self.seconds:6.1f} photos/s, {statistics.median(self.rates):.1f} "
+            f"({min(self.rates):.1f} to {max(self.rates):.1f}) in the time that others left, "
             f"{self.cpu_ms:.1f} ms of CPU a photo"
         )
+
+
+class Clock:
+    """Seconds of a turn, and of those the ones in which the cores were free for it."""
+
+    def __init__(self, pid: int) -> None:
+        """Start; `pid` is the service's process."""
+        self._pid = pid
+        self._start = self._now()
+
+    def stop(self) -> "Clock":
+        """Take the time."""
+        gone, all_used, served, here = (
+            after - before for before, after in zip(self._start, self._now(), strict=True)
+        )
+        self.seconds, self.served, self.here = gone, served, here
+        others = max(0.0, all_used - served - here)
+        self.free = gone - others / (os.cpu_count() or 1)
+        return self
+
+    def _now(self) -> tuple[float, float, float, float]:
+        return time.perf_counter(), machine_seconds(), cpu_seconds(self._pid), time.process_time()
 
 
 def main() -> int:
@@ -101,31 +118,28 @@ def main() -> int:
     with running() as (process, port):
         # In turns, so that whatever else the machine does meets both alike.
         for _ in range(ROUNDS):
-            alone.add(*in_process(predictor, photos, chosen.threads, given.seconds / ROUNDS / 2))
-            answered, used = load.statuses[200], cpu_seconds(process.pid)
-            own = time.process_time()
-            seconds = asyncio.run(
-                clients(port, photos, given.clients, given.seconds / ROUNDS, load)
-            )
-            sending += time.process_time() - own
-            used = cpu_seconds(process.pid) - used
-            served.add(load.statuses[200] - answered, seconds, used)
+            clock = Clock(process.pid)
+            done = in_process(predictor, photos, chosen.threads, given.seconds / ROUNDS / 2)
+            alone.add(done, clock.stop(), clock.here)
+            answered, clock = load.statuses[200], Clock(process.pid)
+            asyncio.run(clients(port, photos, given.clients, given.seconds / ROUNDS, load))
+            served.add(load.statuses[200] - answered, clock.stop(), clock.served)
+            sending += clock.here
         memory = peak_memory(process.pid)
     ratio = statistics.median(s / a for s, a in zip(served.rates, alone.rates, strict=True))
-    of_cpu = alone.cpu_ms / served.cpu_ms if served.cpu else math.nan  # /proc does not tell
     size = sum(map(len, photos)) / len(photos) / 1e3
     print(
         f"{engine}, {chosen.threads} cores, {len(photos)} photos of {size:.0f} kB on average; "
         f"{given.clients} clients for {given.seconds:g} s in {ROUNDS} turns\n"
         f"in process  {alone}\n"
         f"service     {served}; its clients {sending / served.photos * 1e3:.1f}\n"
-        f"ratio       {ratio:.2f} of photos/s, {of_cpu:.2f} of CPU a photo\n"
+        f"ratio       {ratio:.2f}\n"
         f"request     {percentiles(load.seconds)}\n"
         f"health      {percentiles(load.health)}\n"
         f"statuses    {dict(load.statuses)}; memory at most {memory / 1e6:.0f} MB"
     )
     errors = sum(count for status, count in load.statuses.items() if status not in {200, 503})
-    return int(errors > 0 or min(ratio, of_cpu) < LEAST_RATIO or max(load.health) > 1)
+    return int(errors > 0 or ratio < LEAST_RATIO or max(load.health) > 1)
 
 
 def read(folder: Path, predictor: Predictor) -> list[bytes]:
@@ -186,11 +200,9 @@ def port_of(process: subprocess.Popen[bytes]) -> int:
     raise RuntimeError(f"the service ended with status {process.wait()}")
 
 
-def in_process(
-    predictor: Predictor, photos: Sequence[bytes], threads: int, least: float
-) -> tuple[int, float, float]:
-    """Return photos, seconds and CPU seconds of a predictor alone: all photos, for `least` s."""
-    done, start, used = 0, time.perf_counter(), time.process_time()
+def in_process(predictor: Predictor, photos: Sequence[bytes], threads: int, least: float) -> int:
+    """Return how many photos a predictor alone answers: all of them, for `least` s."""
+    done, start = 0, time.perf_counter()
     with ThreadPoolExecutor(threads) as pool:
         while time.perf_counter() - start < least:
             batch = []
@@ -202,22 +214,20 @@ def in_process(
             if batch:
                 predictor.probabilities(np.stack(batch))
             done += len(photos)
-    return done, time.perf_counter() - start, time.process_time() - used
+    return done
 
 
 async def clients(
     port: int, photos: Sequence[bytes], count: int, seconds: float, load: Load
-) -> float:
-    """Let so many clients each send one photo at a time; return the seconds that it took."""
+) -> None:
+    """Let so many clients each send one photo at a time, for so many seconds."""
     requests = [request(photo) for photo in photos]
-    start = time.perf_counter()
-    end = start + seconds
+    end = time.perf_counter() + seconds
     async with asyncio.TaskGroup() as group:
         group.create_task(probe(port, load, end))
         for number in range(count):
             shifted = requests[number % len(requests) :] + requests[: number % len(requests)]
             group.create_task(client(port, shifted, load, end))
-    return time.perf_counter() - start
 
 
 def request(photo: bytes) -> bytes:
@@ -277,6 +287,16 @@ def cpu_seconds(pid: int) -> float:
     # After the name in brackets: user and system time are fields 14 and 15 of proc(5).
     fields = status.read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def machine_seconds() -> float:
+    """Return the CPU time that all processes have used; 0 where /proc does not tell."""
+    status = Path("/proc/stat")
+    if not status.is_file():
+        return 0
+    # proc_stat(5): user, nice, system, idle, iowait, irq, softirq, steal; guests are in user.
+    ticks = [int(field) for field in status.read_text().split("\n", 1)[0].split()[1:9]]
+    return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
 
 
 def peak_memory(pid: int) -> int:

@@ -21,7 +21,6 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import problems
@@ -44,6 +43,8 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
+# As they are sent: Starlette's own way looks through all headers for each that is added.
+RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
 
 
 class Meters:
@@ -103,9 +104,11 @@ class Observed:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers.update(HEADERS | {"X-Request-ID": request_id})
-                headers.setdefault("Cache-Control", "no-store")
+                headers = [*message["headers"], *RAW_HEADERS]
+                headers.append((b"x-request-id", request_id.encode()))
+                if all(name != b"cache-control" for name, _ in message["headers"]):
+                    headers.append((b"cache-control", b"no-store"))
+                message["headers"] = headers
             await send(message)
 
         # Whatever has GET has HEAD (RFC 9110, section 9.1); uvicorn leaves the body out.

@@ -27,13 +27,15 @@ from service.settings import Settings
 CLASSES = ("pronation", "neutral", "supination")
 
 
-def save_bundle(folder: Path, *, threshold: float = 0.34, max_megapixels: float = 4.0) -> None:
+def save_bundle(
+    folder: Path, *, threshold: float = 0.34, side: int = 48, max_megapixels: float = 4.0
+) -> None:
     """A network that is not trained but has opinions: it tells photos apart."""
     torch.manual_seed(0)
     block = Model("anklealign_cnn", 32, epochs=1, learning_rate=0.01, arguments={"widths": (8, 16)})
     model = architectures.build("x", block, len(CLASSES))
     model.head.weight.data.normal_(0, 2)
-    preparation = Preparation(size=48, fit="letterbox", fill=114, max_megapixels=max_megapixels)
+    preparation = Preparation(size=side, fit="letterbox", fill=114, max_megapixels=max_megapixels)
     record = {"chosen": {"epoch": 1}, "split_sha256": "ab" * 32}
     made = Bundle(model, CLASSES, preparation, bundle.input_of(model, 32), 1.0, threshold, record)
     bundle.save(folder, made)
