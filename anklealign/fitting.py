@@ -7,10 +7,11 @@ kernels.
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from anklealign.trainer import REMEDY, Recipe, Trainer
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one pass over the training photos came to."""
+    """What one pass over the training photos came to; epoch 0 is what the head alone came to."""
 
     epoch: int
     train_loss: float
@@ -46,6 +47,11 @@ class Fit:
     history: tuple[Epoch, ...]
     best_epoch: int
     best_score: float | None
+
+    @property
+    def epochs(self) -> int:
+        """How many there were; the head's own, before epoch 1, are left out."""
+        return self.history[-1].epoch if self.history else 0
 
 
 Report = Callable[[Epoch | None], None]
@@ -85,6 +91,11 @@ def fit(
 ) -> Fit:
     """Fit a network, which stands on the recipe's device, in place.
 
+    With `head_epochs` the head is fitted on the backbone's features first, as a frozen variant's
+    is, and the rest learns from there (LP-FT, Kumar et al., https://arxiv.org/abs/2202.10054: a
+    random head's gradients would distort the features). What that comes to is epoch 0, and is kept
+    where no later epoch is better.
+
     Args:
         model: With K outputs.
         train: Photos to learn from.
@@ -105,32 +116,14 @@ def fit(
     if settings.channels_last:
         model.to(memory_format=torch.channels_last)
     try:
-        trainer = Trainer(model, train, validation, recipe, lambda: report(None))
-        course = _resumed(trainer, checkpoint)
+        trainer, course = _begun(model, train, validation, recipe, checkpoint)
+        trainer.stepped = lambda: report(None)
         for done in course.history:
             report(done)
-        for epoch in range(len(course.history) + 1, block.epochs + 1):
+        for epoch in range(course.fit().epochs + 1, block.epochs + 1):
             if course.history and epoch - 1 - course.best_epoch >= settings.patience:
                 break
-            train_loss = trainer.run(epoch)
-            found = calibration.probabilities(_finite(trainer.answers(), epoch, trainer.rate), 1.0)
-            scores = point_scores(validation.labels, found)
-            if settings.monitor not in OVERALL:
-                scores |= further_scores(validation.labels, found)
-            course.take(
-                Epoch(
-                    epoch=epoch,
-                    train_loss=train_loss,
-                    val_loss=scores["log_loss"],
-                    val_accuracy=scores["accuracy"],
-                    val_balanced_accuracy=scores["balanced_accuracy"],
-                    val_macro_f1=scores["macro_f1"],
-                    learning_rate=trainer.rate,
-                    monitored=scores[settings.monitor],
-                ),
-                settings.monitor,
-                trainer.learner,
-            )
+            course.take(_epoch(trainer, epoch), settings.monitor, trainer.learner)
             if checkpoint is not None and recipe.world.rank == 0:
                 checkpoints.save(checkpoint, trainer.state() | asdict(course))
             report(course.history[-1])
@@ -141,7 +134,7 @@ def fit(
             "or lower one of them"
         ) from None
     trainer.learner.load_state_dict(course.best)
-    return Fit(tuple(course.history), course.best_epoch, course.best_score)
+    return course.fit()
 
 
 @dataclass
@@ -153,6 +146,17 @@ class _Course:
     best_epoch: int = 0
     best_score: float = math.nan
     best_rank: tuple[float, float] = (-math.inf, -math.inf)
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any]) -> "_Course":
+        """Return the course that a checkpoint holds."""
+        known = {name: state[name] for name in ("best", "best_epoch", "best_score")}
+        history = [Epoch(**values) for values in state["history"]]
+        return cls(history, **known, best_rank=tuple(state["best_rank"]))
+
+    def fit(self) -> Fit:
+        """Return how it went so far."""
+        return Fit(tuple(self.history), self.best_epoch, self.best_score)
 
     def take(self, epoch: Epoch, monitor: str, learner: nn.Module) -> None:
         """Add an epoch; keep the learner's weights if it is the best."""
@@ -181,22 +185,69 @@ def _finite(answers: Floats, epoch: int, rate: float) -> Floats:
     return answers
 
 
-def _resumed(trainer: Trainer, path: Path | None) -> _Course:
-    """Let the trainer take up what the checkpoint holds, if there is one; return its epochs."""
-    world = trainer.recipe.world
-    state = None if path is None else checkpoints.load(path)
-    course = _Course()
+def _begun(
+    model: nn.Module, train: Photos, validation: Photos, recipe: Recipe, checkpoint: Path | None
+) -> tuple[Trainer, _Course]:
+    """Return what goes on, and the epochs so far: the checkpoint's, or the head's own, or none."""
+    state = _saved(recipe, checkpoint)
+    head = None
+    if recipe.block.head_epochs and state is None:
+        head = _fit_head(model, train, validation, recipe)
+    trainer = Trainer(model, train, validation, recipe)
+    course = _Course() if state is None else _Course.of(state)
     if state is not None:
-        known = {name: state[name] for name in ("best", "best_epoch", "best_score")}
-        history = [Epoch(**values) for values in state["history"]]
-        course = _Course(history, **known, best_rank=tuple(state["best_rank"]))
-    epochs = len(course.history)
-    seen = world.add(torch.tensor([float(epochs)], device=trainer.recipe.device))
-    if float(seen) != epochs * world.size:
+        trainer.load(state, course.fit().epochs)
+    if head is not None:
+        course.take(head, recipe.settings.monitor, trainer.learner)
+    return trainer, course
+
+
+def _epoch(trainer: Trainer, number: int) -> Epoch:
+    """Learn from every training photo once; score the validation photos."""
+    monitor, labels = trainer.recipe.settings.monitor, trainer.validation.labels
+    train_loss = trainer.run(number)
+    found = calibration.probabilities(_finite(trainer.answers(), number, trainer.rate), 1.0)
+    scores = point_scores(labels, found)
+    if monitor not in OVERALL:
+        scores |= further_scores(labels, found)
+    return Epoch(
+        epoch=number,
+        train_loss=train_loss,
+        val_loss=scores["log_loss"],
+        val_accuracy=scores["accuracy"],
+        val_balanced_accuracy=scores["balanced_accuracy"],
+        val_macro_f1=scores["macro_f1"],
+        learning_rate=trainer.rate,
+        monitored=scores[monitor],
+    )
+
+
+def _saved(recipe: Recipe, path: Path | None) -> dict[str, Any] | None:
+    """Return what the checkpoint holds, if there is one.
+
+    Raises:
+        ValueError: It is damaged, or the processes see different ones.
+    """
+    state: dict[str, Any] | None = None if path is None else checkpoints.load(path)
+    epochs = 0 if state is None else len(state["history"])
+    seen = recipe.world.add(torch.tensor([float(epochs)], device=recipe.device))
+    if float(seen) != epochs * recipe.world.size:
         raise ValueError(
             f"the processes do not see the same {path}; run them in one folder that all hosts "
             "share, or remove it everywhere"
         )
-    if state is not None:
-        trainer.load(state, epochs)
-    return course
+    return state
+
+
+def _fit_head(model: nn.Module, train: Photos, validation: Photos, recipe: Recipe) -> Epoch:
+    """Fit the head alone on the features of the network as it is; return its best epoch as 0."""
+    block = recipe.block
+    learns = {name: p.requires_grad for name, p in model.named_parameters()}
+    head_alone = replace(
+        block, frozen=True, last_blocks=0, head_epochs=0, head_learning_rate=0.0,
+        epochs=block.head_epochs, learning_rate=block.head_learning_rate,
+    )  # fmt: skip
+    found = fit(model, train, validation, replace(recipe, block=head_alone))
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(learns[name])
+    return replace(found.history[found.best_epoch - 1], epoch=0)

@@ -269,6 +269,8 @@ class Model:
     frozen: bool = False
     last_blocks: Annotated[int, Field(ge=0)] = 0
     head_width: Annotated[int, Field(ge=0)] = 0
+    head_epochs: Annotated[int, Field(ge=0)] = 0
+    head_learning_rate: NotNegative = 0.0
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     freeze_batch_norm: bool = False
     zero_shot: bool = False
@@ -292,6 +294,21 @@ class Model:
             )
         if self.epochs and not self.learning_rate:
             raise ValueError("learning_rate = 0 learns nothing in any epoch; raise it")
+        if bool(self.head_epochs) != bool(self.head_learning_rate):
+            raise ValueError(
+                f"head_epochs = {self.head_epochs} and head_learning_rate = "
+                f"{self.head_learning_rate} go together; give both or neither"
+            )
+        if self.head_epochs and not (self.epochs and self.pretrained):
+            raise ValueError(
+                "head_epochs fit the head on pretrained features before epochs train the rest; "
+                "set pretrained: true and epochs above 0, or leave head_epochs out"
+            )
+        if self.head_epochs and self.frozen and not self.last_blocks:
+            raise ValueError(
+                "head_epochs come before more than the head learns, but frozen is true, so that "
+                "nothing more does; set frozen: false, or leave head_epochs out"
+            )
         if self.zero_shot and (self.epochs or self.head_width or not self.pretrained):
             raise ValueError(
                 "zero_shot takes a pretrained classifier as it is: set pretrained: true, "

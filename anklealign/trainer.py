@@ -115,14 +115,14 @@ class Trainer:
         train: Photos,
         validation: Photos,
         recipe: Recipe,
-        stepped: Callable[[], None] = lambda: None,
     ) -> None:
-        """Get everything ready for the first step; `stepped` is called after each.
+        """Get everything ready for the first step.
 
         Raises:
             ValueError: The optimiser, the precision or the number of blocks does not fit.
         """
-        self.model, self.recipe, self.stepped = model, recipe, stepped
+        self.model, self.recipe = model, recipe
+        self.stepped: Callable[[], None] = lambda: None  # called after each step
         self.train, self.validation = train, validation
         settings, device, block = recipe.settings, recipe.device, recipe.block
         self.learner = model

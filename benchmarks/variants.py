@@ -57,8 +57,8 @@ def measured(name: str) -> str:
     some = data()
     before = peak()
     built = replace(
-        block, pretrained=False, frozen=False, last_blocks=0, zero_shot=False, weights=None,
-        weights_sha256=None,
+        block, pretrained=False, frozen=False, last_blocks=0, head_epochs=0, head_learning_rate=0.0,
+        zero_shot=False, weights=None, weights_sha256=None,
     )  # fmt: skip
     model = architectures.build(name, built, 3)
     cpu = torch.device("cpu")

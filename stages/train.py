@@ -149,7 +149,7 @@ def run(settings: Settings, data: Data, world: World, device: torch.device) -> N
     found = scores(validation, answers["validation"], temperature)
     metrics = {
         "parameters": architectures.parameters(model),
-        "epochs": len(fit.history),
+        "epochs": fit.epochs,
         "best_epoch": fit.best_epoch,
         "temperature": round(temperature, 6),
         "conformal_threshold": round(threshold, 6),
@@ -185,7 +185,7 @@ def run(settings: Settings, data: Data, world: World, device: torch.device) -> N
     sheets.write(PICTURES, "augmented", samples.pages(train, classes, recipe))
     place.unlink(missing_ok=True)  # nothing is left to go on from
     print(
-        f"train: {settings.model_name}, epoch {fit.best_epoch} of {len(fit.history)} chosen by "
+        f"train: {settings.model_name}, epoch {fit.best_epoch} of {fit.epochs} chosen by "
         f"{settings.train.monitor} on {len(validation.rows)} validation photos; there "
         + ", ".join(f"{name} {value:.3f}" for name, value in found.items())
     )

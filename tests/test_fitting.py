@@ -47,7 +47,10 @@ def fitted(
 ) -> tuple[nn.Module, Fit]:
     with fitting.reproducible(1):
         # The pretrained weights of the own network are nowhere: any will do.
-        model = architectures.build("x", replace(block, pretrained=False, frozen=False), 2)
+        plain = replace(
+            block, pretrained=False, frozen=False, head_epochs=0, head_learning_rate=0.0
+        )
+        model = architectures.build("x", plain, 2)
         change(model)
         recipe = Recipe(bundle.input_of(model, block.image_size), 2, block, settings, 1, CPU)
         fit = fitting.fit(model, train or photos(), photos(12, seed=1), recipe)
@@ -127,6 +130,32 @@ def test_a_frozen_backbone_keeps_weights_and_batch_statistics() -> None:
     after = weights(model)
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {"head.weight", "head.bias"}
+
+
+def test_the_head_learns_first_as_if_frozen_and_is_kept_if_nothing_is_better() -> None:
+    alone, frozen = fitted(replace(BLOCK, pretrained=True, frozen=True, epochs=6))
+    (best,) = [epoch for epoch in frozen.history if epoch.epoch == frozen.best_epoch]
+    # So high a rate that the epoch after the head's own is worse.
+    block = replace(
+        BLOCK, pretrained=True, head_epochs=6, head_learning_rate=0.01, epochs=1, learning_rate=1.0
+    )
+    model, fit = fitted(block)
+    assert [epoch.epoch for epoch in fit.history] == [0, 1]
+    assert fit.history[0] == replace(best, epoch=0)
+    assert (fit.best_epoch, fit.best_score) == (0, frozen.best_score)
+    assert fit.epochs == 1
+    assert weights(model) == weights(alone)
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_after_the_head_all_learns() -> None:
+    settings = replace(SETTINGS, monitor="log_loss")
+    block = replace(BLOCK, pretrained=True, head_epochs=6, head_learning_rate=0.01)
+    alone, _ = fitted(replace(BLOCK, pretrained=True, frozen=True, epochs=6), settings)
+    model, fit = fitted(block, settings)
+    assert fit.best_epoch > 0
+    before, after = weights(alone), weights(model)
+    assert all(before[n] != after[n] for n, p in model.named_parameters() if p.requires_grad)
 
 
 def test_a_loss_that_is_not_finite_names_epoch_batch_rate_and_what_to_try() -> None:

@@ -132,6 +132,18 @@ FAULTS = {
         lambda raw: raw["models"]["vit"].update(last_blocks=2),
         r"models\.vit: last_blocks = 2 .*set frozen: true",
     ),
+    "a head's epochs without its rate": (
+        lambda raw: raw["models"]["vit"].update(head_epochs=5),
+        r"models\.vit: head_epochs = 5 .*give both or neither",
+    ),
+    "a head first where nothing is pretrained": (
+        lambda raw: raw["models"]["gap_cnn"].update(head_epochs=5, head_learning_rate=0.001),
+        r"models\.gap_cnn: head_epochs .*set pretrained: true",
+    ),
+    "a head first where nothing comes after": (
+        lambda raw: raw["models"]["dinov2_frozen"].update(head_epochs=5, head_learning_rate=0.001),
+        r"models\.dinov2_frozen: head_epochs .*set frozen: false",
+    ),
     "zero-shot with epochs": (
         lambda raw: raw["models"]["vit"].update(zero_shot=True),
         r"models\.vit: zero_shot .*epochs: 0",

@@ -15,8 +15,10 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from anklealign import bundle, checkpoints, files, params, photos
+from anklealign.networks import Cnn
 from anklealign.predictor import Predictor
 from anklealign.trainer import Batch, Trainer
 from stages import train
@@ -181,10 +183,26 @@ class StoppedError(Exception):
     """Stands for a signal, at a step of one's choice."""
 
 
+def head_first() -> str:
+    """Return parameters of a variant whose head learns first, on weights from a file."""
+    weights = Path("weights.safetensors")
+    torch.manual_seed(0)
+    save_file(Cnn(7, widths=(8, 16), grid=(2, 2)).state_dict(), weights)
+    return f"""{PARAMS}    pretrained: true
+    weights: {weights}
+    weights_sha256: {files.sha256(weights)}
+    head_epochs: 5
+    head_learning_rate: 0.001
+"""
+
+
+@pytest.mark.parametrize("head", [False, True])
 @pytest.mark.parametrize("step", [1, 4, 7, 12])
 def test_a_run_that_stopped_at_any_step_ends_as_if_it_never_had(
-    monkeypatch: pytest.MonkeyPatch, step: int, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, step: int, head: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    if head:
+        Path("params.yaml").write_text(head_first())
     train.main()
     expected = outputs()
     assert not list(Path("checkpoints").iterdir())  # a finished run leaves none
@@ -195,7 +213,7 @@ def test_a_run_that_stopped_at_any_step_ends_as_if_it_never_had(
 
     def stop(self: Trainer, batch: Batch) -> torch.Tensor:
         nonlocal taken
-        taken += 1
+        taken += not self.on_features  # the head's own steps come before
         if taken == step:
             raise StoppedError
         return learn(self, batch)
@@ -208,7 +226,7 @@ def test_a_run_that_stopped_at_any_step_ends_as_if_it_never_had(
     train.main()
     said = capsys.readouterr().out
     assert ("goes on from checkpoints/" in said) == (step > 3)
-    assert said.count("val loss") == 4  # the epochs before the stop are told again
+    assert said.count("val loss") == 4 + head  # the epochs before the stop are told again
     assert outputs() == expected
     assert not list(Path("checkpoints").iterdir())
 
