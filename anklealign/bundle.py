@@ -7,6 +7,7 @@ cannot run code.
 
 import errno
 import json
+import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -24,6 +25,7 @@ from anklealign.batches import Input
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+HALF = ".saving."
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,11 @@ def save(folder: Path, bundle: Bundle) -> None:
     """
     model = bundle.model.cpu().to(memory_format=torch.contiguous_format)
     size = bundle.network_input.image_size
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+    folder.mkdir(parents=True, exist_ok=True)
+    # Inside, so that DVC, which removes a stage's outputs before it runs, takes what a kill left.
+    for left in folder.glob(f"{HALF}*"):
+        shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(prefix=HALF, dir=folder) as temporary:
         try:
             save_for_hf(
                 model,

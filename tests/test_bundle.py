@@ -116,4 +116,23 @@ def test_a_full_disk_is_told_as_one_and_leaves_nothing(
     with pytest.raises(OSError, match="weights cannot be written") as caught:
         bundle.save(tmp_path / "model", made())
     assert caught.value.errno == errno.ENOSPC
-    assert list(tmp_path.iterdir()) == []
+    assert list((tmp_path / "model").iterdir()) == []
+
+
+def test_what_a_kill_left_goes_with_the_next_save(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half = tmp_path / "model" / ".saving.x1"
+    half.mkdir(parents=True)
+    (half / "model.safetensors").write_bytes(b"half")
+    seen = []
+    monkeypatch.setattr(bundle, "save_for_hf", lambda _, folder, **__: seen.append(Path(folder)))
+    with pytest.raises(FileNotFoundError):  # of the config, which the real one writes
+        bundle.save(tmp_path / "model", made())
+    assert seen[0].parent == tmp_path / "model"
+    assert not half.exists()
+    monkeypatch.undo()
+    bundle.save(tmp_path / "model", made())
+    assert sorted(p.name for p in tmp_path.rglob("*")) == [
+        "config.json", "model", "model.safetensors",
+    ]  # fmt: skip
