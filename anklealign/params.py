@@ -247,12 +247,21 @@ class Train:
     deterministic: bool = True
     accumulation: Count = 1
     optimizer: Name = "adamw"
-    scheduler: Literal["cosine", "poly", "tanh", "wsd", "constant"] = "cosine"
+    scheduler: Literal["cosine", "poly", "tanh", "wsd", "rsqrt", "multistep", "constant"] = "cosine"
+    decay_at: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.5, 0.75)
+    decay_rate: Annotated[float, Field(gt=0, lt=1)] = 0.1
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
     clip_gradient: NotNegative = 0.0
     loss: Literal["cross_entropy", "bce", "poly"] = "cross_entropy"
     balance: Literal["none", "weights", "sampler"] = "weights"
     soft_labels: bool = False
+
+    @field_validator("decay_at")
+    @classmethod
+    def _ascending(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if list(value) != sorted(set(value)):
+            raise ValueError(f"{list(value)} does not ascend; write it in order, each share once")
+        return value
 
 
 @dataclass(frozen=True, config=STRICT)

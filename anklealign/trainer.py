@@ -153,7 +153,9 @@ class Trainer:
             num_epochs=total,
             warmup_epochs=warm,
             warmup_lr=block.learning_rate / (warm + 1),
-            decay_rate=1.0,  # poly's power
+            decay_milestones=[round(share * total) for share in settings.decay_at],
+            # timm takes poly's power by the same name.
+            decay_rate=settings.decay_rate if settings.scheduler == "multistep" else 1.0,
             step_on_epochs=False,
             updates_per_epoch=1,  # its epochs are our steps
         )
@@ -166,7 +168,11 @@ class Trainer:
         self.step, self.rate = 0, 0.0
 
     def run(self, epoch: int) -> float:
-        """Learn from every photo once; return the mean loss."""
+        """Learn from every photo once; return the mean loss.
+
+        Raises:
+            ValueError: The loss, or a step, is not finite.
+        """
         recipe = self.recipe
         # Dropout's numbers depend on the epoch, not on those before it: a resumed run has the same.
         key = np.random.SeedSequence([recipe.seed, epoch, recipe.world.rank])
@@ -174,8 +180,16 @@ class Trainer:
         self.shown.train()
         hold_batch_norm(self.learner, everywhere=recipe.block.freeze_batch_norm)
         found, rates, sizes = [], [], []
-        for batch in self.batches(epoch):
-            found.append(self.learn(batch))
+        for number, batch in enumerate(self.batches(epoch), 1):
+            try:
+                found.append(self.learn(batch))
+            except RuntimeError as error:
+                if "without overflow" not in str(error):
+                    raise
+                raise ValueError(
+                    f"the optimizer's step is not finite in epoch {epoch}, batch {number}, at a "
+                    f"learning rate of {self.rate:.3g}; {REMEDY}"
+                ) from None
             rates.append(self.rate)
             sizes.append(batch.photos)
             self.stepped()

@@ -132,6 +132,10 @@ FAULTS = {
         lambda raw: raw["models"]["vit"].update(last_blocks=2),
         r"models\.vit: last_blocks = 2 .*set frozen: true",
     ),
+    "steps of the rate out of order": (
+        lambda raw: raw["train"].update(decay_at=[0.75, 0.5]),
+        r"train\.decay_at.*0.75, 0.5.*does not ascend",
+    ),
     "a head's epochs without its rate": (
         lambda raw: raw["models"]["vit"].update(head_epochs=5),
         r"models\.vit: head_epochs = 5 .*give both or neither",

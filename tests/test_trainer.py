@@ -84,7 +84,7 @@ def rates(block: Model = BLOCK, **changes: object) -> list[float]:
     return found
 
 
-@pytest.mark.parametrize("scheduler", ["cosine", "poly", "tanh", "wsd", "constant"])
+@pytest.mark.parametrize("scheduler", ["cosine", "poly", "tanh", "wsd", "rsqrt", "constant"])
 def test_every_schedule_warms_up_and_all_but_the_constant_end_near_nothing(scheduler: str) -> None:
     found = rates(scheduler=scheduler)
     assert len(found) == 30
@@ -95,6 +95,14 @@ def test_every_schedule_warms_up_and_all_but_the_constant_end_near_nothing(sched
         assert found[-1] == pytest.approx(0.01)
     else:
         assert 0 < found[-1] < 0.002
+
+
+def test_steps_in_the_rate_come_at_their_shares_of_the_run() -> None:
+    found = rates(scheduler="multistep", decay_at=(0.5, 0.8), decay_rate=0.2)
+    # timm's milestone m applies from step m - 1 on.
+    assert found[6:14] == pytest.approx([0.01] * 8)
+    assert found[14:23] == pytest.approx([0.002] * 9)
+    assert found[23:] == pytest.approx([0.0004] * 7)
 
 
 def test_layers_before_the_last_learn_slower_by_the_decay() -> None:
