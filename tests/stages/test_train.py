@@ -1,12 +1,15 @@
 """The train stage from table and store to bundle, metrics and logs."""
 
+import errno
 import json
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +20,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from anklealign import bundle, checkpoints, files, params, photos
+from anklealign import bundle, checkpoints, files, params, photos, stage
 from anklealign.networks import Cnn
 from anklealign.predictor import Predictor
 from anklealign.trainer import Batch, Trainer
@@ -282,6 +285,96 @@ def test_zero_shot_on_a_dataset_without_a_table_says_what_to_add() -> None:
         train.main()
 
 
+# --- Failing well ------------------------------------------------------------------------------
+
+
+def failed(capsys: pytest.CaptureFixture[str]) -> str:
+    """Run the stage as its command does, see that it fails without results; return what it says."""
+    with pytest.raises(SystemExit) as end:
+        stage.run("train", train.main)
+    assert end.value.code == 1
+    assert not any(Path(name).exists() for name in OUTPUTS)
+    said = capsys.readouterr().err.splitlines()
+    assert "git checkout metrics plots && dvc checkout" in said[-1]
+    return said[-2]
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("missing", "is not there; put the file there"),
+        ("other", "but weights_sha256 says"),
+        ("corrupt", "does not fit anklealign_cnn"),
+        ("shape", "does not fit anklealign_cnn"),
+        ("half", "they lack 1 tensors, such as stages.1.0.weight"),
+    ],
+)
+def test_weights_that_cannot_be_used_fail_the_stage_with_both_ways_on(
+    fault: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = head_first()
+    weights = Path("weights.safetensors")
+    state = Cnn(7, widths=(8, 24 if fault == "shape" else 16), grid=(2, 2)).state_dict()
+    if fault == "half":
+        del state["stages.1.0.weight"]
+    before = files.sha256(weights)
+    save_file(state, weights)
+    if fault == "corrupt":
+        weights.write_bytes(b"<html>404 Not Found</html>")
+    if fault != "other":
+        text = text.replace(before, files.sha256(weights))
+    if fault == "missing":
+        weights.unlink()
+    Path("params.yaml").write_text(text)
+    said = failed(capsys)
+    assert said.startswith("train: params.yaml: models.small")
+    assert words in said
+    assert "weights.safetensors" in said
+
+
+def test_a_hub_that_cannot_be_reached_fails_the_stage_with_both_ways_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENETUNREACH, "Network is unreachable")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(time, "sleep", lambda _: None)  # between the hub client's attempts
+    hub = "small: {architecture: resnet10t.c3_in1k, image_size: 32, epochs: 1, learning_rate: 0.1, "
+    Path("params.yaml").write_text(PARAMS[: PARAMS.index("small:\n")] + hub + "pretrained: true}\n")
+    said = failed(capsys)
+    assert "the weights of resnet10t.c3_in1k cannot be had from timm's hub" in said
+    assert "weights: PATH" in said
+    assert "pretrained: false" in said
+
+
+@pytest.mark.parametrize("rate", ["1.0e+30", "1.0e+38"])
+def test_a_rate_that_breaks_the_fit_is_told_with_epoch_batch_and_what_to_try(
+    rate: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("params.yaml").write_text(PARAMS.replace("learning_rate: 0.01", f"learning_rate: {rate}"))
+    said = failed(capsys)
+    found = r"train: the (loss|optimizer's step) is .* in epoch 1, batch \d, at a learning rate of "
+    assert re.match(found, said)
+    assert "try a tenth of the model's learning_rate" in said
+    assert not list(Path("checkpoints").glob("*"))
+
+
+def test_a_gpu_s_full_memory_is_told_with_what_to_lower(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Simulated, as the machine that runs the tests need not have a GPU."""
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(Trainer, "learn", full)
+    said = failed(capsys)
+    assert "does not suffice for train.batch_size = 8 at image_size = 32" in said
+    assert "raise train.accumulation, or lower one of them" in said
+
+
 # --- Real processes: each start imports PyTorch and timm ---------------------------------------
 
 LONG = PARAMS.replace("epochs: 4", "epochs: 25").replace(
@@ -378,3 +471,23 @@ def test_an_error_in_several_processes_fails_the_stage_and_is_said() -> None:
         said = running.stdout.read()
     assert running.returncode != 0
     assert re.search(r"train: the loss is .* in epoch \d, batch \d", said)
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_told_and_leaves_no_half_of_a_checkpoint() -> None:
+    """The checkpoints lie on a disk of 64 KiB of its own; mounting one takes Linux's namespaces."""
+    Path("params.yaml").write_text(PARAMS.replace("epochs: 4", "epochs: 6"))
+    Path("checkpoints").mkdir()
+    mounted = "mount -t tmpfs -o size=64k none checkpoints"
+    alone = ["unshare", *([] if os.geteuid() == 0 else ["-Ur"]), "--mount", "sh", "-c"]
+    if not shutil.which("unshare") or subprocess.run([*alone, mounted], check=False).returncode:
+        pytest.skip("this machine lets no test mount a disk")
+    fill = "head -c 50000 /dev/zero > checkpoints/other; "
+    done = subprocess.run(
+        [*alone, f"{mounted} && {fill} {' '.join(COMMAND)}; echo left $?; ls -A checkpoints"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "No space left on device: 'checkpoints/" in done.stderr, done.stderr
+    assert "; free some space (`dvc gc --workspace`" in done.stderr
+    assert done.stdout.endswith("left 1\nother\n")  # no half of a checkpoint
+    assert not any(Path(name).exists() for name in OUTPUTS)
