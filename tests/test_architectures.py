@@ -9,8 +9,8 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from anklealign import architectures, files, networks
-from anklealign.params import Model
+from anklealign import architectures, files, networks, params
+from anklealign.params import Dataset, Model
 
 REAL_WEIGHTS = (
     Path(__file__).resolve().parents[1].parent / "shared" / "weights" / "mobilenetv2_100.pth"
@@ -71,6 +71,17 @@ def test_a_class_s_probability_is_the_sum_of_its_imagenet_classes_and_others_cou
     bullfrog = torch.zeros(1, 1000)
     bullfrog[0, 30] = 50.0
     assert networks.Merge([[281], [151]])(bullfrog).softmax(1).tolist() == [[0.5, 0.5]]
+
+
+def test_every_breed_of_dog_is_a_dog_and_what_is_no_pet_is_neither() -> None:
+    raw = params.read(Path(__file__).resolve().parents[1] / "params.yaml")
+    dataset = params.section(raw, "datasets.cat_dog", Dataset)
+    # A row a class of ImageNet that the classifier is all but sure of.
+    cat, dog = networks.Merge(dataset.imagenet_indices())(50 * torch.eye(1000)).softmax(1).T
+    assert (dog > 0.99).nonzero().flatten().tolist() == list(range(151, 269))
+    assert (cat > 0.99).nonzero().flatten().tolist() == list(range(281, 286))
+    # Of a bullfrog the answer is no more than how many classes each has.
+    assert cat[30] == pytest.approx(5 / (5 + 118))
 
 
 def test_a_head_of_one_s_own_needs_one_linear_layer_to_replace() -> None:
