@@ -10,17 +10,23 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from anklealign.batches import CHUNK
+
 # AdamW's two moments; SGD keeps one, Adafactor almost none.
 MOMENTS = 2
+# Tensors of the largest layer's size that live at once beside what is kept: its input, output and
+# gradient. And what kernels and threads take whatever the network, on 2 cores.
+LIVING, KERNELS = 3, 50 * 2**20
 # Of the expected steps: the first ones also choose kernels and fill caches.
 SKIPPED, TIMED = 2, 5
 
 
 def memory(model: nn.Module, learner: nn.Module, side: int, photos: int, bytes_each: int) -> int:
-    """Return the bytes that training is expected to take, within about a third.
+    """Return the bytes that training is expected to take, within a half (benchmarks/variants.py).
 
-    Weights, their gradients and moments in single precision, and what the forward pass keeps for
-    the backward pass: counted by passing one photo of shape (1, 3, H, H) without data.
+    Weights, their gradients and moments in single precision, what the forward pass keeps for the
+    backward pass, counted by passing a photo of shape (1, 3, H, H) without data, and what lives for
+    a moment, also where photos pass only forwards: for validation, or for a head alone.
 
     Args:
         model: The whole network.
@@ -31,14 +37,19 @@ def memory(model: nn.Module, learner: nn.Module, side: int, photos: int, bytes_e
     """
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     learned = sum(p.numel() * p.element_size() for p in learner.parameters() if p.requires_grad)
-    total = weights + learned * (1 + MOMENTS)
-    if learner is model:
-        total += photos * kept(model, side) * bytes_each // 4
-    return total
+    each, largest = kept(model, side)
+    total = weights + learned * (1 + MOMENTS) + KERNELS
+    if learner is not model:
+        return total + LIVING * largest * CHUNK
+    living = LIVING * largest * max(photos * bytes_each // 4, CHUNK)
+    return total + photos * each * bytes_each // 4 + living
 
 
-def kept(model: nn.Module, side: int) -> int:
-    """Return the bytes that the backward pass needs of one photo, in single precision."""
+def kept(model: nn.Module, side: int) -> tuple[int, int]:
+    """Return the bytes that the backward pass needs of one photo, and those of its largest layer.
+
+    In single precision; the largest layer's output, whether that layer learns or not.
+    """
     shadow = copy.deepcopy(model).to("meta").train()
     own = {id(p) for p in shadow.parameters()} | {id(b) for b in shadow.buffers()}
     storages: dict[int, tuple[object, int]] = {}
@@ -50,10 +61,18 @@ def kept(model: nn.Module, side: int) -> int:
             storages[storage._cdata] = (storage, storage.nbytes())  # noqa: SLF001 - its identity
         return tensor
 
+    outputs = []
+
+    def measure(_: nn.Module, __: object, output: object) -> None:
+        if isinstance(output, Tensor):
+            outputs.append(output.nbytes)
+
+    for module in shadow.modules():
+        module.register_forward_hook(measure)
     x = torch.zeros(2, 3, side, side, device="meta")  # two: batch norm takes no single photo
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         shadow(x)
-    return sum(size for _, size in storages.values()) // 2
+    return sum(size for _, size in storages.values()) // 2, max(outputs) // 2
 
 
 class Clock:
