@@ -355,7 +355,9 @@ def test_a_failed_stage_says_how_to_get_its_outputs_back(restored):
 
 
 @pytest.mark.slow
-def test_a_killed_repro_goes_on_from_its_last_epoch_to_the_same_bytes(restored):
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGKILL"])
+def test_a_killed_repro_goes_on_from_its_last_epoch_to_the_same_bytes(restored, name):
+    """The whole process group is hit, as a terminal's Ctrl-C does it."""
     restored.edit("params.yaml", "model: gap_cnn", "model: cnn_1m")
     restored.edit(
         "params.yaml",
@@ -373,13 +375,17 @@ def test_a_killed_repro_goes_on_from_its_last_epoch_to_the_same_bytes(restored):
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        # Where pytest runs in the background its shell may have had SIGINT ignored for good.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     with killed:
         for line in killed.stdout:
             if line.startswith("epoch   4"):
-                os.killpg(killed.pid, signal.SIGKILL)
+                os.killpg(killed.pid, getattr(signal, name))
                 break
+        killed.stdout.read()  # what was on its way
     assert killed.returncode != 0
+    assert not (restored.folder / "model/config.json").exists()
     said = restored("dvc", "repro", "--force", "--single-item", "train")
     assert "goes on from checkpoints/" in said
     assert (restored.folder / "model/model.safetensors").read_bytes() == expected
