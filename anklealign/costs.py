@@ -51,14 +51,20 @@ def kept(model: nn.Module, side: int) -> tuple[int, int]:
     In single precision; the largest layer's output, whether that layer learns or not.
     """
     shadow = copy.deepcopy(model).to("meta").train()
-    own = {id(p) for p in shadow.parameters()} | {id(b) for b in shadow.buffers()}
     storages: dict[int, tuple[object, int]] = {}
 
+    def storage_of(tensor: Tensor) -> tuple[int, tuple[object, int]]:
+        storage = tensor.untyped_storage()
+        # The storage is kept too, or its address may be another's next.
+        return storage._cdata, (storage, storage.nbytes())  # noqa: SLF001 - its identity
+
+    # By storage, as a linear layer keeps its weight's transpose: another tensor, the same memory.
+    own = dict(storage_of(tensor) for tensor in [*shadow.parameters(), *shadow.buffers()])
+
     def note(tensor: Tensor) -> Tensor:
-        if id(tensor) not in own and not isinstance(tensor, nn.Parameter):
-            storage = tensor.untyped_storage()
-            # The storage is kept too, or its address may be another's next.
-            storages[storage._cdata] = (storage, storage.nbytes())  # noqa: SLF001 - its identity
+        identity, found = storage_of(tensor)
+        if identity not in own:
+            storages[identity] = found
         return tensor
 
     outputs = []

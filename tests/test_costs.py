@@ -3,6 +3,7 @@
 import itertools
 
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -37,6 +38,13 @@ def test_what_the_backward_pass_keeps_is_counted_without_computing() -> None:
     fresh.load_state_dict(before)
     costs.kept(fresh, 64)
     assert all(t.equal(before[name]) for name, t in fresh.state_dict().items())
+
+
+def test_a_transformer_s_weights_are_not_counted_once_a_photo() -> None:
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=3, img_size=64)
+    weights = 4 * sum(p.numel() for p in model.parameters())
+    # A photo of 16 patches: 12 blocks keep some 16 tensors each of 17 tokens x 192 numbers.
+    assert costs.kept(model, 64)[0] < 12 * 25 * 17 * 192 * 4 < weights
 
 
 def test_memory_grows_with_photos_at_once_and_a_head_alone_takes_next_to_nothing() -> None:
