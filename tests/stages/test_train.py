@@ -186,11 +186,11 @@ class StoppedError(Exception):
     """Stands for a signal, at a step of one's choice."""
 
 
-def head_first() -> str:
+def head_first(*, norm: bool = True) -> str:
     """Return parameters of a variant whose head learns first, on weights from a file."""
     weights = Path("weights.safetensors")
     torch.manual_seed(0)
-    save_file(Cnn(7, widths=(8, 16), grid=(2, 2)).state_dict(), weights)
+    save_file(Cnn(7, widths=(8, 16), grid=(2, 2), norm=norm).state_dict(), weights)
     return f"""{PARAMS}    pretrained: true
     weights: {weights}
     weights_sha256: {files.sha256(weights)}
@@ -417,13 +417,15 @@ def test_a_killed_run_goes_on_from_its_last_epoch_to_the_same_bytes(name: str) -
 
 
 @pytest.mark.slow
-def test_two_processes_learn_as_one_and_one_writes() -> None:
+@pytest.mark.parametrize("head", [False, True])
+def test_two_processes_learn_as_one_and_one_writes(head: bool) -> None:
     """On 22 training photos in batches of 8, 7, 7 and 11 validation photos: no share is even."""
     table = photos.read_table(photos.SPLIT / "photos.csv")
     last = table.index[table.split == "val"][-1]
     files.write_table(photos.SPLIT / "photos.csv", table.drop(index=last))
-    plain = PARAMS.replace("grid: [2, 2]}", "grid: [2, 2], norm: false}").replace(
-        "epochs: 4", "epochs: 8"
+    plain = head_first(norm=False) if head else PARAMS
+    plain = plain.replace("grid: [2, 2]}", "grid: [2, 2], norm: false}").replace(
+        " epochs: 4", " epochs: 8"
     )
     curves = {}
     for count in (1, 2):
@@ -436,6 +438,7 @@ def test_two_processes_learn_as_one_and_one_writes() -> None:
         assert ("in 2 processes" in said) == (count == 2)
         curves[count] = pd.read_csv("plots/train/history.csv")
     assert json.loads(Path("plots/train/run.json").read_text())["photos"]["val"]["high"] == 3
+    assert len(curves[1]) == 8 + head
     for column in ("train_loss", "val_loss"):
         np.testing.assert_allclose(curves[1][column], curves[2][column], atol=1e-4)
     for column in ("val_accuracy", "val_balanced_accuracy", "val_macro_f1"):
