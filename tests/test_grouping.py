@@ -138,6 +138,23 @@ def test_sizes_give_way_where_classes_could_not_be_had_otherwise():
         assert classes <= 0.05
 
 
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [[24, 9], [2, 5], [9, 11], [0, 10]],
+        [[11, 16], [7, 0], [3, 2], [6, 9]],
+        [[9, 26], [3, 1], [10, 7], [1, 2], [10, 0], [5, 2]],
+    ],
+)
+def test_five_points_to_the_photo_are_within_five_points(rows):
+    # Half of all photos are of each class; one part of 20 with 9 or 11 of each is all that will do.
+    groups = {f"g{n}": np.array(row) for n, row in enumerate(rows)}
+    halves = {"one": 0.5, "other": 0.5}
+    dealt = tally(groups, assign(groups, halves, CLASSES[:2], seed=1), halves)
+    # In whole numbers, as 0.05 has no exact one: |n / size - 1/2| <= 1/20.
+    assert (20 * abs(2 * dealt - dealt.sum(1, keepdims=True)) <= 2 * dealt.sum(1)[:, None]).all()
+
+
 @pytest.mark.parametrize("many", [60, 3000])
 def test_beside_a_giant_of_one_class_the_others_are_smaller_and_have_their_classes(many):
     one = np.eye(3, dtype=np.int64)
