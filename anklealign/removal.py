@@ -139,9 +139,18 @@ def why_kept(kept: Scores, other: Scores) -> str:
         return "the kept one has no frame around it"
     if kept.area != other.area:
         # Inside a frame, so not always the file's width times its height.
-        areas = [f"{scores.area / 1e6:.4g}" for scores in (kept, other)]
+        areas = _apart(kept.area / 1e6, other.area / 1e6, ".{}g", 4)
         return f"the kept one is larger: {areas[0]} against {areas[1]} MP"
     if _steps(kept.blurred) != _steps(other.blurred):
-        edges = [f"{scores.blurred:.2f} %" for scores in (kept, other)]
-        return f"the kept one is sharper: edges {edges[0]} against {edges[1]}"
+        edges = _apart(kept.blurred, other.blurred, ".{}f", 2)
+        return f"the kept one is sharper: edges {edges[0]} % against {edges[1]} %"
     return "as large and sharp as the kept one, whose path comes earlier"
+
+
+def _apart(one: float, other: float, spec: str, digits: int) -> list[str]:
+    """Return two numbers with these digits, or as many more as tell them apart."""
+    said: list[str] = []
+    while digits < 18 and len(set(said)) < 2:
+        said = [format(number, spec.format(digits)) for number in (one, other)]
+        digits += 1
+    return said

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace as Namespace
 
@@ -15,6 +16,7 @@ from ruamel.yaml import YAML
 from anklealign import images, photos, removal
 from anklealign.clusters import Cluster, Residuals
 from anklealign.params import PARAMS
+from anklealign.quality import Scores
 from stages import clean
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -185,6 +187,14 @@ def test_the_copy_that_stays_is_named_with_the_reason(run) -> None:
         assert row.cluster == stays.cluster[row.kept_path]
         assert row.person
     assert metrics["clusters"] == 3
+
+
+def test_the_numbers_that_decide_are_told_apart() -> None:
+    taken = Scores(2799.0, 1.4, 200.0, 20.0, 100.0, 0.3041, 4000.0 * 2799, framed=False)
+    larger, sharper = replace(taken, area=4000.0 * 2800), replace(taken, blurred=0.3037)
+    why = [removal.why_kept(kept, taken) for kept in (larger, sharper)]
+    assert why[0] == "the kept one is larger: 11.2 against 11.196 MP"
+    assert why[1] == "the kept one is sharper: edges 0.3037 % against 0.3041 %"
 
 
 @pytest.mark.parametrize("copied", ["A/0 (1).jpg", "A/0 - Copy.jpg", "A/0_1.jpg", "A/0b.jpg"])
