@@ -37,7 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"report: {error}", file=sys.stderr)
         return 2
     after = Revision.open(WORKSPACE)
-    pictures = changed_pictures(before, after)
+    try:
+        pictures = changed_pictures(before, after)
+        seen = shown(pictures)
+    except ValueError as error:
+        pictures, seen = {}, ["", f"Not compared: {error}.", ""]
     shutil.rmtree(FOLDER, ignore_errors=True)
     for path, sides in pictures.items():
         for side, content in sides.items():
@@ -49,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "## Data",
         *data(before, after),
         "## Pictures",
-        *shown(pictures),
+        *seen,
         "## All metrics",
         *metrics(base),
     ]
@@ -81,7 +85,11 @@ def data(before: Revision, after: Revision) -> list[str]:
 
 
 def changed_pictures(before: Revision, after: Revision) -> dict[str, dict[str, bytes]]:
-    """Return path to {'before': bytes, 'after': bytes} of the pictures that differ, by path."""
+    """Return path to {'before': bytes, 'after': bytes} of the pictures that differ, by path.
+
+    Raises:
+        ValueError: What pictures there are is in no cache or remote.
+    """
     names = [
         {p for p in side.list("plots") if p.endswith((".png", ".jpg"))} for side in (before, after)
     ]

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 from dvc.api import DVCFileSystem
 from dvc.exceptions import DvcException
+from dvc_data.index import DataIndexDirError
 from ruamel.yaml import YAML
 
 from anklealign.photos import TEXT_COLUMNS
@@ -54,18 +55,32 @@ class Revision:
         except FileNotFoundError:
             known = self.files.exists(path)
             raise ValueError(
-                f"{path} of {self.name} is in neither DVC's cache nor its remote; fetch it by `dvc "
-                "fetch --all-commits`, or push it from where it was made by `dvc push`"
+                self._lost(path)
                 if known
                 else f"{self.name} has no {path}; it was made before the pipeline wrote one, or "
                 "`dvc repro` has not been run there"
             ) from None
+        except DataIndexDirError:  # not even the names in its folder are known
+            raise ValueError(self._lost(path)) from None
         return content
 
     def list(self, folder: str) -> list[str]:
-        """Return the paths of all files below a folder, in git or in DVC, sorted."""
-        found = self.files.find(folder) if self.files.exists(folder) else []
+        """Return the paths of all files below a folder, in git or in DVC, sorted.
+
+        Raises:
+            ValueError: The names in a folder of it are in no cache or remote.
+        """
+        try:
+            found = self.files.find(folder) if self.files.exists(folder) else []
+        except DataIndexDirError:
+            raise ValueError(self._lost(folder)) from None
         return sorted(path.removeprefix("./").lstrip("/") for path in found)
+
+    def _lost(self, path: str) -> str:
+        return (
+            f"{path} of {self.name} is in neither DVC's cache nor its remote; fetch it by `dvc "
+            "fetch --all-commits`, or push it from where it was made by `dvc push`"
+        )
 
     def table(self, path: str) -> pd.DataFrame:
         """Return a CSV with its text columns as text, so that '007' and 'NA' survive.

@@ -129,6 +129,22 @@ def test_bytes_that_no_cache_holds_are_told(repository):
         (repository / "elsewhere").rename(cache)
 
 
+def test_a_clone_without_cache_and_remote_is_told_what_it_lacks(
+    repository, tmp_path, monkeypatch, capsys
+):
+    # A fresh clone: DVC remembers the names in folders that it read once.
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "--quiet", str(repository), str(clone)], check=True)
+    monkeypatch.chdir(clone)
+    assert changes.main(["main", "workspace"]) == 2
+    assert "data/prepared/photos.csv of main is in neither" in capsys.readouterr().err
+    assert pull_request.main(["main"]) == 0
+    text = (clone / "report/report.md").read_text()
+    assert "the difference between this change and main is within noise" in text
+    assert "Not compared: data/prepared/photos.csv of main is in neither" in text
+    assert "Not compared: plots of main is in neither" in text
+
+
 @pytest.mark.usefixtures("inside")
 def test_the_report_holds_verdict_data_pictures_and_metrics(repository):
     assert pull_request.main(["my-good"]) == 0
