@@ -161,6 +161,18 @@ def test_the_report_holds_verdict_data_pictures_and_metrics(repository):
 
 
 @pytest.mark.usefixtures("inside")
+def test_many_metrics_leave_the_report_small_enough_for_a_comment(monkeypatch):
+    whole = "\n".join(pull_request.metrics("my-good"))
+    rows = [line for line in whole.splitlines() if line.startswith("| metrics/")]
+    assert len(rows) == 4
+    assert "  " not in whole
+    monkeypatch.setattr(pull_request, "LETTERS", whole.index(rows[2]) - whole.index("| Path") + 9)
+    cut = "\n".join(pull_request.metrics("my-good"))
+    assert [line for line in cut.splitlines() if line.startswith("| metrics/")] == rows[:2]
+    assert "and 2 more: `dvc metrics diff my-good`" in cut
+
+
+@pytest.mark.usefixtures("inside")
 def test_the_report_against_an_empty_base_says_what_it_lacks(repository, capsys):
     assert pull_request.main(["empty"]) == 0
     text = (repository / "report/report.md").read_text()
