@@ -13,7 +13,7 @@ WIDEST = 1400  # pixels of an embedded picture
 LARGE = 120_000  # bytes; larger pictures are photos rather than charts and become WebP
 QUALITY = 80  # of WebP
 LEAST = 0.55  # of a picture's size is shown at least: its letters are read, and a phone swipes it
-LONG = 40  # letters of a cell from which on it is wrapped
+LONG = 24  # letters of a cell from which on it is wrapped: a phone shows some forty in all
 
 STYLE = """
 :root { color-scheme: light; --ink: #1a1a1a; --faint: #5c5c5c; --line: #dddddd; --accent: #0072b2; }

@@ -104,8 +104,8 @@ def what(metrics: Mapping[str, Metrics], run: Metrics) -> list[str]:
         (
             f"Of {metrics['train']['epochs']} epochs the one with the best validation "
             f"{chosen['monitor'].replace('_', ' ')} was kept: {chosen['epoch']}. Seed "
-            f"{run['params']['seed']}; {versions}. The test part was looked at once, "
-            "after all choices."
+            f"{run['params']['seed']}; {versions}. No stage chooses "
+            "anything by the test part."
         ),
         "",
     ]

@@ -229,7 +229,7 @@ def mistakes(
         photo = store[place["row"], place["top"] : place["bottom"], place["left"] : place["right"]]
         actual, predicted = row["actual"], row["predicted"]
         said = f"said {predicted} {row['probability']:.0%}"
-        truth = f"is {actual}, to which it gave {row[f'p_{actual}']:.0%}"
+        truth = f"is {actual}, given {row[f'p_{actual}']:.0%}"
         tiles.append(sheets.Tile((photo,), (said, truth, row["path"])))
     return tiles
 

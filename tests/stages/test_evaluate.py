@@ -52,8 +52,8 @@ def test_the_gallery_shows_the_surest_mistakes_first_without_the_letterbox():
     rows = predictions_of(TEST, CLASSES, PROBABILITIES, sets)
     tiles = mistakes(rows, TEST, store, most=5)
     assert [tile.lines for tile in tiles] == [
-        ("said a 90%", "is b, to which it gave 5%", "x/3.jpg"),
-        ("said b 60%", "is a, to which it gave 10%", "x/1.jpg"),
+        ("said a 90%", "is b, given 5%", "x/3.jpg"),
+        ("said b 60%", "is a, given 10%", "x/1.jpg"),
     ]
     np.testing.assert_array_equal(tiles[0].pictures[0], store[3, 1:3, 0:4])
     assert len(mistakes(rows, TEST, store, most=1)) == 1
