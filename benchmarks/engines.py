@@ -90,7 +90,8 @@ def fresh(name: str, raw: dict[str, object]) -> Bundle:
 def measure(engines: Sequence[Predictor], pixels_nhwc: Pixels, rounds: int) -> tuple[float, ...]:
     """Return each engine's least ms a photo on the same squares, uint8 (N, S, S, 3)."""
     seconds: list[list[float]] = [[] for _ in engines]
-    for number in tqdm(range(rounds + 1), "speed", unit="round", delay=2, leave=False):
+    bar = tqdm(range(rounds + 1), "speed", unit="round", delay=2, leave=False, disable=None)
+    for number in bar:
         for engine, found in zip(engines, seconds, strict=True):
             start = time.perf_counter()
             engine.probabilities(pixels_nhwc)

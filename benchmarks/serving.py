@@ -129,7 +129,7 @@ def main() -> int:
     ratio = statistics.median(s / a for s, a in zip(served.rates, alone.rates, strict=True))
     size = sum(map(len, photos)) / len(photos) / 1e3
     print(
-        f"{engine}, {chosen.threads} cores, {len(photos)} photos of {size:.0f} kB on average; "
+        f"{engine}, {chosen.threads} decoders, {len(photos)} photos of {size:.0f} kB on average; "
         f"{given.clients} clients for {given.seconds:g} s in {ROUNDS} turns\n"
         f"in process  {alone}\n"
         f"service     {served}; its clients {sending / served.photos * 1e3:.1f}\n"

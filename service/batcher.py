@@ -62,8 +62,8 @@ class Batcher:
         self._decoding: Todo = SimpleQueue()
         self._network: Todo = SimpleQueue()
         self._ready: deque[tuple[Opened, Answer]] = deque()
-        # Large photos leave one decoder to the others, where there are two.
-        self._large, self._most_large = 0, max(1, threads - 1)
+        # Large photos leave half of the decoders to the others, and take half of the memory.
+        self._large, self._most_large = 0, max(1, threads // 2)
         self._later: deque[Callable[[], None]] = deque()
         self._lock = threading.Lock()
         self._grown = threading.Event()

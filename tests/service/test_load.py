@@ -19,7 +19,7 @@ def test_64_clients_meet_no_error_and_four_fifths_of_the_predictor_s_speed(
 ) -> None:
     # A store as large as the pipeline's: what a photo costs is mostly its decoding, as it is there.
     save_bundle(tmp_path / "model", side=256)
-    # ONNX, as on any CPU after `make export`: PyTorch's threads wait busily on cores that decode.
+    # ONNX, as on any CPU after `make export`.
     exported = tmp_path / "model.onnx"
     assert export.main(["--model", str(tmp_path / "model"), "--out", str(exported)]) == 0
     for seed in range(32):
@@ -57,7 +57,6 @@ def test_bad_files_are_refused_at_once_and_two_of_80_megapixels_fit_into_2_5_gb(
             "PATH": "",
             "ANKLEALIGN_MODEL": str(tmp_path / "model"),
             "ANKLEALIGN_EXPORT": str(tmp_path / "none.onnx"),
-            "ANKLEALIGN_THREADS": "2",
         },
         capture_output=True,
         text=True,

@@ -1,6 +1,9 @@
 """The environment is all that configures the service, and its mistakes are told."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,3 +49,24 @@ def test_the_readme_s_table_has_every_variable_with_its_default() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(ANKLEALIGN_\w+)` \| `?(.*?)`? \|", readme, flags=re.MULTILINE)
     assert dict(rows) == settings.defaults()
+
+
+def test_pytorch_is_told_to_wait_idly_before_it_is_imported() -> None:
+    code = (
+        "import os, sys, service; assert 'torch' not in sys.modules; "
+        "print(os.environ['OMP_WAIT_POLICY'])"
+    )
+    environment = {name: v for name, v in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    told = [environment, environment | {"OMP_WAIT_POLICY": "ACTIVE"}]
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=env,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        for env in told
+    ]
+    assert said == ["PASSIVE", "ACTIVE"]
