@@ -29,7 +29,7 @@ def draw(ids: Sequence[str], times: Sequence[int], seed: int, epoch: int) -> Dra
         [seed, epoch, int(i, 16), *([time] if time else [])]
         for i, time in zip(ids, times, strict=True)
     ]
-    return np.array([np.random.default_rng(key).random(10) for key in keys])
+    return np.array([np.random.default_rng(key).random(10) for key in keys]).reshape(-1, 10)
 
 
 def cut(
@@ -42,9 +42,7 @@ def cut(
     """
     side = pixels.shape[1]
     size = network_input.image_size
-    x = torch.empty((len(rows), 3, size, size), dtype=torch.uint8).to(
-        memory_format=torch.channels_last
-    )
+    x = torch.empty((len(rows), 3, size, size), dtype=torch.uint8)
     reach = round(settings.shift * side)
     sides = np.rint(side * (1 - settings.crop * draws[:, SIDE])).astype(int)
     room = side - sides + 2 * reach + 1
@@ -54,13 +52,13 @@ def cut(
     flipped = draws[:, FLIP] < 0.5 if settings.flip else np.zeros(len(rows), bool)
     for i, row in enumerate(rows):
         left, top, length = lefts[i], tops[i], sides[i]
-        if min(left, top) < 0 or max(left, top) + length > side:
-            across = np.clip(np.arange(left, left + length), 0, side - 1)
-            down = np.clip(np.arange(top, top + length), 0, side - 1)
-            photo = pixels[row][down[:, None], across]
-        else:
-            # A copy, as torch does not take the store's read-only memory.
-            photo = np.array(pixels[row, top : top + length, left : left + length])
+        right, bottom = left + length, top + length
+        inside = pixels[row, max(top, 0) : bottom, max(left, 0) : right]
+        over = [
+            (max(-first, 0), max(last - side, 0)) for first, last in ((top, bottom), (left, right))
+        ]
+        # A copy in any case, as torch does not take the store's read-only memory.
+        photo = np.pad(inside, [*over, (0, 0)], mode="edge")
         cropped = torch.from_numpy(photo).permute(2, 0, 1)[None]
         resized = resize(cropped, size, network_input.interpolation)[0]
         turned = [axis for axis, yes in ((-1, mirrored[i]), (-2, flipped[i])) if yes]
@@ -71,7 +69,8 @@ def cut(
 def colour(x: Tensor, draws: Draws, settings: Augmentation) -> Tensor:
     """Change brightness, saturation, contrast: (N, 3, H, H) in 0 to 1, (N, 10) -> the same.
 
-    As one pass, as each is linear in the pixel, its grey and the photo's mean grey.
+    As one pass, as each is linear in the pixel, its grey and the photo's mean grey; a channel's
+    pixels lie together, as a sum over three neighbours takes four times as long.
     """
 
     def factor(column: int, reach: float) -> Tensor:
@@ -81,13 +80,12 @@ def colour(x: Tensor, draws: Draws, settings: Augmentation) -> Tensor:
     brightness = factor(BRIGHTNESS, settings.brightness)
     contrast = factor(CONTRAST, settings.contrast)
     saturation = factor(SATURATION, settings.saturation)
-    weights = torch.tensor(GREY, dtype=x.dtype, device=x.device).view(1, 3, 1, 1)
-    grey = (x * weights).sum(1, keepdim=True)
+    red, green, blue = x.unbind(1)
+    grey = (red * GREY[0]).add_(green, alpha=GREY[1]).add_(blue, alpha=GREY[2])[:, None]
     mean = grey.mean((2, 3), keepdim=True)
     scale = brightness * contrast
-    changed = scale * saturation * x
-    changed += scale * (1 - saturation) * grey
-    changed += brightness * (1 - contrast) * mean
+    changed = x * (scale * saturation)
+    changed += grey.mul_(scale * (1 - saturation)).add_(brightness * (1 - contrast) * mean)
     return changed.clamp_(0, 1)
 
 
@@ -109,4 +107,4 @@ def tilt(x: Tensor, draws: Draws, settings: Augmentation) -> Tensor:
 
 def finish(x: Tensor, draws: Draws, settings: Augmentation) -> Tensor:
     """Change colours and tilt: (N, 3, H, H) uint8, (N, 10) -> (N, 3, H, H) in 0 to 1."""
-    return tilt(colour(x.float() / 255, draws, settings), draws, settings)
+    return tilt(colour(x.float().div_(255), draws, settings), draws, settings)

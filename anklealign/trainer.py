@@ -251,6 +251,8 @@ class Trainer:
                 x = cut.to(recipe.device, non_blocking=True)
                 x = augmentation.finish(x, draws, settings.augmentation)
                 x = normalise(x, recipe.network_input)
+                if settings.channels_last:
+                    x = x.contiguous(memory_format=torch.channels_last)
             weights = self.weights[index] * (1.0 if mine else 0.0)
             yield Batch(x, self.targets[index], weights, len(part))
 

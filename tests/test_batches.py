@@ -109,6 +109,16 @@ def test_work_done_ahead_comes_in_order_and_not_too_early(items: int, workers: i
     assert sorted(made) == list(range(items))
 
 
+def test_work_done_ahead_takes_no_threads_from_the_training_step() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert list(ahead(lambda _: torch.get_num_threads(), range(5), 2)) == [1] * 5
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_an_error_in_work_done_ahead_reaches_the_caller() -> None:
     with pytest.raises(ZeroDivisionError):
         list(ahead(lambda item: 1 // item, [1, 0, 1], 2))
