@@ -1,6 +1,7 @@
 """The pipeline reruns what a change touches, and nothing else."""
 
 import ast
+import json
 import os
 import shlex
 import shutil
@@ -234,6 +235,19 @@ def test_another_model_runs_train_and_evaluate_alone(restored):
     ran = restored.ran("dvc", "exp", "run", "-S", "model=tiny_cnn")
     assert ran == ["train", "evaluate"]
     assert "tiny_cnn" in restored("dvc", "params", "diff")
+
+
+@pytest.mark.slow
+def test_any_other_network_of_timm_is_trained_by_its_name(restored):
+    block = "models.custom"
+    asked = [
+        "model=custom", f"{block}.architecture=test_convnext.r160_in1k", f"{block}.epochs=1",
+        f"{block}.pretrained=false", f"{block}.image_size=64",
+    ]  # fmt: skip
+    ran = restored.ran("dvc", "exp", "run", *[part for key in asked for part in ("-S", key)])
+    assert ran == ["train", "evaluate"]
+    config = json.loads((restored.folder / "model/config.json").read_text(encoding="utf-8"))
+    assert config["architecture"] == "test_convnext"
 
 
 @pytest.mark.slow
