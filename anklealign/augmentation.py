@@ -51,19 +51,25 @@ def cut(
     mirrored = draws[:, MIRROR] < 0.5 if settings.mirror else np.zeros(len(rows), bool)
     flipped = draws[:, FLIP] < 0.5 if settings.flip else np.zeros(len(rows), bool)
     for i, row in enumerate(rows):
-        left, top, length = lefts[i], tops[i], sides[i]
-        right, bottom = left + length, top + length
-        inside = pixels[row, max(top, 0) : bottom, max(left, 0) : right]
-        over = [
-            (max(-first, 0), max(last - side, 0)) for first, last in ((top, bottom), (left, right))
-        ]
+        down, over_down = _span(tops[i], sides[i], side)
+        across, over_across = _span(lefts[i], sides[i], side)
         # A copy in any case, as torch does not take the store's read-only memory.
-        photo = np.pad(inside, [*over, (0, 0)], mode="edge")
+        photo = np.pad(pixels[row, down, across], [over_down, over_across, (0, 0)], mode="edge")
         cropped = torch.from_numpy(photo).permute(2, 0, 1)[None]
         resized = resize(cropped, size, network_input.interpolation)[0]
         turned = [axis for axis, yes in ((-1, mirrored[i]), (-2, flipped[i])) if yes]
         x[i] = resized.flip(turned) if turned else resized
     return x
+
+
+def _span(first: int, length: int, side: int) -> tuple[slice, tuple[int, int]]:
+    """Return what a crop takes of a side, and how often that repeats its first and last pixel.
+
+    At least one pixel of the side, also where a small crop shifted far lies beyond it.
+    """
+    last = first + length
+    inside = slice(min(max(first, 0), side - 1), max(min(last, side), 1))
+    return inside, (min(max(-first, 0), length - 1), min(max(last - side, 0), length - 1))
 
 
 def colour(x: Tensor, draws: Draws, settings: Augmentation) -> Tensor:

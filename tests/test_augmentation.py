@@ -11,15 +11,18 @@ from hypothesis import strategies as st
 from anklealign.augmentation import (
     BRIGHTNESS,
     FLIP,
+    LEFT,
     MIRROR,
     ROTATION,
     SHEAR,
+    TOP,
     colour,
     cut,
     draw,
     finish,
     tilt,
 )
+from anklealign.augmentation import SIDE as SIDE_DRAW
 from anklealign.batches import Input
 from anklealign.params import Augmentation
 
@@ -159,6 +162,30 @@ def test_a_shift_moves_the_photo_both_ways_and_repeats_its_edge() -> None:
         np.testing.assert_array_equal(seen[1, 0], expected[1])
         moves |= set(middle)
     assert moves == set(range(-4, 5))
+
+
+def test_a_small_crop_shifted_beyond_the_photo_is_its_repeated_edge() -> None:
+    y, x = np.mgrid[:SIDE, :SIDE].astype(np.uint8)
+    pixels = np.stack([y, x, np.zeros_like(x)], -1)[None]
+    how = replace(NONE, crop=0.9, shift=0.45)
+    beyond = 0
+    for seed in range(100):
+        draws = draw(IDS[:1], [0], seed, 1)
+        length = round(SIDE * (1 - 0.9 * draws[0, SIDE_DRAW]))
+        reach = round(0.45 * SIDE)
+        top, left = (
+            int(draws[0, column] * (SIDE - length + 2 * reach + 1)) - reach
+            for column in (TOP, LEFT)
+        )
+        down, across = (
+            np.clip(np.arange(first, first + length), 0, SIDE - 1) for first in (top, left)
+        )
+        expected = pixels[0][down[:, None], across]
+        exact = replace(INPUT, image_size=length)
+        seen = cut(pixels, np.zeros(1, np.int64), draws, how, exact)[0].permute(1, 2, 0)
+        np.testing.assert_array_equal(seen.numpy(), expected)
+        beyond += min(top, left) + length <= 0 or max(top, left) >= SIDE
+    assert beyond > 5
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
