@@ -6,7 +6,7 @@ them, here or on several hosts; this module starts it where params.yaml asks for
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NoReturn
@@ -38,6 +38,11 @@ class World:
         parts = [torch.empty_like(padded) for _ in range(self.size)]
         distributed.all_gather(parts, padded.contiguous())
         return torch.stack(parts, 1).flatten(0, 1)[:total]
+
+    def align(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite each process's tensors by the first's."""
+        for tensor in tensors if self.size > 1 else ():
+            distributed.broadcast(tensor, 0)
 
     def add(self, own: Tensor) -> Tensor:
         """Return the sum over the processes."""

@@ -208,6 +208,8 @@ class Trainer:
             answers: Floats = found.cpu().numpy().astype(np.float64)
             return answers
         rows = recipe.world.share(photos.rows)
+        # On CPUs each process has batch statistics of its own; the first's are kept.
+        recipe.world.align(self.model.buffers())
         own = logits(self.model, photos.pixels, rows, recipe.network_input, recipe.device)
         if recipe.world.size == 1:
             return own

@@ -20,9 +20,10 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from anklealign import bundle, checkpoints, files, params, photos, stage
+from anklealign import batches, bundle, calibration, checkpoints, files, params, photos, stage
 from anklealign.networks import Cnn
 from anklealign.predictor import Predictor
+from anklealign.scores import point_scores
 from anklealign.trainer import Batch, Trainer
 from stages import train
 
@@ -196,6 +197,7 @@ def head_first(*, norm: bool = True) -> str:
     weights_sha256: {files.sha256(weights)}
     head_epochs: 5
     head_learning_rate: 0.001
+    head_views: 2
 """
 
 
@@ -443,6 +445,24 @@ def test_two_processes_learn_as_one_and_one_writes(head: bool) -> None:
         np.testing.assert_allclose(curves[1][column], curves[2][column], atol=1e-4)
     for column in ("val_accuracy", "val_balanced_accuracy", "val_macro_f1"):
         np.testing.assert_array_equal(curves[1][column], curves[2][column])
+
+
+@pytest.mark.slow
+def test_processes_with_batch_statistics_of_their_own_score_what_is_kept() -> None:
+    text = PARAMS.replace("device: cpu\n", "device: cpu\n  processes: 2\n")
+    Path("params.yaml").write_text(text.replace("monitor: balanced_accuracy", "monitor: log_loss"))
+    with started() as running:
+        said = running.stdout.read()
+    assert running.returncode == 0, said
+    made = bundle.load(Path("model"))
+    val = photos.read_table(photos.SPLIT / "photos.csv").query("split == 'val'")
+    answers = batches.logits(
+        made.model, photos.open_store(), val.row.to_numpy(), made.network_input, torch.device("cpu")
+    )
+    found = point_scores(
+        val.label.map(CLASSES.index).to_numpy(), calibration.probabilities(answers, 1.0)
+    )
+    assert made.record["chosen"]["score"] == pytest.approx(found["log_loss"], abs=1e-6)
 
 
 @pytest.mark.slow
