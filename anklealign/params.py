@@ -207,6 +207,12 @@ class Split:
                 f"folds = {self.folds}: one fold tests and one validates, so it takes 3 or more, "
                 "or 0 for none"
             )
+        if self.fold and not self.folds:
+            # Else five queued folds would be one split five times, and five runs without deviation.
+            raise ValueError(
+                f"fold = {self.fold} chooses one of the folds, but folds = 0 makes none; set folds "
+                "to 3 or more, or fold to 0"
+            )
         if self.folds and self.fold >= self.folds:
             raise ValueError(f"fold = {self.fold} is not below folds = {self.folds}; count from 0")
         return self

@@ -115,6 +115,10 @@ FAULTS = {
         lambda raw: raw["split"].update(folds=5, fold=5),
         r"fold = 5 is not below folds = 5",
     ),
+    "a fold of none": (
+        lambda raw: raw["split"].update(folds=0, fold=3),
+        r"fold = 3 chooses one of the folds, but folds = 0 makes none; set folds to 3 or more",
+    ),
     "two folds": (lambda raw: raw["split"].update(folds=2), r"folds = 2: .*3 or more"),
     "an ImageNet table without a class": (
         lambda raw: raw["datasets"]["cat_dog"].update(imagenet={"cat": [281]}),
