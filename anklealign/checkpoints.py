@@ -58,7 +58,7 @@ def load(path: Path) -> Any:  # noqa: ANN401 - as saved
         ValueError: The file is damaged.
     """
     for left in path.parent.glob(f".{path.name}.*"):
-        left.unlink()
+        left.unlink(missing_ok=True)  # another process may have been faster
     if not path.is_file():
         return None
     try:

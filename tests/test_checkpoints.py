@@ -53,6 +53,13 @@ def test_there_is_none_before_the_first_and_what_a_kill_left_is_removed(tmp_path
     assert not half.exists()
 
 
+def test_what_another_process_has_removed_meanwhile_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "glob", lambda *_: iter([tmp_path / ".state.safetensors.gone"]))
+    assert checkpoints.load(tmp_path / "state.safetensors") is None
+
+
 def test_a_damaged_one_says_what_to_remove(tmp_path: Path) -> None:
     path = tmp_path / "state.safetensors"
     checkpoints.save(path, STATE)
