@@ -6,7 +6,8 @@ Shapes: K classes.
 import difflib
 import json
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -63,14 +64,15 @@ def build(
     overlay = {"file": str(_checked(where, block))} if block.weights else None
     torch.set_rng_state(random_state)
     try:
-        pretrained: nn.Module = timm.create_model(
-            block.architecture,
-            num_classes=inner,
-            pretrained=True,
-            pretrained_cfg_overlay=overlay,
-            **arguments,
-        )
-        problem = _missing(model, pretrained, whole=block.zero_shot)
+        with _missing_keys() as keys:
+            pretrained: nn.Module = timm.create_model(
+                block.architecture,
+                num_classes=inner,
+                pretrained=True,
+                pretrained_cfg_overlay=overlay,
+                **arguments,
+            )
+        problem = _missing(model, pretrained, keys, whole=block.zero_shot)
     except Exception as error:  # noqa: BLE001 - as above, and the hub's client adds its own
         problem = _line(error)
     if problem:
@@ -145,22 +147,41 @@ def _start_classifier(model: nn.Module) -> None:
             nn.init.zeros_(layer.bias)
 
 
-def _missing(fresh: nn.Module, pretrained: nn.Module, *, whole: bool) -> str:
-    """Say which weights were not loaded: timm leaves them at random silently when classes differ.
+@contextmanager
+def _missing_keys() -> Iterator[list[str]]:
+    """Yield what load_state_dict found missing in here; timm only logs it when classes differ."""
+    keys: list[str] = []
+    plain = nn.Module.load_state_dict
 
-    The classifier's may be missing, unless the `whole` network is wanted.
+    def noting(module: nn.Module, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - PyTorch's
+        found = plain(module, *args, **kwargs)
+        keys.extend(found.missing_keys)
+        return found
 
-    Both models started from one random state, so what is still equal was never loaded. Vectors are
-    left out: norms start as ones and zeros, which a file may hold too.
+    nn.Module.load_state_dict = noting  # type: ignore[method-assign, assignment]
+    try:
+        yield keys
+    finally:
+        nn.Module.load_state_dict = plain  # type: ignore[method-assign]
+
+
+def _missing(fresh: nn.Module, pretrained: nn.Module, keys: list[str], *, whole: bool) -> str:
+    """Say which weights were not loaded; the classifier's may be, unless the `whole` is wanted.
+
+    Besides `keys`, for loaders of an architecture's own: both models started from one random state,
+    so what is still equal was never loaded. Vectors are left out there: norms start as ones and
+    zeros, which a file may hold too.
     """
     head = set() if whole else _head(pretrained)
     started = dict(fresh.named_parameters())
-    names = [
+    spared = {name for name, weight in pretrained.named_parameters() if id(weight) in head}
+    same = {
         name
         for name, weight in pretrained.named_parameters()
-        if weight.ndim > 1 and id(weight) not in head and weight.equal(started[name])
-    ]
-    return f"they lack {len(names)} tensors, such as {names[0]}" if names else ""
+        if weight.ndim > 1 and weight.equal(started[name])
+    }
+    lost = [n for n in pretrained.state_dict() if n in same.union(keys) - spared]
+    return f"they lack {len(lost)} tensors, such as {lost[0]}" if lost else ""
 
 
 def _config(where: str, architecture: str) -> dict[str, Any]:

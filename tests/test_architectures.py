@@ -101,6 +101,18 @@ def test_zero_shot_needs_a_table_and_all_of_the_weights(tmp_path: Path) -> None:
         architectures.build("x", block, 2, [[1], [2]])
 
 
+@pytest.mark.parametrize("left_out", ["running_", ".bias", "stages.1.1.", "stages.2.0.weight"])
+def test_weights_that_lack_any_part_but_the_classifier_are_refused(
+    tmp_path: Path, left_out: str
+) -> None:
+    path = tmp_path / "weights.safetensors"
+    state = networks.Cnn(7).state_dict()
+    save_file({name: t for name, t in state.items() if left_out not in name}, path)
+    lost = [n for n in state if left_out in n and "head" not in n and "num_batches" not in n]
+    with pytest.raises(ValueError, match=f"they lack {len(lost)} tensors, such as {lost[0]}"):
+        architectures.build("x", with_weights(path), 3)
+
+
 def test_initial_weights_keep_the_signal_s_scale_through_many_layers() -> None:
     torch.manual_seed(0)
     model = networks.Cnn(3, widths=(32, 32, 32), depth=5, norm=False).eval()
