@@ -36,6 +36,17 @@ def _code() -> dict[str, str]:
     return {path.relative_to(ROOT).as_posix(): files.sha256(path) for path in own}
 
 
+def of_the_head(path: Path) -> Path:
+    """Return the file for the head, where that learns alone before a run's first epoch."""
+    return path.with_name(f"head-{path.name}")
+
+
+def remove(path: Path) -> None:
+    """Remove what a run went on from."""
+    for file in (path, of_the_head(path)):
+        file.unlink(missing_ok=True)
+
+
 def save(path: Path, state: Any) -> None:  # noqa: ANN401 - nested, as fitting has it
     """Write a state of dicts, lists, numbers, texts and tensors: whole, or not at all.
 

@@ -192,7 +192,7 @@ def _begun(
     state = _saved(recipe, checkpoint)
     head = None
     if recipe.block.head_epochs and state is None:
-        head = _fit_head(model, train, validation, recipe)
+        head = _fit_head(model, train, validation, recipe, checkpoint)
     trainer = Trainer(model, train, validation, recipe)
     course = _Course() if state is None else _Course.of(state)
     if state is not None:
@@ -239,7 +239,9 @@ def _saved(recipe: Recipe, path: Path | None) -> dict[str, Any] | None:
     return state
 
 
-def _fit_head(model: nn.Module, train: Photos, validation: Photos, recipe: Recipe) -> Epoch:
+def _fit_head(
+    model: nn.Module, train: Photos, validation: Photos, recipe: Recipe, checkpoint: Path | None
+) -> Epoch:
     """Fit the head alone on the features of the network as it is; return its best epoch as 0."""
     block = recipe.block
     learns = {name: p.requires_grad for name, p in model.named_parameters()}
@@ -247,7 +249,11 @@ def _fit_head(model: nn.Module, train: Photos, validation: Photos, recipe: Recip
         block, frozen=True, last_blocks=0, head_epochs=0, head_learning_rate=0.0,
         epochs=block.head_epochs, learning_rate=block.head_learning_rate,
     )  # fmt: skip
-    found = fit(model, train, validation, replace(recipe, block=head_alone))
+    place = None if checkpoint is None else checkpoints.of_the_head(checkpoint)
+    try:
+        found = fit(model, train, validation, replace(recipe, block=head_alone), checkpoint=place)
+    except ValueError as error:
+        raise ValueError(f"the head alone, whose rate is head_learning_rate: {error}") from error
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(learns[name])
     return replace(found.history[found.best_epoch - 1], epoch=0)

@@ -35,6 +35,8 @@ def fit(
     )
     if epochs:
         print(f"train: {expected_memory(model, recipe)}")
+    if recipe.block.head_epochs:
+        print(f"train: first the head alone, for up to {recipe.block.head_epochs} epochs")
     if checkpoint is not None and checkpoint.is_file():
         print(f"train: goes on from {checkpoint}")
     clock, done = costs.Clock(), 0

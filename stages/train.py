@@ -183,7 +183,7 @@ def run(settings: Settings, data: Data, world: World, device: torch.device) -> N
     files.write_json(RUN, run | {"architecture": str(model).splitlines()})
     files.write_json(METRICS, metrics)
     sheets.write(PICTURES, "augmented", samples.pages(train, classes, recipe))
-    place.unlink(missing_ok=True)  # nothing is left to go on from
+    checkpoints.remove(place)  # nothing is left to go on from
     print(
         f"train: {settings.model_name}, epoch {fit.best_epoch} of {fit.epochs} chosen by "
         f"{settings.train.monitor} on {len(validation.rows)} validation photos; there "

@@ -197,7 +197,6 @@ def head_first(*, norm: bool = True) -> str:
     weights_sha256: {files.sha256(weights)}
     head_epochs: 5
     head_learning_rate: 0.001
-    head_views: 2
 """
 
 
@@ -226,12 +225,39 @@ def test_a_run_that_stopped_at_any_step_ends_as_if_it_never_had(
     with monkeypatch.context() as patch, pytest.raises(StoppedError):
         patch.setattr(Trainer, "learn", stop)
         train.main()
-    assert len(list(Path("checkpoints").iterdir())) == (step > 3)
+    assert len(list(Path("checkpoints").iterdir())) == (step > 3) + head
     capsys.readouterr()
     train.main()
     said = capsys.readouterr().out
     assert ("goes on from checkpoints/" in said) == (step > 3)
     assert said.count("val loss") == 4 + head  # the epochs before the stop are told again
+    assert outputs() == expected
+    assert not list(Path("checkpoints").iterdir())
+
+
+def test_a_run_that_stopped_while_the_head_learned_goes_on_from_its_last_epoch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    Path("params.yaml").write_text(head_first())
+    train.main()
+    expected = outputs()
+    shutil.rmtree("model")
+    steps = {"before": 0, "after": 0}
+    learn = Trainer.learn
+
+    def counted(self: Trainer, batch: Batch) -> torch.Tensor:
+        now = "after" if "stopped" in steps else "before"
+        steps[now] += self.on_features
+        if steps[now] == 8 and now == "before":  # of the third of five epochs of three steps
+            steps["stopped"] = 1
+            raise StoppedError
+        return learn(self, batch)
+
+    monkeypatch.setattr(Trainer, "learn", counted)
+    with pytest.raises(StoppedError):
+        train.main()
+    train.main()
+    assert steps["after"] == 3 * 3
     assert outputs() == expected
     assert not list(Path("checkpoints").iterdir())
 
