@@ -30,7 +30,7 @@ def build(
         name: Of the block below `models` in params.yaml, for the errors.
         block: What to build.
         classes: K.
-        imagenet: ImageNet's indices of each of the K classes, for `zero_shot`.
+        imagenet: ImageNet's indices of each of the K classes, for `zero_shot` and `imagenet_head`.
 
     Raises:
         ValueError: The architecture is unknown, its arguments or its head do not fit, or its
@@ -44,7 +44,8 @@ def build(
             "and this dataset does not say; add datasets.<name>.imagenet, or choose another model"
         )
     arguments: dict[str, Any] = dict(block.arguments)
-    inner = IMAGENET_CLASSES if block.zero_shot else classes
+    from_imagenet = block.zero_shot or (block.imagenet_head and bool(imagenet))
+    inner = IMAGENET_CLASSES if from_imagenet else classes
     config = _config(where, block.architecture)
     if config.get("fixed_input_size"):
         arguments.setdefault("img_size", block.image_size)
@@ -72,7 +73,7 @@ def build(
                 pretrained_cfg_overlay=overlay,
                 **arguments,
             )
-        problem = _missing(model, pretrained, keys, whole=block.zero_shot)
+        problem = _missing(model, pretrained, keys, whole=from_imagenet)
     except Exception as error:  # noqa: BLE001 - as above, and the hub's client adds its own
         problem = _line(error)
     if problem:
@@ -88,8 +89,10 @@ def build(
     pretrained = _with_head(
         where, pretrained, block, classes, imagenet=imagenet, arguments=arguments
     )
-    if not block.zero_shot:
+    if not from_imagenet:
         _start_classifier(pretrained)
+    elif block.imagenet_head:
+        _take_classifier(where, pretrained, imagenet)
     return pretrained
 
 
@@ -145,6 +148,28 @@ def _start_classifier(model: nn.Module) -> None:
         nn.init.trunc_normal_(layer.weight, std=0.01)
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
+
+
+def _take_classifier(where: str, model: nn.Module, imagenet: Sequence[Sequence[int]]) -> None:
+    """Let a new last layer start as ImageNet's: for each of K classes the mean of its rows there.
+
+    Wortsman et al., Robust fine-tuning of zero-shot models (2022), start from such a head too.
+
+    Raises:
+        ValueError: The network does not end in one linear layer.
+    """
+    last = model.get_classifier()  # type: ignore[operator]
+    if not isinstance(last, nn.Linear):
+        raise ValueError(
+            f"{where}: it ends in {type(last).__name__} and not in one linear layer and takes no "
+            "imagenet_head; leave that out"
+        )
+    model.reset_classifier(len(imagenet))  # type: ignore[operator]
+    new = model.get_classifier()  # type: ignore[operator]
+    with torch.no_grad():
+        for k, indices in enumerate(imagenet):
+            new.weight[k] = last.weight[list(indices)].mean(0)
+            new.bias[k] = last.bias[list(indices)].mean()
 
 
 @contextmanager

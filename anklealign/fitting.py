@@ -25,7 +25,10 @@ from anklealign.trainer import REMEDY, Recipe, Trainer
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one pass over the training photos came to; epoch 0 is what the head alone came to."""
+    """What one pass over the training photos came to.
+
+    Epoch 0 is what there is before the first: a head that learned alone, or ImageNet's.
+    """
 
     epoch: int
     train_loss: float
@@ -50,7 +53,7 @@ class Fit:
 
     @property
     def epochs(self) -> int:
-        """How many there were; the head's own, before epoch 1, are left out."""
+        """How many there were; what comes before epoch 1 is left out."""
         return self.history[-1].epoch if self.history else 0
 
 
@@ -93,8 +96,8 @@ def fit(
 
     With `head_epochs` the head is fitted on the backbone's features first, as a frozen variant's
     is, and the rest learns from there (LP-FT, Kumar et al., https://arxiv.org/abs/2202.10054: a
-    random head's gradients would distort the features). What that comes to is epoch 0, and is kept
-    where no later epoch is better.
+    random head's gradients would distort the features). What that comes to, or with `imagenet_head`
+    the network as it starts, is epoch 0, and is kept where no later epoch is better.
 
     Args:
         model: With K outputs.
@@ -188,25 +191,34 @@ def _finite(answers: Floats, epoch: int, rate: float) -> Floats:
 def _begun(
     model: nn.Module, train: Photos, validation: Photos, recipe: Recipe, checkpoint: Path | None
 ) -> tuple[Trainer, _Course]:
-    """Return what goes on, and the epochs so far: the checkpoint's, or the head's own, or none."""
+    """Return what goes on, and the epochs so far: the checkpoint's, or epoch 0, or none."""
     state = _saved(recipe, checkpoint)
-    head = None
+    before = None
     if recipe.block.head_epochs and state is None:
-        head = _fit_head(model, train, validation, recipe, checkpoint)
+        before = _fit_head(model, train, validation, recipe, checkpoint)
     trainer = Trainer(model, train, validation, recipe)
+    if recipe.block.imagenet_head and state is None:
+        photos = trainer.train
+        found = calibration.probabilities(_finite(trainer.answers(photos), 0, 0.0), 1.0)
+        before = _judged(trainer, 0, point_scores(photos.labels, found)["log_loss"])
     course = _Course() if state is None else _Course.of(state)
     if state is not None:
         trainer.load(state, course.fit().epochs)
-    if head is not None:
-        course.take(head, recipe.settings.monitor, trainer.learner)
+    if before is not None:
+        course.take(before, recipe.settings.monitor, trainer.learner)
     return trainer, course
 
 
 def _epoch(trainer: Trainer, number: int) -> Epoch:
     """Learn from every training photo once; score the validation photos."""
-    monitor, labels = trainer.recipe.settings.monitor, trainer.validation.labels
-    train_loss = trainer.run(number)
-    found = calibration.probabilities(_finite(trainer.answers(), number, trainer.rate), 1.0)
+    return _judged(trainer, number, trainer.run(number))
+
+
+def _judged(trainer: Trainer, number: int, train_loss: float) -> Epoch:
+    """Score the validation photos."""
+    monitor, photos = trainer.recipe.settings.monitor, trainer.validation
+    labels = photos.labels
+    found = calibration.probabilities(_finite(trainer.answers(photos), number, trainer.rate), 1.0)
     scores = point_scores(labels, found)
     if monitor not in OVERALL:
         scores |= further_scores(labels, found)

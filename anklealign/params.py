@@ -286,10 +286,16 @@ class Model:
     head_width: Annotated[int, Field(ge=0)] = 0
     head_epochs: Annotated[int, Field(ge=0)] = 0
     head_learning_rate: NotNegative = 0.0
+    imagenet_head: bool = False
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     freeze_batch_norm: bool = False
     zero_shot: bool = False
     arguments: dict[str, int | float | str | bool | tuple[int, ...]] = Field(default_factory=dict)
+
+    @property
+    def head_alone(self) -> bool:
+        """Return whether nothing but the head learns."""
+        return self.frozen and not self.last_blocks
 
     @model_validator(mode="after")
     def _check(self) -> "Model":
@@ -309,6 +315,15 @@ class Model:
             )
         if self.epochs and not self.learning_rate:
             raise ValueError("learning_rate = 0 learns nothing in any epoch; raise it")
+        if self.zero_shot and (self.epochs or self.head_width or not self.pretrained):
+            raise ValueError(
+                "zero_shot takes a pretrained classifier as it is: set pretrained: true, "
+                "epochs: 0 and no head_width"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_head(self) -> "Model":
         if bool(self.head_epochs) != bool(self.head_learning_rate):
             raise ValueError(
                 f"head_epochs = {self.head_epochs} and head_learning_rate = "
@@ -319,15 +334,15 @@ class Model:
                 "head_epochs fit the head on pretrained features before epochs train the rest; "
                 "set pretrained: true and epochs above 0, or leave head_epochs out"
             )
-        if self.head_epochs and self.frozen and not self.last_blocks:
+        if self.head_epochs and self.head_alone:
             raise ValueError(
                 "head_epochs come before more than the head learns, but frozen is true, so that "
                 "nothing more does; set frozen: false, or leave head_epochs out"
             )
-        if self.zero_shot and (self.epochs or self.head_width or not self.pretrained):
+        if self.imagenet_head and (self.zero_shot or self.head_width or not self.pretrained):
             raise ValueError(
-                "zero_shot takes a pretrained classifier as it is: set pretrained: true, "
-                "epochs: 0 and no head_width"
+                "imagenet_head starts a linear head from a pretrained classifier: set pretrained: "
+                "true and neither zero_shot nor head_width, or leave imagenet_head out"
             )
         return self
 

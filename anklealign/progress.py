@@ -76,8 +76,7 @@ def expected_bytes(model: nn.Module, recipe: Recipe) -> int:
     settings, block = recipe.settings, recipe.block
     if block.frozen:
         architectures.freeze(model, block.last_blocks)
-    head_alone = block.frozen and not block.last_blocks
-    learner = model.get_classifier() if head_alone else model  # type: ignore[operator]
+    learner = model.get_classifier() if block.head_alone else model  # type: ignore[operator]
     photos_at_once = -(-settings.batch_size // (recipe.world.size * settings.accumulation))
     precision = pick_precision(settings.precision, recipe.device)
     return costs.memory(model, learner, block.image_size, photos_at_once, precision.itemsize)

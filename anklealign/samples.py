@@ -19,7 +19,7 @@ def pages(train: Photos, classes: Sequence[str], recipe: Recipe) -> Iterator[Ima
     settings = recipe.settings.augmentation
     side = recipe.network_input.image_size
     said = f"as it is, then as epochs 1 to {EPOCHS} show it, {side} pixels a side"
-    if recipe.block.epochs and not (recipe.block.frozen and not recipe.block.last_blocks):
+    if recipe.block.epochs and not recipe.block.head_alone:
         for k, label in enumerate(classes):
             photo = int(np.flatnonzero(train.labels == k)[0])
             pictures = [np.array(train.pixels[train.rows[photo]])]

@@ -126,7 +126,7 @@ class Trainer:
         self.train, self.validation = train, validation
         settings, device, block = recipe.settings, recipe.device, recipe.block
         self.learner = model
-        self.on_features = block.frozen and not block.last_blocks
+        self.on_features = block.head_alone
         if block.frozen:
             freeze(model, block.last_blocks)
         if self.on_features:
@@ -198,13 +198,16 @@ class Trainer:
         _check_finite(sums, epoch, rates)
         return float(np.average(sums, weights=sizes))
 
-    def answers(self) -> Floats:
-        """Return the logits of the validation photos: (N, K)."""
-        recipe, photos = self.recipe, self.validation
+    def answers(self, photos: Photos) -> Floats:
+        """Return the logits of the training or the validation photos, as they are: (N, K)."""
+        recipe = self.recipe
         if self.on_features:
             self.learner.eval()
+            validation = photos is self.validation
             with torch.no_grad(), full_precision():
-                found = self.learner(self.validation_features)
+                found = self.learner(
+                    self.validation_features if validation else self.train_features
+                )
             answers: Floats = found.cpu().numpy().astype(np.float64)
             return answers
         rows = recipe.world.share(photos.rows)

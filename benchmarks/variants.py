@@ -58,7 +58,7 @@ def measured(name: str) -> str:
     before = peak()
     built = replace(
         block, pretrained=False, frozen=False, last_blocks=0, head_epochs=0, head_learning_rate=0.0,
-        zero_shot=False, weights=None, weights_sha256=None,
+        imagenet_head=False, zero_shot=False, weights=None, weights_sha256=None,
     )  # fmt: skip
     model = architectures.build(name, built, 3)
     cpu = torch.device("cpu")
@@ -81,10 +81,12 @@ def measured(name: str) -> str:
             trainer.learn(batch)
             times.append((time.perf_counter() - start) / batch.photos)
         step = min(times)
-        if trainer.on_features:
-            seconds = (PHOTOS + VALIDATION) * answer + block.epochs * PHOTOS * step
-        else:
-            seconds = block.epochs * (PHOTOS * step + VALIDATION * answer)
+        seconds = block.epochs * PHOTOS * step
+        if not trainer.on_features:
+            seconds += block.epochs * VALIDATION * answer
+        if trainer.on_features or block.head_epochs:
+            # What a head that learns alone is shown passes the backbone before its first epoch.
+            seconds += (PHOTOS + VALIDATION) * answer
         minutes = seconds / 60
     grown = (peak() - before) / MIB
     with tempfile.TemporaryDirectory() as folder:

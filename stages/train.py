@@ -214,6 +214,15 @@ def read_settings(raw: dict[str, Any]) -> Settings:
     dataset_name, dataset = params.dataset(raw)
     model_name, model = params.choice(raw, "model", "models", Model)
     train = params.section(raw, "train", Train)
+    if model.imagenet_head:
+        # Such a head need not be fitted first, and without a table of classes it starts anew.
+        known = bool(dataset.imagenet)
+        model = replace(
+            model,
+            imagenet_head=known,
+            head_epochs=0 if known else model.head_epochs,
+            head_learning_rate=0.0 if known else model.head_learning_rate,
+        )
     if not dataset.mirror_safe:
         train = replace(train, augmentation=replace(train.augmentation, mirror=False))
     return Settings(

@@ -113,6 +113,31 @@ def test_weights_that_lack_any_part_but_the_classifier_are_refused(
         architectures.build("x", with_weights(path), 3)
 
 
+def test_a_head_starts_as_imagenet_s_where_its_classes_are_known(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    state = networks.Cnn(1000).state_dict()
+    state["head.bias"] = torch.randn(1000)
+    save_file(state, path)
+    block = replace(with_weights(path), imagenet_head=True)
+    made = architectures.build("x", block, 2, [[5, 7], [9]]).state_dict()
+    for name in ("weight", "bias"):
+        rows = state[f"head.{name}"]
+        expected = torch.stack([(rows[5] + rows[7]) / 2, rows[9]])
+        torch.testing.assert_close(made[f"head.{name}"], expected)
+    assert made["stages.3.0.weight"].equal(state["stages.3.0.weight"])
+    fresh = architectures.build("x", block, 2).state_dict()
+    assert float(fresh["head.weight"].abs().max()) < 0.1
+    assert not fresh["head.bias"].any()
+
+
+def test_a_head_cannot_start_as_a_classifier_that_the_weights_lack(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_file({n: t for n, t in networks.Cnn(1000).state_dict().items() if "head" not in n}, path)
+    block = replace(with_weights(path), imagenet_head=True)
+    with pytest.raises(ValueError, match=r"does not fit anklealign_cnn: .*head\.weight"):
+        architectures.build("x", block, 2, [[1], [2]])
+
+
 def test_initial_weights_keep_the_signal_s_scale_through_many_layers() -> None:
     torch.manual_seed(0)
     model = networks.Cnn(3, widths=(32, 32, 32), depth=5, norm=False).eval()

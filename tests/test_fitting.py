@@ -48,7 +48,12 @@ def fitted(
     with fitting.reproducible(1):
         # The pretrained weights of the own network are nowhere: any will do.
         plain = replace(
-            block, pretrained=False, frozen=False, head_epochs=0, head_learning_rate=0.0
+            block,
+            pretrained=False,
+            frozen=False,
+            head_epochs=0,
+            head_learning_rate=0.0,
+            imagenet_head=False,
         )
         model = architectures.build("x", plain, 2)
         change(model)
@@ -146,6 +151,23 @@ def test_the_head_learns_first_as_if_frozen_and_is_kept_if_nothing_is_better() -
     assert fit.epochs == 1
     assert weights(model) == weights(alone)
     assert all(p.requires_grad for p in model.parameters())
+
+
+def test_with_imagenet_s_head_the_network_as_it_starts_is_kept_if_nothing_is_better() -> None:
+    start = replace(BLOCK, epochs=1, learning_rate=1.0)
+    before: dict[str, bytes] = {}
+    as_it_starts = replace(start, pretrained=True, imagenet_head=True)
+    settings = replace(SETTINGS, monitor="log_loss")
+    model, fit = fitted(as_it_starts, settings, change=lambda m: before.update(weights(m)))
+    assert [epoch.epoch for epoch in fit.history] == [0, 1]
+    assert fit.best_epoch == 0
+    assert weights(model) == before
+    shown = photos()
+    found = logits(model, shown.pixels, shown.rows, bundle.input_of(model, 32), CPU)
+    each = torch.nn.functional.cross_entropy(torch.tensor(found), torch.tensor(shown.labels))
+    assert fit.history[0].train_loss == pytest.approx(float(each))
+    _, better = fitted(replace(as_it_starts, learning_rate=0.01, epochs=6), settings)
+    assert better.best_epoch > 0
 
 
 def test_after_the_head_all_learns() -> None:

@@ -152,6 +152,10 @@ FAULTS = {
         lambda raw: raw["models"]["dinov2_frozen"].update(head_epochs=5, head_learning_rate=0.001),
         r"models\.dinov2_frozen: head_epochs .*set frozen: false",
     ),
+    "ImageNet's head without its weights": (
+        lambda raw: raw["models"]["gap_cnn"].update(imagenet_head=True),
+        r"models\.gap_cnn: imagenet_head .*set pretrained: true",
+    ),
     "zero-shot with epochs": (
         lambda raw: raw["models"]["vit"].update(zero_shot=True),
         r"models\.vit: zero_shot .*epochs: 0",

@@ -69,7 +69,7 @@ def variant(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         block = replace(block, arguments={**block.arguments, "init_values": 1.0})
     built = replace(
         block, pretrained=False, frozen=False, last_blocks=0, head_epochs=0, head_learning_rate=0.0,
-        weights=None, weights_sha256=None, zero_shot=False,
+        imagenet_head=False, weights=None, weights_sha256=None, zero_shot=False,
     )  # fmt: skip
     table: tuple[tuple[int, ...], ...] = ()
     torch.manual_seed(0)

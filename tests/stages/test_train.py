@@ -262,6 +262,20 @@ def test_a_run_that_stopped_while_the_head_learned_goes_on_from_its_last_epoch(
     assert not list(Path("checkpoints").iterdir())
 
 
+def test_a_head_starts_as_imagenet_s_only_where_the_dataset_knows_the_classes() -> None:
+    raw = params.read() | {"model": "pretrained"}
+    raw["models"]["pretrained"] = raw["models"]["small"] | {
+        "pretrained": True, "imagenet_head": True, "head_epochs": 5, "head_learning_rate": 0.001,
+    }  # fmt: skip
+    unknown = train.read_settings(raw).model
+    assert (unknown.imagenet_head, unknown.head_epochs) == (False, 5)
+    raw["datasets"][raw["dataset"]]["imagenet"] = {
+        label: [k] for k, label in enumerate(raw["datasets"][raw["dataset"]]["classes"])
+    }
+    known = train.read_settings(raw).model
+    assert (known.imagenet_head, known.head_epochs) == (True, 0)
+
+
 @pytest.mark.parametrize("other", ["parameters", "data", "split", "code"])
 def test_a_checkpoint_of_another_run_is_not_picked_up(
     monkeypatch: pytest.MonkeyPatch, other: str, capsys: pytest.CaptureFixture[str]
