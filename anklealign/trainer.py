@@ -46,8 +46,8 @@ REMEDY = (
 def pick_precision(name: str, device: torch.device) -> torch.dtype:
     """Return the type to compute in: auto is bfloat16 on a GPU that has it.
 
-    On a CPU auto is float32: bfloat16 is faster where the CPU has AMX and slower where not, and
-    the two give other weights.
+    On a CPU auto is float32: bfloat16 is faster where the CPU has AVX512-BF16 or AMX and slower
+    where not, and the two give other weights.
 
     Raises:
         ValueError: float16 without a GPU, whose small gradients vanish unscaled.
