@@ -5,6 +5,7 @@ Shapes: K classes.
 
 import difflib
 import json
+import math
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -252,20 +253,24 @@ def _line(error: Exception) -> str:
 def freeze(model: nn.Module, last_blocks: int = 0) -> None:
     """Let the head alone learn, or with it the last blocks, as timm counts a network's layers.
 
+    A layer of a norm alone is no block, but learns with the one before it.
+
     Raises:
         ValueError: The network has fewer blocks.
     """
     head = _head(model)
     layers = timm.models.group_parameters(model, model.group_matcher(), reverse=True)  # type: ignore[operator]
-    blocks = sorted({layers[n] for n, p in model.named_parameters() if id(p) not in head})
+    blocks = sorted(
+        {layers[n] for n, p in model.named_parameters() if id(p) not in head and p.ndim > 1}
+    )
     if last_blocks > len(blocks):
         raise ValueError(
             f"last_blocks = {last_blocks}, but the network has {len(blocks)}; lower it, or set "
             "frozen: false to train all of it"
         )
-    learn = set(blocks[len(blocks) - last_blocks :])
+    first = blocks[-last_blocks] if last_blocks else math.inf
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(id(parameter) in head or layers[name] in learn)
+        parameter.requires_grad_(id(parameter) in head or layers[name] >= first)
 
 
 def hold_batch_norm(model: nn.Module, *, everywhere: bool) -> None:

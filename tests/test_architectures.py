@@ -138,6 +138,24 @@ def test_a_head_cannot_start_as_a_classifier_that_the_weights_lack(tmp_path: Pat
         architectures.build("x", block, 2, [[1], [2]])
 
 
+@pytest.mark.parametrize(
+    ("architecture", "learns"),
+    [
+        ("convnext_atto", ["head.", "stages.3.blocks.1."]),
+        ("test_vit", ["head.", "norm.", "blocks.5."]),
+        ("resnet10t", ["fc.", "layer4.0."]),
+        ("mobilenetv2_035", ["classifier.", "conv_head.", "bn2.", "blocks.6."]),
+    ],
+)
+def test_the_last_block_is_one_of_weights_and_not_a_norm_alone(
+    architecture: str, learns: list[str]
+) -> None:
+    model = timm.create_model(architecture, num_classes=3)
+    architectures.freeze(model, 1)
+    names = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert names == {n for n, _ in model.named_parameters() if n.startswith(tuple(learns))}
+
+
 def test_initial_weights_keep_the_signal_s_scale_through_many_layers() -> None:
     torch.manual_seed(0)
     model = networks.Cnn(3, widths=(32, 32, 32), depth=5, norm=False).eval()
