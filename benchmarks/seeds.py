@@ -17,6 +17,7 @@ import os
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from ruamel.yaml import YAML
@@ -44,7 +45,10 @@ MODELS = {
         "cnn_batch_norm",
         "cnn_dropout",
         "cnn_gap",
+        "tiny_cnn",
         "gap_cnn",
+        "cnn_1m",
+        "cnn_13m",
     ),
 }
 LINKS = {
@@ -113,9 +117,9 @@ def line(dataset: str, model: str, seeds: list[int], part: str) -> str:
 
 
 def mean_and_sd(values: list[float]) -> str:
-    """Return both as a table shows them; a single value deviates by nothing."""
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):.3f} ± {spread:.3f}"
+    """Return both as a table shows them."""
+    spread = f"{statistics.stdev(values):.3f}" if len(values) > 1 else "-"
+    return f"{statistics.mean(values):.3f} ± {spread}"
 
 
 def write_params(dataset: str, model: str, seed: int) -> None:
@@ -127,10 +131,10 @@ def write_params(dataset: str, model: str, seed: int) -> None:
         yaml.dump(values, stream)
 
 
-def quietly(stage_main: object) -> None:
+def quietly(stage_main: Callable[[], None]) -> None:
     """Run a stage without its lines."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        stage_main()  # type: ignore[operator]
+        stage_main()
 
 
 if __name__ == "__main__":
