@@ -9,7 +9,11 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import torch
-from timm.loss import BinaryCrossEntropy, PolyCrossEntropy  # type: ignore[attr-defined]
+from timm.loss import (  # type: ignore[attr-defined]
+    AsymmetricLossMultiLabel,
+    BinaryCrossEntropy,
+    PolyCrossEntropy,
+)
 from torch import Tensor
 from torch.nn import functional
 
@@ -60,12 +64,16 @@ def weights(wanted: Floats) -> Floats:
 def losses(name: str, answers: Tensor, wanted: Tensor) -> Tensor:
     """Return each photo's loss in nats: logits (B, K), targets (B, K) -> (B,).
 
-    cross_entropy; bce, each class a yes or no (Wightman, ResNet strikes back (2021)); poly, Poly-1
-    (Leng et al., PolyLoss (2022)).
+    cross_entropy; bce, each class a yes or no (Wightman, ResNet strikes back (2021)); asymmetric,
+    bce that cares less for what is sure, above all a sure no (Ridnik et al., Asymmetric Loss (2021));
+    poly, Poly-1 (Leng et al., PolyLoss (2022)).
     """
     if name == "bce":
         each: Tensor = BinaryCrossEntropy(smoothing=0.0, reduction="none")(answers, wanted)
         return each.sum(1)
+    if name == "asymmetric":
+        sums: Tensor = AsymmetricLossMultiLabel(reduction="none")(answers, wanted).sum(1)
+        return sums
     if name == "poly":
         found: Tensor = PolyCrossEntropy(reduction="none")(answers, wanted)
         return found

@@ -321,6 +321,7 @@ class Trainer:
 
     def _optimiser(self) -> torch.optim.Optimizer:
         settings, block = self.recipe.settings, self.recipe.block
+        arguments: dict[str, Any] = dict(settings.optimizer_arguments)
         known = [str(name) for name in list_optimizers()]
         if settings.optimizer not in known:
             raise ValueError(
@@ -335,11 +336,12 @@ class Trainer:
                 lr=block.learning_rate,
                 weight_decay=settings.weight_decay,
                 layer_decay=block.layer_decay if block.layer_decay < 1 else None,
+                **arguments,
             )
         except Exception as error:  # noqa: BLE001 - optimisers raise what they please
             raise ValueError(
-                f"params.yaml: train.optimizer = {settings.optimizer!r} cannot be used here: "
-                f"{error}; choose another"
+                f"params.yaml: train.optimizer = {settings.optimizer!r} with optimizer_arguments "
+                f"{settings.optimizer_arguments} cannot be used here: {error}; change them"
             ) from None
         return optimiser
 

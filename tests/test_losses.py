@@ -66,3 +66,12 @@ def test_losses_are_those_of_their_papers(wanted: torch.Tensor) -> None:
     sigmoid = ANSWERS.sigmoid()
     bce = -(wanted * sigmoid.log() + (1 - wanted) * (1 - sigmoid).log()).sum(1)
     torch.testing.assert_close(losses.losses("bce", ANSWERS, wanted), bce)
+
+
+def test_the_asymmetric_loss_is_the_paper_s() -> None:
+    yes = ANSWERS.sigmoid()
+    no = (1 - yes + 0.05).clamp(max=1)  # a sure no costs nothing
+    wanted = torch.eye(ANSWERS.shape[1])[torch.arange(len(ANSWERS)) % ANSWERS.shape[1]]
+    each = wanted * (1 - yes) * yes.log() + (1 - wanted) * (1 - no) ** 4 * no.log()
+    found = losses.losses("asymmetric", ANSWERS, wanted)
+    torch.testing.assert_close(found, -each.sum(1))

@@ -70,6 +70,14 @@ def test_timm_s_optimizers_learn(optimizer: str) -> None:
     assert last < first
 
 
+def test_an_optimizer_s_own_arguments_reach_it_and_wrong_ones_are_named() -> None:
+    how = {"betas": (0.8, 0.98), "eps": 1e-6}
+    made = ready(settings=replace(SETTINGS, optimizer_arguments=how))
+    assert {key: made.optimiser.param_groups[0][key] for key in how} == how
+    with pytest.raises(ValueError, match=r"'adamw' with optimizer_arguments .*'gamma'.* change"):
+        ready(settings=replace(SETTINGS, optimizer_arguments={"gamma": 1.0}))
+
+
 def test_an_unknown_optimizer_is_named_with_those_there_are() -> None:
     with pytest.raises(ValueError, match=r"train\.optimizer = 'adamv' .*choose one of: .*adamw"):
         ready(settings=replace(SETTINGS, optimizer="adamv"))
