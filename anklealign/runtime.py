@@ -4,6 +4,8 @@ Opening, fitting, resizing and normalising are the predictor's own, so that only
 arithmetic differs: probabilities agree with PyTorch's to 1e-4.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,7 +38,7 @@ class OnnxPredictor(Predictor):
         # At least one pass, in the chunks of the other engine: the answer to none has K columns.
         for start in range(0, max(1, len(some)), batches.CHUNK):
             chunk = pixels_nhwc[some[start : start + batches.CHUNK]]
-            with batches.one_thread():
+            with one_thread():
                 x = batches.whole(chunk, self.bundle.network_input, self.device).numpy()
             answers += self.session.run([OUTPUT], {INPUT: x})
         return np.concatenate(answers).astype(np.float64)
@@ -45,6 +47,21 @@ class OnnxPredictor(Predictor):
     def faster_engine(self) -> str:
         """Return the engine that was the faster one when the file was written: onnx or torch."""
         return str(self.session.get_modelmeta().custom_metadata_map.get(FASTER, "onnx"))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Keep PyTorch to this thread for a while.
+
+    Resizing a batch gains nothing from others, and they wait busily on cores that decode: 1.9 ms of
+    CPU a photo instead of 0.8, on two busy cores.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def bundle_hash(folder: Path) -> str:
