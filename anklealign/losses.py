@@ -65,7 +65,7 @@ def losses(name: str, answers: Tensor, wanted: Tensor) -> Tensor:
     """Return each photo's loss in nats: logits (B, K), targets (B, K) -> (B,).
 
     cross_entropy; bce, each class a yes or no (Wightman, ResNet strikes back (2021)); asymmetric,
-    bce that cares less for what is sure, above all a sure no (Ridnik et al., Asymmetric Loss (2021));
+    bce that cares less for sure answers, most so for a no (Ridnik et al., Asymmetric Loss (2021));
     poly, Poly-1 (Leng et al., PolyLoss (2022)).
     """
     if name == "bce":
