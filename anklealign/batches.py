@@ -197,16 +197,16 @@ def ahead(make: Callable[[In], Out], items: Iterable[In], workers: int) -> Itera
     training step's own fall asleep at each of its barriers: a tenth of its rate.
     """
     threads = torch.get_num_threads()
-    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        waiting: deque[Future[Out]] = deque()
-        try:
-            for item in items:
-                waiting.append(pool.submit(make, item))
-                if len(waiting) > 2 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+    waiting: deque[Future[Out]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(make, item))
+            if len(waiting) > 2 * workers:
                 yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
-            torch.set_num_threads(threads)  # also what threads yet to come begin with
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        # First the workers end: one that begins late would set what comes after to one again.
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)  # also what threads yet to come begin with

@@ -1,6 +1,7 @@
 """Photos of the store become a network's input, the same way for everybody."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -119,6 +120,29 @@ def test_work_done_ahead_takes_no_threads_from_the_training_step() -> None:
             assert later.submit(torch.get_num_threads).result() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_worker_that_begins_late_takes_no_threads_from_what_comes_after(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before, set_threads = torch.get_num_threads(), torch.set_num_threads
+    begun: list[int] = []
+
+    def late(count: int) -> None:
+        if count == 1:
+            begun.append(count)
+            time.sleep(0.3 * (len(begun) - 1))
+        set_threads(count)
+
+    set_threads(2)
+    monkeypatch.setattr(torch, "set_num_threads", late)
+    try:
+        assert len(list(ahead(lambda _: time.sleep(0.01), range(5), 2))) == 5
+        assert len(begun) == 2
+        with ThreadPoolExecutor(1) as later:
+            assert later.submit(torch.get_num_threads).result() == 2
+    finally:
+        set_threads(before)
 
 
 def test_an_error_in_work_done_ahead_reaches_the_caller() -> None:
