@@ -35,10 +35,10 @@ def fit(
     )
     if epochs:
         print(f"train: {expected_memory(model, recipe)}")
-    if recipe.block.head_epochs:
-        print(f"train: first the head alone, for up to {recipe.block.head_epochs} epochs")
     if checkpoint is not None and checkpoint.is_file():
         print(f"train: goes on from {checkpoint}")
+    elif recipe.block.head_epochs:
+        print(f"train: first the head alone, for up to {recipe.block.head_epochs} epochs")
     clock, done = costs.Clock(), 0
     with tqdm(total=epochs * an_epoch, unit="step", desc=name, disable=None, leave=False) as bar:
 

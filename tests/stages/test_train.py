@@ -230,6 +230,7 @@ def test_a_run_that_stopped_at_any_step_ends_as_if_it_never_had(
     train.main()
     said = capsys.readouterr().out
     assert ("goes on from checkpoints/" in said) == (step > 3)
+    assert ("first the head alone" in said) == (head and step <= 3)
     assert said.count("val loss") == 4 + head  # the epochs before the stop are told again
     assert outputs() == expected
     assert not list(Path("checkpoints").iterdir())
