@@ -175,12 +175,17 @@ class _Course:
 
 
 def _finite(answers: Floats, epoch: int, rate: float) -> Floats:
-    """Return the validation photos' logits: (N, K).
+    """Return photos' logits: (N, K).
 
     Raises:
         ValueError: One is not finite, as when an epoch's last step broke the weights.
     """
     if not np.isfinite(answers).all():
+        if not epoch:
+            raise ValueError(
+                "the answers are not finite before the first epoch: the weights are broken; "
+                "give a file of others by weights and weights_sha256 in the model's block"
+            )
         raise ValueError(
             f"the validation loss is not finite after epoch {epoch}, at a learning rate of "
             f"{rate:.3g}; {REMEDY}"

@@ -170,6 +170,14 @@ def test_with_imagenet_s_head_the_network_as_it_starts_is_kept_if_nothing_is_bet
     assert better.best_epoch > 0
 
 
+def test_broken_weights_are_named_before_the_first_epoch() -> None:
+    def broken(model: nn.Module) -> None:
+        model.get_classifier().weight.data.fill_(float("nan"))
+
+    with pytest.raises(ValueError, match=r"not finite before the first epoch: the weights"):
+        fitted(replace(BLOCK, pretrained=True, imagenet_head=True), change=broken)
+
+
 def test_after_the_head_all_learns() -> None:
     settings = replace(SETTINGS, monitor="log_loss")
     block = replace(BLOCK, pretrained=True, head_epochs=6, head_learning_rate=0.01)
