@@ -71,9 +71,7 @@ def measured(name: str) -> str:
     if block.epochs:
         told = progress.expected_bytes(model, recipe) / MIB
         model.to(memory_format=torch.channels_last)
-        trainer = Trainer(
-            model, few if block.frozen and not block.last_blocks else some, few, recipe
-        )
+        trainer = Trainer(model, few if block.head_alone else some, few, recipe)
         trainer.shown.train()
         times = []
         for _, batch in zip(range(3), trainer.batches(1), strict=False):

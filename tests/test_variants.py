@@ -88,7 +88,7 @@ def variant(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         # are off: MobileNetV3, 34 norms deep, has its batch by heart after 6 steps and answers by
         # its statistics as well after 37 to 67. What has none is there sooner, and a head on
         # features that nobody trained later.
-        head_alone = block.frozen and not block.last_blocks
+        head_alone = block.head_alone
         epochs = 200 if head_alone else 30 if steady else 90
         block = replace(block, epochs=epochs, learning_rate=rate)
     model = architectures.build(name, built, 2, table)
