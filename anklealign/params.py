@@ -258,7 +258,9 @@ class Train:
     decay_rate: Annotated[float, Field(gt=0, lt=1)] = 0.1
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
     clip_gradient: NotNegative = 0.0
-    optimizer_arguments: dict[str, bool | float | tuple[float, ...]] = Field(default_factory=dict)
+    optimizer_arguments: dict[str, bool | int | float | str | tuple[float, ...]] = Field(
+        default_factory=dict
+    )
     loss: Literal["cross_entropy", "bce", "asymmetric", "poly"] = "cross_entropy"
     balance: Literal["none", "weights", "sampler"] = "weights"
     soft_labels: bool = False

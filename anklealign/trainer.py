@@ -8,12 +8,17 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any
 
 import numpy as np
 import torch
 from timm.layers import convert_sync_batchnorm  # type: ignore[attr-defined]
-from timm.optim import create_optimizer_v2, list_optimizers  # type: ignore[attr-defined]
+from timm.optim import (  # type: ignore[attr-defined]
+    create_optimizer_v2,
+    get_optimizer_class,
+    list_optimizers,
+)
 from timm.scheduler import create_scheduler_v2  # type: ignore[attr-defined]
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -329,6 +334,9 @@ class Trainer:
                 f"choose one of: {', '.join(known)}"
             )
         try:
+            # Some that an optimiser does not take, timm leaves out without a word.
+            plain = get_optimizer_class(settings.optimizer, bind_defaults=False)
+            signature(plain).bind_partial(**arguments)
             # Biases, norms and what the architecture names are spared the decay.
             optimiser: torch.optim.Optimizer = create_optimizer_v2(
                 self.model,

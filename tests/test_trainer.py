@@ -78,6 +78,24 @@ def test_an_optimizer_s_own_arguments_reach_it_and_wrong_ones_are_named() -> Non
         ready(settings=replace(SETTINGS, optimizer_arguments={"gamma": 1.0}))
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "argument"), [("adamw", {"momentum": 0.95}), ("sgd", {"betas": (0.9, 0.98)})]
+)
+def test_an_argument_that_the_optimizer_would_not_heed_is_refused(
+    optimizer: str, argument: dict[str, float]
+) -> None:
+    how = replace(SETTINGS, optimizer=optimizer, optimizer_arguments=argument)
+    with pytest.raises(ValueError, match=rf"'{optimizer}' with .*'{next(iter(argument))}'"):
+        ready(settings=how)
+
+
+def test_whole_numbers_and_names_reach_an_optimizer_as_they_are() -> None:
+    how = {"ns_steps": 3, "adjust_lr_fn": "match_rms_adamw"}
+    made = ready(settings=replace(SETTINGS, optimizer="muon", optimizer_arguments=how))
+    assert {key: made.optimiser.param_groups[0][key] for key in how} == how
+    assert np.isfinite(made.run(1))
+
+
 def test_an_unknown_optimizer_is_named_with_those_there_are() -> None:
     with pytest.raises(ValueError, match=r"train\.optimizer = 'adamv' .*choose one of: .*adamw"):
         ready(settings=replace(SETTINGS, optimizer="adamv"))
