@@ -78,6 +78,9 @@ def build(
     except Exception as error:  # noqa: BLE001 - as above, and the hub's client adds its own
         problem = _line(error)
     if problem:
+        other = "set pretrained: false to start from scratch"
+        if from_imagenet:
+            other = "leave zero_shot and imagenet_head out, which need ImageNet's classifier"
         source = (
             f"weights = {block.weights!r} does not fit {block.architecture}"
             if block.weights
@@ -85,7 +88,7 @@ def build(
         )
         raise ValueError(
             f"{where}: {source}: {problem}; give a file of its weights by weights: PATH and "
-            "weights_sha256, or set pretrained: false to start from scratch"
+            f"weights_sha256, or {other}"
         )
     pretrained = _with_head(
         where, pretrained, block, classes, imagenet=imagenet, arguments=arguments

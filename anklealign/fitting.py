@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from anklealign import calibration, checkpoints
+from anklealign import calibration, checkpoints, losses
 from anklealign.batches import Floats, Photos
 from anklealign.scores import LESS_IS_BETTER, OVERALL, further_scores, point_scores
 from anklealign.trainer import REMEDY, Recipe, Trainer
@@ -203,9 +203,7 @@ def _begun(
         before = _fit_head(model, train, validation, recipe, checkpoint)
     trainer = Trainer(model, train, validation, recipe)
     if recipe.block.imagenet_head and state is None:
-        photos = trainer.train
-        found = calibration.probabilities(_finite(trainer.answers(photos), 0, 0.0), 1.0)
-        before = _judged(trainer, 0, point_scores(photos.labels, found)["log_loss"])
+        before = _judged(trainer, 0, _loss_at_start(trainer))
     course = _Course() if state is None else _Course.of(state)
     if state is not None:
         trainer.load(state, course.fit().epochs)
@@ -217,6 +215,14 @@ def _begun(
 def _epoch(trainer: Trainer, number: int) -> Epoch:
     """Learn from every training photo once; score the validation photos."""
     return _judged(trainer, number, trainer.run(number))
+
+
+def _loss_at_start(trainer: Trainer) -> float:
+    """Return the mean loss of the training photos as they are, by the loss that is learned by."""
+    answers = torch.from_numpy(_finite(trainer.answers(trainer.train), 0, 0.0)).float()
+    targets, weights = trainer.targets.cpu(), trainer.weights.cpu()
+    each = losses.losses(trainer.recipe.settings.loss, answers, targets) * weights
+    return float(each.mean())
 
 
 def _judged(trainer: Trainer, number: int, train_loss: float) -> Epoch:
@@ -263,14 +269,17 @@ def _fit_head(
     block = recipe.block
     learns = {name: p.requires_grad for name, p in model.named_parameters()}
     head_alone = replace(
-        block, frozen=True, last_blocks=0, head_epochs=0, head_learning_rate=0.0,
-        epochs=block.head_epochs, learning_rate=block.head_learning_rate,
+        block, frozen=True, last_blocks=0, imagenet_head=False, head_epochs=0,
+        head_learning_rate=0.0, epochs=block.head_epochs, learning_rate=block.head_learning_rate,
     )  # fmt: skip
     place = None if checkpoint is None else checkpoints.of_the_head(checkpoint)
     try:
         found = fit(model, train, validation, replace(recipe, block=head_alone), checkpoint=place)
     except ValueError as error:
-        raise ValueError(f"the head alone, whose rate is head_learning_rate: {error}") from error
+        message = str(error).replace("the model's learning_rate", "head_learning_rate")
+        if message == str(error):  # of something else than the rate
+            raise
+        raise ValueError(f"while the head learned alone: {message}") from error
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(learns[name])
     return replace(found.history[found.best_epoch - 1], epoch=0)

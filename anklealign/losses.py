@@ -62,11 +62,11 @@ def weights(wanted: Floats) -> Floats:
 
 
 def losses(name: str, answers: Tensor, wanted: Tensor) -> Tensor:
-    """Return each photo's loss in nats: logits (B, K), targets (B, K) -> (B,).
+    """Return each photo's loss: logits (B, K), targets (B, K) -> (B,).
 
-    cross_entropy; bce, each class a yes or no (Wightman, ResNet strikes back (2021)); asymmetric,
-    bce that cares less for sure answers, most so for a no (Ridnik et al., Asymmetric Loss (2021));
-    poly, Poly-1 (Leng et al., PolyLoss (2022)).
+    cross_entropy, in nats; bce, each class a yes or no (Wightman, ResNet strikes back (2021));
+    asymmetric, bce that cares less for sure answers, most so for a no (Ridnik et al., Asymmetric
+    Loss (2021)); poly, Poly-1 (Leng et al., PolyLoss (2022)).
     """
     if name == "bce":
         each: Tensor = BinaryCrossEntropy(smoothing=0.0, reduction="none")(answers, wanted)

@@ -208,11 +208,10 @@ class Trainer:
         recipe = self.recipe
         if self.on_features:
             self.learner.eval()
-            validation = photos is self.validation
+            known = ((self.train, self.train_features), (self.validation, self.validation_features))
+            (shown,) = (features for some, features in known if some is photos)
             with torch.no_grad(), full_precision():
-                found = self.learner(
-                    self.validation_features if validation else self.train_features
-                )
+                found = self.learner(shown)
             answers: Floats = found.cpu().numpy().astype(np.float64)
             return answers
         rows = recipe.world.share(photos.rows)

@@ -166,6 +166,8 @@ def test_with_imagenet_s_head_the_network_as_it_starts_is_kept_if_nothing_is_bet
     found = logits(model, shown.pixels, shown.rows, bundle.input_of(model, 32), CPU)
     each = torch.nn.functional.cross_entropy(torch.tensor(found), torch.tensor(shown.labels))
     assert fit.history[0].train_loss == pytest.approx(float(each))
+    _, other = fitted(as_it_starts, replace(settings, loss="bce"))
+    assert other.history[0].train_loss > 1.5 * float(each)
     _, better = fitted(replace(as_it_starts, learning_rate=0.01, epochs=6), settings)
     assert better.best_epoch > 0
 
@@ -194,6 +196,14 @@ def test_a_loss_that_is_not_finite_names_epoch_batch_rate_and_what_to_try() -> N
 
     with pytest.raises(ValueError, match=r"nan in epoch 1, batch 1, .* rate of .*learning_rate"):
         fitted(change=spoil)
+
+
+def test_a_head_that_learned_alone_too_fast_is_told_with_its_own_rate() -> None:
+    block = replace(BLOCK, pretrained=True, head_epochs=3, head_learning_rate=1e38)
+    with pytest.raises(ValueError, match=r"the head learned .* a tenth of head_learning_rate"):
+        fitted(block)
+    with pytest.raises(ValueError, match=r"^params\.yaml: train\.optimizer = 'adamv'"):
+        fitted(replace(block, head_learning_rate=0.01), replace(SETTINGS, optimizer="adamv"))
 
 
 def test_weights_that_the_last_step_broke_are_noticed_in_validation() -> None:
