@@ -51,19 +51,18 @@ MODELS = {
         "cnn_13m",
     ),
 }
-LINKS = {
-    "ants_bees": ("data/raw/ants_bees", "data/weights", "requirements.txt"),
-    "phantom": ("data/raw/phantom", "requirements.txt"),
-}
 
 
 def main() -> None:
     """Print a table: mean and deviation of the scores over seeds, and what a run takes."""
     options = read_options()
-    links = LINKS[options.dataset]
-    for link in links:
-        if not (ROOT / link).exists():
-            raise SystemExit(f"{link} is not there; README.md says what belongs there")
+    models = options.models or MODELS.get(options.dataset)
+    if not models:
+        raise SystemExit(f"--models: say which variants, as none are known for {options.dataset}")
+    data = f"data/raw/{options.dataset}"
+    if not (ROOT / data).exists():
+        raise SystemExit(f"{data} is not there; README.md says what belongs there")
+    links = [link for link in (data, "data/weights", "requirements.txt") if (ROOT / link).exists()]
     print(
         f"| model | accuracy on {options.part}, mean ± sd of seeds | balanced | weights | minutes |"
     )
@@ -77,14 +76,14 @@ def main() -> None:
         write_params(options.dataset, "majority", 1)
         quietly(prepare.main)
         quietly(clean.main)
-        for model in options.models or MODELS[options.dataset]:
+        for model in models:
             print(line(options.dataset, model, options.seeds, options.part), flush=True)
 
 
 def read_options() -> argparse.Namespace:
     """Return models, seeds and the part to score."""
     parser = argparse.ArgumentParser(description="Variants over seeds")
-    parser.add_argument("--dataset", default="ants_bees", choices=list(MODELS))
+    parser.add_argument("--dataset", default="ants_bees", help="of params.yaml")
     parser.add_argument("--models", nargs="+", help="of params.yaml")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3, 4, 5])
     parser.add_argument("--part", default="test", choices=["test", "val"])

@@ -1,6 +1,6 @@
 """What each variant of params.yaml takes: minutes, memory and disk, and what it was said to take.
 
-    python -m benchmarks.variants                           # some 20 minutes on 2 cores
+    python -m benchmarks.variants                           # some 7 minutes on 2 cores
     python -m benchmarks.variants --models resnet18 gap_cnn
 
 As many photos as the phantom has, at each variant's size, on random weights: a few steps and some
