@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from anklealign import blocks, params
+from anklealign.labels import Labels
 from anklealign.params import Dataset
 
 PARAMS = Path(__file__).resolve().parents[1] / "params.yaml"
@@ -18,8 +19,19 @@ def load(text):
     return YAML(typ="safe", pure=True).load(text)
 
 
+def distinct(classes):
+    """Tell whether no two classes are written alike: params.yaml refuses those that are."""
+    try:
+        Labels(classes)
+    except ValueError:
+        return False
+    return True
+
+
 @given(
-    st.dictionaries(TEXT, st.lists(TEXT, max_size=3).map(tuple), min_size=2, max_size=4),
+    st.dictionaries(TEXT, st.lists(TEXT, max_size=3).map(tuple), min_size=2, max_size=4).filter(
+        distinct
+    ),
     st.sampled_from([None, r"it's (?P<participant>\d+)", "a: b # (?P<participant>x)"]),
     TEXT,
 )
