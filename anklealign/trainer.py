@@ -209,7 +209,7 @@ class Trainer:
         if self.on_features:
             self.learner.eval()
             known = ((self.train, self.train_features), (self.validation, self.validation_features))
-            (shown,) = (features for some, features in known if some is photos)
+            shown = next(features for some, features in known if some is photos)
             with torch.no_grad(), full_precision():
                 found = self.learner(shown)
             answers: Floats = found.cpu().numpy().astype(np.float64)
