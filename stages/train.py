@@ -7,7 +7,7 @@ plots/train/run.json (what was run on what, and how it came out) and plots/train
     python -m stages.train                                  # or, on several hosts, on each:
     torchrun --nnodes=2 --nproc-per-node=8 … -m stages.train
 
-The default model takes some 90 seconds on 2 cores. Prints a line an epoch. No file holds a time:
+The default model takes some 25 seconds on 2 cores. Prints a line an epoch. No file holds a time:
 two runs on one machine write the same bytes. A killed run goes on from its last epoch, by
 checkpoints/, which nothing else reads.
 """
