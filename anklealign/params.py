@@ -166,8 +166,8 @@ class Split:
     test: float | str
     group: Literal["person", "collector"]
     given: Literal["keep", "ignore"]
-    folds: Annotated[int, Field(ge=0)]
-    fold: Annotated[int, Field(ge=0)]
+    folds: Annotated[int, Field(ge=3)]  # one tests, one validates, the rest trains
+    fold: Annotated[int, Field(ge=0)] | None
     leak_residual: Share
     leak_correlation: Annotated[float, Field(gt=0, le=1)]
     accept_leaks: tuple[tuple[Name, Name], ...]
@@ -190,9 +190,9 @@ class Split:
                 raise ValueError(
                     f"test = {self.test!r} is neither a share of the photos nor {CONSENSUS!r}"
                 )
-            if self.folds:
+            if self.fold is not None:
                 raise ValueError(
-                    f"folds = {self.folds} with test = {CONSENSUS!r}: folds test every photo once, "
+                    f"fold = {self.fold} with test = {CONSENSUS!r}: folds test every photo once, "
                     f"{CONSENSUS!r} the photos that were voted on; choose one"
                 )
         elif not 0 < self.test < 1:
@@ -202,18 +202,7 @@ class Split:
                 f"validation {self.validation} + test {self.test} leave nothing to train on; "
                 "lower one of them"
             )
-        if self.folds in {1, 2}:
-            raise ValueError(
-                f"folds = {self.folds}: one fold tests and one validates, so it takes 3 or more, "
-                "or 0 for none"
-            )
-        if self.fold and not self.folds:
-            # Else five queued folds would be one split five times, and five runs without deviation.
-            raise ValueError(
-                f"fold = {self.fold} chooses one of the folds, but folds = 0 makes none; set folds "
-                "to 3 or more, or fold to 0"
-            )
-        if self.folds and self.fold >= self.folds:
+        if self.fold is not None and self.fold >= self.folds:
             raise ValueError(f"fold = {self.fold} is not below folds = {self.folds}; count from 0")
         return self
 

@@ -55,10 +55,10 @@ def parts_of(
                 "data/prepared/skipped.csv, or take it out of datasets.<name>.classes"
             )
     keep = settings.given == "keep" and bool((table.given != "").any())
-    if keep and settings.folds:
+    if keep and settings.fold is not None:
         raise ValueError(
-            f"params.yaml: split.folds = {settings.folds}, but the photos come in given folders; "
-            "set split.given: ignore to cross-validate over all of them, or split.folds: 0"
+            f"params.yaml: split.fold = {settings.fold}, but the photos come in given folders; "
+            "set split.given: ignore to cross-validate over all of them, or split.fold: null"
         )
     try:
         if settings.test == CONSENSUS:
@@ -77,7 +77,7 @@ def choices(settings: Split, *, keep: bool) -> str:
         ways = ["set split.test to a share, such as 0.15", "let people vote on other photos"]
     if settings.group == "collector":
         ways.append("set split.group: person, which makes more groups")
-    if settings.folds > 3:
+    if settings.fold is not None and settings.folds > 3:
         ways.append("set split.folds lower")
     ways.append(f"add photos of other {settings.group}s")
     ways.append("join the class with another in datasets.<name>.classes")
@@ -89,7 +89,7 @@ def own_parts(
 ) -> Mapping[str, str]:
     """Return each group's part by own search."""
     groups = class_counts(table, classes)
-    if settings.folds:
+    if settings.fold is not None:
         validation = (settings.fold + 1) % settings.folds
         names = {settings.fold: TEST, validation: VALIDATION}
         dealt = folds(groups, settings.folds, classes, seed)

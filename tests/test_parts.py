@@ -19,8 +19,8 @@ def wish(**changes) -> Split:
         "test": 0.15,
         "group": "person",
         "given": "keep",
-        "folds": 0,
-        "fold": 0,
+        "folds": 5,
+        "fold": None,
         "leak_residual": 0.3,
         "leak_correlation": 0.95,
         "accept_leaks": (),
@@ -166,8 +166,8 @@ def test_given_folders_can_be_ignored():
 
 
 def test_wishes_that_cannot_be_met_say_why_and_what_to_do():
-    with pytest.raises(ValueError, match=r"folds = 5, but .*given: ignore"):
-        split(given_table("train val"), wish(folds=5))
+    with pytest.raises(ValueError, match=r"fold = 0, but .*given: ignore"):
+        split(given_table("train val"), wish(fold=0))
     with pytest.raises(ValueError, match=r"train/ alone.*given: ignore"):
         split(photos().assign(given="train"), wish())
     table = photos()
@@ -197,8 +197,8 @@ def test_a_class_of_two_persons_for_three_parts_is_named_with_what_to_choose():
 def test_a_class_of_four_persons_for_five_folds_is_named_with_what_to_choose():
     said = r"supination has photos in 4 groups, but each of the 5 parts .*; set split.folds lower"
     with pytest.raises(ValueError, match=said):
-        split(with_rare(4), wish(folds=5))
-    assert set(split(with_rare(4), wish(folds=4)).split) == set(PARTS)
+        split(with_rare(4), wish(folds=5, fold=0))
+    assert set(split(with_rare(4), wish(folds=4, fold=0)).split) == set(PARTS)
 
 
 def test_a_class_that_a_given_folder_lacks_is_named_with_its_groups_and_what_to_choose():

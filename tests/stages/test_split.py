@@ -16,7 +16,7 @@ PARAMS = """
 seed: 1
 dataset: toy
 datasets: {toy: {layout: folders, classes: {pronation: [], neutral: [], supination: []}}}
-split: {validation: 0.2, test: 0.2, group: person, given: ignore, folds: 0, fold: 0,
+split: {validation: 0.2, test: 0.2, group: person, given: ignore, folds: 5, fold: null,
   leak_residual: 0.3, leak_correlation: 0.95, accept_leaks: []}
 """
 
