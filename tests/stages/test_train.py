@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -200,14 +201,32 @@ def head_first(*, norm: bool = True) -> str:
 """
 
 
-@pytest.mark.parametrize("head", [False, True])
+def from_imagenet() -> str:
+    """Return parameters of a variant whose head starts as a file's classifier of 1,000 classes."""
+    weights = Path("weights.safetensors")
+    torch.manual_seed(0)
+    save_file(Cnn(1000, widths=(8, 16), grid=(2, 2)).state_dict(), weights)
+    table = "imagenet: {low: [1, 5], middle: [7], high: [9]}, mirror_safe: false"
+    return f"""{PARAMS.replace("mirror_safe: false", table)}    pretrained: true
+    weights: {weights}
+    weights_sha256: {files.sha256(weights)}
+    imagenet_head: true
+"""
+
+
+@pytest.mark.parametrize("before", [None, head_first, from_imagenet])
 @pytest.mark.parametrize("step", [1, 4, 7, 12])
 def test_a_run_that_stopped_at_any_step_ends_as_if_it_never_had(
-    monkeypatch: pytest.MonkeyPatch, step: int, head: bool, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch,
+    step: int,
+    before: Callable[[], str] | None,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    if head:
-        Path("params.yaml").write_text(head_first())
+    head = before is head_first
+    if before:
+        Path("params.yaml").write_text(before())
     train.main()
+    assert list(pd.read_csv("plots/train/history.csv").epoch) == list(range(not before, 5))
     expected = outputs()
     assert not list(Path("checkpoints").iterdir())  # a finished run leaves none
     shutil.rmtree("model")
@@ -231,7 +250,7 @@ def test_a_run_that_stopped_at_any_step_ends_as_if_it_never_had(
     said = capsys.readouterr().out
     assert ("goes on from checkpoints/" in said) == (step > 3)
     assert ("first the head alone" in said) == (head and step <= 3)
-    assert said.count("val loss") == 4 + head  # the epochs before the stop are told again
+    assert said.count("val loss") == 4 + bool(before)  # the epochs before the stop are told again
     assert outputs() == expected
     assert not list(Path("checkpoints").iterdir())
 
@@ -261,46 +280,6 @@ def test_a_run_that_stopped_while_the_head_learned_goes_on_from_its_last_epoch(
     assert steps["after"] == 3 * 3
     assert outputs() == expected
     assert not list(Path("checkpoints").iterdir())
-
-
-def from_imagenet(*, norm: bool = True) -> str:
-    """Return parameters of a variant whose head starts as a file's classifier of 1,000 classes."""
-    weights = Path("weights.safetensors")
-    torch.manual_seed(0)
-    save_file(Cnn(1000, widths=(8, 16), grid=(2, 2), norm=norm).state_dict(), weights)
-    table = "imagenet: {low: [1, 5], middle: [7], high: [9]}, mirror_safe: false"
-    return f"""{PARAMS.replace("mirror_safe: false", table)}    pretrained: true
-    weights: {weights}
-    weights_sha256: {files.sha256(weights)}
-    imagenet_head: true
-"""
-
-
-@pytest.mark.parametrize("step", [1, 5])
-def test_a_run_from_imagenet_s_head_that_stopped_ends_as_if_it_never_had(
-    monkeypatch: pytest.MonkeyPatch, step: int
-) -> None:
-    Path("params.yaml").write_text(from_imagenet())
-    train.main()
-    expected = outputs()
-    assert list(pd.read_csv("plots/train/history.csv").epoch) == [0, 1, 2, 3, 4]
-    shutil.rmtree("model")
-    taken = 0
-    learn = Trainer.learn
-
-    def stop(self: Trainer, batch: Batch) -> torch.Tensor:
-        nonlocal taken
-        taken += 1
-        if taken == step:
-            raise StoppedError
-        return learn(self, batch)
-
-    with monkeypatch.context() as patch, pytest.raises(StoppedError):
-        patch.setattr(Trainer, "learn", stop)
-        train.main()
-    assert len(list(Path("checkpoints").iterdir())) == (step > 3)
-    train.main()
-    assert outputs() == expected
 
 
 def test_a_head_starts_as_imagenet_s_only_where_the_dataset_knows_the_classes() -> None:
