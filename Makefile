@@ -8,9 +8,9 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .PHONY: repro add serve export test test-all compare report check-lock format
 
 repro: .venv/repro
-	python -m anklealign.params
+	python -m anklealign.config.params
 	dvc repro
-	python -m anklealign.summary
+	python -m anklealign.cli.summary
 
 # make add DATA=FOLDER NAME=name [LAYOUT=folders|label_studio|table] [DRY=1] [ALL=1]
 # The shell takes DATA from the environment, where make puts it, so that spaces and quotes survive;
@@ -20,15 +20,15 @@ export DATA
 add: .venv/repro
 	@test -n "$$DATA" -a -n "$$NAME" || { \
 		echo "make add DATA=FOLDER NAME=name [LAYOUT=folders|label_studio|table] [DRY=1] [ALL=1]"; exit 2; }
-	@python -m anklealign.add $(if $(LAYOUT),--layout "$$LAYOUT") \
+	@python -m anklealign.cli.add $(if $(LAYOUT),--layout "$$LAYOUT") \
 		$(if $(filter-out 0,$(DRY)),--dry-run) $(if $(filter-out 0,$(ALL)),--all) -- "$$DATA" "$$NAME"
 
 compare: .venv/repro
-	python -m anklealign.runs
+	python -m anklealign.experiments.runs
 
 # What a pull request against BASE changes, as report/report.md with its pictures.
 report: .venv/repro
-	python -m anklealign.pull_request $(or $(BASE),main)
+	python -m anklealign.experiments.pull_request $(or $(BASE),main)
 
 # dvc.lock was committed with the code. DVC's exit status is 0 either way: its text tells.
 check-lock: .venv/repro
@@ -39,12 +39,14 @@ check-lock: .venv/repro
 test: .venv/dev
 	ruff check .
 	ruff format --check .
+	lint-imports
 	mypy
 	pytest -m "not slow"
 
 test-all: .venv/dev
 	ruff check .
 	ruff format --check .
+	lint-imports
 	mypy
 	pytest
 
@@ -53,7 +55,7 @@ serve: .venv/serve
 	@exec python -m service
 
 export: .venv/serve
-	python -m anklealign.export
+	python -m anklealign.cli.export
 
 format: .venv/dev
 	ruff check --fix .

@@ -41,7 +41,11 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image, ImageFilter, ImageOps
 
-from anklealign import camera, duplicates, params, photos, quality, shots
+from anklealign.cleaning import image_quality
+from anklealign.config import params
+from anklealign.io import pixel_store
+from anklealign.similarity import registration
+from synthetic import camera, photo_plan
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL = ROOT / "data/raw/ants_bees"
@@ -180,7 +184,7 @@ def drawn(seed: int, most: int | None = None) -> Iterator[tuple[str, bytes]]:
     Without the faults that the phantom itself plants.
     """
     settings = params.section(params.read(ROOT / "params.yaml"), "phantom", params.Phantom)
-    _, planned = shots.plan(replace(settings, seed=seed, planted=0))
+    _, planned = photo_plan.plan(replace(settings, seed=seed, planted=0))
     good = [shot for shot in planned if not shot.fate]
     few = good[:: len(good) // (most or len(good))][:most]
     with ProcessPoolExecutor() as pool:
@@ -188,7 +192,7 @@ def drawn(seed: int, most: int | None = None) -> Iterator[tuple[str, bytes]]:
             yield shot.label, photo
 
 
-def _draw(seed: int, shot: shots.Shot) -> bytes:
+def _draw(seed: int, shot: photo_plan.Shot) -> bytes:
     return jpeg(Image.fromarray(camera.photograph(seed, shot.sitting).pixels), shot.quality)
 
 
@@ -262,13 +266,13 @@ def ours(planted: Planted, work: Path, fit: params.Fit) -> Outcome:
     (work / "params.yaml").write_text(json.dumps(raw), encoding="utf-8")
     (work / "data/raw/planted").symlink_to(planted.folder.resolve())
     seconds = _stage("prepare", work) + _stage("clean", work)
-    kept = photos.read_table(work / photos.CLEAN / "photos.csv")
-    removed = photos.read_table(work / photos.CLEAN / "removed.csv")
+    kept = pixel_store.read_table(work / pixel_store.CLEAN / "photos.csv")
+    removed = pixel_store.read_table(work / pixel_store.CLEAN / "removed.csv")
     together = pd.concat([kept, removed])
     together = together[together.cluster != ""]
     groups = [set(group.path) for _, group in together.groupby("cluster")]
     alike = {path: group - {path} for group in groups for path in group}
-    poor = set(removed.path[removed.reason.isin(quality.UNUSABLE)])
+    poor = set(removed.path[removed.reason.isin(image_quality.UNUSABLE)])
     return Outcome(alike, poor, seconds, removed.set_index("path"))
 
 
@@ -381,12 +385,12 @@ def below_bar(planted: Planted, outcome: Outcome) -> list[str]:
 def margins(planted: Planted, work: Path, fit: params.Fit) -> str:
     """Return what the thresholds were chosen from: good photos' scores against planted ones'."""
     settings = params.section(params.read(ROOT / "params.yaml"), "clean", params.Clean)
-    table = photos.read_table(work / photos.PREPARED / "photos.csv").set_index("path")
+    table = pixel_store.read_table(work / pixel_store.PREPARED / "photos.csv").set_index("path")
     table = table.loc[planted.truth.index]
-    pictures = photos.Pictures(table, photos.open_store(work / photos.STORE), fit)
+    pictures = pixel_store.Pictures(table, pixel_store.open_store(work / pixel_store.STORE), fit)
     kinds = planted.truth.kind.to_numpy()
     scores = [
-        quality.scores(picture, width, height, square=fit == "crop")
+        image_quality.scores(picture, width, height, square=fit == "crop")
         for picture, width, height in zip(pictures, table.width, table.height, strict=True)
     ]
     rows = []
@@ -401,7 +405,7 @@ def margins(planted: Planted, work: Path, fit: params.Fit) -> str:
 def _margin(
     kind: str, name: str, good: Floats, planted: Floats, settings: params.Clean
 ) -> dict[str, Any]:
-    sign = 1 if quality.UNUSABLE.get(name, "below") == "below" else -1
+    sign = 1 if image_quality.UNUSABLE.get(name, "below") == "below" else -1
     good, planted = np.sort(sign * good), np.sort(-sign * planted)
     return {
         "planted": kind,
@@ -415,12 +419,12 @@ def _margin(
 
 
 def residuals(
-    planted: Planted, pictures: photos.Pictures, settings: params.Clean, *, squares: bool
+    planted: Planted, pictures: pixel_store.Pictures, settings: params.Clean, *, squares: bool
 ) -> tuple[Floats, Floats]:
     """Return the residuals of proposed pairs that show one picture, and of the others."""
     chosen = np.flatnonzero(planted.truth.kind.isin(("", EXACT, *COPIES)))
     source = planted.truth.source.to_numpy()[chosen]
-    album = duplicates.Album(pictures, list(chosen), squares=squares)
+    album = registration.Album(pictures, list(chosen), squares=squares)
     best: dict[tuple[int, int], float] = {}
     for a, b, placement in album.propose(settings.hash_distance):
         match = album.compare(a, b, placement)

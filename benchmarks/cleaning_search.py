@@ -31,8 +31,17 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image
 
-from anklealign import files, hashes, params
-from anklealign.photos import PREPARED, PREPARED_COLUMNS, STORE, Pixels, photo_id, writing_store
+from anklealign.config import params
+from anklealign.io import files
+from anklealign.io.pixel_store import (
+    PREPARED,
+    PREPARED_COLUMNS,
+    STORE,
+    Pixels,
+    photo_id,
+    writing_store,
+)
+from anklealign.similarity import perceptual_hash
 
 ROOT = Path(__file__).resolve().parents[1]
 DISTANCE = 8  # params.yaml's clean.hash_distance
@@ -46,20 +55,20 @@ PIXELS = 2**20  # of the photos that those are made of, 1 MP at most
 UNIT = 1 if sys.platform == "darwin" else 1024  # bytes in which memory is told
 
 
-def words_of(photos: int, crowd: int = 1) -> hashes.Hashes:
+def words_of(photos: int, crowd: int = 1) -> perceptual_hash.Hashes:
     """Return (N, 4) random words; the first hundredth is copied, 8 bits off in each word.
 
     With a crowd, that many of the others each differ in up to 6 bits a word from one word.
     """
     rng = np.random.default_rng(photos)
-    words = rng.integers(0, 2**64, (photos, hashes.WORDS), dtype=np.uint64)
+    words = rng.integers(0, 2**64, (photos, perceptual_hash.WORDS), dtype=np.uint64)
     copies = photos // 100
-    bits = rng.permuted(np.tile(np.arange(hashes.BITS), (copies, 1)), axis=1)[:, :DISTANCE]
+    bits = rng.permuted(np.tile(np.arange(perceptual_hash.BITS), (copies, 1)), axis=1)[:, :DISTANCE]
     off = np.bitwise_or.reduce(np.uint64(1) << bits.astype(np.uint64), axis=1)
     words[copies : 2 * copies] = words[:copies] ^ off[:, None]
     if crowd > 1:
         centres = words[2 * copies :: crowd].repeat(crowd, axis=0)[: photos - 2 * copies]
-        places = rng.integers(0, hashes.BITS, (len(centres), 6), dtype=np.uint64)
+        places = rng.integers(0, perceptual_hash.BITS, (len(centres), 6), dtype=np.uint64)
         off = np.bitwise_or.reduce(np.uint64(1) << places, axis=1)
         words[2 * copies :] = centres ^ off[:, None]
     return words
@@ -72,13 +81,13 @@ def measure(kind: str, photos: int) -> dict[str, float]:
     found = np.zeros(copies, bool)
     start = time.process_time()
     if kind == "near":
-        for a, b in hashes.near(words[:, 0], words[:, 0], DISTANCE):
+        for a, b in perceptual_hash.near(words[:, 0], words[:, 0], DISTANCE):
             found[a[(a < copies) & (b == a + copies)]] = True
     else:
-        nearest = hashes.Nearest(words, np.arange(photos), DISTANCE)
+        nearest = perceptual_hash.Nearest(words, np.arange(photos), DISTANCE)
         # As they are, and seven orientations that resemble nothing.
         turned = np.random.default_rng(0).integers(
-            0, 2**64, (7 * photos, hashes.WORDS), dtype=np.uint64
+            0, 2**64, (7 * photos, perceptual_hash.WORDS), dtype=np.uint64
         )
         nearest.ask(np.concatenate([words, turned]))
         query, answer = nearest.found()

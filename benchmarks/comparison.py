@@ -13,7 +13,7 @@ import argparse
 import numpy as np
 from tqdm import tqdm
 
-from anklealign.comparison import Answers, differences
+from anklealign.experiments.comparison import Answers, differences
 
 SHARES = (0.41, 0.43, 0.16)
 SCORES = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss")

@@ -21,12 +21,13 @@ import numpy.typing as npt
 import pandas as pd
 from ruamel.yaml import YAML
 
-from anklealign import calibration, photos
-from anklealign.predictor import Predictor
-from anklealign.scores import Floats, Integers
+from anklealign.inference.predictor import Predictor
+from anklealign.io import pixel_store
+from anklealign.metrics.scores import Floats, Integers
+from anklealign.models import calibration
 
 ROOT = Path(__file__).resolve().parents[1]
-STEPS = ("anklealign.phantom", "stages.prepare", "stages.clean", "stages.split", "stages.train")
+STEPS = ("synthetic.generate", "stages.prepare", "stages.clean", "stages.split", "stages.train")
 THIRD = 0.31  # of 3,230 photos: 1,001
 # Calibration and test photos of the exchanges: as many as there are, and the committed run's.
 SIZES = ((1000, 1000), (46, 51))
@@ -88,10 +89,10 @@ def run(folder: Path, options: argparse.Namespace) -> tuple[pd.DataFrame, Floats
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     for step in STEPS:
         subprocess.run([sys.executable, "-m", step], cwd=folder, env=environment, check=True)
-    table = photos.read_table(folder / photos.SPLIT / "photos.csv")
+    table = pixel_store.read_table(folder / pixel_store.SPLIT / "photos.csv")
     table = table[table.split.isin(["val", "test"])].sort_values("id", ignore_index=True)
     predictor = Predictor.load(folder / "model")
-    store = photos.open_store(folder / photos.STORE)
+    store = pixel_store.open_store(folder / pixel_store.STORE)
     probabilities = predictor.probabilities(store, table.row.to_numpy())
     table["label"] = pd.Categorical(table.label, categories=list(predictor.classes))
     return table, probabilities, predictor.bundle.conformal_threshold

@@ -21,13 +21,16 @@ import onnxruntime
 import torch
 from tqdm import tqdm
 
-from anklealign import architectures, bundle, export, params, runtime
-from anklealign.batches import CHUNK
-from anklealign.bundle import Bundle, Preparation
-from anklealign.params import Model, Prepare
-from anklealign.photos import Pixels
-from anklealign.predictor import Predictor
-from anklealign.runtime import OnnxPredictor
+from anklealign.cli import export
+from anklealign.config import params
+from anklealign.config.params import Model, Prepare
+from anklealign.inference import onnx_predictor
+from anklealign.inference.onnx_predictor import OnnxPredictor
+from anklealign.inference.predictor import Predictor
+from anklealign.io.pixel_store import Pixels
+from anklealign.models import bundle, factory
+from anklealign.models.bundle import Bundle, Preparation
+from anklealign.models.inputs import CHUNK
 
 CLASSES = ("pronation", "neutral", "supination")
 
@@ -54,7 +57,7 @@ def main() -> int:
                 OnnxPredictor(
                     own,
                     export.CPU,
-                    runtime.open_session(export.exported(own).SerializeToString()),
+                    onnx_predictor.open_session(export.exported(own).SerializeToString()),
                 ),
             )
             side = own.preparation.size
@@ -81,7 +84,7 @@ def fresh(name: str, raw: dict[str, object]) -> Bundle:
     )  # fmt: skip
     prepare = params.section(raw, "prepare", Prepare)
     torch.manual_seed(0)
-    model = architectures.build(name, block, len(CLASSES)).eval()
+    model = factory.build(name, block, len(CLASSES)).eval()
     preparation = Preparation(prepare.size, "letterbox", prepare.fill, prepare.max_megapixels)
     network_input = bundle.input_of(model, block.image_size)
     return Bundle(model, CLASSES, preparation, network_input, 1.0, 0.5, {})

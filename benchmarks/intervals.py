@@ -16,8 +16,8 @@ import numpy as np
 from scipy import stats
 from tqdm import tqdm
 
-from anklealign import intervals
-from anklealign.scores import Floats, Integers, resample, scores_of
+from anklealign.metrics import bootstrap
+from anklealign.metrics.scores import Floats, Integers, resample, scores_of
 
 CONFIDENCE = 0.95
 NAMES = ("accuracy", "balanced_accuracy", "macro_f1")
@@ -86,7 +86,7 @@ def truth(case: Case, persons: int = 200_000) -> dict[str, float]:
     """Return every score and gain of so many persons that the rest is 0.001."""
     test = simulate(case, persons, np.random.default_rng(0))
     shares = np.array(case.shares)
-    some = intervals.scores_with_intervals(
+    some = bootstrap.scores_with_intervals(
         # Below the least number of groups nothing is resampled.
         test.labels, test.probabilities, ["one"] * len(test.labels), shares,
         resamples=0, confidence=CONFIDENCE, seed=0,
@@ -98,7 +98,7 @@ def truth(case: Case, persons: int = 200_000) -> dict[str, float]:
 
 def in_use(test: Test, shares: Floats, resamples: int, seed: int) -> dict[str, tuple[float, float]]:
     """Return every score's and gain's interval as the project gives it."""
-    found = intervals.scores_with_intervals(
+    found = bootstrap.scores_with_intervals(
         test.labels, test.probabilities, [f"{g:04}" for g in test.groups], shares,
         resamples=resamples, confidence=CONFIDENCE, seed=seed,
     )  # fmt: skip
@@ -209,7 +209,7 @@ def main() -> None:
     parser.add_argument("--tests", type=int, default=1000, help="simulated test parts a case")
     parser.add_argument("--resamples", type=int, default=500)
     options = parser.parse_args()
-    intervals.LEAST_GROUPS = 2  # fewer groups are measured too
+    bootstrap.LEAST_GROUPS = 2  # fewer groups are measured too
     found = {
         (groups, name): coverage(
             case, groups, options.tests, options.resamples, textbook=groups in (20, 60)

@@ -30,19 +30,20 @@ import numpy as np
 import pandas as pd
 from ruamel.yaml import YAML
 
-from anklealign import boxes, faults, phantom, photos
-from anklealign.explanations import heat_maps
-from anklealign.predictor import Predictor
+from anklealign.explainability.attribution import heat_maps
+from anklealign.inference.predictor import Predictor
+from anklealign.io import pixel_store
+from synthetic import boxes, corruptions, generate
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = (
-    "anklealign.phantom",
+    "synthetic.generate",
     "stages.prepare",
     "stages.clean",
     "stages.split",
     "stages.train",
     "stages.evaluate",
-    "anklealign.suspects",
+    "anklealign.cli.label_issues",
 )
 
 
@@ -57,13 +58,13 @@ def main() -> None:
         for step in STEPS:
             command = [sys.executable, "-m", step]
             subprocess.run(command, cwd=folder, env=environment, check=True)
-        truth = phantom.read_truth(folder / phantom.TRUTH)
+        truth = generate.read_truth(folder / generate.TRUTH)
         predictions = pd.read_csv(folder / "plots/evaluate/predictions.csv")
         metrics = json.loads((folder / "metrics/evaluate.json").read_text(encoding="utf-8"))
         heels = heels_of(folder, truth)
         suspects = pd.read_csv(folder / "suspects/suspects.csv")
-    usable = phantom.usable(truth)
-    ceiling = phantom.ceiling(usable)
+    usable = generate.usable(truth)
+    ceiling = generate.ceiling(usable)
     balanced, accuracy = metrics["balanced_accuracy"], metrics["accuracy"]
     by_truth = score_by_truth(predictions, truth)
     print(
@@ -80,7 +81,7 @@ def main() -> None:
         f"heat inside the heels         {heels['inside']:.3f}, by chance {heels['area']:.3f}\n"
         f"hottest pixel on a heel       {heels['pointing']:.3f}, by chance {heels['area']:.3f}"
     )
-    wrong = set(truth.path[truth.planted == faults.WRONG_LABEL]) & set(suspects.path)
+    wrong = set(truth.path[truth.planted == corruptions.WRONG_LABEL]) & set(suspects.path)
     if wrong:
         top = suspects.path.head(round(len(suspects) / 10))
         print(
@@ -119,10 +120,10 @@ def heels_of(folder: Path, truth: pd.DataFrame) -> dict[str, float]:
     photo (without its letterbox), which is chance's share of both.
     """
     predictor = Predictor.load(folder / "model")
-    table = photos.read_table(folder / photos.SPLIT / "photos.csv")
+    table = pixel_store.read_table(folder / pixel_store.SPLIT / "photos.csv")
     known = truth[truth.heel_left_left.notna()].set_index("path")
     test = table[(table.split == "test") & table.path.isin(known.index)]
-    pixels = photos.open_store(folder / photos.STORE)[test.row.to_numpy()]
+    pixels = pixel_store.open_store(folder / pixel_store.STORE)[test.row.to_numpy()]
     said = predictor.probabilities(pixels).argmax(1)
     maps = heat_maps(predictor.bundle, pixels, said, device=predictor.device)
     how = predictor.bundle.preparation

@@ -22,9 +22,9 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from anklealign import photos
-from anklealign.predictor import Predictor
-from anklealign.scores import point_scores
+from anklealign.inference.predictor import Predictor
+from anklealign.io import pixel_store
+from anklealign.metrics.scores import point_scores
 from stages import clean, prepare, split, train
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -100,9 +100,9 @@ def line(dataset: str, model: str, seeds: list[int], part: str) -> str:
         quietly(split.main)
         quietly(train.main)
         predictor = Predictor.load(Path("model"), "cpu")
-        table = photos.read_table(photos.SPLIT / "photos.csv")
+        table = pixel_store.read_table(pixel_store.SPLIT / "photos.csv")
         rows = table[table.split == part]
-        found = predictor.probabilities(photos.open_store()[rows.row.to_numpy()])
+        found = predictor.probabilities(pixel_store.open_store()[rows.row.to_numpy()])
         scores = point_scores(rows.label.map(predictor.classes.index).to_numpy(), found)
         accuracies.append(scores["accuracy"])
         balanced.append(scores["balanced_accuracy"])

@@ -32,9 +32,9 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from anklealign import images
-from anklealign.batches import CHUNK
-from anklealign.predictor import Predictor
+from anklealign.inference.predictor import Predictor
+from anklealign.io import decode
+from anklealign.models.inputs import CHUNK
 from service import app, settings
 
 MOST_PHOTOS = 128
@@ -151,11 +151,11 @@ def read(folder: Path, predictor: Predictor) -> list[bytes]:
     found, refused = [], 0
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         content = path.read_bytes()
-        if not images.is_photo(content[: images.HEAD]):
+        if not decode.is_photo(content[: decode.HEAD]):
             continue
         try:
             predictor.prepare(content)
-        except images.PhotoError:  # planted faults; the service would answer 4xx
+        except decode.PhotoError:  # planted faults; the service would answer 4xx
             refused += 1
             continue
         found.append(content)

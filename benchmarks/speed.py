@@ -27,11 +27,14 @@ import torch
 from PIL import Image
 from timm.data import create_dataset, create_loader  # type: ignore[attr-defined]
 
-from anklealign import architectures, bundle, params, photos
-from anklealign.batches import Photos, pick_device
-from anklealign.fitting import reproducible
-from anklealign.params import Model, Train
-from anklealign.trainer import Batch, Recipe, Trainer
+from anklealign.config import params
+from anklealign.config.params import Model, Train
+from anklealign.io import pixel_store
+from anklealign.models import bundle, factory
+from anklealign.models.inputs import pick_device
+from anklealign.training.loop import reproducible
+from anklealign.training.sampling import Photos
+from anklealign.training.trainer import Batch, Recipe, Trainer
 
 SIDE, CLASSES = 256, 2
 GOAL = 0.95  # of the bare step's rate
@@ -101,12 +104,12 @@ def processor() -> str:
 def store(folder: Path, count: int) -> Photos:
     """Write a store of smooth random photos, so that their JPEGs have a photo's size."""
     rng = np.random.default_rng(0)
-    with photos.writing_store(folder / "pixels.npy", count, SIDE) as pixels:
+    with pixel_store.writing_store(folder / "pixels.npy", count, SIDE) as pixels:
         for i in range(count):
             small = Image.fromarray(rng.integers(0, 256, (24, 24, 3), np.uint8))
             pixels[i] = np.asarray(small.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
-    ids = tuple(photos.photo_id(str(i)) for i in range(count))
-    mapped = photos.open_store(folder / "pixels.npy")
+    ids = tuple(pixel_store.photo_id(str(i)) for i in range(count))
+    mapped = pixel_store.open_store(folder / "pixels.npy")
     return Photos(mapped, np.arange(count), ids, np.arange(count) % CLASSES)
 
 
@@ -126,7 +129,7 @@ def ready(name: str, data: Photos, options: argparse.Namespace, device: torch.de
         batch_size=options.batch_size,
     )
     block = Model(name, image_size=options.image_size, epochs=1000, learning_rate=1e-4)
-    model = architectures.build(name, block, CLASSES).to(device)
+    model = factory.build(name, block, CLASSES).to(device)
     model.to(memory_format=torch.channels_last)
     recipe = Recipe(bundle.input_of(model, options.image_size), CLASSES, block, settings, 1, device)
     return Trainer(model, data, data, recipe)

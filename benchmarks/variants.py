@@ -20,11 +20,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from anklealign import architectures, batches, bundle, params, progress
-from anklealign.batches import CHUNK, Photos
-from anklealign.bundle import Bundle, Preparation
-from anklealign.params import Model, Train
-from anklealign.trainer import Recipe, Trainer
+from anklealign.config import params
+from anklealign.config.params import Model, Train
+from anklealign.models import bundle, factory, inputs
+from anklealign.models.bundle import Bundle, Preparation
+from anklealign.models.inputs import CHUNK
+from anklealign.training import progress
+from anklealign.training.sampling import Photos
+from anklealign.training.trainer import Recipe, Trainer
 
 ROOT = Path(__file__).resolve().parents[1]
 PHOTOS, VALIDATION, SIDE = 226, 46, 256
@@ -60,13 +63,13 @@ def measured(name: str) -> str:
         block, pretrained=False, frozen=False, last_blocks=0, head_epochs=0, head_learning_rate=0.0,
         imagenet_head=False, zero_shot=False, weights=None, weights_sha256=None,
     )  # fmt: skip
-    model = architectures.build(name, built, 3)
+    model = factory.build(name, built, 3)
     cpu = torch.device("cpu")
     recipe = Recipe(bundle.input_of(model, block.image_size), 3, block, settings, 1, cpu)
     minutes, told = 0.0, 0.0
     few = replace(some, rows=some.rows[:CHUNK], ids=some.ids[:CHUNK], labels=some.labels[:CHUNK])
     start = time.perf_counter()
-    batches.logits(model, some.pixels, few.rows, recipe.network_input, cpu)
+    inputs.logits(model, some.pixels, few.rows, recipe.network_input, cpu)
     answer = (time.perf_counter() - start) / len(few.rows)
     if block.epochs:
         told = progress.expected_bytes(model, recipe) / MIB
@@ -95,7 +98,7 @@ def measured(name: str) -> str:
         size = (Path(folder) / "model" / bundle.WEIGHTS).stat().st_size / MIB
     said = f"{told:,.0f}" if told else "-"
     return (
-        f"| `{name}` | {architectures.parameters(model):,} | {block.epochs} | {minutes:.1f} | "
+        f"| `{name}` | {factory.parameters(model):,} | {block.epochs} | {minutes:.1f} | "
         f"{grown:,.0f} | {said} | {size:,.1f} |"
     )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-from anklealign.files import replacing
+from anklealign.io.files import replacing
 
 PICTURE = Path("docs/page.jpg")
 

@@ -11,8 +11,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from anklealign import camera, photos, sheets
-from anklealign.files import replacing
+from anklealign.io import pixel_store
+from anklealign.io.files import replacing
+from anklealign.plotting import contact_sheets
+from synthetic import camera
 
 DOCS = Path("docs")
 A_CLASS = 2
@@ -27,18 +29,18 @@ DRAWN = {
 
 def main() -> None:
     """Show some photos of each class, of as many collectors, and copy two plots of evaluate."""
-    table = photos.read_table(photos.PREPARED / "photos.csv")
-    store = photos.open_store()
+    table = pixel_store.read_table(pixel_store.PREPARED / "photos.csv")
+    store = pixel_store.open_store()
     shown = table.drop_duplicates(["label", "collector"]).sort_values(["label", "path"])
     tiles = [
-        sheets.Tile(
+        contact_sheets.Tile(
             (store[place["row"], place["top"] : place["bottom"], place["left"] : place["right"]],),
             (place["label"], place["path"]),
         )
         for _, rows in shown.groupby("label", sort=True)
         for place in rows.head(A_CLASS).to_dict("records")
     ]
-    (page,) = sheets.pages(tiles, "The phantom", "", columns=len(tiles), rows=1)
+    (page,) = contact_sheets.pages(tiles, "The phantom", "", columns=len(tiles), rows=1)
     with replacing(DOCS / "phantom.jpg") as path:
         page.save(path, format="JPEG", quality=85, optimize=True)
     for name in ("confusion.png", "history.png"):

@@ -20,7 +20,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from service import app, observation, problems, settings
+from service import app, observability, problems, settings
 
 # Together with the threads' last work below the 5 s that a host waits before it kills.
 DRAIN_SECONDS = 4
@@ -85,14 +85,14 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     favour_requests()
-    observation.log_to_stdout()
+    observability.log_to_stdout()
     # Pillow's on broken metadata: Python would keep the text of each for ever, to say it only once.
     warnings.simplefilter("ignore")
     for number in (signal.SIGINT, signal.SIGTERM):
         # uvicorn puts its own in their place, and raises the signal again when it has finished.
         signal.signal(number, lambda *_: None)
     address = f"http://{chosen.host}:{listener.getsockname()[1]}/"
-    observation.log.info("serving", extra={"note": {"address": address, "engine": engine}})
+    observability.log.info("serving", extra={"note": {"address": address, "engine": engine}})
     server(application).run([listener])
     return 0
 

@@ -10,12 +10,12 @@ from fastapi import FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
 from starlette.exceptions import HTTPException
 
-from anklealign import runtime
-from anklealign.batches import pick_device
-from anklealign.predictor import Predictor
+from anklealign.inference import onnx_predictor
+from anklealign.inference.predictor import Predictor
+from anklealign.models.inputs import pick_device
 from service import problems, routes
 from service.batcher import Batcher
-from service.observation import Meters, Observed
+from service.observability import Meters, Observed
 from service.problems import ProblemDetails, ProblemError
 from service.settings import Settings
 
@@ -31,7 +31,7 @@ def load(settings: Settings) -> tuple[Predictor, str]:
     wanted = settings.engine
     on_cpu = pick_device(settings.device).type == "cpu"
     if wanted == "onnx" or (wanted == "auto" and on_cpu and settings.export.is_file()):
-        found = runtime.load(settings.model, settings.export)
+        found = onnx_predictor.load(settings.model, settings.export)
         if wanted == "onnx" or found.faster_engine == "onnx":
             return found, "onnx"
     return Predictor.load(settings.model, settings.device), "torch"

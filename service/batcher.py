@@ -21,10 +21,10 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from anklealign import images
-from anklealign.batches import CHUNK
-from anklealign.images import PhotoError
-from anklealign.predictor import Opened, Predictor
+from anklealign.inference.predictor import Opened, Predictor
+from anklealign.io import decode
+from anklealign.io.decode import PhotoError
+from anklealign.models.inputs import CHUNK
 from service.problems import ProblemError, busy
 
 Floats = npt.NDArray[np.float64]
@@ -223,7 +223,7 @@ class Batcher:
 def is_large(data: bytes) -> bool:
     """Tell by its header whether decoding a photo may take seconds; what is no photo takes none."""
     try:
-        image = images.identify(data)
+        image = decode.identify(data)
     except Exception:  # noqa: BLE001 - the predictor will say what is wrong with it
         return False
     return image.width * image.height > LARGE * 1e6

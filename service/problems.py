@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from anklealign import images
+from anklealign.io import decode
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -31,7 +31,7 @@ PHOTO_STATUS = {
     "too_large": 413,
 }
 KINDS = {
-    code: Kind(status, images.REASONS[code].partition(":")[0])
+    code: Kind(status, decode.REASONS[code].partition(":")[0])
     for code, status in PHOTO_STATUS.items()
 } | {
     "no_file": Kind(400, "the request holds no photo"),

@@ -6,18 +6,20 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from anklealign import bundle, calibration, explanations, runtime
-from anklealign.batches import Floats
-from anklealign.predictor import Opened, Predictor
-from service import pictures, problems
-from service.answers import Explanation, Health, Model, Prediction, Predictions
+from anklealign.explainability import attribution
+from anklealign.inference import onnx_predictor
+from anklealign.inference.predictor import Opened, Predictor
+from anklealign.models import bundle, calibration
+from anklealign.models.inputs import Floats
+from service import heatmaps, problems
 from service.batcher import Batcher
-from service.observation import Meters
+from service.observability import Meters
 from service.problems import ProblemError, responses
+from service.schemas import Explanation, Health, Model, Prediction, Predictions
 from service.settings import Settings
 from service.uploads import FIELD, Intake
 
-PNG, JSON = pictures.PNG, "application/json"
+PNG, JSON = heatmaps.PNG, "application/json"
 UPLOAD_PROBLEMS = (
     "no_file", "wrong_field", "bad_form", "bad_request", "upload_too_slow", "upload_too_large",
     "too_many_files", "too_large", "wrong_type", "not_an_image", "zero_bytes", "truncated",
@@ -79,15 +81,15 @@ class Desk:
         """
         predictor, predicted = self._batcher.predictor, int(probabilities.argmax())
         seen, heat = await self._batcher.explain(
-            lambda: pictures.explained(predictor, photo, predicted)
+            lambda: heatmaps.explained(predictor, photo, predicted)
         )
         if kind == PNG:
-            return Response(pictures.png(explanations.overlay(seen, heat)), media_type=PNG)
+            return Response(heatmaps.png(attribution.overlay(seen, heat)), media_type=PNG)
         answer = Explanation(
             model=self.model.model,
             prediction=self.spoken([photo], probabilities[None])[0],
-            seen=pictures.data_url(pictures.png(seen)),
-            heat_map=pictures.data_url(pictures.png(pictures.layer(heat))),
+            seen=heatmaps.data_url(heatmaps.png(seen)),
+            heat_map=heatmaps.data_url(heatmaps.png(heatmaps.layer(heat))),
         )
         return Response(answer.model_dump_json(), media_type=JSON)
 
@@ -178,7 +180,7 @@ def describe(predictor: Predictor, engine: str, settings: Settings) -> Model:
         ValueError: metrics/evaluate.json is no JSON.
     """
     own = predictor.bundle
-    digest = runtime.bundle_hash(settings.model)
+    digest = onnx_predictor.bundle_hash(settings.model)
     config = json.loads((settings.model / bundle.CONFIG).read_text(encoding="utf-8"))
     scores, card = settings.metrics / "evaluate.json", settings.metrics / "MODEL_CARD.md"
     record = dict(own.record)

@@ -28,9 +28,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from anklealign import clusters, figures, files, params, photos, quality, removal, sheets, stage
-from anklealign.params import Clean
-from anklealign.photos import Pictures
+from anklealign.cleaning import duplicate_clusters, image_quality, removal
+from anklealign.config import params, stage
+from anklealign.config.params import Clean
+from anklealign.io import files, pixel_store
+from anklealign.io.pixel_store import Pictures
+from anklealign.plotting import contact_sheets, style
 
 METRICS = Path("metrics/clean.json")
 PLOTS = Path("plots/clean")
@@ -55,15 +58,15 @@ def main() -> None:
     settings = params.section(raw, "clean", Clean)
     _, dataset = params.dataset(raw)
     square = dataset.fit == "crop"
-    table = photos.read_table(photos.PREPARED / "photos.csv")
-    pictures = Pictures(table, photos.open_store(), dataset.fit)
-    measure = partial(quality.scores, square=square)
+    table = pixel_store.read_table(pixel_store.PREPARED / "photos.csv")
+    pictures = Pictures(table, pixel_store.open_store(), dataset.fit)
+    measure = partial(image_quality.scores, square=square)
     with ThreadPoolExecutor() as pool:  # Pillow and scipy leave the interpreter free
         measured = pool.map(measure, pictures, table.width, table.height)
         scores = list(tqdm(measured, "clean", len(pictures), unit="photo", disable=None))
-    limits = {name: getattr(settings, name) for name in quality.UNUSABLE}
-    faults = [quality.fault(measured, limits) for measured in scores]
-    found, residuals = clusters.find(
+    limits = {name: getattr(settings, name) for name in image_quality.UNUSABLE}
+    faults = [image_quality.fault(measured, limits) for measured in scores]
+    found, residuals = duplicate_clusters.find(
         pictures,
         removal.ranks(table, scores, faults),
         settings.hash_distance,
@@ -75,18 +78,20 @@ def main() -> None:
 
     metrics = count(table, removed)
     kept = table[~table.id.isin(removed.id)]
-    files.write_table(photos.CLEAN / "photos.csv", kept)
-    files.write_table(photos.CLEAN / "removed.csv", removed.drop(columns=BESIDE))
+    files.write_table(pixel_store.CLEAN / "photos.csv", kept)
+    files.write_table(pixel_store.CLEAN / "removed.csv", removed.drop(columns=BESIDE))
     files.write_json(METRICS, metrics)
     shown = table.assign(place=range(len(table))).set_index("id")
     bar = tqdm(removed.itertuples(), "show", len(removed), unit="photo", delay=1, disable=None)
     tiles = [tile(row, shown, pictures) for row in bar]
     pairs = [tile for tile in tiles if len(tile.pictures) > 1]
     singles = [tile for tile in tiles if len(tile.pictures) == 1]
-    sheets.write(PLOTS, "copies", sheets.pages(pairs, PAIRS, NOTHING))
-    sheets.write(PLOTS, "quality", sheets.pages(singles, SINGLES, NOTHING, columns=5, rows=3))
+    contact_sheets.write(PLOTS, "copies", contact_sheets.pages(pairs, PAIRS, NOTHING))
+    contact_sheets.write(
+        PLOTS, "quality", contact_sheets.pages(singles, SINGLES, NOTHING, columns=5, rows=3)
+    )
     drawn = {name: [getattr(measured, name) for measured in scores] for name in limits}
-    figures.save(
+    style.save(
         histograms(
             drawn | {"residual": list(residuals.pairs.values())},
             limits | {"residual": settings.residual},
@@ -133,7 +138,7 @@ def check_classes(metrics: dict[str, Any]) -> None:
             )
 
 
-def tile(row: Any, shown: pd.DataFrame, pictures: Pictures) -> sheets.Tile:  # noqa: ANN401 - a named tuple
+def tile(row: Any, shown: pd.DataFrame, pictures: Pictures) -> contact_sheets.Tile:  # noqa: ANN401 - a named tuple
     """Return a removed photo, where there is one beside the photo that it is a copy of.
 
     `shown` is the photo table by id, with each photo's place in `pictures`.
@@ -149,28 +154,28 @@ def tile(row: Any, shown: pd.DataFrame, pictures: Pictures) -> sheets.Tile:  # n
         # A tile of one photo is narrow: reason, score and folder would not fit beside another.
         folder, _, name = row.path.rpartition("/")
         lines = [row.reason, row.why, folder, name]
-    elif row.reason in quality.UNUSABLE:
+    elif row.reason in image_quality.UNUSABLE:
         lines = [f"{row.reason}: {row.why}", *named]
     else:
         residual = f"{row.reason}: residual {row.score:.2f}, threshold {row.threshold:g}"
         lines = [residual, *named, row.why]
-    return sheets.Tile(photos_shown, tuple(lines))
+    return contact_sheets.Tile(photos_shown, tuple(lines))
 
 
 def histograms(
     scores: dict[str, list[float]], limits: dict[str, float], gone: dict[str, int]
 ) -> Figure:
     """Draw each score's histogram, its threshold, how many lie beyond and how many go for it."""
-    figure = figures.new(15, 6.8)
+    figure = style.new(15, 6.8)
     grid = figure.subplots(2, 4).flatten()
     for axes, (name, values) in zip(grid, scores.items(), strict=False):
         limit = limits[name]
-        side = quality.UNUSABLE.get(name, "below")
+        side = image_quality.UNUSABLE.get(name, "below")
         beyond = sum(value < limit if side == "below" else value > limit for value in values)
         things = "pairs" if name == "residual" else "photos"
         span = [*values, limit]
-        axes.hist(values, bins=40, range=(min(span), max(span)), color=figures.COLOURS[0])
-        axes.axvline(limit, color=figures.COLOURS[5], linestyle="--")
+        axes.hist(values, bins=40, range=(min(span), max(span)), color=style.COLOURS[0])
+        axes.axvline(limit, color=style.COLOURS[5], linestyle="--")
         title = f"{name}: {beyond} of {len(values)} {things} {side} {limit:g}"
         if name in gone and gone[name] != beyond:
             title += f"\n{gone[name]} removed for it, {beyond - gone[name]} for another reason"

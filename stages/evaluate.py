@@ -10,7 +10,7 @@ plots/report.html, the page for a person to open.
 
     python -m stages.evaluate
 
-In fp32 with TF32 off, by the same predictor that `anklealign.predict` and the service use.
+In fp32 with TF32 off, by the same predictor that `anklealign.cli.predict` and the service use.
 """
 
 import json
@@ -23,29 +23,25 @@ import pandas as pd
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from anklealign import (
-    calibration,
-    curves,
-    evaluation,
-    faithfulness,
-    figures,
-    files,
+from anklealign.config import params, stage
+from anklealign.config.params import Evaluate
+from anklealign.evaluation import (
     galleries,
-    model_card,
-    params,
-    people,
-    photos,
-    report,
+    human_baseline,
+    plots,
     robustness,
-    sheets,
-    stage,
+    score_tables,
 )
-from anklealign.evaluation import Answers
-from anklealign.explanations import has_attention
-from anklealign.params import Evaluate
-from anklealign.photos import Pixels
-from anklealign.predictor import Predictor
-from anklealign.scores import Floats, point_scores
+from anklealign.evaluation.score_tables import Answers
+from anklealign.explainability import faithfulness
+from anklealign.explainability.attribution import has_attention
+from anklealign.inference.predictor import Predictor
+from anklealign.io import files, pixel_store
+from anklealign.io.pixel_store import Pixels
+from anklealign.metrics.scores import Floats, point_scores
+from anklealign.models import calibration
+from anklealign.plotting import contact_sheets, style
+from anklealign.reporting import html_report, model_card
 
 MODEL = Path("model")
 HISTORY = Path("plots/train/history.csv")
@@ -63,8 +59,8 @@ def main() -> None:
     settings = params.section(raw, "evaluate", Evaluate)
     seed = params.section(raw, "seed", int)
     _, dataset = params.dataset(raw)
-    table = photos.read_table(photos.SPLIT / "photos.csv")
-    store = photos.open_store()
+    table = pixel_store.read_table(pixel_store.SPLIT / "photos.csv")
+    store = pixel_store.open_store()
     predictor = Predictor.load(MODEL, params.section(raw, "train.device", str))
     classes = list(predictor.classes)
 
@@ -84,7 +80,7 @@ def main() -> None:
         "photos": len(test),
         "groups": int(test.group.nunique()),
         "parameters": predictor.parameter_count,
-        **evaluation.scored(
+        **score_tables.scored(
             test,
             classes,
             answers.probabilities,
@@ -93,20 +89,20 @@ def main() -> None:
             ordered=dataset.ordered,
             seed=seed,
         ),
-        "calibration": evaluation.calibrated(
+        "calibration": score_tables.calibrated(
             answers, validation, uncalibrated=uncalibrated, sets=sets, settings=settings, seed=seed
         ),
     }
-    diagram = curves.reliability(answers.labels, uncalibrated, answers.probabilities, temperature)
-    drawn = {"confusion": figures.confusion(counts), "reliability": diagram}
-    votes = photos.read_table(photos.VOTES)
+    diagram = plots.reliability(answers.labels, uncalibrated, answers.probabilities, temperature)
+    drawn = {"confusion": plots.confusion(counts), "reliability": diagram}
+    votes = pixel_store.read_table(pixel_store.VOTES)
     if len(votes):
-        judged = people.beside_people(votes, list(test.id), answers.predicted, classes)
-        metrics["people"] = evaluation.beside_people(
+        judged = human_baseline.beside_people(votes, list(test.id), answers.predicted, classes)
+        metrics["people"] = score_tables.beside_people(
             judged, test.set_index("id").group, len(classes), settings, seed
         )
         if len(judged):
-            drawn["people"] = curves.people(metrics["people"])
+            drawn["people"] = plots.people(metrics["people"])
     if settings.robustness:
         metrics["robustness"], drawn["robustness"] = worsen(
             test, store, predictor, most=settings.robustness, mirror=dataset.mirror_safe
@@ -117,17 +113,17 @@ def main() -> None:
     history = pd.read_csv(HISTORY)
     if len(history):  # the majority class is not fitted by epochs
         chosen = predictor.bundle.record["chosen"]
-        drawn["history"] = figures.history(history, chosen["epoch"], chosen["monitor"])
+        drawn["history"] = plots.history(history, chosen["epoch"], chosen["monitor"])
     files.write_json(METRICS, metrics)
     files.write_table(PLOTS / "predictions.csv", predictions)
     files.write_table(PLOTS / "confusion.csv", counts.rename_axis("actual").reset_index())
     bar = tqdm(drawn.items(), "draw", unit="picture", delay=1, leave=False, disable=None)
     for name, picture in bar:
-        figures.save(picture, PICTURES / f"{name}.png")
+        style.save(picture, PICTURES / f"{name}.png")
     wrong = mistakes(predictions, test, store, settings.mistakes)
     title = f"The surest of {int((predictions.actual != predictions.predicted).sum())} mistakes"
-    pages = sheets.pages(wrong, title, "no mistake on the test photos", columns=4, rows=3)
-    sheets.write(PICTURES, "mistakes", pages)
+    pages = contact_sheets.pages(wrong, title, "no mistake on the test photos", columns=4, rows=3)
+    contact_sheets.write(PICTURES, "mistakes", pages)
     tell(metrics)
     found = metrics["accuracy"]
     interval = f" ({found['ci_low']:.3f} to {found['ci_high']:.3f})" if "ci_low" in found else ""
@@ -191,7 +187,7 @@ def worsen(
     for kind, level, score in tqdm(scored, total=total, desc="worse photos", disable=None):
         found.setdefault(kind, {})[level] = round(score, 6)
     metrics = {"photos": len(some), "unchanged": round(kept, 6), **found}
-    return metrics, curves.robustness(found, kept, len(some), len(predictor.classes))
+    return metrics, plots.robustness(found, kept, len(some), len(predictor.classes))
 
 
 def explain(
@@ -208,9 +204,13 @@ def explain(
     The check takes the first photos by id, which no path and no label orders.
     """
     folder, bundle, device = PLOTS / "explanations", predictor.bundle, predictor.device
-    sheets.write(folder, "maps", galleries.explained(predictions, test, store, bundle, device))
+    contact_sheets.write(
+        folder, "maps", galleries.explained(predictions, test, store, bundle, device)
+    )
     if has_attention(bundle.model):
-        sheets.write(folder, "heads", galleries.heads(predictions, test, store, bundle, device))
+        contact_sheets.write(
+            folder, "heads", galleries.heads(predictions, test, store, bundle, device)
+        )
     some = predictions.sort_values("id").head(most)
     said = some.predicted.map(bundle.classes.index).to_numpy(np.int64)
     pixels = store[test.row[some.index].to_numpy()]
@@ -219,7 +219,7 @@ def explain(
 
 def mistakes(
     predictions: pd.DataFrame, test: pd.DataFrame, store: Pixels, most: int
-) -> list[sheets.Tile]:
+) -> list[contact_sheets.Tile]:
     """Return the wrongly classified photos, surest first: those the model should be ashamed of."""
     wrong = predictions[predictions.actual != predictions.predicted]
     wrong = wrong.sort_values(["probability", "path"], ascending=[False, True]).head(most)
@@ -230,7 +230,7 @@ def mistakes(
         actual, predicted = row["actual"], row["predicted"]
         said = f"said {predicted} {row['probability']:.0%}"
         truth = f"is {actual}, given {row[f'p_{actual}']:.0%}"
-        tiles.append(sheets.Tile((photo,), (said, truth, row["path"])))
+        tiles.append(contact_sheets.Tile((photo,), (said, truth, row["path"])))
     return tiles
 
 
@@ -241,7 +241,7 @@ def tell(metrics: dict[str, Any]) -> None:
     told["evaluate"] = metrics
     run = json.loads(RUN.read_text("utf-8"))
     files.write_text(CARD, model_card.card(told, run))
-    files.write_text(REPORT, report.html(told, run, report.pictures(REPORT.parent)))
+    files.write_text(REPORT, html_report.html(told, run, html_report.pictures(REPORT.parent)))
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
 Reads `data/raw/<dataset>` by the layout of the dataset's block; never writes to it.
 Writes `data/prepared/`: `pixels.npy` (N, S, S, 3), `photos.csv`, `skipped.csv` (path, item, reason,
-detail, remedy; the reasons are listed in `anklealign/sources/inventory.py`), `votes.csv` and
-`soft_labels.csv` (`anklealign/photos.py`), `metrics/prepare.json`, and a first look at the photos
-in `plots/prepare/`, with agreement.png where people voted.
+detail, remedy; the reasons are listed in `anklealign/ingest/inventory.py`), `votes.csv` and
+`soft_labels.csv` (`anklealign/io/pixel_store.py`), `metrics/prepare.json`, and a first look at the
+photos in `plots/prepare/`, with agreement.png where people voted.
 
     python -m stages.prepare
 
@@ -25,14 +25,17 @@ from typing import Any, get_args
 import pandas as pd
 from tqdm import tqdm
 
-from anklealign import agreement, figures, files, images, overview, params, photos, stage, verdicts
-from anklealign.params import Dataset, Fit, Prepare
-from anklealign.sources import inventory, layouts
-from anklealign.sources.inventory import REASONS, Entry, Inventory, Item, Skip, dropped, printable
+from anklealign.annotation import aggregation, agreement, plots
+from anklealign.config import params, stage
+from anklealign.config.params import Dataset, Fit, Prepare
+from anklealign.ingest import inventory, layouts, overview
+from anklealign.ingest.inventory import REASONS, Entry, Inventory, Item, Skip, dropped, printable
+from anklealign.io import decode, files, pixel_store
+from anklealign.plotting import style
 
 RAW = Path("data/raw")
-PHOTOS = photos.PREPARED / "photos.csv"
-SKIPPED = photos.PREPARED / "skipped.csv"
+PHOTOS = pixel_store.PREPARED / "photos.csv"
+SKIPPED = pixel_store.PREPARED / "skipped.csv"
 METRICS = Path("metrics/prepare.json")
 PLOTS = Path("plots/prepare")
 
@@ -44,46 +47,46 @@ def main() -> None:
     name, dataset = params.dataset(raw)
     root = RAW / name
     found = layouts.find(root, dataset)
-    judged = verdicts.judge(found.votes, found.entries, dataset, settings.consensus)
-    entries, tied = verdicts.labelled(found.entries, judged)
+    judged = aggregation.judge(found.votes, found.entries, dataset, settings.consensus)
+    entries, tied = aggregation.labelled(found.entries, judged)
 
-    with photos.writing_store(photos.STORE, len(entries), settings.size) as store:
-        rows, refused = decode(root, entries, settings, dataset.fit, store)
-    table = pd.DataFrame(rows, columns=list(photos.PREPARED_COLUMNS))
+    with pixel_store.writing_store(pixel_store.STORE, len(entries), settings.size) as store:
+        rows, refused = decode_photos(root, entries, settings, dataset.fit, store)
+    table = pd.DataFrame(rows, columns=list(pixel_store.PREPARED_COLUMNS))
     table["consensus"] = [judged[path].label if path in judged else "" for path in table.path]
     asked = judged.keys() | set(map(printable, found.listed))
     table["panel"] = [int(path in asked) for path in table.path]
-    votes, unused = verdicts.vote_table(found.votes, table)
+    votes, unused = aggregation.vote_table(found.votes, table)
     skipped = skip_table([*found.skips, *tied, *refused, *unused])
     metrics = count(found, table, votes, skipped, dataset)
     _, people, matrix = agreement.matrix(votes, list(dataset.classes))
     metrics["agreement"] = {"listed": len(found.listed)} | agreement.measure(
         matrix, people, len(dataset.classes), ordered=dataset.ordered
     )
-    metrics["agreement"] |= verdicts.ties(judged, table)
+    metrics["agreement"] |= aggregation.ties(judged, table)
     files.write_table(SKIPPED, skipped)
     check_classes(name, table, skipped, dataset)
     if len(rows) < len(entries):  # what was read stands at the front of a store made for all
-        with photos.writing_store(photos.STORE, len(rows), settings.size) as smaller:
-            everything = photos.open_store(photos.STORE)
+        with pixel_store.writing_store(pixel_store.STORE, len(rows), settings.size) as smaller:
+            everything = pixel_store.open_store(pixel_store.STORE)
             for row in tqdm(range(len(rows)), "close up", unit="photo", delay=1, disable=None):
                 smaller[row] = everything[row]
     files.write_table(PHOTOS, table)
-    files.write_table(photos.VOTES, votes)
-    files.write_table(photos.SOFT_LABELS, verdicts.soft_table(judged, table, dataset))
+    files.write_table(pixel_store.VOTES, votes)
+    files.write_table(pixel_store.SOFT_LABELS, aggregation.soft_table(judged, table, dataset))
     files.write_json(METRICS, metrics)
     overview.write(
         PLOTS,
         table,
-        photos.open_store(),
+        pixel_store.open_store(),
         list(dataset.classes),
         Counter(skipped.reason[skipped.item.isin(["file", "task", "export"])]),
     )
     if people:
-        figure = figures.agreement(votes, metrics["agreement"], list(dataset.classes))
+        figure = plots.agreement(votes, metrics["agreement"], list(dataset.classes))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Glyph")  # a name in letters unknown here
-            figures.save(figure, PLOTS / "agreement.png")
+            style.save(figure, PLOTS / "agreement.png")
     print(
         f"prepare: {metrics['photos']} photos of {metrics['files_seen']} files and "
         f"{metrics['tasks_seen']} tasks, {metrics['persons']} persons; skipped "
@@ -92,8 +95,8 @@ def main() -> None:
     )
 
 
-def decode(
-    root: Path, entries: Sequence[Entry], settings: Prepare, fit: Fit, store: photos.Pixels
+def decode_photos(
+    root: Path, entries: Sequence[Entry], settings: Prepare, fit: Fit, store: pixel_store.Pixels
 ) -> tuple[list[dict[str, Any]], list[Skip]]:
     """Fill the front of the store (N, S, S, 3); return a table row for each photo, and skips.
 
@@ -116,7 +119,7 @@ def decode(
                 disable=None,
             )
         ):
-            if isinstance(result, images.PhotoError):
+            if isinstance(result, decode.PhotoError):
                 skips += dropped(entry, result.reason, str(result))
                 continue
             row = len(rows)
@@ -124,7 +127,7 @@ def decode(
                 store[row] = store[place]
             rows.append(
                 {
-                    "id": photos.photo_id(printable(entry.file)), "row": row,
+                    "id": pixel_store.photo_id(printable(entry.file)), "row": row,
                     "path": printable(entry.file), "label": entry.label,
                     "collector": printable(entry.collector), "person": printable(entry.person),
                     "given": entry.given, **result,
@@ -134,16 +137,16 @@ def decode(
 
 
 def _decode_one(
-    root: Path, settings: Prepare, store: photos.Pixels, place: int, entry: Entry, *, fit: Fit
-) -> dict[str, Any] | images.PhotoError:
+    root: Path, settings: Prepare, store: pixel_store.Pixels, place: int, entry: Entry, *, fit: Fit
+) -> dict[str, Any] | decode.PhotoError:
     """Write one photo's pixels to its place; return the columns that its file gives."""
     try:
-        data = images.read_bytes(root / entry.file, settings.max_megapixels)
+        data = decode.read_bytes(root / entry.file, settings.max_megapixels)
         # At twice the final side a JPEG's own scaling is faster and as good.
-        photo = images.open_photo(data, settings.max_megapixels, least_side=2 * settings.size)
-    except images.PhotoError as error:
+        photo = decode.open_photo(data, settings.max_megapixels, least_side=2 * settings.size)
+    except decode.PhotoError as error:
         return error
-    pixels, box = images.fit(photo.image, settings.size, fit, settings.fill)
+    pixels, box = decode.fit(photo.image, settings.size, fit, settings.fill)
     store[place] = pixels
     return {
         "width": photo.width, "height": photo.height, "format": photo.format,

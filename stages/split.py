@@ -21,12 +21,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from anklealign import figures, files, leaks, params, photos, sheets, stage
-from anklealign.grouping import deviation
-from anklealign.leaks import Pair
-from anklealign.params import CONSENSUS, Dataset, Split
-from anklealign.parts import LEFT_OUT, PARTS, TEST, VALIDATION, groups_of, parts_of
-from anklealign.photos import Pixels
+from anklealign.config import params, stage
+from anklealign.config.params import CONSENSUS, Dataset, Split
+from anklealign.io import files, pixel_store
+from anklealign.io.pixel_store import Pixels
+from anklealign.plotting import contact_sheets, style
+from anklealign.splitting import leakage, plots
+from anklealign.splitting.leakage import Pair
+from anklealign.splitting.splits import LEFT_OUT, PARTS, TEST, VALIDATION, groups_of, parts_of
+from anklealign.splitting.stratified_groups import deviation
 
 METRICS = Path("metrics/split.json")
 PLOTS = Path("plots/split")
@@ -41,8 +44,8 @@ def main() -> None:
     settings = params.section(raw, "split", Split)
     seed = params.section(raw, "seed", int)
     _, dataset = params.dataset(raw)
-    kept = photos.read_table(photos.CLEAN / "photos.csv")
-    removed = photos.read_table(photos.CLEAN / "removed.csv")
+    kept = pixel_store.read_table(pixel_store.CLEAN / "photos.csv")
+    removed = pixel_store.read_table(pixel_store.CLEAN / "removed.csv")
     classes = list(dataset.classes)
     check_accepted(settings, set(kept.path) | set(removed.path))
 
@@ -53,8 +56,8 @@ def main() -> None:
     table, votes = with_consensus(table, removed, settings)
     metrics = metrics_of(table, dataset, settings) | votes
     used = table[table.split.isin(PARTS)].reset_index(drop=True)
-    pictures = photos.boxes_of(used, photos.open_store())
-    nearest = leaks.nearest_pairs(
+    pictures = pixel_store.boxes_of(used, pixel_store.open_store())
+    nearest = leakage.nearest_pairs(
         pictures, list(used.split), (TEST, VALIDATION), squares=dataset.fit == "crop"
     )
     judged = [(verdict(used, pair, settings), pair) for pair in nearest]
@@ -67,13 +70,15 @@ def main() -> None:
             f"{metrics['groups_crossing']} groups stand in more than one part: a bug, please report"
         )
 
-    files.write_table(photos.SPLIT / "photos.csv", table)
+    files.write_table(pixel_store.SPLIT / "photos.csv", table)
     files.write_json(METRICS, metrics)
-    figures.save(figures.class_shares(table, classes, PARTS), PLOTS / "classes.png")
+    style.save(plots.class_shares(table, classes, PARTS), PLOTS / "classes.png")
     first = judged[: max(SHOWN, len(found) + accepted)]
     shown = [tile(used, pictures, pair, said, settings) for said, pair in first]
     title = "The most similar photos of different parts"
-    sheets.write(PLOTS, "nearest", sheets.pages(shown, title, "no two parts to compare"))
+    contact_sheets.write(
+        PLOTS, "nearest", contact_sheets.pages(shown, title, "no two parts to compare")
+    )
     if found:
         raise ValueError(leaked(used, found))
     sizes = ", ".join(f"{part} {metrics[part]['photos']} photos" for part in PARTS)
@@ -136,10 +141,10 @@ def leaked(table: pd.DataFrame, found: Sequence[Pair]) -> str:
 
 def tile(
     table: pd.DataFrame, pictures: Sequence[Pixels], pair: Pair, said: str, settings: Split
-) -> sheets.Tile:
+) -> contact_sheets.Tile:
     """Return a pair side by side, with what tells them apart."""
     left_over = f"{pair.residual:.2f}" if np.isfinite(pair.residual) else "too much"
-    return sheets.Tile(
+    return contact_sheets.Tile(
         (pictures[pair.a], pictures[pair.b]),
         (
             said,

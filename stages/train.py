@@ -22,33 +22,29 @@ import numpy as np
 import pandas as pd
 import torch
 
-from anklealign import (
-    architectures,
-    batches,
-    bundle,
-    calibration,
+from anklealign.config import params, stage
+from anklealign.config.params import Dataset, Model, Prepare, Train
+from anklealign.io import files, pixel_store
+from anklealign.io.pixel_store import Pixels
+from anklealign.metrics.scores import point_scores
+from anklealign.models import bundle, calibration, factory, inputs
+from anklealign.models.bundle import Bundle, Preparation
+from anklealign.models.inputs import Floats
+from anklealign.models.networks import Majority
+from anklealign.plotting import contact_sheets
+from anklealign.training import (
+    augmentation_preview,
     checkpoints,
-    files,
-    fitting,
+    distributed,
+    environment,
+    loop,
     losses,
-    params,
-    photos,
-    processes,
     progress,
-    samples,
-    sheets,
-    stage,
-    versions,
 )
-from anklealign.batches import Floats, Photos
-from anklealign.bundle import Bundle, Preparation
-from anklealign.fitting import Epoch
-from anklealign.networks import Majority
-from anklealign.params import Dataset, Model, Prepare, Train
-from anklealign.photos import Pixels
-from anklealign.processes import World
-from anklealign.scores import point_scores
-from anklealign.trainer import Recipe
+from anklealign.training.distributed import World
+from anklealign.training.loop import Epoch
+from anklealign.training.sampling import Photos
+from anklealign.training.trainer import Recipe
 
 MODEL = Path("model")
 METRICS = Path("metrics/train.json")
@@ -88,29 +84,29 @@ def main() -> None:
     """Fit in one process or several; the first of them writes."""
     settings = read_settings(params.read())
     data = read_data(settings)
-    if settings.train.processes > 1 and not processes.launched():
-        processes.launch("stages.train", settings.train.processes)
-    with processes.joined(settings.train.device) as (world, device):
+    if settings.train.processes > 1 and not distributed.launched():
+        distributed.launch("stages.train", settings.train.processes)
+    with distributed.joined(settings.train.device) as (world, device):
         run(settings, data, world, device)
 
 
 def run(settings: Settings, data: Data, world: World, device: torch.device) -> None:
     """Fit, calibrate, write the bundle and what is to be known of it."""
-    pins = versions.pins(REQUIREMENTS.read_text(encoding="utf-8"))
-    installed = versions.installed(list(pins))
+    pins = environment.pins(REQUIREMENTS.read_text(encoding="utf-8"))
+    installed = environment.installed(list(pins))
     if world.rank == 0:
-        for line in versions.differences(pins, installed):
+        for line in environment.differences(pins, installed):
             print(f"train: {line}; results may differ", file=sys.stderr)
     classes, train, validation = data.classes, data.train, data.validation
     sources = {
-        "pixels_sha256": files.sha256(photos.STORE),
-        "split_sha256": files.sha256(photos.SPLIT / "photos.csv"),
-        "soft_labels_sha256": files.sha256(photos.SOFT_LABELS),
+        "pixels_sha256": files.sha256(pixel_store.STORE),
+        "split_sha256": files.sha256(pixel_store.SPLIT / "photos.csv"),
+        "soft_labels_sha256": files.sha256(pixel_store.SOFT_LABELS),
         "versions": installed,
         "params": asdict(settings),
     }
-    with fitting.reproducible(settings.seed, deterministic=settings.train.deterministic):
-        model = architectures.build(
+    with loop.reproducible(settings.seed, deterministic=settings.train.deterministic):
+        model = factory.build(
             settings.model_name,
             settings.model,
             len(classes),
@@ -134,7 +130,7 @@ def run(settings: Settings, data: Data, world: World, device: torch.device) -> N
     if world.rank:
         return
     answers = {
-        name: batches.logits(model, data.store, some.rows, network_input, device)
+        name: inputs.logits(model, data.store, some.rows, network_input, device)
         for name, some in (("training", train), ("validation", validation))
     }
     # Class shares, which no epoch fitted, are what they are: there is nothing to calibrate.
@@ -148,7 +144,7 @@ def run(settings: Settings, data: Data, world: World, device: torch.device) -> N
     )
     found = scores(validation, answers["validation"], temperature)
     metrics = {
-        "parameters": architectures.parameters(model),
+        "parameters": factory.parameters(model),
         "epochs": fit.epochs,
         "best_epoch": fit.best_epoch,
         "temperature": round(temperature, 6),
@@ -182,7 +178,7 @@ def run(settings: Settings, data: Data, world: World, device: torch.device) -> N
     run = record | {"photos": photo_counts(data.table, classes)} | metrics
     files.write_json(RUN, run | {"architecture": str(model).splitlines()})
     files.write_json(METRICS, metrics)
-    sheets.write(PICTURES, "augmented", samples.pages(train, classes, recipe))
+    contact_sheets.write(PICTURES, "augmented", augmentation_preview.pages(train, classes, recipe))
     checkpoints.remove(place)  # nothing is left to go on from
     print(
         f"train: {settings.model_name}, epoch {fit.best_epoch} of {fit.epochs} chosen by "
@@ -194,11 +190,11 @@ def run(settings: Settings, data: Data, world: World, device: torch.device) -> N
 def read_data(settings: Settings) -> Data:
     """Return the photos to learn from and to choose the epoch by."""
     classes = tuple(settings.dataset.classes)
-    table = photos.read_table(photos.SPLIT / "photos.csv")
-    store = photos.open_store()
+    table = pixel_store.read_table(pixel_store.SPLIT / "photos.csv")
+    store = pixel_store.open_store()
     train, validation = (part(table, name, classes, store) for name in (TRAIN, VALIDATION))
     if settings.train.soft_labels:
-        voted = pd.read_csv(photos.SOFT_LABELS, dtype={"photo": str})
+        voted = pd.read_csv(pixel_store.SOFT_LABELS, dtype={"photo": str})
         train = replace(train, soft=losses.soft_labels(train, voted, classes))
     return Data(classes, table, store, train, validation)
 
@@ -246,8 +242,9 @@ def part(table: pd.DataFrame, name: str, classes: Sequence[str], store: Pixels) 
     for label in classes:
         if not (rows.label == label).any():
             raise ValueError(
-                f"{photos.SPLIT / 'photos.csv'}: no photo of class {label} in {name}; add photos "
-                "of it, merge it with another in datasets.<name>.classes, or another seed"
+                f"{pixel_store.SPLIT / 'photos.csv'}: no photo of class {label} in {name}; "
+                "add photos of it, merge it with another in datasets.<name>.classes, or "
+                "another seed"
             )
     labels = rows.label.map({label: k for k, label in enumerate(classes)})
     indices = np.asarray(rows.row, np.int64)

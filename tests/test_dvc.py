@@ -1,6 +1,5 @@
 """The pipeline reruns what a change touches, and nothing else."""
 
-import ast
 import json
 import os
 import shlex
@@ -17,12 +16,12 @@ from PIL import Image
 from ruamel.yaml import YAML
 from safetensors.torch import save_file
 
-from anklealign import files
-from anklealign.networks import Cnn
+from anklealign.cli import sync_deps
+from anklealign.io import files
+from anklealign.models.networks import Cnn
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("anklealign", "stages", "service")
-DATA_MODULES = ["anklealign.phantom", "stages.prepare", "stages.clean", "stages.split"]
+DATA_MODULES = ["synthetic.generate", "stages.prepare", "stages.clean", "stages.split"]
 
 
 def stages() -> dict[str, dict]:
@@ -33,49 +32,25 @@ def stages() -> dict[str, dict]:
     return found
 
 
-def module_file(name: str) -> Path | None:
-    path = ROOT / Path(*name.split("."))
-    for file in (path.with_suffix(".py"), path / "__init__.py"):
-        if file.exists():
-            return file
-    return None
-
-
-def imports_of(file: Path) -> set[Path]:
-    """Project files that a file imports, anywhere in it; empty __init__.py files left out."""
-    names = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{file}: relative imports are not followed here"
-            names |= {node.module or ""}
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    ours = {name for name in names if name.split(".")[0] in PACKAGES}
-    files = {module_file(name) for name in ours} - {None}
-    return {found for found in files if found.name != "__init__.py"}
-
-
-def closure(file: Path) -> set[Path]:
-    seen, todo = set(), [file]
-    while todo:
-        here = todo.pop()
-        if here not in seen:
-            seen.add(here)
-            todo += imports_of(here)
-    return seen
+@pytest.mark.parametrize("name", stages())
+def test_a_stage_depends_on_exactly_the_code_it_imports(name):
+    stage = stages()[name]
+    declared = [dep for dep in stage["deps"] if sync_deps.is_code(dep)]
+    assert declared == sync_deps.code_dependencies(ROOT, stage["cmd"]), (
+        "run `python -m anklealign.cli.sync_deps`"
+    )
 
 
 @pytest.mark.parametrize("name", stages())
-def test_a_stage_depends_on_exactly_the_modules_it_imports(name):
+def test_a_folder_is_a_dependency_only_where_a_stage_imports_all_of_it(name):
     stage = stages()[name]
     module = stage["cmd"].removeprefix("python -m ")
-    needed = {file.relative_to(ROOT).as_posix() for file in closure(module_file(module))}
-    declared = {dep for dep in stage["deps"] if dep.endswith(".py")}
-    assert sorted(declared) == sorted(needed), (
-        f"write these into the deps of {name}:\n"
-        + "\n".join(f"      - {file}" for file in sorted(needed))
-    )
+    needed = sync_deps.closure(ROOT, sync_deps.module_file(ROOT, module))
+    declared = set()
+    for dep in filter(sync_deps.is_code, stage["deps"]):
+        path = ROOT / dep
+        declared |= sync_deps.modules_in(path) if path.is_dir() else {path}
+    assert declared == needed
 
 
 @pytest.mark.parametrize("name", stages())
@@ -84,7 +59,7 @@ def test_a_stage_depends_on_the_pins_of_its_libraries(name):
 
 
 def test_init_files_are_empty_so_that_no_stage_need_list_them():
-    command = ["git", "ls-files", "anklealign/*__init__.py", "stages/*__init__.py"]
+    command = ["git", "ls-files", "*__init__.py", ":!service"]
     tracked = subprocess.check_output(command, cwd=ROOT, text=True)
     assert tracked.split()
     for file in tracked.split():
@@ -95,13 +70,6 @@ def test_init_files_are_empty_so_that_no_stage_need_list_them():
 def test_data_stages_never_import_torch(module):
     code = f"import {module}, sys; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
-
-
-def test_arrows_run_one_way():
-    for file in sorted((ROOT / "anklealign").rglob("*.py")):
-        assert {f.relative_to(ROOT).parts[0] for f in imports_of(file)} <= {"anklealign"}, file
-    for file in sorted((ROOT / "stages").rglob("*.py")):
-        assert {f.relative_to(ROOT).parts[0] for f in imports_of(file)} <= {"anklealign"}, file
 
 
 def test_results_in_git_are_small_text():
@@ -447,7 +415,7 @@ def test_queued_folds_and_models_run_and_missing_weights_are_named(clone, tmp_pa
     mine("dvc", "queue", "start")
     said = waited(mine)
     assert said.count("Success") == 4, said
-    table = mine("python", "-m", "anklealign.runs")
+    table = mine("python", "-m", "anklealign.experiments.runs")
     assert "own" in table
     assert "majority" in table
 

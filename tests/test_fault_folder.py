@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anklealign import add
-from anklealign.sources.inventory import REASONS, printable, remedy
+from anklealign.cli import add
+from anklealign.ingest.inventory import REASONS, printable, remedy
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = ("1_Pronacio", "2_Neutralis", "3_Szupinacio")

@@ -15,12 +15,17 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from anklealign import architectures, bundle, explanations, files, fitting, params
-from anklealign.batches import Photos, logits
-from anklealign.bundle import Bundle, Preparation
-from anklealign.fitting import Fit
-from anklealign.params import Dataset, Model, Train
-from anklealign.trainer import Recipe
+from anklealign.config import params
+from anklealign.config.params import Dataset, Model, Train
+from anklealign.explainability import attribution
+from anklealign.io import files
+from anklealign.models import bundle, factory
+from anklealign.models.bundle import Bundle, Preparation
+from anklealign.models.inputs import logits
+from anklealign.training import loop
+from anklealign.training.loop import Fit
+from anklealign.training.sampling import Photos
+from anklealign.training.trainer import Recipe
 
 RAW = params.read(Path(__file__).resolve().parents[1] / "params.yaml")
 QUICK = {"majority", "cnn_dropout", "mobilenet_v2_mlp", "imagenet_zero_shot"}
@@ -91,7 +96,7 @@ def variant(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         head_alone = block.head_alone
         epochs = 200 if head_alone else 30 if steady else 90
         block = replace(block, epochs=epochs, learning_rate=rate)
-    model = architectures.build(name, built, 2, table)
+    model = factory.build(name, built, 2, table)
     photos = bars()
     network_input = bundle.input_of(model, SIDE)
     settings = replace(
@@ -102,9 +107,9 @@ def variant(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             crop=0.0, shift=0.0, mirror=False, brightness=0.0, contrast=0.0, saturation=0.0,
         ),
     )  # fmt: skip
-    with fitting.reproducible(1):
+    with loop.reproducible(1):
         recipe = Recipe(network_input, 2, block, settings, 1, CPU)
-        fit = fitting.fit(model, photos, photos, recipe)
+        fit = loop.fit(model, photos, photos, recipe)
     made = Bundle(
         model.eval(), ("low", "high"), Preparation(SIDE, "letterbox", 114, 80.0), network_input,
         1.0, 0.5, {},
@@ -174,12 +179,12 @@ def test_it_has_a_feature_map_whose_gradient_explains_an_answer(variant: Variant
 
 def test_its_answers_are_explained(variant: Variant) -> None:
     pixels, made = variant.photos.pixels, variant.bundle
-    attends = explanations.has_attention(made.model)
+    attends = attribution.has_attention(made.model)
     assert attends == ("vit" in variant.block.architecture)
-    maps = [explanations.heat_maps(made, pixels, np.full(PHOTOS, k)) for k in range(2)]
+    maps = [attribution.heat_maps(made, pixels, np.full(PHOTOS, k)) for k in range(2)]
     if attends:
-        maps.append(explanations.heat_maps(made, pixels, np.zeros(PHOTOS, np.int64), "rollout"))
-        heads = explanations.attention_maps(made, pixels)
+        maps.append(attribution.heat_maps(made, pixels, np.zeros(PHOTOS, np.int64), "rollout"))
+        heads = attribution.attention_maps(made, pixels)
         assert (heads.std((2, 3)) > 0).all()
         assert (maps[-1].std((1, 2)) > 0).all()
     found = np.stack(maps)
@@ -208,11 +213,11 @@ def test_only_what_its_block_says_has_learned(variant: Variant) -> None:
         variant.block, pretrained=False, frozen=False, last_blocks=0, weights=None,
         weights_sha256=None,
     )  # fmt: skip
-    before = architectures.build(variant.name, built, 2).state_dict()
+    before = factory.build(variant.name, built, 2).state_dict()
     after = model.state_dict()
     changed = {name for name in before if not before[name].equal(after[name])}
     learned = {name for name in before if name in dict(model.named_parameters())} & changed
-    architectures.freeze(model, variant.block.last_blocks)
+    factory.freeze(model, variant.block.last_blocks)
     may = {name for name, p in model.named_parameters() if p.requires_grad}
     assert learned
     assert learned <= may

@@ -17,10 +17,10 @@ import pytest
 import torch
 from PIL import Image
 
-from anklealign import architectures, bundle
-from anklealign.bundle import Bundle, Preparation
-from anklealign.params import Model
-from service import app, observation
+from anklealign.config.params import Model
+from anklealign.models import bundle, factory
+from anklealign.models.bundle import Bundle, Preparation
+from service import app, observability
 from service.__main__ import listen, server
 from service.settings import Settings
 
@@ -33,7 +33,7 @@ def save_bundle(
     """A network that is not trained but has opinions: it tells photos apart."""
     torch.manual_seed(0)
     block = Model("anklealign_cnn", 32, epochs=1, learning_rate=0.01, arguments={"widths": (8, 16)})
-    model = architectures.build("x", block, len(CLASSES))
+    model = factory.build("x", block, len(CLASSES))
     model.head.weight.data.normal_(0, 2)
     preparation = Preparation(size=side, fit="letterbox", fill=114, max_megapixels=max_megapixels)
     record = {"chosen": {"epoch": 1}, "split_sha256": "ab" * 32}
@@ -83,7 +83,7 @@ class Served:
 
     port: int
     settings: Settings
-    application: observation.Observed
+    application: observability.Observed
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
         start = time.perf_counter()

@@ -10,13 +10,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from anklealign import bundle, images
+from anklealign.io import decode
+from anklealign.models import bundle
 from benchmarks.serving import port_of
 from tests.service.conftest import Served, settings_for
 from tests.test_dvc import Clone, small_clone
 
 ROOT = Path(__file__).resolve().parents[2]
-TURNS = {value: images.TURNS.get(value) for value in range(1, 9)}
+TURNS = {value: decode.TURNS.get(value) for value in range(1, 9)}
 
 
 @pytest.fixture(scope="module", params=["a small phantom", "this checkout"])
@@ -28,7 +29,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReq
         clone("dvc", "repro")
     else:
         clone = checkout(folder)
-    clone(sys.executable, "-m", "anklealign.export")
+    clone(sys.executable, "-m", "anklealign.cli.export")
     return clone
 
 
@@ -58,7 +59,7 @@ def turned(trained: Clone) -> Path:
         # What the turn that EXIF asks for makes upright again; only 6 and 8 undo each other.
         inverse = TURNS[{6: 8, 8: 6}.get(orientation, orientation)]
         file = trained.folder / "data/raw/phantom" / path
-        picture = images.open_photo(file, how.max_megapixels, least_side=2 * how.size).image
+        picture = decode.open_photo(file, how.max_megapixels, least_side=2 * how.size).image
         if inverse is not None:
             picture = picture.transpose(inverse)
         exif = Image.Exif()
@@ -111,7 +112,7 @@ def test_all_test_photos_are_answered_alike_by_all_three(
     predicted, rows = asked(api, [raw / path for path in expected.path])
     assert len(rows) >= 5
     named = [str(Path("data/raw/phantom") / path) for path in expected.path]
-    trained(sys.executable, "-m", "anklealign.predict", *named, "--out", "upright.csv")
+    trained(sys.executable, "-m", "anklealign.cli.predict", *named, "--out", "upright.csv")
     command = pd.read_csv(trained.folder / "upright.csv").set_index("path").loc[named]
     assert predicted == list(command.predicted) == list(expected.predicted)
     np.testing.assert_allclose(columns(command), columns(expected), atol=1e-5)
@@ -125,7 +126,7 @@ def test_turned_photos_are_answered_alike_by_all_three(
 ) -> None:
     api, tolerance = served
     expected = table(trained)
-    trained(sys.executable, "-m", "anklealign.predict", "turned", "--out", "turned.csv")
+    trained(sys.executable, "-m", "anklealign.cli.predict", "turned", "--out", "turned.csv")
     command = pd.read_csv(trained.folder / "turned.csv")
     predicted, rows = asked(api, sorted(turned.iterdir()))
     assert predicted == list(command.predicted) == list(expected.predicted)

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anklealign.predictor import Predictor
+from anklealign.inference.predictor import Predictor
 from service.app import load
-from service.observation import JsonLines
+from service.observability import JsonLines
 from service.problems import KINDS, ProblemError
 from service.routes import acceptable
 from tests.service.conftest import (
@@ -359,7 +359,7 @@ def test_the_faster_engine_that_is_there_serves_unless_one_is_named(
     if exported:
         file.touch()
     export = SimpleNamespace(faster_engine=faster)
-    monkeypatch.setattr("service.app.runtime.load", lambda *_: export)
+    monkeypatch.setattr("service.app.onnx_predictor.load", lambda *_: export)
     settings = settings_for(model_folder, engine=engine, export=file)
     predictor, name = load(settings)
     assert name == chosen

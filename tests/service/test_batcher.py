@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anklealign.photos import Pixels
-from anklealign.predictor import Predictor
+from anklealign.inference.predictor import Predictor
+from anklealign.io.pixel_store import Pixels
 from tests.service.conftest import Answer, Served, form, photo, serving, settings_for
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from anklealign import export
+from anklealign.cli import export
 from tests.service.conftest import photo, save_bundle
 
 ROOT = Path(__file__).resolve().parents[2]

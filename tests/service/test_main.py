@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from anklealign.cli.sync_deps import closure
 from benchmarks.serving import port_of
 from tests.service.conftest import Served, photo, settings_for
-from tests.test_dvc import closure
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -85,7 +85,7 @@ def test_it_needs_the_bundle_alone_and_its_log_is_json(model_folder: Path, tmp_p
 
 def test_its_modules_import_nothing_of_stages_and_nothing_that_the_image_lacks() -> None:
     """Dockerfile's service stage installs what is named there, and pip what those need."""
-    files = {f for file in (ROOT / "service").glob("*.py") for f in closure(file)}
+    files = {f for file in (ROOT / "service").glob("*.py") for f in closure(ROOT, file)}
     tops = {file.relative_to(ROOT).parts[0] for file in files}
     assert tops == {"service", "anklealign"}
     imported = set()

@@ -14,8 +14,8 @@ import pytest
 
 from service.problems import ProblemError
 from service.uploads import content_type, parts
+from tests.io.test_decode import good_files, mutate
 from tests.service.conftest import Answer, Served, form, photo, serving, settings_for
-from tests.test_images import good_files, mutate
 
 
 def png_header(width: int, height: int) -> bytes:

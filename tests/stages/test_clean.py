@@ -13,10 +13,11 @@ import pytest
 from PIL import Image, ImageFilter, ImageOps
 from ruamel.yaml import YAML
 
-from anklealign import images, photos, removal
-from anklealign.clusters import Cluster, Residuals
-from anklealign.params import PARAMS
-from anklealign.quality import Scores
+from anklealign.cleaning import removal
+from anklealign.cleaning.duplicate_clusters import Cluster, Residuals
+from anklealign.cleaning.image_quality import Scores
+from anklealign.config.params import PARAMS
+from anklealign.io import decode, pixel_store
 from stages import clean
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,21 +41,21 @@ def prepared(
 ) -> None:
     """Write the files of prepare for path -> (picture, label); a path's folder is the collector."""
     rows = []
-    with photos.writing_store(folder / photos.STORE, len(named), 256) as store:
+    with pixel_store.writing_store(folder / pixel_store.STORE, len(named), 256) as store:
         for row, (path, (picture, label)) in enumerate(named.items()):
-            pixels, box = images.fit(picture, 256, fit, 114)
+            pixels, box = decode.fit(picture, 256, fit, 114)
             store[row] = pixels
             rows.append(
-                dict.fromkeys(photos.PREPARED_COLUMNS, "")
-                | {"id": photos.photo_id(path), "row": row, "path": path, "label": label}
+                dict.fromkeys(pixel_store.PREPARED_COLUMNS, "")
+                | {"id": pixel_store.photo_id(path), "row": row, "path": path, "label": label}
                 | {"consensus": label if path in voted else ""}
                 | {"collector": path.split("/")[0], "person": path[:-4], "format": "JPEG"}
                 | {"width": picture.width, "height": picture.height, "orientation": 1, "bytes": 9}
                 | dict(zip(("left", "top", "right", "bottom"), box, strict=True))
                 | {"sha256": "0" * 64}
             )
-    table = pd.DataFrame(rows, columns=list(photos.PREPARED_COLUMNS))
-    table.to_csv(folder / photos.PREPARED / "photos.csv", index=False)
+    table = pd.DataFrame(rows, columns=list(pixel_store.PREPARED_COLUMNS))
+    table.to_csv(folder / pixel_store.PREPARED / "photos.csv", index=False)
 
 
 @pytest.fixture
@@ -68,8 +69,8 @@ def run(tmp_path, monkeypatch):
         (tmp_path / PARAMS).write_text(json.dumps(raw), encoding="utf-8")
         prepared(tmp_path, named, raw["datasets"]["phantom"]["fit"], voted)
         clean.main()
-        kept = photos.read_table(photos.CLEAN / "photos.csv")
-        removed = photos.read_table(photos.CLEAN / "removed.csv")
+        kept = pixel_store.read_table(pixel_store.CLEAN / "photos.csv")
+        removed = pixel_store.read_table(pixel_store.CLEAN / "removed.csv")
         metrics = json.loads(clean.METRICS.read_text(encoding="utf-8"))
         return kept, removed.set_index("path"), metrics
 
@@ -119,7 +120,7 @@ def test_every_photo_is_kept_or_removed_once_with_a_reason(run) -> None:
     assert metrics["kept"] == len(kept) == 6
     assert metrics["removed"] == sum(metrics["reasons"].values()) == 9
     assert metrics["classes"]["left"] == {"kept": 3, "removed": 7}
-    assert tuple(kept.columns) == (*photos.PREPARED_COLUMNS, "cluster")
+    assert tuple(kept.columns) == (*pixel_store.PREPARED_COLUMNS, "cluster")
 
 
 def test_a_contradicting_photo_is_shown_beside_one_it_was_compared_with_and_their_score() -> None:
@@ -238,7 +239,7 @@ def test_a_chain_that_is_broken_up_keeps_several_photos_in_one_cluster(run) -> N
     kept, removed, metrics = run(good() | chain)
     stay = kept[kept.path.isin(list(chain))]
     assert len(stay) >= 2
-    assert set(stay.cluster) == set(removed.cluster) == {photos.photo_id("B/00.jpg")}
+    assert set(stay.cluster) == set(removed.cluster) == {pixel_store.photo_id("B/00.jpg")}
     assert set(removed.kept_id) <= set(stay.id)
     assert metrics["clusters"] == 1
 
@@ -268,7 +269,7 @@ def test_a_usable_copy_stays_where_the_larger_one_is_dark_and_is_named(run) -> N
     kept, removed, _ = run(good() | {"B/big.jpg": (big, "right")})
     assert removed.reason.to_dict() == {"B/big.jpg": "dark"}
     assert removed.kept_path.to_dict() == {"B/big.jpg": "A/0.jpg"}
-    assert removed.kept_id["B/big.jpg"] == photos.photo_id("A/0.jpg")
+    assert removed.kept_id["B/big.jpg"] == pixel_store.photo_id("A/0.jpg")
     assert "A/0.jpg" in set(kept.path)
 
 
@@ -349,7 +350,7 @@ def test_each_score_has_a_histogram_with_its_threshold_and_how_many_lie_beyond()
     figure = clean.histograms(drawn_of, limits, {"dark": 1, "aspect": 0})
     drawn = [axes for axes in figure.axes if axes.has_data()]
     titles = {axes.get_title().split(":")[0]: axes.get_title() for axes in drawn}
-    assert titles.keys() == clean.UNITS.keys() >= set(clean.quality.UNUSABLE) | {"residual"}
+    assert titles.keys() == clean.UNITS.keys() >= set(clean.image_quality.UNUSABLE) | {"residual"}
     assert titles["dark"] == "dark: 1 of 4 photos below 1"
     told = "aspect: 2 of 4 photos above 1\n0 removed for it, 2 for another reason"
     assert titles["aspect"] == told

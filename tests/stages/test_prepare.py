@@ -16,8 +16,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from anklealign import photos
-from anklealign.sources.inventory import REASONS
+from anklealign.ingest.inventory import REASONS
+from anklealign.io import pixel_store
 from stages import prepare
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,7 +48,7 @@ def project(tmp_path, monkeypatch):
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)
         prepare.main()
-        table = photos.read_table(prepare.PHOTOS)
+        table = pixel_store.read_table(prepare.PHOTOS)
         skipped = pd.read_csv(prepare.SKIPPED, keep_default_na=False)
         return table, skipped, json.loads(prepare.METRICS.read_text())
 
@@ -59,15 +59,15 @@ def test_photos_stand_in_the_store_at_their_row_and_box(project):
     table, skipped, metrics = project(
         {"ants/b.jpg": photo("red"), "bees/a.png": photo("blue", (20, 40), "PNG")}
     )
-    assert list(table.columns) == list(photos.PREPARED_COLUMNS)
+    assert list(table.columns) == list(pixel_store.PREPARED_COLUMNS)
     assert table.path.tolist() == ["ants/b.jpg", "bees/a.png"]
     assert table.row.tolist() == [0, 1]
-    assert table.id.tolist() == [photos.photo_id(path) for path in table.path]
+    assert table.id.tolist() == [pixel_store.photo_id(path) for path in table.path]
     assert table.format.tolist() == ["JPEG", "PNG"]
     assert table[["left", "top", "right", "bottom"]].to_numpy().tolist() == [
         [0, 16, 64, 48], [16, 0, 48, 64],
     ]  # fmt: skip
-    store = photos.open_store()
+    store = pixel_store.open_store()
     assert store.shape == (2, 64, 64, 3)
     assert np.abs(store[0, 32, 32].astype(int) - (254, 0, 0)).max() < 3
     assert store[1, 32, 32].tolist() == [0, 0, 255]
@@ -82,7 +82,7 @@ def test_an_unreadable_photo_leaves_no_hole_in_the_store(project):
     contents = {f"ants/{n}.png": photo((n * 20, 0, 0), kind="PNG") for n in range(6)}
     contents |= {"ants/0.png": b"", "ants/2.png": photo(kind="PNG")[:60], "ants/4.png": b"text"}
     table, skipped, metrics = project(contents | {"bees/1.png": photo("white", kind="PNG")})
-    store = photos.open_store()
+    store = pixel_store.open_store()
     assert table.path.tolist() == ["ants/1.png", "ants/3.png", "ants/5.png", "bees/1.png"]
     assert table.row.tolist() == [0, 1, 2, 3]
     assert len(store) == 4
@@ -113,7 +113,7 @@ def test_what_may_not_be_opened_in_the_raw_folder_is_skipped_with_its_reason(
         ("ants/1.jpg", "cannot_open", "Permission denied"),
         ("shut", "cannot_open", "folder: Permission denied"),
     ]
-    assert len(photos.read_table(prepare.PHOTOS)) == 3
+    assert len(pixel_store.read_table(prepare.PHOTOS)) == 3
 
 
 def test_a_first_look_at_the_photos_is_drawn(project):
@@ -218,11 +218,11 @@ def test_votes_become_a_table_a_consensus_soft_labels_and_numbers(project):
         "FO6K58/4.jpg": ("high", "high"),  # by vote alone
         "FO6K58/5.jpg": ("high", ""),
     }
-    votes = photos.read_table(photos.VOTES)
+    votes = pixel_store.read_table(pixel_store.VOTES)
     assert list(votes.columns) == ["photo", "annotator", "label"]
     assert len(votes) == 12
     assert set(votes.photo) <= set(table.id)
-    soft = photos.read_table(photos.SOFT_LABELS).set_index("photo")
+    soft = pixel_store.read_table(pixel_store.SOFT_LABELS).set_index("photo")
     assert list(soft.columns) == ["soft_low", "soft_mid", "soft_high"]
     second = table.id[table.path == "FO6K58/2.jpg"].item()
     assert soft.loc[second].tolist() == [0.25, 0.5, 0.25]
@@ -286,8 +286,12 @@ def test_several_peoples_labels_of_one_project_are_votes_and_a_tie_costs_the_pho
 
 def test_without_votes_the_tables_are_empty_and_there_is_no_plot(project):
     project({"ants/1.jpg": photo(), "bees/1.jpg": photo()})
-    assert photos.read_table(photos.VOTES).empty
-    assert list(photos.read_table(photos.SOFT_LABELS)) == ["photo", "soft_ants", "soft_bees"]
+    assert pixel_store.read_table(pixel_store.VOTES).empty
+    assert list(pixel_store.read_table(pixel_store.SOFT_LABELS)) == [
+        "photo",
+        "soft_ants",
+        "soft_bees",
+    ]
     assert not (prepare.PLOTS / "agreement.png").exists()
 
 
@@ -331,7 +335,7 @@ def test_the_result_does_not_depend_on_threads_or_on_the_order_of_files(project,
     } | {"ants/x.jpg": b"bad"}  # fmt: skip
 
     def results():
-        outputs = (photos.STORE, prepare.PHOTOS, prepare.SKIPPED, prepare.METRICS)
+        outputs = (pixel_store.STORE, prepare.PHOTOS, prepare.SKIPPED, prepare.METRICS)
         return [path.read_bytes() for path in outputs]
 
     project(contents)
@@ -410,7 +414,7 @@ print(most * 1024)
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 @pytest.mark.parametrize(
-    "command", [["stages.prepare"], ["anklealign.add", "own", "b", "--dry-run"]]
+    "command", [["stages.prepare"], ["anklealign.cli.add", "own", "b", "--dry-run"]]
 )
 def test_memory_at_1000_photos_is_that_at_200(tmp_path, command):
     def peak(count):
@@ -446,7 +450,7 @@ def test_the_ants_and_bees_photos_are_all_read(tmp_path, monkeypatch):
     Path("data/raw").mkdir(parents=True)
     Path("data/raw/mine").symlink_to(HYMENOPTERA)
     prepare.main()
-    table = photos.read_table(prepare.PHOTOS)
+    table = pixel_store.read_table(prepare.PHOTOS)
     assert table.groupby(["given", "label"]).size().to_dict() == {
         ("train", "ants"): 124, ("train", "bees"): 121, ("val", "ants"): 70, ("val", "bees"): 83,
     }  # fmt: skip

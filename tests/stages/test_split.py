@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from anklealign import files, photos
-from anklealign.parts import LEFT_OUT
+from anklealign.io import files, pixel_store
+from anklealign.splitting.splits import LEFT_OUT
 from stages.split import main
 
 CLASSES = ["pronation", "neutral", "supination"]
@@ -49,10 +49,10 @@ def prepared(tmp_path, monkeypatch):
         right=64,
         bottom=64,
     )
-    with photos.writing_store(photos.STORE, count, 64) as store:
+    with pixel_store.writing_store(pixel_store.STORE, count, 64) as store:
         store[:] = pixels
-    files.write_table(photos.CLEAN / "photos.csv", table)
-    files.write_table(photos.CLEAN / "removed.csv", table.iloc[:0])
+    files.write_table(pixel_store.CLEAN / "photos.csv", table)
+    files.write_table(pixel_store.CLEAN / "removed.csv", table.iloc[:0])
     return tmp_path
 
 
@@ -114,15 +114,15 @@ def test_an_accepted_path_that_is_no_photo_is_named(prepared):
 
 
 def test_split_runs_with_a_consensus_test_part_and_writes_what_it_cost(prepared, capsys):
-    path = photos.CLEAN / "photos.csv"
-    table = photos.read_table(path)
+    path = pixel_store.CLEAN / "photos.csv"
+    table = pixel_store.read_table(path)
     table.loc[:11, "consensus"] = [CLASSES[(i + (i == 3)) % 3] for i in range(12)]
     table.loc[:11, "panel"] = 1
     table.loc[20, "person"] = "p5"  # whom a test photo shows
     table.loc[59, "cluster"] = table.loc[0, "cluster"] = "twins"
     files.write_table(path, table)
     blurred = table.iloc[:1].assign(id="blurred", person="p30", cluster="")
-    files.write_table(photos.CLEAN / "removed.csv", blurred)
+    files.write_table(pixel_store.CLEAN / "removed.csv", blurred)
     (prepared / "params.yaml").write_text(PARAMS.replace("test: 0.2", "test: consensus"))
     main()
     metrics = json.loads((prepared / "metrics/split.json").read_text())
@@ -134,6 +134,6 @@ def test_split_runs_with_a_consensus_test_part_and_writes_what_it_cost(prepared,
         "3 photos left out for showing persons of the photos to be voted on"
         in capsys.readouterr().out
     )
-    done = photos.read_table(photos.SPLIT / "photos.csv").set_index("path")
+    done = pixel_store.read_table(pixel_store.SPLIT / "photos.csv").set_index("path")
     assert done.loc["03.jpg", ["label", "split"]].tolist() == [CLASSES[1], "test"]
     assert done.loc[["20.jpg", "30.jpg", "59.jpg"], "split"].tolist() == [LEFT_OUT] * 3

@@ -21,11 +21,14 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from anklealign import batches, bundle, calibration, checkpoints, files, params, photos, stage
-from anklealign.networks import Cnn
-from anklealign.predictor import Predictor
-from anklealign.scores import point_scores
-from anklealign.trainer import Batch, Trainer
+from anklealign.config import params, stage
+from anklealign.inference.predictor import Predictor
+from anklealign.io import files, pixel_store
+from anklealign.metrics.scores import point_scores
+from anklealign.models import bundle, calibration, inputs
+from anklealign.models.networks import Cnn
+from anklealign.training import checkpoints
+from anklealign.training.trainer import Batch, Trainer
 from stages import train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,20 +70,20 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stand in a folder with a store and a split table of 48 photos, and small models."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
-    with photos.writing_store(photos.STORE, 48, 32) as store:
+    with pixel_store.writing_store(pixel_store.STORE, 48, 32) as store:
         store[:] = rng.integers(60, 120, store.shape, np.uint8)
         for i in range(48):
             band = 10 * (i % 3)
             store[i, band : band + 10] += 100
-    ids = [photos.photo_id(f"{i}.jpg") for i in range(48)]
+    ids = [pixel_store.photo_id(f"{i}.jpg") for i in range(48)]
     table = pd.DataFrame(
         {"id": ids, "row": range(48), "group": ids, "label": [CLASSES[i % 3] for i in range(48)]}
     )
     table = table.assign(split=["train"] * 27 + ["val"] * 12 + ["test"] * 9)
     table = table[~((table.split == "train") & (table.label == "high") & (table.row > 12))]
-    files.write_table(photos.SPLIT / "photos.csv", table)
+    files.write_table(pixel_store.SPLIT / "photos.csv", table)
     voted = pd.DataFrame({"photo": ids[:3], "soft_low": 0.5, "soft_middle": 0.5, "soft_high": 0.0})
-    files.write_table(photos.SOFT_LABELS, voted)
+    files.write_table(pixel_store.SOFT_LABELS, voted)
     Path("params.yaml").write_text(PARAMS)
     shutil.copy(ROOT / "requirements.txt", "requirements.txt")
 
@@ -95,8 +98,8 @@ def test_two_runs_write_the_same_bytes_whatever_the_order_of_the_table() -> None
     shutil.rmtree("model")
     train.main()
     assert outputs() == first
-    table = photos.read_table(photos.SPLIT / "photos.csv")
-    files.write_table(photos.SPLIT / "photos.csv", table.sample(frac=1, random_state=0))
+    table = pixel_store.read_table(pixel_store.SPLIT / "photos.csv")
+    files.write_table(pixel_store.SPLIT / "photos.csv", table.sample(frac=1, random_state=0))
     train.main()
     assert outputs()["model/model.safetensors"] == first["model/model.safetensors"]
 
@@ -123,7 +126,7 @@ def test_it_writes_what_a_reader_of_the_run_asks_for(capsys: pytest.CaptureFixtu
     assert any("Conv2d" in line for line in run["architecture"])
     assert config["classes"] == CLASSES
     assert config["chosen"]["epoch"] == metrics["best_epoch"]
-    assert config["pixels_sha256"] == files.sha256(photos.STORE)
+    assert config["pixels_sha256"] == files.sha256(pixel_store.STORE)
     assert config["versions"]["torch"]
     assert config["params"]["model"]["epochs"] == 4
 
@@ -137,18 +140,18 @@ def test_mirroring_is_off_where_the_dataset_is_not_mirror_safe() -> None:
 def test_the_majority_answers_the_class_shares_of_train() -> None:
     Path("params.yaml").write_text(PARAMS.replace("model: small", "model: majority"))
     train.main()
-    table = photos.read_table(photos.SPLIT / "photos.csv")
+    table = pixel_store.read_table(pixel_store.SPLIT / "photos.csv")
     shares = table[table.split == "train"].label.value_counts(normalize=True)[CLASSES]
     predictor = Predictor.load(Path("model"), "cpu")
-    found = predictor.probabilities(photos.open_store()[:5])
+    found = predictor.probabilities(pixel_store.open_store()[:5])
     np.testing.assert_allclose(found, np.tile(shares, (5, 1)), rtol=1e-6)
     assert len(pd.read_csv("plots/train/history.csv")) == 0
 
 
 def test_a_class_absent_from_a_part_is_named_and_nothing_is_written() -> None:
-    table = photos.read_table(photos.SPLIT / "photos.csv")
+    table = pixel_store.read_table(pixel_store.SPLIT / "photos.csv")
     table.loc[(table.split == "train") & (table.label == "high"), "split"] = "left_out"
-    files.write_table(photos.SPLIT / "photos.csv", table)
+    files.write_table(pixel_store.SPLIT / "photos.csv", table)
     with pytest.raises(ValueError, match="no photo of class high in train"):
         train.main()
     assert not any(Path(name).exists() for name in OUTPUTS)
@@ -310,15 +313,17 @@ def test_a_checkpoint_of_another_run_is_not_picked_up(
     if other == "parameters":
         Path("params.yaml").write_text(PARAMS.replace("learning_rate: 0.01", "learning_rate: 0.02"))
     if other == "data":
-        store = np.array(photos.open_store())
+        store = np.array(pixel_store.open_store())
         store[0, 0, 0, 0] += 1
-        with photos.writing_store(photos.STORE, 48, 32) as new:
+        with pixel_store.writing_store(pixel_store.STORE, 48, 32) as new:
             new[:] = store
     if other == "split":
-        table = photos.read_table(photos.SPLIT / "photos.csv")
-        files.write_table(photos.SPLIT / "photos.csv", table.drop(index=table.index[0]))
+        table = pixel_store.read_table(pixel_store.SPLIT / "photos.csv")
+        files.write_table(pixel_store.SPLIT / "photos.csv", table.drop(index=table.index[0]))
     if other == "code":
-        monkeypatch.setattr(checkpoints, "_code", lambda: {"anklealign/losses.py": "other"})
+        monkeypatch.setattr(
+            checkpoints, "_code", lambda: {"anklealign/training/losses.py": "other"}
+        )
     capsys.readouterr()
     train.main()
     assert "goes on from" not in capsys.readouterr().out
@@ -482,9 +487,9 @@ def test_a_killed_run_goes_on_from_its_last_epoch_to_the_same_bytes(name: str) -
 @pytest.mark.parametrize("head", [False, True])
 def test_two_processes_learn_as_one_and_one_writes(head: bool) -> None:
     """On 22 training photos in batches of 8, 7, 7 and 11 validation photos: no share is even."""
-    table = photos.read_table(photos.SPLIT / "photos.csv")
+    table = pixel_store.read_table(pixel_store.SPLIT / "photos.csv")
     last = table.index[table.split == "val"][-1]
-    files.write_table(photos.SPLIT / "photos.csv", table.drop(index=last))
+    files.write_table(pixel_store.SPLIT / "photos.csv", table.drop(index=last))
     plain = head_first(norm=False) if head else PARAMS
     plain = plain.replace("grid: [2, 2]}", "grid: [2, 2], norm: false}").replace(
         " epochs: 4", " epochs: 8"
@@ -515,9 +520,13 @@ def test_processes_with_batch_statistics_of_their_own_score_what_is_kept() -> No
         said = running.stdout.read()
     assert running.returncode == 0, said
     made = bundle.load(Path("model"))
-    val = photos.read_table(photos.SPLIT / "photos.csv").query("split == 'val'")
-    answers = batches.logits(
-        made.model, photos.open_store(), val.row.to_numpy(), made.network_input, torch.device("cpu")
+    val = pixel_store.read_table(pixel_store.SPLIT / "photos.csv").query("split == 'val'")
+    answers = inputs.logits(
+        made.model,
+        pixel_store.open_store(),
+        val.row.to_numpy(),
+        made.network_input,
+        torch.device("cpu"),
     )
     found = point_scores(
         val.label.map(CLASSES.index).to_numpy(), calibration.probabilities(answers, 1.0)

@@ -1,0 +1,139 @@
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image, ImageFilter, ImageOps
+
+from anklealign.cleaning import image_quality
+from anklealign.cleaning.image_quality import Scores
+from anklealign.io import decode, pixel_store
+
+LIMITS = {
+    "too_small": 64,
+    "aspect": 4.0,
+    "dark": 55,
+    "bright": 170,
+    "low_contrast": 48,
+    "blurred": 0.7,
+}
+
+
+def scene(seed: int = 0, side: int = 768) -> Image.Image:
+    """Sharp patches of many sizes, as photos have them."""
+    rng = np.random.default_rng(seed)
+    picture = Image.new("RGB", (side, side * 3 // 4), (120, 110, 100))
+    for size in (12, 24, 48):
+        patch = rng.integers(20, 230, (size * 3 // 4, size, 3), dtype=np.uint8)
+        layer = Image.fromarray(patch).resize(picture.size, Image.Resampling.NEAREST)
+        picture = Image.blend(picture, layer, 0.45)
+    return picture
+
+
+def measured(picture: Image.Image, compression: int = 90, fit: str = "letterbox") -> Scores:
+    """Return the scores of a picture that went into a store of 256 pixels and came out of it."""
+    stream = io.BytesIO()
+    picture.save(stream, "JPEG", quality=compression)
+    opened = Image.open(stream)
+    pixels, box = decode.fit(opened, 256, fit, 114)
+    table = pd.DataFrame([{"row": 0, "width": opened.width, "height": opened.height}])
+    table[["left", "top", "right", "bottom"]] = box
+    (shown,) = pixel_store.Pictures(table, pixels[None], fit)
+    return image_quality.scores(shown, *opened.size, square=fit == "crop")
+
+
+def reason(picture: Image.Image, fit: str = "letterbox") -> str | None:
+    return image_quality.fault(measured(picture, fit=fit), LIMITS)
+
+
+def blurred(picture: Image.Image, percent: float) -> Image.Image:
+    return picture.filter(ImageFilter.GaussianBlur(percent / 100 * max(picture.size)))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_good_photo_has_no_fault(seed: int) -> None:
+    assert reason(scene(seed)) is None
+
+
+@pytest.mark.parametrize("percent", [1.0, 1.5, 2.0])
+def test_the_blur_is_measured_in_percent_of_the_photo(percent: float) -> None:
+    edge = Image.new("RGB", (800, 600), (60, 70, 80))
+    edge.paste((190, 180, 170), (400, 0, 800, 600))
+    assert measured(blurred(edge, percent)).blurred == pytest.approx(percent, rel=0.2)
+
+
+@pytest.mark.parametrize("side", [192, 400, 768, 1600])
+def test_sharpness_does_not_depend_on_the_number_of_pixels(side: int) -> None:
+    assert reason(scene(side=side)) is None
+    assert reason(blurred(scene(side=side), 1.5)) == "blurred"
+
+
+@pytest.mark.parametrize("fit", ["letterbox", "crop", "stretch"])
+@pytest.mark.parametrize("size", [(768, 576), (576, 768), (260, 70), (900, 300)])
+def test_the_scores_do_not_depend_on_how_the_photo_was_fitted(size, fit: str) -> None:
+    picture = scene(side=2048).crop((500, 500, 500 + size[0], 500 + size[1]))
+    whole, fitted = measured(picture), measured(picture, fit=fit)
+    assert fitted.blurred == pytest.approx(whole.blurred, abs=0.2)
+    assert fitted.aspect == pytest.approx(whole.aspect, rel=0.03)
+    assert fitted.too_small == pytest.approx(min(size), rel=0.03)
+    soft = measured(blurred(picture, 1.5), fit=fit)
+    assert soft.blurred == pytest.approx(1.5, abs=0.4)
+
+
+def test_a_border_neither_hides_blur_nor_darkens() -> None:
+    for colour in ("black", "white"):
+        framed = ImageOps.expand(blurred(scene(), 1.5), 60, colour)
+        assert reason(framed) == "blurred"
+        assert reason(ImageOps.expand(scene(), 150, colour)) is None
+
+
+def test_a_sharp_subject_before_a_blurred_ground_is_sharp() -> None:
+    picture = blurred(scene(), 2.0)
+    subject = scene().crop((250, 180, 500, 400))
+    picture.paste(subject, (250, 180))
+    assert reason(picture) is None
+
+
+def test_compression_neither_makes_nor_hides_blur() -> None:
+    assert measured(scene(), 50).blurred < LIMITS["blurred"]
+    assert measured(blurred(scene(), 1.5), 50).blurred > LIMITS["blurred"]
+
+
+@pytest.mark.parametrize(
+    ("expected", "change"),
+    [
+        ("dark", lambda level: 0.15 * level),
+        ("bright", lambda level: 255 - 0.15 * (255 - level)),
+        ("low_contrast", lambda level: 128 + 0.12 * (level - 128)),
+    ],
+)
+def test_each_fault_of_light_has_its_reason(expected: str, change) -> None:
+    assert reason(scene().point(change)) == expected
+
+
+def test_small_and_narrow_photos_have_their_reasons() -> None:
+    assert reason(scene().resize((60, 45))) == "too_small"
+    strip = scene().crop((0, 200, 768, 300))
+    assert reason(strip) == "aspect"
+    assert reason(ImageOps.pad(strip, (768, 220), color="black")) == "aspect"
+    strip.paste((90, 90, 90), (0, 0, 220, 100))
+    strip.paste((90, 90, 90), (548, 0, 768, 100))
+    assert reason(strip) == "aspect"
+
+
+def test_a_photo_of_one_colour_is_low_in_contrast_and_not_blurred() -> None:
+    plain = measured(Image.new("RGB", (300, 300), (120, 120, 120)))
+    assert plain.low_contrast == 0
+    assert plain.blurred == 0
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 256), (256, 2), (7, 7), (8, 300)])
+def test_any_shape_has_finite_scores(shape) -> None:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
+    scores = image_quality.scores(pixels, shape[1], shape[0])
+    assert all(np.isfinite(value) for value in vars(scores).values())
+
+
+def test_a_score_on_its_threshold_is_good() -> None:
+    assert image_quality.fault(Scores(**LIMITS, area=9, framed=False), LIMITS) is None

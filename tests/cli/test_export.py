@@ -1,0 +1,109 @@
+"""The ONNX export answers as PyTorch does, remembers its bundle, and a stale one is refused."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from anklealign.cli import export
+from anklealign.inference import onnx_predictor
+from anklealign.inference.predictor import Predictor
+from anklealign.models import bundle
+from tests.models.test_bundle import made
+
+# One of each kind of network; the others differ from these in size.
+KINDS = (
+    "majority",
+    "cnn_gap",
+    "gap_cnn",
+    "resnet18",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "vgg11_bn",
+    "efficientnet_b0",
+    "convnext_tiny",
+    "vit_small",
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle in model/ and its export beside it."""
+    top = tmp_path_factory.mktemp("export")
+    bundle.save(top / "model", made())
+    command = ["--model", str(top / "model"), "--out", str(top / "model.onnx")]
+    assert export.main(command) == 0
+    return top
+
+
+def squares(count: int = 21) -> np.ndarray:
+    return np.random.default_rng(1).integers(0, 256, (count, 256, 256, 3), np.uint8)
+
+
+def test_both_engines_give_the_same_probabilities_at_every_batch_size(folder: Path) -> None:
+    reference = Predictor.load(folder / "model", "cpu")
+    found = onnx_predictor.load(folder / "model", folder / "model.onnx")
+    for count in (0, 1, 2, 16, 21):
+        pixels = squares(count)
+        expected, answers = reference.probabilities(pixels), found.probabilities(pixels)
+        assert answers.shape == (count, 3)
+        assert answers.dtype == np.float64
+        np.testing.assert_allclose(answers, expected, atol=1e-4)
+        np.testing.assert_array_equal(answers.argmax(1), expected.argmax(1))
+
+
+def test_the_export_is_one_sound_file_that_knows_bundle_and_faster_engine(folder: Path) -> None:
+    model = onnx.load(folder / "model.onnx")
+    onnx.checker.check_model(model)
+    told = {each.key: each.value for each in model.metadata_props}
+    assert told[onnx_predictor.BUNDLE_HASH] == onnx_predictor.bundle_hash(folder / "model")
+    assert told[onnx_predictor.FASTER] in {"onnx", "torch"}
+    assert sorted(path.name for path in folder.iterdir()) == ["model", "model.onnx"]
+
+
+def test_a_stale_missing_or_damaged_export_is_refused(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "model"
+    bundle.save(other, made())
+    config = json.loads((other / "config.json").read_text())
+    config["anklealign"]["temperature"] = 2.0
+    (other / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"another bundle than .*make export"):
+        onnx_predictor.load(other, folder / "model.onnx")
+    with pytest.raises(ValueError, match=r"cannot be read .*make export"):
+        onnx_predictor.load(folder / "model", tmp_path / "nothing.onnx")
+    (tmp_path / "broken.onnx").write_bytes((folder / "model.onnx").read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"no model for ONNX Runtime .*make export"):
+        onnx_predictor.load(folder / "model", tmp_path / "broken.onnx")
+
+
+def test_an_export_that_differs_is_an_error_and_nothing_is_written(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logits = onnx_predictor.OnnxPredictor.logits
+    monkeypatch.setattr(
+        onnx_predictor.OnnxPredictor,
+        "logits",
+        lambda self, *some: logits(self, *some) + np.eye(3)[0],
+    )
+    command = ["--model", str(folder / "model"), "--out", str(tmp_path / "model.onnx")]
+    assert export.main(command) == 1
+    assert "export: ONNX Runtime differs from PyTorch by up to" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_bundle_the_command_says_so(tmp_path: Path, capsys) -> None:
+    assert export.main(["--model", str(tmp_path), "--out", str(tmp_path / "x.onnx")]) == 1
+    assert "config.json is not there" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_of_network_is_exported_and_agrees(name: str, tmp_path: Path) -> None:
+    bundle.save(tmp_path / "model", made(name))
+    command = ["--model", str(tmp_path / "model"), "--out", str(tmp_path / "model.onnx")]
+    assert export.main(command) == 0

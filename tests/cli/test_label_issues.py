@@ -1,0 +1,120 @@
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from anklealign.cli import label_issues
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def mislabelled():
+    """Features of 600 photos of 150 persons in three clouds, 30 photos with a wrong label."""
+    generator = np.random.default_rng(0)
+    truth = np.repeat(generator.choice(3, 150, p=[0.4, 0.45, 0.15]), 4)
+    features = np.eye(3)[truth] @ generator.normal(0, 1, (3, 20)) * 1.2
+    features = features + generator.normal(0, 1, features.shape)
+    labels = truth.copy()
+    wrong = generator.choice(600, 30, replace=False)
+    labels[wrong] = (labels[wrong] + generator.integers(1, 3, 30)) % 3
+    groups = [f"person:{n // 4}" for n in range(600)]
+    return features, labels.astype(np.int64), groups, wrong
+
+
+def test_wrong_labels_come_first(mislabelled):
+    features, labels, groups, wrong = mislabelled
+    probabilities = label_issues.cross_validated(features, labels, groups)
+    margin, _, confident = label_issues.margins(labels, probabilities)
+    top = set(np.argsort(margin)[:60])
+    assert len(top & set(wrong)) >= 24
+    assert confident[wrong].mean() > 0.6
+    assert confident.mean() < 0.15
+
+
+def test_no_photo_is_judged_by_its_own_label(mislabelled):
+    features, labels, groups, _ = mislabelled
+    before = label_issues.cross_validated(features, labels, groups)
+    turned = labels.copy()
+    turned[0] = (turned[0] + 1) % 3
+    after = label_issues.cross_validated(features, turned, groups)
+    # Another label moves groups between folds, and hardly the photo's own probabilities.
+    assert np.abs(before[0] - after[0]).max() < 0.2
+    # Labels that are pure noise cannot be learned by heart.
+    noise = np.random.default_rng(1).integers(0, 3, len(labels))
+    judged = label_issues.cross_validated(features, noise, groups).argmax(1)
+    assert (judged == noise).mean() < 0.45
+
+
+def test_a_margin_is_relative_to_each_class():
+    """A class that is always given low probabilities is not suspicious for it."""
+    probabilities = np.array([[0.6, 0.4]] * 10 + [[0.45, 0.55]] * 10)
+    labels = np.array([0] * 10 + [1] * 9 + [0])
+    margin, against, confident = label_issues.margins(labels, probabilities)
+    assert margin.argmin() == 19
+    assert against[19] == 1
+    assert confident.tolist() == [False] * 19 + [True]
+
+
+def test_the_ranking_does_not_depend_on_the_order_of_rows(mislabelled):
+    features, labels, groups, _ = mislabelled
+    order = np.random.default_rng(2).permutation(len(labels))
+    one = label_issues.cross_validated(features, labels, groups)
+    other = label_issues.cross_validated(features[order], labels[order], [groups[n] for n in order])
+    assert np.allclose(one[order], other, atol=1e-6)
+
+
+def test_a_class_of_two_persons_is_judged_and_one_of_a_single_person_refused(mislabelled):
+    features, labels, groups, _ = mislabelled
+    rare = np.flatnonzero(labels == 2)
+    of_two = sorted({groups[n] for n in rare})[:2]
+    keep = [n for n in range(len(labels)) if labels[n] != 2 or groups[n] in of_two]
+    some = [groups[n] for n in keep]
+    found = label_issues.cross_validated(features[keep], labels[keep], some)
+    assert np.allclose(found.sum(1), 1)
+    one = [n for n in keep if labels[n] != 2 or groups[n] == of_two[0]]
+    with pytest.raises(ValueError, match="one group"):
+        label_issues.cross_validated(features[one], labels[one], [groups[n] for n in one])
+
+
+def test_a_task_carries_the_suggestion_as_the_team_spells_it():
+    row = {"suggested": "neutral", "label": "pronation", "p_suggested": 0.8}
+    found = label_issues.task(
+        row, "/data/x/a%20b.jpg", {"neutral": "2_Neutralis"}, "choice", "image"
+    )
+    (prediction,) = found["predictions"]
+    assert found["data"] == {"image": "/data/x/a%20b.jpg", "labelled": "pronation"}
+    assert prediction["score"] == 0.8
+    assert prediction["result"] == [
+        {
+            "from_name": "choice",
+            "to_name": "image",
+            "type": "choices",
+            "value": {"choices": ["2_Neutralis"]},
+        }
+    ]
+
+
+def test_without_a_run_it_says_what_to_do(tmp_path, monkeypatch, capsys):
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert label_issues.main([]) == 1
+    assert "run `dvc repro` first" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (ROOT / "model/config.json").exists(), reason="no trained bundle here")
+def test_a_run_gives_list_sheet_and_import_file(tmp_path):
+    command = [sys.executable, "-m", "anklealign.cli.label_issues", "--out", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True)
+    found = pd.read_csv(tmp_path / "suspects.csv")
+    assert found.margin.is_monotonic_increasing
+    tasks = json.loads((tmp_path / "label_studio.json").read_text(encoding="utf-8"))
+    assert len(tasks) == min(96, len(found))
+    assert tasks[0]["data"]["image"].endswith(found.path[0])
+    assert (tmp_path / "sheet_01.png").exists()

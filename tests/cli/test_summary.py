@@ -1,0 +1,114 @@
+"""The summary says what became of every photo and how good the model is, from the metrics alone."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from anklealign.cli import summary
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_without_a_run_it_says_what_to_do(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert summary.main() == 1
+    assert "run `dvc repro` first" in capsys.readouterr().err
+
+
+def test_reasons_are_listed_with_their_counts_and_no_zeros():
+    assert summary._reasons({"total": 3, "truncated": 2, "no_label": 1, "dark": 0}) == (
+        "3 (truncated 2, no_label 1)"
+    )
+    assert summary._reasons({"total": 0}) == "0"
+
+
+def test_votes_are_told_with_what_is_known_of_their_agreement():
+    agreed = {"votes": 9, "annotators": 3, "photos": 4, "alpha_nominal": 0.231, "pairwise": 0.5}
+    assert summary.vote_line(agreed) == (
+        "votes     9 by 3 people on 4 photos; alpha 0.23, pairwise 0.50"
+    )
+
+
+def test_the_score_table_has_value_interval_majority_and_gain():
+    score = {
+        "value": 0.75,
+        "ci_low": 0.6,
+        "ci_high": 0.9,
+        "majority": 0.4,
+        "gain": 0.35,
+        "gain_ci_low": 0.1,
+        "gain_ci_high": 0.5,
+    }
+    evaluate = {"photos": 50, "groups": 15} | dict.fromkeys(summary.SCORES, score)
+    lines = summary.score_table(evaluate)
+    assert lines[0] == "50 test photos of 15 groups"
+    assert lines[2].split() == [
+        "accuracy",
+        "0.750",
+        *["0.600", "to", "0.900"],
+        "0.400",
+        *["+0.350,", "+0.100", "to", "+0.500"],
+    ]
+
+
+def test_of_few_groups_the_table_says_so():
+    score = {"value": 0.75, "majority": 0.4, "gain": 0.35}
+    evaluate = {"photos": 20, "groups": 6} | dict.fromkeys(summary.SCORES, score)
+    assert summary.score_table(evaluate)[2].split() == [
+        *["accuracy", "0.750", "n/a,", "6", "groups", "0.400", "+0.350"]
+    ]
+
+
+def test_the_table_has_kappa_of_ordered_classes_and_else_the_matthews_correlation():
+    score = {"value": 0.75, "majority": 0.4, "gain": 0.35}
+    evaluate = {"photos": 20, "groups": 6} | dict.fromkeys(summary.SCORES, score)
+    ordered = [line.split()[0] for line in summary.score_table(evaluate)]
+    assert ("kappa" in ordered, "mcc" in ordered) == (True, False)
+    del evaluate["kappa"]
+    other = [line.split()[0] for line in summary.score_table(evaluate)]
+    assert ("kappa" in other, "mcc" in other) == (False, True)
+
+
+def test_the_remarks_name_the_worst_and_what_the_sets_hold():
+    evaluate = {
+        "worst": {
+            "class": "b", "class_photos": 8, "class_recall": 0.5,
+            "collector": "KH8Z2Q", "collector_photos": 6, "collector_accuracy": 0.25,
+        },
+        "calibration": {
+            "coverage": {
+                "value": 0.85, "promised": 0.9, "expected_low": 0.78, "expected_high": 1.0,
+            },
+            "abstention": {"value": 0.125},
+        },
+        "people": {"votes": 60, "accuracy": {"value": 0.73}, "model_accuracy": {"value": 0.68}},
+    }  # fmt: skip
+    assert summary.remarks(evaluate) == [
+        "worst class       b, recall 0.500 on 8 photos",
+        "worst collector   KH8Z2Q, accuracy 0.250 on 6 photos",
+        (
+            "prediction sets   hold the truth for 85% of photos, 90% promised (78% to 100% by "
+            "chance of persons); 12% abstained"
+        ),
+        (
+            "people            agree with each other's majority on 73% of 60 votes, the model "
+            "there on 68%"
+        ),
+    ]
+    del evaluate["worst"]["collector"], evaluate["people"]
+    assert len(summary.remarks(evaluate)) == 2
+
+
+def test_the_readme_shows_the_committed_runs_real_output(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "params.yaml"], check=False)
+    if changed.returncode and "CI" not in os.environ:
+        pytest.skip("params.yaml is not the committed one, so neither are the metrics")
+    # Which pictures there are depends on what was pulled.
+    monkeypatch.setattr(summary, "PICTURES", {})
+    assert summary.main() == 0
+    printed = capsys.readouterr().out.strip()
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert printed in readme

@@ -1,0 +1,77 @@
+"""A label is recognised however it is written, and never guessed."""
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anklealign.config.class_names import Labels
+
+ANKLE = {
+    "pronation": ["1_Pronacio", "1_Pronáló", "Pronáció"],
+    "neutral": ["2_Neutralis", "2_Neutral", "Neutrális"],
+    "supination": ["3_Szupinacio", "3_Szupináló", "Szupináció"],
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("1_Pronacio", "pronation"), ("pronation", "pronation"), ("PRONÁLÓ", "pronation"),
+        ("1. pronáció", "pronation"), ("1) Pronacio", "pronation"), (" Pronáció\n", "pronation"),
+        (unicodedata.normalize("NFD", "1_Pronáló"), "pronation"), ("2 - Neutrális", "neutral"),
+        ("01_neutral", "neutral"), ("3_Szupináló", "supination"), ("SUPINATION", "supination"),
+    ],
+)  # fmt: skip
+def test_case_accents_numbering_and_unicode_form_do_not_count(text, label):
+    assert Labels(ANKLE).find(text) == label
+
+
+@given(st.sampled_from(list(ANKLE)), st.sampled_from(["NFC", "NFD", "NFKC", "NFKD"]), st.booleans())
+def test_every_class_and_alias_is_found_in_every_form(name, form, upper):
+    labels = Labels(ANKLE)
+    for alias in (name, *ANKLE[name]):
+        text = unicodedata.normalize(form, alias)
+        assert labels.find(text.upper() if upper else text) == name
+
+
+@pytest.mark.parametrize("text", ["pronatoin", "", "1", "Pronációs láb", "neutral supination"])
+def test_a_label_that_fits_no_class_is_not_guessed(text):
+    assert Labels(ANKLE).find(text) is None
+
+
+def test_the_nearest_class_is_a_hint():
+    labels = Labels(ANKLE)
+    assert labels.nearest("1_Pronatoin") == "'1_Pronatoin' is no class; the nearest is 'pronation'"
+    assert "nor like one" in labels.nearest("xyzzy")
+
+
+def test_numbers_are_labels_too():
+    labels = Labels({"cat": ["0"], "dog": ["1"]})
+    assert [labels.find(t) for t in ("0", "1", "1.0", "0.00", " 1 ", "2", "1.5", "01")] == [
+        "cat", "dog", "dog", "cat", "dog", None, None, None,
+    ]  # fmt: skip
+
+
+def test_numbering_tells_classes_apart_where_nothing_else_does():
+    labels = Labels({"a": ["1_left"], "b": ["2_left"], "c": ["3D"], "d": ["4D"]})
+    assert [labels.find(t) for t in ("1_Left", "2 left", "left", "3d", "4D", "d")] == [
+        "a", "b", None, "c", "d", "d",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("Dóg", "DOG"), ("1_dog", "1. Dog"), ("dog", "2 dog"), ("2) dog", "dog"), ("7", "7.0")],
+)
+def test_one_alias_for_two_classes_is_an_error(one, other):
+    with pytest.raises(ValueError, match=r"means 'b', but .* is an alias of 'a'.*take it from one"):
+        Labels({"a": ["x", one], "b": [other]})
+
+
+def test_ways_to_write_nothing_are_empty_unless_a_class_is_called_so():
+    labels = Labels({"none": [], "some": []})
+    assert [labels.is_empty(t) for t in ("", " ", "NaN", "N/A", "None", "some", "x")] == [
+        True, True, True, True, False, False, False,
+    ]  # fmt: skip

@@ -1,0 +1,241 @@
+"""Every fault in params.yaml ends in one line that names key, value and remedy."""
+
+import copy
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from timm.data import ImageNetInfo
+
+from anklealign.config import params
+from anklealign.config.params import Dataset
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def raw():
+    return copy.deepcopy(params.read(ROOT / "params.yaml"))
+
+
+def test_the_committed_file_is_sound(raw):
+    assert params.check(raw) == []
+
+
+def test_every_setting_has_a_comment():
+    # Blocks of a table repeat their keys: explained once is enough. Names of blocks and of classes
+    # explain themselves.
+    raw = params.read(ROOT / "params.yaml")
+    names = {*raw, *raw["datasets"], *raw["models"], "classes", "augmentation", "arguments"}
+    names |= {name for block in raw["datasets"].values() for name in block["classes"]}
+    lines = (ROOT / "params.yaml").read_text(encoding="utf-8").splitlines()
+    keys = {line.split(":")[0].strip(): line for line in lines if re.match(r" *\w+:", line)}
+    explained = {line.split(":")[0].strip() for line in lines if " # " in line}
+    explained |= {line.split()[1] for line in lines if line.startswith("#   ")}
+    assert keys.keys() - explained - names == set()
+
+
+FAULTS = {
+    "unknown key": (
+        lambda raw: raw["split"].update(grop="person"),
+        r"split\.grop = 'person' is an unknown key; did you mean group\?",
+    ),
+    "unknown top key": (
+        lambda raw: raw.update(modle="vit"),
+        r"modle is an unknown key; did you mean model\?",
+    ),
+    "missing key": (lambda raw: raw["split"].pop("group"), r"split\.group is missing; add it"),
+    "wrong type": (
+        lambda raw: raw["train"].update(batch_size="many"),
+        r"train\.batch_size = 'many': .*integer",
+    ),
+    "no float for a whole number": (
+        lambda raw: raw["train"].update(batch_size=1.5),
+        r"train\.batch_size = 1\.5: .*integer",
+    ),
+    "no truth value for a number": (
+        lambda raw: raw.update(seed=True),
+        r"seed = True: .*integer",
+    ),
+    "out of range": (
+        lambda raw: raw["train"]["augmentation"].update(crop=1.5),
+        r"train\.augmentation\.crop = 1\.5: .*less than 1",
+    ),
+    "no choice": (
+        lambda raw: raw["split"].update(group="family"),
+        r"split\.group = 'family': .*'person' or 'collector'",
+    ),
+    "unknown model": (
+        lambda raw: raw.update(model="vitt"),
+        r"model = 'vitt' is no block of models; choose one of: majority, .*vit",
+    ),
+    "unknown dataset": (
+        lambda raw: raw.update(dataset="ankles"),
+        r"dataset = 'ankles' is no block of datasets; choose one of: phantom, ankle",
+    ),
+    "one class": (
+        lambda raw: raw["datasets"]["ants_bees"].update(classes={"ants": []}),
+        r"datasets\.ants_bees\.classes = .*at least 2",
+    ),
+    "bad pattern": (
+        lambda raw: raw["datasets"]["ankle"].update(person="(?P<participant>"),
+        r"datasets\.ankle: person: .* no regular expression",
+    ),
+    "pattern without participant": (
+        lambda raw: raw["datasets"]["ankle"].update(person=r"\d+"),
+        r"no group named participant; write",
+    ),
+    "nothing left to train on": (
+        lambda raw: raw["split"].update(validation=0.5, test=0.5),
+        r"leave nothing to train on; lower one",
+    ),
+    "a test part that is neither": (
+        lambda raw: raw["split"].update(test="concensus"),
+        r"split: test = 'concensus' is neither a share of the photos nor 'consensus'",
+    ),
+    "no share": (
+        lambda raw: raw["split"].update(test=1.5),
+        r"split: test = 1\.5 is no share of the photos between 0 and 1",
+    ),
+    "folds of a fixed test part": (
+        lambda raw: raw["split"].update(test="consensus", fold=0),
+        r"fold = 0 with test = 'consensus': .*choose one",
+    ),
+    "no way to a consensus": (
+        lambda raw: raw["prepare"].update(consensus="median"),
+        r"prepare\.consensus = 'median': .*'majority' or 'dawid_skene'",
+    ),
+    "an alias of two classes": (
+        lambda raw: raw["datasets"]["ankle"]["classes"]["neutral"].append("1. PRONÁCIÓ"),
+        r"datasets\.ankle: classes: '1\. PRONÁCIÓ' means 'neutral', but .*'pronation' .*take it",
+    ),
+    "fold beyond folds": (
+        lambda raw: raw["split"].update(folds=5, fold=5),
+        r"fold = 5 is not below folds = 5",
+    ),
+    "two folds": (lambda raw: raw["split"].update(folds=2), r"folds = 2: .*equal to 3"),
+    "an ImageNet table without a class": (
+        lambda raw: raw["datasets"]["cat_dog"].update(imagenet={"cat": [281]}),
+        r"datasets\.cat_dog: imagenet: cat are not the classes cat, dog; give",
+    ),
+    "an ImageNet class that is two classes": (
+        lambda raw: raw["datasets"]["cat_dog"].update(imagenet={"cat": [151], "dog": ["151-268"]}),
+        r"datasets\.cat_dog: imagenet: 151 stands twice",
+    ),
+    "an ImageNet class that is none": (
+        lambda raw: raw["datasets"]["ants_bees"].update(imagenet={"ants": [1310], "bees": [309]}),
+        r"datasets\.ants_bees\.imagenet\.ants.* = 1310",
+    ),
+    "blocks that learn beside a rest that learns too": (
+        lambda raw: raw["models"]["vit"].update(last_blocks=2),
+        r"models\.vit: last_blocks = 2 .*set frozen: true",
+    ),
+    "steps of the rate out of order": (
+        lambda raw: raw["train"].update(decay_at=[0.75, 0.5]),
+        r"train\.decay_at.*0.75, 0.5.*does not ascend",
+    ),
+    "a head's epochs without its rate": (
+        lambda raw: raw["models"]["vit"].update(head_epochs=5),
+        r"models\.vit: head_epochs = 5 .*give both or neither",
+    ),
+    "a head first where nothing is pretrained": (
+        lambda raw: raw["models"]["gap_cnn"].update(head_epochs=5, head_learning_rate=0.001),
+        r"models\.gap_cnn: head_epochs .*set pretrained: true",
+    ),
+    "a head first where nothing comes after": (
+        lambda raw: raw["models"]["dinov2_frozen"].update(head_epochs=5, head_learning_rate=0.001),
+        r"models\.dinov2_frozen: head_epochs .*set frozen: false",
+    ),
+    "ImageNet's head without its weights": (
+        lambda raw: raw["models"]["gap_cnn"].update(imagenet_head=True),
+        r"models\.gap_cnn: imagenet_head .*set pretrained: true",
+    ),
+    "zero-shot with epochs": (
+        lambda raw: raw["models"]["vit"].update(zero_shot=True),
+        r"models\.vit: zero_shot .*epochs: 0",
+    ),
+    "weights without a hash": (
+        lambda raw: raw["models"]["vit"].update(weights="w.pth"),
+        r"models\.vit: weights and weights_sha256 go together",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_named_with_key_value_and_remedy(raw, fault):
+    break_it, said = FAULTS[fault]
+    break_it(raw)
+    (line,) = params.check(raw)
+    assert "\n" not in line
+    assert re.search(said, line), line
+
+
+def test_all_faults_are_said_at_once(raw):
+    raw["split"]["group"] = "family"
+    raw["train"]["batch_size"] = 0
+    assert len(params.check(raw)) == 2
+
+
+def test_numbers_are_read_by_yaml_1_2_as_dvc_writes_them(tmp_path):
+    file = tmp_path / "params.yaml"
+    file.write_text("a: 1e-4\nb: no\nc: 010\n", encoding="utf-8")
+    assert params.read(file) == {"a": 1e-4, "b": "no", "c": 10}
+
+
+def test_a_file_that_does_not_parse_or_repeats_a_key_is_named_with_its_line(tmp_path):
+    file = tmp_path / "params.yaml"
+    file.write_text("a: 1\na: 2\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"params\.yaml, line 2: .*duplicate key"):
+        params.read(file)
+    file.write_text("a: [1\nb: 2\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"params\.yaml, line 2"):
+        params.read(file)
+    with pytest.raises(ValueError, match="is not there"):
+        params.read(tmp_path / "absent.yaml")
+
+
+def test_the_command_prints_faults_to_stderr_and_fails(tmp_path):
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    (tmp_path / "params.yaml").write_text(text.replace("model: gap_cnn", "model: gap"))
+    done = subprocess.run(
+        [sys.executable, "-m", "anklealign.config.params"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("params.yaml: model = 'gap' is no block of models")
+
+
+def test_imagenet_tables_hold_what_their_classes_are_called_and_nothing_else():
+    raw = params.read(ROOT / "params.yaml")
+    names = ImageNetInfo("imagenet-1k")
+
+    def called(name):
+        dataset = params.section(raw, f"datasets.{name}", Dataset)
+        return {
+            label: [names.index_to_description(i) for i in indices]
+            for label, indices in zip(dataset.classes, dataset.imagenet_indices(), strict=True)
+        }
+
+    assert called("ants_bees") == {"ants": ["ant, emmet, pismire"], "bees": ["bee"]}
+    found = called("cat_dog")
+    assert [name.split(",")[0] for name in found["cat"]] == [
+        "tabby", "tiger cat", "Persian cat", "Siamese cat", "Egyptian cat",
+    ]  # fmt: skip
+    # WordNet numbers breeds from Chihuahua to Mexican hairless, between sea lion and timber wolf.
+    assert len(found["dog"]) == 118
+    assert (found["dog"][0], found["dog"][-1]) == ("Chihuahua", "Mexican hairless")
+    assert "bullfrog, Rana catesbeiana" not in found["cat"] + found["dog"]
+    vehicles = called("car_bike")
+    assert [name.split(",")[0] for name in vehicles["Bike"]] == [
+        "bicycle-built-for-two", "moped", "motor scooter", "mountain bike",
+    ]  # fmt: skip
+    assert [name.split(",")[0] for name in vehicles["Car"]] == [
+        "ambulance", "beach wagon", "cab", "convertible", "jeep", "limousine", "minivan", "Model T",
+        "pickup", "racer", "sports car",
+    ]  # fmt: skip

@@ -1,0 +1,55 @@
+"""The reliability diagram shows each photo and each bin (robustness: test_robustness.py)."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from anklealign.evaluation import plots
+from anklealign.models import calibration
+
+CLASSES = ["a", "b"]
+
+
+def test_the_diagram_shows_shares_errors_and_every_photo():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 2, (60, 3))
+    labels = rng.integers(0, 3, 60)
+    after = calibration.probabilities(logits, 2.0)
+    drawn = plots.reliability(labels, calibration.probabilities(logits, 1.0), after, 2.0)
+    left, right = drawn.axes
+    assert right.get_title() == "temperature 2.00, as delivered"
+    (bins,) = [line for line in right.lines if line.get_label().startswith("photos")]
+    assert len(bins.get_xdata()) == 6
+    is_right = after.argmax(1) == labels
+    assert np.mean(bins.get_ydata()) == pytest.approx(is_right.mean())
+    assert np.mean(bins.get_xdata()) == pytest.approx(after.max(1).mean())
+    assert sum(len(line.get_xdata()) for line in right.lines if line.get_marker() == "|") == 60
+    texts = [text.get_text() for axes in (left, right) for text in axes.texts]
+    assert sum(text.startswith("calibration error 0.") for text in texts) == 2
+
+
+def test_a_constant_model_has_one_bin():
+    probabilities = np.tile([0.5, 0.3, 0.2], (40, 1))
+    drawn = plots.reliability(np.zeros(40, int), probabilities, probabilities, 1.0)
+    (bins,) = [line for line in drawn.axes[1].lines if line.get_label().startswith("photos")]
+    assert (bins.get_xdata(), bins.get_ydata()) == (0.5, 1.0)
+
+
+def test_the_confusion_matrix_states_counts_and_shares_of_the_actual_class():
+    counts = pd.DataFrame([[3, 1], [0, 2]], index=CLASSES, columns=CLASSES)
+    drawn = plots.confusion(counts)
+    assert [t.get_text() for t in drawn.axes[0].texts] == [
+        "3\n75%",
+        "1\n25%",
+        "0\n0%",
+        "2\n100%",
+    ]
+
+
+def test_the_history_marks_the_epoch_that_was_kept():
+    columns = ("train_loss", "val_loss", "val_accuracy", "val_balanced_accuracy", "val_macro_f1")
+    epochs = pd.DataFrame({"epoch": [1, 2, 3]} | {name: [0.5, 0.4, 0.6] for name in columns})
+    drawn = plots.history(epochs, 2, "accuracy")
+    for axes in drawn.axes:
+        (kept,) = [line for line in axes.lines if line.get_label() == "kept: best accuracy"]
+        assert set(kept.get_xdata()) == {2}

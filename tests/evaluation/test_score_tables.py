@@ -1,0 +1,184 @@
+"""The figures are numbers that DVC can show, each with its interval or, with few groups, none."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from anklealign.config.params import Evaluate
+from anklealign.evaluation.human_baseline import beside_people
+from anklealign.evaluation import plots, score_tables
+from anklealign.metrics.scores import FURTHER, OVERALL
+
+CLASSES = ["a", "b", "c"]
+SETTINGS = Evaluate(bootstrap=200, confidence=0.95, mistakes=1, explained=1, robustness=1)
+FREQUENCIES = np.array([0.5, 0.3, 0.2])
+
+
+def photos_of(persons: int = 12) -> tuple[pd.DataFrame, np.ndarray]:
+    """Three photos a person; the collectors have four persons each."""
+    number = np.arange(3 * persons)
+    labels = number // 3 % 3
+    rng = np.random.default_rng(1)
+    logits = rng.normal(size=(len(number), 3)) + 1.5 * np.eye(3)[labels]
+    table = pd.DataFrame(
+        {
+            "id": [f"{i:012x}" for i in number],
+            "label": [CLASSES[k] for k in labels],
+            "group": [f"p{i // 3:02}" for i in number],
+            "collector": [f"c{i // 12}" for i in number],
+        }
+    )
+    return table, np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+
+
+def scored(persons: int = 12, *, ordered: bool = True) -> dict:
+    table, probabilities = photos_of(persons)
+    return score_tables.scored(
+        table, CLASSES, probabilities, FREQUENCIES, SETTINGS, ordered=ordered, seed=1
+    )
+
+
+def leaves(value: dict):
+    for item in value.values():
+        yield from leaves(item) if isinstance(item, dict) else [item]
+
+
+def test_scores_are_numbers_in_nested_dicts_with_intervals_and_the_majority_beside():
+    metrics = scored()
+    json.dumps(metrics, allow_nan=False)
+    assert all(type(leaf) in (int, float, str) for leaf in leaves(metrics))
+    table, probabilities = photos_of()
+    right = table.label.to_numpy() == np.array(CLASSES)[probabilities.argmax(1)]
+    accuracy = metrics["accuracy"]
+    assert accuracy["value"] == round(right.mean(), 6)
+    assert accuracy["majority"] == round(1 / 3, 6)
+    for name in (*OVERALL, *FURTHER):
+        assert metrics[name]["ci_low"] <= metrics[name]["value"] <= metrics[name]["ci_high"], name
+    b = metrics["class_b"]
+    assert b["support"] == 12
+    assert b["recall"] == round(right[table.label == "b"].mean(), 6)
+    for name in ("precision", "recall", "f1", "roc_auc", "average_precision"):
+        assert b[f"{name}_ci_low"] <= b[name] <= b[f"{name}_ci_high"]
+
+
+def test_of_few_groups_the_interval_s_keys_are_left_out():
+    metrics = scored(persons=9)
+    assert set(metrics["accuracy"]) == {"value", "majority", "gain"}
+    assert not [key for key in metrics["class_a"] if "ci_" in key]
+    json.dumps(metrics, allow_nan=False)
+
+
+def test_kappa_is_of_classes_on_a_scale_alone():
+    assert "kappa" in scored(ordered=True)
+    assert "kappa" not in scored(ordered=False)
+
+
+def test_the_worst_class_and_collector_are_named_with_their_photos():
+    table, _ = photos_of()
+    probabilities = np.eye(3)[table.label.map(CLASSES.index)]
+    probabilities[[3, 4, 13, 14, 15]] = [1, 0, 0]  # four of b and one of c
+    found = score_tables.worst(table, CLASSES, probabilities)
+    assert found == {
+        "class": "b",
+        "class_photos": 12,
+        "class_recall": round(8 / 12, 6),
+        "collector": "c1",
+        "collector_photos": 12,
+        "collector_accuracy": round(9 / 12, 6),
+    }
+
+
+def test_a_collector_of_few_photos_or_none_is_not_the_worst():
+    table, _ = photos_of()
+    wrong = np.eye(3)[(table.label.map(CLASSES.index) + 1) % 3]
+    few = table.assign(collector=["x"] * 4 + [""] * (len(table) - 4))
+    assert "collector" not in score_tables.worst(few, CLASSES, wrong)
+
+
+def calibrated(sets: np.ndarray, persons: int = 12) -> dict:
+    table, probabilities = photos_of(persons)
+    labels = table.label.map(CLASSES.index).to_numpy()
+    test = score_tables.Answers(labels, probabilities, list(table.group))
+    validation = score_tables.Answers(labels, probabilities, [f"v{name}" for name in table.group])
+    return score_tables.calibrated(
+        test, validation, uncalibrated=probabilities, sets=sets, settings=SETTINGS, seed=1
+    )
+
+
+def test_sets_are_counted_with_what_was_promised_and_what_is_to_be_expected():
+    table, probabilities = photos_of()
+    labels = table.label.map(CLASSES.index).to_numpy()
+    sets = np.eye(3, dtype=bool)[labels]
+    sets[:6] = True  # unsure of six, and wrong of three
+    sets[6:9] = np.roll(sets[6:9], 1, axis=1)
+    found = calibrated(sets)
+    json.dumps(found, allow_nan=False)
+    coverage = found["coverage"]
+    assert coverage["value"] == round(33 / 36, 6)
+    assert coverage["promised"] == 0.9
+    assert coverage["expected_low"] < 0.9 < coverage["expected_high"]
+    assert coverage["ci_low"] <= coverage["value"] <= coverage["ci_high"]
+    assert found["set_size"]["value"] == round((30 + 18) / 36, 6)
+    assert found["abstention"]["value"] == round(6 / 36, 6)
+    right = probabilities.argmax(1) == labels
+    assert found["accuracy_where_answered"] == round(right[6:].mean(), 6)
+
+
+def test_a_model_that_abstains_always_has_no_accuracy_where_it_answers():
+    assert "accuracy_where_answered" not in calibrated(np.zeros((36, 3), bool))
+
+
+@pytest.mark.parametrize("persons", [12, 9])
+def test_people_and_model_are_compared_on_the_same_votes(persons):
+    table, probabilities = photos_of(persons)
+    said = table.label.map({"a": "a", "b": "b", "c": "b"})  # v takes c for b
+    votes = pd.concat(
+        [
+            pd.DataFrame({"photo": table.id, "annotator": name, "label": labels})
+            for name, labels in (("u", table.label), ("v", said), ("w", table.label))
+        ]
+    )
+    rows = beside_people(votes, list(table.id), probabilities.argmax(1), CLASSES)
+    found = score_tables.beside_people(rows, table.set_index("id").group, 3, SETTINGS, 1)
+    json.dumps(found, allow_nan=False)
+    photos = 3 * persons
+    # On c, v against u and w is judged and wrong; u and w have a tie there.
+    assert (found["annotators"], found["photos"], found["votes"]) == (3, photos, 7 * photos // 3)
+    assert found["accuracy"]["value"] == round(6 / 7, 6)
+    gain = found["model_accuracy"]["value"] - found["accuracy"]["value"]
+    assert found["model_gain"]["value"] == pytest.approx(gain, abs=2e-6)
+    assert ("ci_low" in found["model_gain"]) == (persons >= 10)
+    each = found["by_annotator"]
+    assert {name: row["photos"] for name, row in each.items()} == {
+        "u": photos * 2 // 3, "v": photos, "w": photos * 2 // 3
+    }  # fmt: skip
+    assert each["v"]["accuracy"] == round(2 / 3, 6)
+    assert each["v"]["model_accuracy"] == round(
+        float((probabilities.argmax(1) == table.label.map(CLASSES.index)).mean()), 6
+    )
+
+
+def test_the_plot_shows_each_annotator_beside_the_model_best_first():
+    each = {
+        name: {"photos": 4, "accuracy": own, "model_accuracy": 0.5}
+        for name, own in (("u", 0.5), ("v", 0.75))
+    }
+    beside = {
+        "annotators": 2, "photos": 4, "votes": 8, "by_annotator": each,
+        "accuracy": {"value": 0.625}, "model_accuracy": {"value": 0.5},
+    }  # fmt: skip
+    (axes,) = plots.people(beside).axes
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["v (4)", "u (4)"]
+    own, model = axes.lines
+    assert list(own.get_xdata()) == [0.75, 0.5]
+    assert list(model.get_xdata()) == [0.5, 0.5]
+
+
+def test_without_votes_of_several_people_only_the_counts_are_told():
+    empty = beside_people(
+        pd.DataFrame(columns=["photo", "annotator", "label"]), [], np.array([], int), CLASSES
+    )
+    found = score_tables.beside_people(empty, pd.Series(dtype=str), 3, SETTINGS, 1)
+    assert found == {"annotators": 0, "photos": 0, "votes": 0}

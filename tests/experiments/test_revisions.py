@@ -1,0 +1,181 @@
+"""Against a real repository with a commit, an experiment and a workspace."""
+
+import subprocess
+import sys
+
+import pytest
+
+from anklealign.experiments import comparison, data_diff, pull_request, runs
+from anklealign.experiments.revisions import Revision
+
+PIPELINE = """stages:
+  evaluate:
+    cmd: {python} make.py
+    params: [model, seed]
+    outs: [data/prepared, data/clean, data/split, plots/split]
+    metrics: [metrics/evaluate.json: {{cache: false}}]
+    plots: [plots/evaluate/predictions.csv: {{cache: false}}]
+"""
+MAKE = """
+import json, pathlib
+from ruamel.yaml import YAML
+values = YAML(typ="safe", pure=True).load(pathlib.Path("params.yaml").read_text())
+good = values["model"] == "good"
+rows, photos = [], []
+for n in range(60):
+    right = good or n % 2
+    actual = "ab"[n % 3 == 0]
+    p = 0.9 if (actual == "a") == bool(right) else 0.1
+    rows.append(f"{n:012},{n}.jpg,g{n // 2},{actual},{p},{1 - p},{n}")
+    if good or n:
+        photos.append(f"{n:012},{n}.jpg,{actual},{n},{'train' if n % 2 else 'test'}")
+def write(path, text):
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+head = "id,path,group,actual,p_a,p_b,sha256"
+write("plots/evaluate/predictions.csv", "\\n".join([head, *rows, ""]))
+write("data/prepared/photos.csv", "\\n".join(["id,path,label,sha256,split", *photos, ""]))
+write("data/split/photos.csv", "\\n".join(["id,path,label,sha256,split", *photos, ""]))
+write("data/clean/removed.csv", "path,reason\\n")
+write("plots/split/same.png", "the same")
+write(f"plots/split/{'new' if good else 'old'}.png", "one side alone")
+write("plots/split/changed.png", values["model"])
+score = {"value": 1.0 if good else 0.5}
+scores = {k: score for k in ("accuracy", "balanced_accuracy", "macro_f1", "log_loss")}
+write("metrics/evaluate.json", json.dumps({"parameters": 3, **scores}))
+"""
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("repository")
+
+    def run(*command: str) -> None:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        assert not done.returncode, done.stdout + done.stderr
+
+    dvc = [sys.executable, "-m", "dvc"]
+    run("git", "init", "--quiet", "--initial-branch", "main")
+    run("git", "config", "user.name", "test")
+    run("git", "config", "user.email", "test@example.org")
+    run(*dvc, "init", "--quiet")
+    (folder / "params.yaml").write_text(
+        "dataset: own\nmodel: poor\nseed: 1\ndatasets: {own: {}}\nmodels: {poor: {}, good: {}}\n"
+    )
+    (folder / "dvc.yaml").write_text(PIPELINE.format(python=sys.executable))
+    (folder / "make.py").write_text(MAKE)
+    run("git", "add", ".")
+    run("git", "commit", "--quiet", "-m", "empty")
+    run("git", "tag", "empty")
+    run(*dvc, "repro", "--quiet")
+    run("git", "add", ".")
+    run("git", "commit", "--quiet", "-m", "poor")
+    run(*dvc, "exp", "run", "--quiet", "-n", "my-good", "-S", "model=good")
+    run("git", "checkout", "--quiet", ".")
+    run(*dvc, "checkout", "--quiet")
+    return folder
+
+
+@pytest.fixture
+def inside(repository, monkeypatch):
+    monkeypatch.chdir(repository)
+
+
+@pytest.mark.usefixtures("inside")
+def test_a_commit_and_an_experiment_are_compared_in_words(capsys):
+    assert comparison.main(["main", "my-good"]) == 0
+    assert capsys.readouterr().out.startswith("my-good is better than main\n")
+    assert comparison.main(["my-good", "workspace", "--score", "accuracy"]) == 0
+    assert capsys.readouterr().out.startswith("workspace is worse than my-good\n")
+    assert comparison.main(["main", "workspace"]) == 0
+    assert "within noise" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("inside")
+def test_an_unknown_revision_and_one_without_results_are_told(capsys):
+    assert comparison.main(["main", "nowhere"]) == 2
+    assert "revision 'nowhere' cannot be read" in capsys.readouterr().err
+    assert comparison.main(["empty", "main"]) == 2
+    assert "empty has no plots/evaluate/predictions.csv" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("inside")
+def test_data_are_compared_between_revisions(capsys, tmp_path):
+    assert data_diff.main(["main", "my-good", "--out", str(tmp_path / "changes.csv")]) == 0
+    assert "- `0.jpg` (b, test)" in capsys.readouterr().out
+    written = (tmp_path / "changes.csv").read_text().splitlines()
+    assert written == ["kind,path,class,before,after", "added,0.jpg,b,,test"]
+
+
+@pytest.mark.usefixtures("inside")
+def test_runs_are_gathered_from_experiments_and_the_workspace(capsys):
+    assert runs.main(["--score", "accuracy"]) == 0
+    head, best, other = capsys.readouterr().out.splitlines()
+    assert "accuracy" in head
+    assert best.split()[:4] == ["good", "3", "1", "1.000"]
+    assert other.split()[:4] == ["poor", "3", "1", "0.500"]
+    assert other.endswith("worse")
+
+
+@pytest.mark.usefixtures("inside")
+def test_bytes_that_no_cache_holds_are_told(repository):
+    cache = repository / ".dvc/cache"
+    cache.rename(repository / "elsewhere")
+    try:
+        with pytest.raises(ValueError, match=r"neither DVC's cache nor its remote.*dvc fetch"):
+            Revision.open("my-good").read("data/split/photos.csv")
+    finally:
+        (repository / "elsewhere").rename(cache)
+
+
+def test_a_clone_without_cache_and_remote_is_told_what_it_lacks(
+    repository, tmp_path, monkeypatch, capsys
+):
+    # A fresh clone: DVC remembers the names in folders that it read once.
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "--quiet", str(repository), str(clone)], check=True)
+    monkeypatch.chdir(clone)
+    assert data_diff.main(["main", "workspace"]) == 2
+    assert "data/prepared/photos.csv of main is in neither" in capsys.readouterr().err
+    assert pull_request.main(["main"]) == 0
+    text = (clone / "report/report.md").read_text()
+    assert "the difference between this change and main is within noise" in text
+    assert "Not compared: data/prepared/photos.csv of main is in neither" in text
+    assert "Not compared: plots of main is in neither" in text
+
+
+@pytest.mark.usefixtures("inside")
+def test_the_report_holds_verdict_data_pictures_and_metrics(repository):
+    assert pull_request.main(["my-good"]) == 0
+    folder = repository / "report"
+    text = (folder / "report.md").read_text()
+    assert "**this change is worse than my-good**" in text
+    assert "- `0.jpg` (b, test)" in text
+    assert "same.png" not in text
+    assert "| none | ![after](pictures/plots/split/old_after.png) |" in text
+    assert "| ![before](pictures/plots/split/new_before.png) | none |" in text
+    assert (folder / "pictures/plots/split/changed_before.png").read_text() == "good"
+    assert (folder / "pictures/plots/split/changed_after.png").read_text() == "poor"
+    assert "| accuracy.value |" in " ".join(text.split())
+
+
+@pytest.mark.usefixtures("inside")
+def test_many_metrics_leave_the_report_small_enough_for_a_comment(monkeypatch):
+    whole = "\n".join(pull_request.metrics("my-good"))
+    rows = [line for line in whole.splitlines() if line.startswith("| metrics/")]
+    assert len(rows) == 4
+    assert "  " not in whole
+    monkeypatch.setattr(pull_request, "LETTERS", whole.index(rows[2]) - whole.index("| Path") + 9)
+    cut = "\n".join(pull_request.metrics("my-good"))
+    assert [line for line in cut.splitlines() if line.startswith("| metrics/")] == rows[:2]
+    assert "and 2 more: `dvc metrics diff my-good`" in cut
+
+
+@pytest.mark.usefixtures("inside")
+def test_the_report_against_an_empty_base_says_what_it_lacks(repository, capsys):
+    assert pull_request.main(["empty"]) == 0
+    text = (repository / "report/report.md").read_text()
+    assert text.count("Not compared: empty has no") == 2
+    assert pull_request.main(["nowhere"]) == 2
+    assert "revision 'nowhere' cannot be read" in capsys.readouterr().err

@@ -1,0 +1,157 @@
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tqdm import tqdm
+
+from anklealign.explainability import attribution, faithfulness
+from anklealign.explainability.attribution import heat_maps
+from anklealign.models import inputs
+from anklealign.models.inputs import logits, whole
+from tests.explainability.test_attribution import SIDE, bundle_of
+
+CPU = torch.device("cpu")
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def red():
+    """A bundle whose class b is the mean redness, and photos with one red patch each."""
+    bundle = bundle_of("anklealign_cnn", widths=[4], grid=[1, 1])
+    with torch.no_grad():
+        for weights in bundle.model.parameters():
+            weights.zero_()
+        bundle.model.stages[0][1].weight.fill_(1)
+        bundle.model.stages[0][0].weight[0, 0, 1, 1] = 1
+        bundle.model.head.weight[1, 0] = 100
+    photos = np.zeros((6, SIDE, SIDE, 3), np.uint8)
+    for n, photo in enumerate(photos):
+        photo[8 * n : 8 * n + 8, 16:24, 0] = 255
+    return bundle, photos, np.ones(6, np.int64)
+
+
+def test_a_right_map_beats_random_orders_and_a_wrong_one_does_not(red):
+    bundle, photos, classes = red
+    maps = heat_maps(bundle, photos, classes)
+    right = faithfulness.areas(bundle, photos, classes, maps, seed=1, device=CPU)
+    assert (right.deletion < right.deletion_random).all()
+    assert (right.insertion > right.insertion_random).all()
+    wrong = faithfulness.areas(bundle, photos, classes, 1 - maps, seed=1, device=CPU)
+    assert (wrong.deletion > wrong.deletion_random).all()
+    assert (wrong.insertion < wrong.insertion_random).all()
+
+
+def test_the_figures_are_the_same_each_time(red):
+    bundle, photos, classes = red
+    first = faithfulness.check(bundle, photos, classes, seed=1, device=CPU)
+    assert first == faithfulness.check(bundle, photos, classes, seed=1, device=CPU)
+    assert first["photos"] == 6
+    assert first["deletion_gain"] > 0.05
+    assert first["insertion_gain"] > 0.05
+    assert first["deletion_better_share"] == first["insertion_better_share"] == 1
+
+
+def test_steps_go_from_one_photo_to_the_other_in_order():
+    start, end = np.zeros((40, 40, 3), np.uint8), np.full((40, 40, 3), 255, np.uint8)
+    order = np.arange(faithfulness.CELLS**2)
+    steps = faithfulness.steps_of(start, end, order)
+    assert np.array_equal(steps[0], start)
+    assert np.array_equal(steps[-1], end)
+    done = steps[:, :, :, 0].mean((1, 2)) / 255
+    assert np.allclose(done, np.linspace(0, 1, len(steps)), atol=0.05)
+    # Cells go row by row in this order: the top is changed before the bottom.
+    assert steps[2, 0].min() == 255
+    assert steps[2, -1].max() == 0
+
+
+def test_cell_means_are_means_at_any_side():
+    assert np.allclose(faithfulness.cell_means(np.ones((50, 50), np.float32)), 1)
+    corner = np.zeros((32, 32), np.float32)
+    corner[:2, :2] = 1
+    means = faithfulness.cell_means(corner)
+    assert means[0, 0] == 1
+    assert means.sum() == 1
+
+
+def test_an_untrained_network_has_other_weights_in_every_layer():
+    for name, arguments in (("resnet18", {}), ("vit_tiny_patch16_224", {"depth": 2})):
+        bundle = bundle_of(name, **arguments)
+        before = {k: v.clone() for k, v in bundle.model.named_parameters()}
+        other = faithfulness.untrained(bundle, 5)
+        for key, weights in other.model.named_parameters():
+            assert torch.equal(before[key], dict(bundle.model.named_parameters())[key])
+            if weights.ndim > 1:
+                assert not torch.equal(weights, before[key]), key
+        again = faithfulness.untrained(bundle, 5)
+        states = zip(other.model.parameters(), again.model.parameters(), strict=True)
+        assert all(torch.equal(a, b) for a, b in states)
+
+
+def test_correlation_is_one_with_itself_and_none_with_a_flat_map():
+    maps = np.random.default_rng(1).random((2, 64, 64)).astype(np.float32)
+    assert np.allclose(faithfulness.correlations(maps, maps), 1)
+    assert np.allclose(faithfulness.correlations(maps, 1 - maps), -1)
+    assert faithfulness.correlations(maps, np.zeros_like(maps)).tolist() == [0, 0]
+
+
+def photos_with_a_patch(count: int, seed: int):
+    """Noise with a patch in one of three colours, anywhere; the colour is the class."""
+    generator = np.random.default_rng(seed)
+    photos = generator.integers(60, 140, (count, SIDE, SIDE, 3), np.uint8)
+    labels = generator.integers(0, 3, count)
+    inside = np.zeros((count, SIDE, SIDE), bool)
+    for n, (top, left) in enumerate(generator.integers(0, SIDE - 12, (count, 2))):
+        inside[n, top : top + 12, left : left + 12] = True
+        photos[n, inside[n]] = 255 * np.eye(3)[labels[n]]
+    return photos, labels, inside
+
+
+def test_a_trained_network_s_figures_are_above_chance_and_an_untrained_one_s_are_not():
+    bundle = bundle_of("anklealign_cnn", widths=[8, 16], grid=[1, 1])
+    photos, labels, _ = photos_with_a_patch(96, 1)
+    model = bundle.model.train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    x = whole(photos, bundle.network_input, CPU)
+    for _ in range(60):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(x), torch.tensor(labels)).backward()
+        optimizer.step()
+    seen, truth, inside = photos_with_a_patch(24, 2)
+    rows = np.arange(len(seen))
+    answers = logits(model.eval(), seen, rows, bundle.network_input, CPU)
+    assert (answers.argmax(1) == truth).mean() > 0.9
+    found = faithfulness.check(bundle, seen, truth, seed=1, device=CPU)
+    assert min(found["deletion_gain"], found["insertion_gain"]) > 0.02
+    assert min(found["deletion_better_share"], found["insertion_better_share"]) > 0.7
+    assert abs(found["untrained_correlation"]) < 0.5
+    fresh = faithfulness.untrained(bundle, 7)
+    chance = faithfulness.check(fresh, seen, truth, seed=1, device=CPU)
+    assert max(chance["deletion_gain"], chance["insertion_gain"]) < 0.005
+
+    def share_inside(some) -> float:
+        heat = heat_maps(some, seen, truth)
+        return float((heat * inside).sum() / heat.sum())
+
+    assert share_inside(bundle) > 3 * inside.mean() > share_inside(fresh)
+
+
+def test_the_committed_model_s_figures_are_above_chance():
+    metrics = json.loads((ROOT / "metrics/evaluate.json").read_text("utf-8"))["explanations"]
+    assert metrics["deletion_gain"] > 0.02
+    assert metrics["insertion_gain"] > 0.02
+    assert min(metrics["deletion_better_share"], metrics["insertion_better_share"]) > 0.5
+    assert abs(metrics["untrained_correlation"]) < 0.5
+
+
+def test_who_waits_for_the_check_sees_a_bar_for_each_part_of_it(red, monkeypatch, capsys):
+    bundle, photos, classes = red
+    # At once instead of after a second, and though nobody sits at a terminal.
+    shown = {"delay": 0, "disable": False}
+    for module in (inputs, attribution, faithfulness):
+        monkeypatch.setattr(module, "tqdm", lambda *a, **k: tqdm(*a, **k | shown))
+    faithfulness.check(bundle, np.repeat(photos, 3, 0), np.repeat(classes, 3), 1, CPU)
+    said = capsys.readouterr().err
+    assert {"network:", "heat maps:", "maps checked:"} <= set(re.findall(r"[a-z ]+:", said))

@@ -1,0 +1,613 @@
+"""anklealign/io/decode.py: every kind of file is read right or refused with a reason code."""
+
+import io
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+import warnings
+import zlib
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageCms, features
+
+from anklealign.io.decode import REASONS, PhotoError, fit, is_photo, open_photo
+
+DATA = Path(__file__).parent / "data"  # Pillow writes no HEIC, so two small ones lie there
+LIMIT = 80  # megapixels
+# Pillow warns of the damage that these tests do.
+pytestmark = pytest.mark.filterwarnings("ignore:::PIL")
+
+
+def gradient(width=96, height=64):
+    """Red grows to the right, green downwards, so that every turn and mirror shows."""
+    y, x = np.mgrid[0:height, 0:width]
+    blue = np.full_like(x, 60)
+    stacked = [x * 255 // max(1, width - 1), y * 255 // max(1, height - 1), blue]
+    return Image.fromarray(np.stack(stacked, -1).astype(np.uint8))
+
+
+def encoded(image, kind, **options):
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def pixels(data, **options):
+    return np.asarray(open_photo(data, LIMIT, **options).image).astype(int)
+
+
+def outcome(data):
+    """Open a file that may be damaged; return its photo or None, and the reason or ''."""
+    try:
+        photo = open_photo(data, LIMIT)
+    except PhotoError as error:
+        return None, error.reason
+    return photo, ""
+
+
+def reason(data, limit=LIMIT):
+    with pytest.raises(PhotoError) as caught:
+        open_photo(data, limit)
+    assert caught.value.reason in REASONS
+    assert "\n" not in str(caught.value)
+    assert str(caught.value)
+    return caught.value.reason
+
+
+def good_files():
+    image = gradient()
+    files = {
+        "JPEG": encoded(image, "JPEG", quality=92),
+        "progressive": encoded(image, "JPEG", quality=92, progressive=True),
+        "PNG": encoded(image, "PNG"),
+        "palette PNG": encoded(image.quantize(64), "PNG"),
+        "WEBP": encoded(image, "WEBP", quality=90),
+        "lossless WEBP": encoded(image, "WEBP", lossless=True),
+        "GIF": encoded(image, "GIF"),
+        "TIFF": encoded(image, "TIFF"),
+        "LZW TIFF": encoded(image, "TIFF", compression="tiff_lzw"),
+        "JPEG TIFF": encoded(image, "TIFF", compression="jpeg"),
+        "BMP": encoded(image, "BMP"),
+        "JPEG2000": encoded(image, "JPEG2000"),
+        "HEIC": (DATA / "upright.heic").read_bytes(),
+    }
+    if features.check("avif"):
+        files["AVIF"] = encoded(image, "AVIF", quality=90)
+    return files
+
+
+@pytest.mark.parametrize("kind", list(good_files()))
+def test_every_photo_format_is_read(kind):
+    seen = pixels(good_files()[kind])
+    assert seen.shape == (64, 96, 3)
+    assert np.abs(seen - np.asarray(gradient())).mean() < 8
+
+
+def test_avif_is_read_by_the_pinned_pillow():
+    assert features.check("avif")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+@pytest.mark.parametrize("value", range(1, 9))
+def test_each_exif_orientation_shows_the_photo_upright(kind, value):
+    image = gradient()
+    undo = {
+        1: None, 2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }[value]  # fmt: skip
+    exif = Image.Exif()
+    exif[0x0112] = value
+    stored = image if undo is None else image.transpose(undo)
+    photo = open_photo(encoded(stored, kind, exif=exif), LIMIT)
+    assert (photo.width, photo.height) == photo.image.size == (96, 64)
+    assert np.abs(np.asarray(photo.image).astype(int) - np.asarray(image)).mean() < 12
+    if kind != "AVIF":  # AVIF says the same with boxes of its own
+        assert photo.orientation == value
+
+
+def test_a_turned_heic_is_shown_upright():
+    photo = open_photo(DATA / "turned.heic", LIMIT)
+    assert (photo.format, photo.orientation, photo.width, photo.height) == ("HEIF", 6, 64, 96)
+    # A quarter turn clockwise: red grew to the right, now it grows downwards.
+    seen = np.asarray(photo.image).astype(int)
+    assert seen[-3, 30, 0] - seen[2, 30, 0] > 220
+    assert seen[30, 2, 1] - seen[30, -3, 1] > 220
+
+
+@pytest.mark.parametrize("value", [0, 9, 255])
+def test_an_orientation_out_of_range_counts_as_none(value):
+    exif = Image.Exif()
+    exif[0x0112] = value
+    photo = open_photo(encoded(gradient(), "JPEG", exif=exif), LIMIT)
+    assert (photo.orientation, photo.width, photo.height) == (1, 96, 64)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b"Exif\0\0", b"Exif\0\0II", b"Exif\0\0nonsense", b"Exif\0\0II*\0\xff\xff\xff\xff",
+        b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + b"\xff" * 600,
+    ],
+)  # fmt: skip
+def test_broken_exif_does_not_cost_the_photo(broken):
+    data = encoded(gradient(), "JPEG")
+    segment = b"\xff\xe1" + struct.pack(">H", len(broken) + 2) + broken
+    photo = open_photo(data[:2] + segment + data[2:], LIMIT)
+    assert (photo.orientation, photo.image.size) == (1, (96, 64))
+
+
+def test_cmyk_jpegs_have_the_colours_of_their_rgb_twin():
+    # Pillow writes CMYK as Adobe does, inverted, with the marker that says so.
+    seen = pixels(encoded(gradient().convert("CMYK"), "JPEG", quality=95))
+    assert np.abs(seen - np.asarray(gradient())).mean() < 4
+    seen = pixels(encoded(gradient().convert("CMYK"), "TIFF"))
+    assert np.abs(seen - np.asarray(gradient())).mean() < 4
+
+
+def test_16_bit_grey_is_scaled_and_not_clipped():
+    ramp = np.linspace(0, 65535, 64 * 48).astype(np.uint16).reshape(48, 64)
+    expected = np.rint(ramp / 257.0)
+    for kind in ("PNG", "TIFF", "PPM"):
+        seen = pixels(encoded(Image.fromarray(ramp), kind))
+        assert np.abs(seen - expected[..., None]).max() <= 1, kind
+
+
+def png(width, height, depth, colour, rows, *chunks):
+    def chunk(kind, body):
+        check = zlib.crc32(kind + body)
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", check)
+
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    parts = [chunk(b"IHDR", header), *(chunk(*c) for c in chunks), chunk(b"IDAT", rows)]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(("colour", "bands"), [(2, 3), (6, 4), (4, 2)])
+def test_16_bit_colour_and_alpha_are_scaled(colour, bands):
+    values = np.random.default_rng(1).integers(0, 65536, (8, 9, bands), dtype=np.uint16)
+    if bands in {2, 4}:
+        values[..., -1] = 65535
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    seen = pixels(png(9, 8, 16, colour, zlib.compress(rows)))
+    expected = values[..., : bands - 1 if bands in {2, 4} else bands] / 257.0
+    assert np.abs(seen - expected).max() <= 1
+
+
+def test_16_bit_grey_with_a_clear_value_shows_it_white():
+    values = np.array([[0, 1000, 65535]], np.uint16)
+    rows = zlib.compress(b"\0" + values.astype(">u2").tobytes())
+    seen = pixels(png(3, 1, 16, 0, rows, (b"tRNS", struct.pack(">H", 1000))))
+    assert seen[0, :, 0].tolist() == [0, 255, 255]
+
+
+def test_grey_bilevel_and_palette_photos_become_rgb():
+    grey = gradient().convert("L")
+    for kind in ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP"):
+        seen = pixels(encoded(grey, kind))
+        assert np.abs(seen - np.asarray(grey)[..., None]).mean() < 4, kind
+    bilevel = gradient().convert("1")
+    assert set(np.unique(pixels(encoded(bilevel, "PNG")))) == {0, 255}
+    table = gradient().quantize(200)
+    assert np.array_equal(pixels(encoded(table, "PNG")), np.asarray(table.convert("RGB")))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparent_parts_are_laid_on_white(mode):
+    image = Image.new("RGBA", (20, 10), (10, 200, 30, 0))
+    image.paste((10, 200, 30, 255), (0, 0, 10, 10))
+    if mode == "LA":
+        image = image.convert("LA")
+    options = {}
+    if mode == "P":
+        image = Image.new("P", (20, 10), 1)
+        image.putpalette([10, 200, 30, 0, 0, 0])
+        image.paste(0, (0, 0, 10, 10))
+        options = {"transparency": 1}
+    seen = pixels(encoded(image, "PNG", **options))
+    assert (seen[:, 10:] == 255).all()
+    assert not (seen[:, :10] == 255).any()
+
+
+def test_half_transparent_pixels_are_mixed_with_white():
+    seen = pixels(encoded(Image.new("RGBA", (4, 4), (0, 0, 0, 128)), "PNG"))
+    assert np.abs(seen - 127).max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_of_an_animation_the_first_frame_counts(kind):
+    frames = [Image.new("RGB", (32, 24), colour) for colour in ("red", "blue", "lime")]
+    seen = pixels(encoded(frames[0], kind, save_all=True, append_images=frames[1:]))
+    assert np.abs(seen - (255, 0, 0)).max() < 12
+
+
+def test_a_colour_profile_is_left_aside():
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    plain, tagged = encoded(gradient(), "PNG"), encoded(gradient(), "PNG", icc_profile=profile)
+    assert np.array_equal(pixels(plain), pixels(tagged))
+
+
+def test_the_content_tells_the_format_and_not_the_name(tmp_path):
+    path = tmp_path / "photo.jpg"
+    for kind in ("PNG", "WEBP", "GIF", "AVIF"):
+        path.write_bytes(good_files()[kind])
+        assert open_photo(path, LIMIT).format == kind
+
+
+def test_pixels_without_a_fixed_white_are_refused():
+    assert reason(encoded(Image.new("F", (8, 8), 0.5), "TIFF")) == "unsupported"
+    assert reason(encoded(Image.new("I", (8, 8), 70000), "TIFF")) == "unsupported"
+
+
+def test_a_reduced_decode_keeps_the_facts_and_the_picture():
+    rng = np.random.default_rng(3)
+    noise = Image.fromarray(rng.integers(0, 256, (150, 200, 3), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(noise.resize((2000, 1500)), "JPEG", quality=95, exif=exif)
+    full, fast = open_photo(data, LIMIT), open_photo(data, LIMIT, least_side=256)
+    assert (fast.width, fast.height) == (full.width, full.height) == (1500, 2000)
+    assert min(fast.image.size) >= 256
+    assert fast.image.width < full.image.width
+    for mode in ("letterbox", "crop", "stretch"):
+        (a, box), (b, other) = (fit(p.image, 128, mode, 114) for p in (full, fast))
+        assert box == other
+        error = ((a.astype(float) - b) ** 2).mean()
+        assert 10 * np.log10(255**2 / error) > 40
+
+
+# Damage ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [k for k in good_files() if k != "progressive"])
+def test_a_file_cut_anywhere_is_refused_or_whole(kind):
+    data = good_files()[kind]
+    whole = pixels(data)
+    cuts = sorted({*range(1, 40), *np.linspace(40, len(data) - 1, 60).astype(int).tolist()})
+    for cut in cuts:
+        photo, why = outcome(data[:cut])
+        if photo is None:
+            assert why in {"truncated", "unreadable", "not_an_image"}, cut
+        else:  # what is cut off was no part of the picture
+            assert np.array_equal(np.asarray(photo.image), whole), cut
+
+
+def test_a_cut_jpeg_is_called_truncated():
+    data = encoded(gradient(400, 300), "JPEG", quality=95)
+    assert reason(data[: len(data) // 2]) == "truncated"
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize("tail", [b"\xff\xd9", b"\xff\xd9" + b"\xd8\xff" * 500, bytes(50_000)])
+def test_a_cut_jpeg_with_an_end_behind_it_is_not_read_half_grey(share, tail):
+    noise = np.random.default_rng(5).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    for options in ({}, {"subsampling": 0}, {"restart_marker_rows": 1}):
+        data = encoded(Image.fromarray(noise).resize((640, 480)), "JPEG", quality=95, **options)
+        assert reason(data[: int(len(data) * share)] + tail) == "truncated"
+
+
+@pytest.mark.parametrize("size", [(1, 1), (8, 8), (33, 17), (1000, 3), (640, 480)])
+def test_a_whole_jpeg_is_decoded_as_pillow_does(size):
+    options = (
+        {},
+        {"optimize": True},
+        {"subsampling": 0},
+        {"restart_marker_rows": 1},
+        {"progressive": True},
+    )
+    for each in options:
+        for mode in ("RGB", "L"):
+            data = encoded(gradient(*size).convert(mode), "JPEG", **each)
+            plain = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+            assert np.array_equal(pixels(data), plain)
+            assert np.array_equal(pixels(data + b"trailing bytes"), plain)
+
+
+def test_of_several_pictures_in_one_file_the_first_counts():
+    image = gradient()
+    data = encoded(image, "MPO", save_all=True, append_images=[image.rotate(180)])
+    assert np.abs(pixels(data) - np.asarray(image)).mean() < 8
+
+
+def mutate(rng, data, others):
+    """Damage a file as disks, networks and enemies do."""
+    data = bytearray(data)
+    for _ in range(int(rng.integers(1, 4))):
+        if not data:
+            break
+        at, to = sorted(int(i) for i in rng.integers(0, len(data), 2))
+        match int(rng.integers(0, 7)):
+            case 0:
+                for place in rng.integers(0, len(data), int(rng.integers(1, 9))):
+                    data[place] = int(rng.integers(0, 256))
+            case 1:  # in the header most bytes mean something
+                data[int(rng.integers(0, min(64, len(data))))] = int(rng.integers(0, 256))
+            case 2:
+                del data[at : min(to, at + 64)]
+            case 3:
+                data[at:at] = data[at : min(to, at + 64)]
+            case 4:
+                del data[max(1, to) :]
+            case 5:
+                extreme = (b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x7f\xff\xff\xff", b"\xff\xd9")
+                word = extreme[int(rng.integers(0, 4))]
+                data[at : at + len(word)] = word
+            case _:
+                other = others[int(rng.integers(0, len(others)))]
+                start = int(rng.integers(0, len(other)))
+                data[at:to] = other[start : start + 64]
+    return bytes(data)
+
+
+def peak():
+    """Return the most memory, in MiB, that this process has held since it was last forgotten.
+
+    Not ru_maxrss, which never falls, and counts the process that started this one too.
+    """
+    (line,) = [x for x in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in x]
+    return int(line.split()[1]) / 1024
+
+
+def forget_peak():
+    # https://man7.org/linux/man-pages/man5/proc_pid_clear_refs.5.html
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def hog(_):
+    return bytearray(b"x") * (1100 << 20) and (None, "unreadable")
+
+
+def crash(_):
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def hang(_):
+    while True:
+        pass
+
+
+OPENERS = {"outcome": outcome, "hog": hog, "crash": crash, "hang": hang}
+
+
+def worker(count, seed, opener, seconds):
+    """Open `count` damaged files; print each one's number before, and how it ended behind."""
+    files = list(good_files().values())
+    rng = np.random.default_rng(seed)
+    warnings.filterwarnings("ignore", module="PIL")
+    for number in range(count):
+        data = mutate(rng, files[number % len(files)], files)
+        print(number, end=" ", flush=True)
+        signal.setitimer(signal.ITIMER_REAL, seconds)  # which ends a process, whatever it is at
+        forget_peak()
+        before, start = peak(), time.perf_counter()
+        photo, why = OPENERS[opener](data)
+        taken, grown = time.perf_counter() - start, peak() - before
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        if photo is not None:
+            assert photo.image.mode == "RGB"
+            assert photo.width * photo.height <= LIMIT * 1e6
+        print(why or "read", f"{taken:.3f} {grown:.1f}", flush=True)
+
+
+def fuzz(count, seed, opener="outcome", seconds=5.0, most=1024):
+    """Return how `count` damaged files ended in a process of their own.
+
+    Each one that crashed it, took longer than `seconds` or held more than `most` MiB fails by its
+    number, which with the seed makes it again.
+    """
+    arguments = [str(count), str(seed), opener, str(seconds)]
+    done = subprocess.run(
+        [sys.executable, __file__, *arguments], capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+    )  # fmt: skip
+    lines = [line.split() for line in done.stdout.splitlines()]
+    last = f"mutation {lines[-1][0]} of seed {seed}" if lines else "before the first mutation"
+    assert done.returncode != -signal.SIGALRM, f"{last}: over {seconds} s"
+    assert done.returncode == 0, f"{last}: exit status {done.returncode}\n{done.stderr}"
+    assert len(lines) == count
+    for number, why, _, grown in lines:
+        assert float(grown) <= most, f"mutation {number} of seed {seed}: {grown} MiB"
+        assert why == "read" or why in REASONS
+    ends = Counter(why for _, why, _, _ in lines)
+    slowest, largest = (max(float(line[column]) for line in lines) for column in (2, 3))
+    print(f"{dict(ends)}; the slowest {slowest:.2f} s, the largest {largest:.0f} MiB")
+    return ends
+
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="memory is measured by Linux's /proc")
+
+
+@linux
+def test_300_damaged_files_are_read_or_refused_with_a_reason():
+    ends = fuzz(300, seed=1)
+    assert ends.total() == 300
+    assert len(ends) >= 4
+
+
+@linux
+@pytest.mark.slow
+def test_10_000_damaged_files_are_read_or_refused_with_a_reason():
+    assert fuzz(10_000, seed=2).total() == 10_000
+
+
+@linux
+@pytest.mark.parametrize(
+    ("opener", "said"),
+    [
+        ("hog", r"mutation 0 of seed 3: 1\d\d\d\.\d MiB"),
+        ("crash", "mutation 0 of seed 3: exit status -11"),
+        ("hang", r"mutation 0 of seed 3: over 1\.0 s"),
+    ],
+)
+def test_a_file_that_needs_too_much_would_be_named(opener, said):
+    with pytest.raises(AssertionError, match=said):
+        fuzz(1, seed=3, opener=opener, seconds=60.0 if opener != "hang" else 1.0)
+
+
+@given(
+    st.binary(max_size=200), st.sampled_from([b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"P6"])
+)
+@settings(max_examples=60, deadline=None)
+def test_any_bytes_behind_a_signature_are_read_or_refused(tail, signature):
+    photo, why = outcome(signature + tail)
+    assert photo is not None or why in REASONS
+
+
+def test_a_bomb_of_few_kilobytes_is_refused_by_its_header():
+    line = zlib.compress(b"\0" * (60_000 // 8 + 1) * 200, 9)
+    bomb = png(60_000, 60_000, 1, 0, line)
+    assert len(bomb) < 10_000
+    start = time.perf_counter()
+    assert reason(bomb) == "too_large"
+    assert time.perf_counter() - start < 1
+
+
+def test_the_limit_in_megapixels_is_the_callers():
+    data = encoded(Image.new("L", (2000, 1500)), "PNG")
+    assert reason(data, limit=2.9) == "too_large"
+    assert open_photo(data, 3.0).width == 2000
+    between = png(12_000, 10_000, 1, 0, b"")  # Pillow alone would only warn
+    assert reason(between) == "too_large"
+
+
+def test_huge_metadata_is_survived():
+    exif = b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + b"\x12\x01\x07\0\xff\xff\xff\x7f\0\0\0\0" * 5000
+    segment = b"\xff\xe1" + struct.pack(">H", 65535) + exif[:65533].ljust(65533, b"\0")
+    data = encoded(gradient(), "JPEG")
+    start = time.perf_counter()
+    photo = open_photo(data[:2] + segment * 100 + data[2:], LIMIT)
+    assert photo.image.size == (96, 64)
+    assert time.perf_counter() - start < 5
+
+
+def test_a_nested_profile_bomb_is_survived_or_refused():
+    bomb = zlib.compress(b"\0" * 200_000_000, 9)
+    rows = zlib.compress(b"\0ab\0cd")
+    for profile in (bomb, zlib.compress(bomb, 9)):
+        each = png(2, 2, 8, 0, rows, (b"iCCP", b"p\0\0" + profile))
+        start = time.perf_counter()
+        photo, why = outcome(each)
+        assert photo is not None or why in REASONS
+        assert time.perf_counter() - start < 5
+
+
+def test_a_jpeg_of_thousands_of_scans_is_refused():
+    data = encoded(gradient(2000, 1500), "JPEG", progressive=True, quality=30)
+    last = data.rindex(b"\xff\xda")
+    scan = data[last:-2]
+    assert open_photo(data, LIMIT).width == 2000
+    start = time.perf_counter()
+    assert reason(data[:-2] + scan * 600 + data[-2:]) == "too_large"
+    assert time.perf_counter() - start < 1
+
+
+def test_what_is_no_photo_is_refused_with_its_reason(tmp_path):
+    assert reason(b"") == "zero_bytes"
+    assert reason(b"This is a text.\n") == "not_an_image"
+    assert reason(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n") == "not_an_image"
+    assert reason(b"\xff\xd8\xff\xe0") in {"truncated", "unreadable"}
+    (tmp_path / "empty.jpg").touch()
+    assert reason(tmp_path / "empty.jpg") == "zero_bytes"
+    (tmp_path / "text.jpg").write_text("no photo")
+    assert reason(tmp_path / "text.jpg") == "not_an_image"
+    (tmp_path / "folder.jpg").mkdir()
+    assert reason(tmp_path / "folder.jpg") == "cannot_open"
+    (tmp_path / "link.jpg").symlink_to("nowhere.jpg")
+    assert reason(tmp_path / "link.jpg") == "cannot_open"
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert reason(tmp_path / "pipe.jpg") == "cannot_open"
+
+
+def test_why_a_photo_is_refused_is_said_in_the_same_words_each_time():
+    # Pillow names its stream by the address in memory, which would make skipped.csv another file.
+    garbled = good_files()["JPEG"][:16] + bytes(500)
+    said = set()
+    for _ in range(3):
+        with pytest.raises(PhotoError) as caught:
+            open_photo(garbled, LIMIT)
+        said.add(str(caught.value))
+    assert said == {"cannot identify image file"}
+
+
+def test_a_file_far_too_long_for_a_photo_is_not_read(tmp_path):
+    path = tmp_path / "long.jpg"
+    with path.open("wb") as stream:
+        stream.write(good_files()["JPEG"])
+        stream.truncate(10 << 30)  # sparse
+    start = time.perf_counter()
+    assert reason(path) == "too_large"
+    assert time.perf_counter() - start < 1
+
+
+def test_a_file_without_read_permission_is_refused(nobody):
+    path = nobody.folder / "locked.jpg"
+    path.write_bytes(good_files()["JPEG"])
+    with nobody:
+        assert open_photo(path, LIMIT).format == "JPEG"
+    path.chmod(0)
+    with nobody:
+        assert reason(path) == "cannot_open"
+
+
+def test_is_photo_knows_every_format_and_no_text():
+    assert all(is_photo(data[:64]) for data in good_files().values())
+    assert not any(map(is_photo, (b"", b"PK\x03\x04", b"{}", b"%PDF-1.7", b"\0\0\0\x18ftypmp42")))
+
+
+# fit ---------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 400), st.integers(1, 400), st.integers(32, 96))
+@settings(max_examples=60, deadline=None)
+def test_a_letterbox_holds_the_whole_photo_in_its_shape(width, height, size):
+    image = Image.new("RGB", (width, height), (200, 10, 10))
+    seen, (left, top, right, bottom) = fit(image, size, "letterbox", 7)
+    assert seen.shape == (size, size, 3)
+    assert seen.dtype == np.uint8
+    assert 0 <= left < right <= size
+    assert 0 <= top < bottom <= size
+    assert max(right - left, bottom - top) == size
+    scale = size / max(width, height)
+    assert abs((right - left) - width * scale) <= max(0.5, 1 - width * scale)
+    assert abs((bottom - top) - height * scale) <= max(0.5, 1 - height * scale)
+    assert abs(left - (size - right)) <= 1
+    assert abs(top - (size - bottom)) <= 1
+    inside = np.zeros((size, size), bool)
+    inside[top:bottom, left:right] = True
+    assert (np.abs(seen[inside].astype(int) - (200, 10, 10)) <= 1).all()
+    assert (seen[~inside] == 7).all()
+
+
+@given(st.integers(1, 300), st.integers(1, 300), st.sampled_from(["crop", "stretch"]))
+@settings(max_examples=30, deadline=None)
+def test_crop_and_stretch_fill_the_square(width, height, mode):
+    seen, box = fit(Image.new("RGB", (width, height), "white"), 48, mode, 7)
+    assert seen.shape == (48, 48, 3)
+    assert box == (0, 0, 48, 48)
+    assert (seen == 255).all()
+
+
+def test_crop_takes_the_centre():
+    seen, _ = fit(gradient(300, 100), 50, "crop", 0)
+    assert abs(int(seen[25, 25, 0]) - 127) < 6
+    assert seen[:, 0, 0].mean() > 80
+    assert seen[:, -1, 0].mean() < 175
+
+
+def test_a_small_photo_is_enlarged_until_it_fills_one_side():
+    seen, box = fit(gradient(40, 20), 128, "letterbox", 114)
+    assert box == (0, 32, 128, 96)
+    assert int(seen[64, 120, 0]) - int(seen[64, 8, 0]) > 200
+
+
+if __name__ == "__main__":
+    worker(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], float(sys.argv[4]))

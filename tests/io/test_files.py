@@ -1,0 +1,40 @@
+"""A file is whole, old or new, never half."""
+
+import os
+
+import pandas as pd
+import pytest
+
+from anklealign.io import files
+
+
+def test_a_failure_leaves_the_old_file_and_no_litter(tmp_path):
+    path = tmp_path / "metrics.json"
+    files.write_json(path, {"a": 1})
+    with pytest.raises(RuntimeError), files.replacing(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == '{\n  "a": 1\n}\n'
+    assert [p.name for p in tmp_path.iterdir()] == ["metrics.json"]
+
+
+def test_values_that_json_lacks_are_refused_before_anything_is_replaced(tmp_path):
+    path = tmp_path / "metrics.json"
+    files.write_json(path, {"a": 1})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        files.write_json(path, {"a": float("nan")})
+    assert "1" in path.read_text()
+
+
+def test_new_files_are_as_readable_as_the_umask_says(tmp_path):
+    old = os.umask(0o022)
+    try:
+        files.write_text(tmp_path / "a.txt", "a")
+    finally:
+        os.umask(old)
+    assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o644
+
+
+def test_tables_end_lines_with_line_feeds_alone(tmp_path):
+    files.write_table(tmp_path / "t.csv", pd.DataFrame({"a": ["é", "b,c"], "b": [0.1, 2]}))
+    assert (tmp_path / "t.csv").read_bytes() == 'a,b\né,0.1\n"b,c",2.0\n'.encode()

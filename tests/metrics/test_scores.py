@@ -1,0 +1,151 @@
+"""Scores agree with scikit-learn's, for photos that weigh alike and for photos that do not."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics
+from sklearn.calibration import calibration_curve
+
+from anklealign.metrics.scores import (
+    bins_of,
+    brier_scores,
+    confusion,
+    decision_scores,
+    loss_scores,
+    point_scores,
+    rank_scores,
+    resample,
+    scores_of,
+)
+
+
+def guesses(seed: int, photos: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    labels = np.concatenate([np.arange(classes), rng.integers(0, classes, photos - classes)])
+    logits = rng.normal(size=(photos, classes)) + np.eye(classes)[labels]
+    return labels, np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+
+
+@given(st.integers(0, 10_000), st.integers(4, 60), st.integers(2, 4))
+@settings(max_examples=50, deadline=None)
+def test_point_scores_are_scikit_learns(seed, photos, classes):
+    labels, probabilities = guesses(seed, photos, classes)
+    predicted = probabilities.argmax(1)
+    scores = point_scores(labels, probabilities)
+    every = list(range(classes))
+    assert scores["accuracy"] == pytest.approx(metrics.accuracy_score(labels, predicted))
+    assert scores["balanced_accuracy"] == pytest.approx(
+        metrics.recall_score(labels, predicted, average="macro", labels=every, zero_division=0)
+    )
+    for kind in ("macro", "weighted"):
+        assert scores[f"{kind}_f1"] == pytest.approx(
+            metrics.f1_score(labels, predicted, average=kind, labels=every, zero_division=0)
+        )
+    assert scores["log_loss"] == pytest.approx(
+        metrics.log_loss(labels, probabilities, labels=every)
+    )
+    by_class = scores_of(confusion(labels, predicted, classes))
+    expected = metrics.precision_recall_fscore_support(
+        labels, predicted, labels=every, zero_division=0
+    )
+    for name, values in zip(("precision", "recall", "f1"), expected[:3], strict=True):
+        assert by_class[name] == pytest.approx(values)
+
+
+def test_an_impossible_photo_leaves_the_log_loss_finite():
+    assert point_scores(np.array([0, 1]), np.array([[0.0, 1], [0, 1]]))["log_loss"] < 40
+
+
+def test_every_resample_draws_as_many_groups_as_there_are():
+    draws = resample(7, 100, np.random.default_rng(1))
+    assert draws.shape == (100, 7)
+    assert (draws.sum(1) == 7).all()
+
+
+@given(st.integers(0, 10_000), st.integers(10, 60), st.integers(2, 4))
+@settings(max_examples=40, deadline=None)
+def test_weighted_scores_are_scikit_learns(seed, photos, classes):
+    labels, probabilities = guesses(seed, photos, classes)
+    # Ties, and photos that do not count: what a resample has.
+    probabilities = np.round(probabilities, 1) + 1e-3
+    probabilities /= probabilities.sum(1, keepdims=True)
+    weights = np.random.default_rng(seed).integers(0, 3, photos).astype(float)
+    weights[:classes] = 1
+    predicted = probabilities.argmax(1)
+    found = {}
+    for make in (decision_scores, rank_scores, lambda y, p: loss_scores(y, p, photos)):
+        found |= make(labels, probabilities)(weights)
+    every = list(range(classes))
+    sample = {"sample_weight": weights}
+    assert found["mcc"] == pytest.approx(metrics.matthews_corrcoef(labels, predicted, **sample))
+    kappa = metrics.cohen_kappa_score(labels, predicted, weights="quadratic", **sample)
+    assert found["kappa"] == pytest.approx(0 if np.isnan(kappa) else kappa)
+    assert found["log_loss"] == pytest.approx(
+        metrics.log_loss(labels, probabilities, labels=every, **sample)
+    )
+    brier = metrics.brier_score_loss(
+        labels, probabilities, labels=every, scale_by_half=False, **sample
+    )
+    assert found["brier"] == pytest.approx(brier)
+    for k in every:
+        own = labels == k
+        assert found["class_roc_auc"][k] == pytest.approx(
+            metrics.roc_auc_score(own, probabilities[:, k], **sample)
+        )
+        assert found["class_average_precision"][k] == pytest.approx(
+            metrics.average_precision_score(own, probabilities[:, k], **sample)
+        )
+    assert found["average_precision"] == pytest.approx(
+        metrics.average_precision_score(
+            np.eye(classes)[labels], probabilities, average="macro", **sample
+        )
+    )
+    # scikit-learn's mean over one-vs-rest areas takes no ties of float sums for equal.
+    assert found["roc_auc"] == pytest.approx(found["class_roc_auc"].mean())
+    assert found["precision"] == pytest.approx(
+        metrics.precision_score(
+            labels, predicted, average=None, labels=every, zero_division=0, **sample
+        )
+    )
+
+
+def test_weights_in_rows_give_a_score_a_row():
+    labels, probabilities = guesses(2, 30, 3)
+    weights = np.random.default_rng(0).exponential(size=(5, 30))
+    for make in (decision_scores, rank_scores, lambda y, p: loss_scores(y, p, 30)):
+        weighted = make(labels, probabilities)
+        together = weighted(weights)
+        for b in range(5):
+            for name, value in weighted(weights[b]).items():
+                np.testing.assert_allclose(together[name][b], value, err_msg=name)
+
+
+@pytest.mark.parametrize(("photos", "bins"), [(3, 1), (25, 2), (51, 5), (100, 10), (1000, 10)])
+def test_the_calibration_error_has_bins_of_as_many_photos(photos, bins):
+    labels, probabilities = guesses(7, photos, 3)
+    found = bins_of(probabilities)
+    assert np.ptp(np.bincount(found)) <= 1
+    assert len(np.bincount(found)) == bins
+    # scikit-learn draws the same diagram, and the error is its mean distance from the diagonal.
+    sure, right = probabilities.max(1), probabilities.argmax(1) == labels
+    share, said = calibration_curve(right, sure, n_bins=bins, strategy="quantile")
+    expected = np.average(np.abs(share - said), weights=np.bincount(found))
+    error = loss_scores(labels, probabilities, photos)(np.ones(photos))["calibration_error"]
+    assert error == pytest.approx(expected)
+
+
+def test_rows_behind_the_photos_lose_no_more_than_the_worst_photo():
+    labels, probabilities = guesses(1, 20, 3)
+    every = np.concatenate([labels, [0, 0]])
+    said = np.concatenate([probabilities, np.eye(3)[[0, 1]]])  # sure and right, sure and wrong
+    loss = loss_scores(every, said, 20)
+    right, wrong = (loss(np.eye(22)[k]) for k in (20, 21))
+    assert right["log_loss"] == right["brier"] == 0
+    alone = loss_scores(labels, probabilities, 20)(np.eye(20))
+    assert wrong["log_loss"] == pytest.approx(max(alone["log_loss"].max(), np.log(3)))
+    assert wrong["brier"] == pytest.approx(max(alone["brier"].max(), 2 / 3))
+
+
+def test_a_model_that_is_surely_wrong_has_the_worst_brier_score():
+    assert brier_scores(np.array([0, 1]), np.array([[0.0, 1], [0, 1]])).tolist() == [2, 0]

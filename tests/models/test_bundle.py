@@ -1,0 +1,139 @@
+"""A bundle holds everything that using the model takes, and comes back bit by bit."""
+
+import errno
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors import SafetensorError
+
+from anklealign.config import params
+from anklealign.config.params import Model
+from anklealign.models import bundle, factory
+from anklealign.models.bundle import Bundle, Preparation
+
+RAW = params.read(Path(__file__).resolve().parents[2] / "params.yaml")
+
+
+def made(name: str = "tiny_cnn") -> Bundle:
+    """Return a variant at 64 pixels with random weights and batch statistics."""
+    block = replace(
+        params.section(RAW, f"models.{name}", Model),
+        image_size=64, pretrained=False, frozen=False, weights=None, weights_sha256=None,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = factory.build(name, block, 3)
+    for buffer in model.buffers():
+        if buffer.is_floating_point():
+            buffer.uniform_(0.5, 1.5)
+    return Bundle(
+        model.eval(),
+        ("pronation", "neutral", "szupináció"),
+        Preparation(size=256, fit="letterbox", fill=114, max_megapixels=80.0),
+        bundle.input_of(model, 64),
+        1.7,
+        0.25,
+        {"chosen": {"epoch": 3}, "versions": {"torch": "2.15.0"}},
+    )
+
+
+def test_a_model_comes_back_bit_by_bit_also_through_timm(tmp_path: Path) -> None:
+    saved = made()
+    x = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        expected = saved.model(x)
+    bundle.save(tmp_path / "model", saved)
+    loaded = bundle.load(tmp_path / "model")
+    by_timm = timm.create_model(f"local-dir:{tmp_path / 'model'}", pretrained=True).eval()
+    for model in (loaded.model, by_timm):
+        for key, tensor in saved.model.state_dict().items():
+            assert model.state_dict()[key].equal(tensor), key
+        with torch.inference_mode():
+            assert model(x).equal(expected)
+
+
+def test_what_stands_beside_the_model_comes_back(tmp_path: Path) -> None:
+    saved = made()
+    bundle.save(tmp_path / "model", saved)
+    loaded = bundle.load(tmp_path / "model")
+    assert replace(loaded, model=saved.model) == saved
+
+
+def test_config_tells_timm_classes_and_preprocessing(tmp_path: Path) -> None:
+    bundle.save(tmp_path, made())
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    assert config["architecture"] == "anklealign_cnn"
+    assert config["num_classes"] == 3
+    assert config["label_names"] == ["pronation", "neutral", "szupináció"]
+    assert config["pretrained_cfg"]["input_size"] == [3, 64, 64]
+    assert config["pretrained_cfg"]["crop_pct"] == 1.0
+
+
+def test_a_bundle_is_two_files_without_pickle_and_the_same_bytes_each_time(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        bundle.save(tmp_path / name, made())
+    files = {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()}
+    assert sorted(files) == ["config.json", "model.safetensors"]
+    assert files == {path.name: path.read_bytes() for path in (tmp_path / "two").iterdir()}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("none", "dvc repro train"),
+        ("foreign", "no config of an AnkleAlign bundle"),
+        ("torn", "dvc checkout"),
+        ("damaged", "dvc checkout"),
+    ],
+)
+def test_a_faulty_bundle_is_an_error_with_a_remedy(tmp_path: Path, fault: str, words: str) -> None:
+    folder = tmp_path / "model"
+    bundle.save(folder, made())
+    if fault == "none":
+        (folder / "config.json").unlink()
+    if fault == "foreign":
+        (folder / "config.json").write_text('{"architecture": "resnet18"}')
+    if fault == "torn":
+        (folder / "model.safetensors").unlink()
+    if fault == "damaged":
+        with (folder / "model.safetensors").open("r+b") as stream:
+            stream.seek(-4, 2)
+            stream.write(b"\0\1\2\3")
+    with pytest.raises(ValueError, match=words):
+        bundle.load(folder)
+
+
+def test_a_full_disk_is_told_as_one_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(bundle, "save_for_hf", full)
+    with pytest.raises(OSError, match="weights cannot be written") as caught:
+        bundle.save(tmp_path / "model", made())
+    assert caught.value.errno == errno.ENOSPC
+    assert list((tmp_path / "model").iterdir()) == []
+
+
+def test_what_a_kill_left_goes_with_the_next_save(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half = tmp_path / "model" / ".saving.x1"
+    half.mkdir(parents=True)
+    (half / "model.safetensors").write_bytes(b"half")
+    seen = []
+    monkeypatch.setattr(bundle, "save_for_hf", lambda _, folder, **__: seen.append(Path(folder)))
+    with pytest.raises(FileNotFoundError):  # of the config, which the real one writes
+        bundle.save(tmp_path / "model", made())
+    assert seen[0].parent == tmp_path / "model"
+    assert not half.exists()
+    monkeypatch.undo()
+    bundle.save(tmp_path / "model", made())
+    assert sorted(p.name for p in tmp_path.rglob("*")) == [
+        "config.json", "model", "model.safetensors",
+    ]  # fmt: skip

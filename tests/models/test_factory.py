@@ -1,0 +1,260 @@
+"""Own networks and the factory. No weights come over the network."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from anklealign.config import params
+from anklealign.config.params import Dataset, Model
+from anklealign.io import files
+from anklealign.models import factory, networks
+
+REAL_WEIGHTS = (
+    Path(__file__).resolve().parents[2].parent / "shared" / "weights" / "mobilenetv2_100.pth"
+)
+CNN = Model("anklealign_cnn", image_size=64, epochs=1, learning_rate=0.01)
+
+
+def test_the_majority_answers_class_shares_and_has_a_feature_map_without_effect() -> None:
+    model = networks.Majority(3)
+    model.set_counts([6, 3, 1])
+    features = model.forward_features(torch.randn(2, 3, 32, 32)).requires_grad_()
+    logits = model.forward_head(features)
+    logits[:, 0].sum().backward()
+    np.testing.assert_allclose(logits.softmax(1).detach(), [[0.6, 0.3, 0.1]] * 2, rtol=1e-6)
+    assert features.ndim == 4
+    assert features.grad is not None
+    assert not features.grad.any()
+
+
+def test_rungs_of_the_own_network_are_configuration() -> None:
+    small = networks.Cnn(3, widths=(8, 16), depth=1)
+    deep = networks.Cnn(3, widths=(8, 16), depth=(1, 3))
+    bare = networks.Cnn(3, widths=(8, 16), norm=False, drop_rate=0.5)
+    assert [m.__class__.__name__ for m in small.stages[0]] == ["Conv2d", "BatchNorm2d", "ReLU"]
+    assert len(deep.stages[1]) == 9
+    assert [m.__class__.__name__ for m in bare.stages[0]] == ["Conv2d", "ReLU"]
+    assert bare.drop.p == 0.5
+    assert small.forward_features(torch.zeros(1, 3, 64, 64)).shape == (1, 16, 16, 16)
+
+
+@pytest.mark.parametrize("grid", [(1, 1), (2, 3), (4, 4), (9, 1)])
+def test_pooling_averages_over_a_grid_of_places(grid: tuple[int, int]) -> None:
+    x = torch.randn(2, 3, 6, 7)
+    expected = torch.nn.functional.adaptive_avg_pool2d(x, grid)
+    torch.testing.assert_close(networks.average(x, grid), expected)
+
+
+def test_a_grid_tells_left_from_right_and_a_global_average_does_not() -> None:
+    torch.manual_seed(0)
+    x = torch.zeros(1, 3, 64, 64)
+    x[..., 16:24] = 1
+    for grid, same in (((1, 1), True), ((4, 4), False)):
+        model = networks.Cnn(3, widths=(4,), grid=grid).eval()
+        features = model.forward_features(x)
+        left, right = model.forward_head(features), model.forward_head(features.flip(3))
+        assert torch.allclose(left, right, atol=1e-6) is same
+
+
+def test_a_class_s_probability_is_the_sum_of_its_imagenet_classes_and_others_count_for_none() -> (
+    None
+):
+    logits = torch.randn(4, 1000, generator=torch.Generator().manual_seed(0))
+    merged = networks.Merge([[281, 282], [151, 200, 268]])(logits)
+    shares = logits.softmax(1)
+    expected = torch.stack([shares[:, [281, 282]].sum(1), shares[:, [151, 200, 268]].sum(1)], 1)
+    expected /= expected.sum(1, keepdim=True)
+    torch.testing.assert_close(merged.softmax(1), expected)
+    bullfrog = torch.zeros(1, 1000)
+    bullfrog[0, 30] = 50.0
+    assert networks.Merge([[281], [151]])(bullfrog).softmax(1).tolist() == [[0.5, 0.5]]
+
+
+def test_every_breed_of_dog_is_a_dog_and_what_is_no_pet_is_neither() -> None:
+    raw = params.read(Path(__file__).resolve().parents[2] / "params.yaml")
+    dataset = params.section(raw, "datasets.cat_dog", Dataset)
+    # A row a class of ImageNet that the classifier is all but sure of.
+    cat, dog = networks.Merge(dataset.imagenet_indices())(50 * torch.eye(1000)).softmax(1).T
+    assert (dog > 0.99).nonzero().flatten().tolist() == list(range(151, 269))
+    assert (cat > 0.99).nonzero().flatten().tolist() == list(range(281, 286))
+    # Of a bullfrog the answer is no more than how many classes each has.
+    assert cat[30] == pytest.approx(5 / (5 + 118))
+
+
+def test_a_head_of_one_s_own_needs_one_linear_layer_to_replace() -> None:
+    block = replace(CNN, architecture="anklealign_majority", head_width=8)
+    with pytest.raises(ValueError, match=r"models\.x: anklealign_majority ends in Majority .*head"):
+        factory.build("x", block, 3)
+
+
+def test_zero_shot_needs_a_table_and_all_of_the_weights(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    state = networks.Cnn(1000).state_dict()
+    save_file({name: t for name, t in state.items() if not name.startswith("head")}, path)
+    block = replace(with_weights(path), zero_shot=True, epochs=0)
+    with pytest.raises(ValueError, match=r"datasets\.<name>\.imagenet"):
+        factory.build("x", block, 2)
+    with pytest.raises(ValueError, match="does not fit anklealign_cnn"):
+        factory.build("x", block, 2, [[1], [2]])
+
+
+@pytest.mark.parametrize("left_out", ["running_", ".bias", "stages.1.1.", "stages.2.0.weight"])
+def test_weights_that_lack_any_part_but_the_classifier_are_refused(
+    tmp_path: Path, left_out: str
+) -> None:
+    path = tmp_path / "weights.safetensors"
+    state = networks.Cnn(7).state_dict()
+    save_file({name: t for name, t in state.items() if left_out not in name}, path)
+    lost = [n for n in state if left_out in n and "head" not in n and "num_batches" not in n]
+    with pytest.raises(ValueError, match=f"they lack {len(lost)} tensors, such as {lost[0]}"):
+        factory.build("x", with_weights(path), 3)
+
+
+def test_a_head_starts_as_imagenet_s_where_its_classes_are_known(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    state = networks.Cnn(1000).state_dict()
+    state["head.bias"] = torch.randn(1000)
+    save_file(state, path)
+    block = replace(with_weights(path), imagenet_head=True)
+    made = factory.build("x", block, 2, [[5, 7], [9]]).state_dict()
+    for name in ("weight", "bias"):
+        rows = state[f"head.{name}"]
+        expected = torch.stack([(rows[5] + rows[7]) / 2, rows[9]])
+        torch.testing.assert_close(made[f"head.{name}"], expected)
+    assert made["stages.3.0.weight"].equal(state["stages.3.0.weight"])
+    fresh = factory.build("x", block, 2).state_dict()
+    assert float(fresh["head.weight"].abs().max()) < 0.1
+    assert not fresh["head.bias"].any()
+
+
+def test_a_head_cannot_start_as_a_classifier_that_the_weights_lack(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_file({n: t for n, t in networks.Cnn(1000).state_dict().items() if "head" not in n}, path)
+    block = replace(with_weights(path), imagenet_head=True)
+    with pytest.raises(ValueError, match=r"anklealign_cnn: .*head\.weight.* imagenet_head out"):
+        factory.build("x", block, 2, [[1], [2]])
+
+
+@pytest.mark.parametrize(
+    ("architecture", "learns"),
+    [
+        ("convnext_atto", ["head.", "stages.3.blocks.1."]),
+        ("test_vit", ["head.", "norm.", "blocks.5."]),
+        ("resnet10t", ["fc.", "layer4.0."]),
+        ("mobilenetv2_035", ["classifier.", "conv_head.", "bn2.", "blocks.6."]),
+    ],
+)
+def test_the_last_block_is_one_of_weights_and_not_a_norm_alone(
+    architecture: str, learns: list[str]
+) -> None:
+    model = timm.create_model(architecture, num_classes=3)
+    factory.freeze(model, 1)
+    names = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert names == {n for n, _ in model.named_parameters() if n.startswith(tuple(learns))}
+
+
+def test_initial_weights_keep_the_signal_s_scale_through_many_layers() -> None:
+    torch.manual_seed(0)
+    model = networks.Cnn(3, widths=(32, 32, 32), depth=5, norm=False).eval()
+    with torch.inference_mode():
+        features = model.forward_features(torch.randn(4, 3, 64, 64))
+    assert 0.05 < features.std() < 5
+
+
+def test_one_seed_gives_one_network() -> None:
+    def weights(seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        model = factory.build("x", CNN, 3)
+        return torch.cat([p.flatten() for p in model.parameters()])
+
+    assert weights(1).equal(weights(1))
+    assert not weights(1).equal(weights(2))
+
+
+def test_timm_knows_the_own_networks_parts() -> None:
+    model = timm.create_model("anklealign_cnn", num_classes=3)
+    groups = timm.models.group_parameters(model, model.group_matcher())
+    assert sum(map(len, groups.values())) == len(list(model.parameters()))
+    model.reset_classifier(5)
+    assert model(torch.zeros(1, 3, 64, 64)).shape == (1, 5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"architecture": "resnet81"}, ["'resnet81'", "did you mean resnet18"]),
+        ({"architecture": "resnet18.foo"}, ["'foo'", "resnet18.tv_in1k"]),
+        ({"arguments": {"wide": 3}}, ["wide", "arguments", "models.x"]),
+    ],
+)
+def test_what_cannot_be_built_is_named_with_a_remedy(
+    changes: dict[str, object], words: list[str]
+) -> None:
+    with pytest.raises(ValueError, match=r"models\.x") as caught:
+        factory.build("x", replace(CNN, **changes), 3)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def with_weights(path: Path, architecture: str = "anklealign_cnn") -> Model:
+    return Model(
+        architecture, image_size=64, epochs=1, learning_rate=0.01, pretrained=True,
+        weights=str(path), weights_sha256=files.sha256(path),
+    )  # fmt: skip
+
+
+def test_a_file_s_weights_are_loaded_below_a_fresh_classifier(tmp_path: Path) -> None:
+    source = networks.Cnn(7)
+    path = tmp_path / "weights.safetensors"
+    save_file(source.state_dict(), path)
+    model = factory.build("x", with_weights(path), 3)
+    state = model.state_dict()
+    assert state["stages.1.0.weight"].equal(source.state_dict()["stages.1.0.weight"])
+    assert state["head.weight"].shape[0] == 3
+
+
+@pytest.mark.parametrize("fault", ["missing", "changed", "half", "foreign", "no weights"])
+def test_unusable_weights_are_an_error_with_both_remedies(tmp_path: Path, fault: str) -> None:
+    path = tmp_path / "weights.safetensors"
+    state = networks.Cnn(7).state_dict()
+    if fault == "half":  # timm alone would leave the rest at random, silently
+        state = {name: t for name, t in state.items() if not name.startswith("stages.2.0")}
+    if fault == "foreign":
+        state = networks.Cnn(7, widths=(8, 16, 24, 32)).state_dict()
+    save_file(state, path)
+    if fault == "no weights":
+        path.write_bytes(b"PK not a checkpoint")
+    block = with_weights(path)
+    if fault == "missing":
+        path.unlink()
+    if fault == "changed":
+        path.write_bytes(b"other")
+    with pytest.raises(ValueError, match=r"models\.x.*weights.safetensors"):
+        factory.build("x", block, 3)
+
+
+def test_weights_that_no_hub_has_are_an_error_that_says_how_to_go_on() -> None:
+    with pytest.raises(ValueError, match=r"weights: PATH.*pretrained: false"):
+        factory.build("x", replace(CNN, pretrained=True), 3)
+
+
+def test_a_frozen_network_learns_in_its_classifier_alone() -> None:
+    model = networks.Cnn(3)
+    factory.freeze(model)
+    learns = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert learns == ["head.weight", "head.bias"]
+
+
+@pytest.mark.skipif(not REAL_WEIGHTS.is_file(), reason="shared/weights is not beside this project")
+def test_real_weights_load_from_a_file() -> None:
+    block = with_weights(REAL_WEIGHTS, "mobilenetv2_100.ra_in1k")
+    model = factory.build("x", block, 2)
+    assert model.conv_stem.weight.equal(
+        torch.load(REAL_WEIGHTS, weights_only=True)["conv_stem.weight"]
+    )
+    assert model.get_classifier().out_features == 2

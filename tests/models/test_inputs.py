@@ -1,0 +1,82 @@
+"""Photos of the store become a network's input, the same way for everybody."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from anklealign.models.inputs import (
+    CHUNK,
+    Input,
+    full_precision,
+    logits,
+    pick_device,
+    resize,
+    whole,
+)
+from anklealign.models.networks import Cnn
+
+CPU = torch.device("cpu")
+INPUT = Input(32, (0.5, 0.4, 0.3), (0.2, 0.25, 0.5), "bicubic")
+
+
+def photos(count: int, side: int = 64) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, side, side, 3), np.uint8)
+
+
+def test_an_input_is_resized_and_normalised_by_channel() -> None:
+    grey = np.full((2, 64, 64, 3), 102, np.uint8)
+    x = whole(grey, INPUT, CPU)
+    expected = (torch.tensor([0.4] * 3) - torch.tensor(INPUT.mean)) / torch.tensor(INPUT.std)
+    assert x.shape == (2, 3, 32, 32)
+    torch.testing.assert_close(x, expected.view(1, 3, 1, 1).expand_as(x))
+
+
+def test_shrinking_averages_instead_of_skipping_pixels() -> None:
+    y, x = np.mgrid[:64, :64]
+    fine = np.repeat((255 * ((x + y) % 2))[None, :, :, None], 3, 3).astype(np.uint8)
+    small = resize(torch.from_numpy(fine).permute(0, 3, 1, 2), 16, "bilinear").float()
+    assert (small - 127.5).abs().max() < 20
+
+
+def test_a_photo_of_the_right_side_is_left_as_it_is() -> None:
+    x = torch.from_numpy(photos(1, 32)).permute(0, 3, 1, 2)
+    assert resize(x, 32, "bicubic") is x
+
+
+def test_answers_do_not_depend_on_how_many_photos_are_asked_together() -> None:
+    torch.manual_seed(0)
+    model = Cnn(3, widths=(8, 16))
+    pixels = photos(CHUNK + 3)
+    rows = np.arange(len(pixels))
+    together = logits(model, pixels, rows, INPUT, CPU)
+    alone = np.concatenate([logits(model, pixels, rows[i : i + 1], INPUT, CPU) for i in rows])
+    assert together.shape == (CHUNK + 3, 3)
+    assert not model.training
+    np.testing.assert_allclose(alone, together, atol=1e-5)
+
+
+def test_answers_are_given_without_tf32_and_the_setting_is_given_back() -> None:
+    seen = []
+
+    class Asks(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(torch.backends.cudnn.allow_tf32)
+            return x.mean((2, 3))
+
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = True
+    try:
+        logits(Asks(), photos(1), np.zeros(1, np.int64), INPUT, CPU)
+        assert seen == [False]
+        assert torch.backends.cudnn.allow_tf32
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+    with full_precision():
+        assert not torch.backends.cuda.matmul.allow_tf32
+
+
+@pytest.mark.parametrize("name", ["warp", "cuda:99"])
+def test_a_device_that_is_not_there_is_named_with_a_remedy(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"{name}.*choose auto or cpu"):
+        pick_device(name)

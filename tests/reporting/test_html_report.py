@@ -1,0 +1,136 @@
+"""The report, as a person's browser shows it."""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from anklealign.reporting import html_report
+
+ROOT = Path(__file__).resolve().parents[2]
+STAGES = ("prepare", "clean", "split", "train", "evaluate")
+CHROMIUM = shutil.which("chromium")
+
+
+@pytest.fixture
+def metrics():
+    return {s: json.loads((ROOT / f"metrics/{s}.json").read_text("utf-8")) for s in STAGES}
+
+
+@pytest.fixture
+def run():
+    return json.loads((ROOT / "plots/train/run.json").read_text("utf-8"))
+
+
+@pytest.fixture(scope="module")
+def plots(tmp_path_factory):
+    """A plots folder with a chart and six pages of photos a gallery."""
+    tmp_path = tmp_path_factory.mktemp("run")
+    generator = np.random.default_rng(0)
+    for name in ("evaluate/pictures/mistakes", "evaluate/explanations/maps"):
+        for page in range(1, 7):
+            path = tmp_path / f"plots/{name}_{page:02}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            noise = generator.integers(0, 256, (60, 80, 3), np.uint8)
+            Image.fromarray(noise).resize((1500, 1100)).save(path, compress_level=1)
+    Image.new("RGB", (600, 400), "white").save(tmp_path / "plots/evaluate/pictures/confusion.png")
+    return tmp_path / "plots"
+
+
+def test_the_page_needs_nothing_from_elsewhere_and_is_below_ten_megabytes(metrics, run, plots):
+    page = html_report.html(metrics, run, html_report.pictures(plots))
+    assert len(page.encode()) < 10_000_000
+    assert "<script" not in page
+    assert re.findall(r"(?:src|href)=\"(?!data:image/|#)", page) == []
+    assert "url(" not in page
+    assert page.count("<figure>") == 1 + 2 * html_report.PAGES
+    assert "the first 4 of 6 pages" in page
+
+
+def test_names_are_shown_and_not_obeyed(metrics, run):
+    run["params"]["dataset_name"] = "<script>alert(1)</script>"
+    page = html_report.html(metrics, run, {})
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_what_was_left_out_stands_with_its_reason(metrics, run):
+    metrics["prepare"]["skipped"] = {"total": 7, "no_label": 7}
+    metrics["clean"]["reasons"]["blurred"] = 5
+    page = html_report.html(metrics, run, {})
+    assert '<td>files skipped</td><td class="n">7</td><td>no label 7</td>' in page
+    (removed,) = [line for line in page.splitlines() if "<td>photos removed</td>" in line]
+    assert "blurred 5" in removed
+
+
+def test_the_same_figures_give_the_same_bytes(metrics, run, plots):
+    assert html_report.html(metrics, run, html_report.pictures(plots)) == html_report.html(
+        metrics, run, html_report.pictures(plots)
+    )
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_browser_shows_every_picture_without_sideways_scrolling(
+    width, metrics, run, plots, tmp_path
+):
+    if not CHROMIUM and not os.environ.get("CI"):
+        pytest.skip("chromium is not installed")
+    sync_api = pytest.importorskip("playwright.sync_api") if not os.environ.get("CI") else None
+    if sync_api is None:
+        from playwright import sync_api  # noqa: PLC0415
+    path = tmp_path / "report.html"
+    path.write_text(html_report.html(metrics, run, html_report.pictures(plots)), encoding="utf-8")
+    asked = []
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+        )
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(path.as_uri())
+        for picture in page.locator("img").all():
+            picture.scroll_into_view_if_needed()
+        loaded = page.evaluate("[...document.images].map(i => i.complete && i.naturalWidth > 0)")
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        text = page.inner_text("body")
+        browser.close()
+    assert loaded
+    assert all(loaded)
+    assert wide <= width
+    assert all(url.startswith(("file:", "data:")) for url in asked)
+    assert f"{metrics['evaluate']['accuracy']['value']:.1%}" in text
+
+
+def test_each_block_of_figures_is_said_in_words(metrics, run):
+    block = {"value": 0.7, "ci_low": 0.6, "ci_high": 0.8}
+    metrics["evaluate"]["people"] = {
+        "annotators": 3, "photos": 12, "votes": 30, "accuracy": block, "model_accuracy": block,
+        "model_gain": {"value": 0.0, "ci_low": -0.1, "ci_high": 0.1},
+        "by_annotator": {"anna": {"photos": 12, "accuracy": 0.987654}},
+    }  # fmt: skip
+    metrics["evaluate"]["robustness"]["jpeg_quality"] = {"50": 0.9, "5": 0.0123}
+    page = html_report.html(metrics, run, {})
+    assert "people agree with it in 70.0% of 30 votes on 12 test photos" in page
+    assert "difference +0.000 (-0.100 to 0.100)" in page
+    assert "0.012 at the worst: jpeg quality 5" in page
+    assert "0.988" not in page
+    told = metrics["evaluate"]["calibration"]["coverage"]
+    assert f"hold the truth for {told['value']:.1%} of the test photos" in page
+    metrics["evaluate"]["people"] = {"annotators": 0, "photos": 0, "votes": 0}
+    assert "No test photo has votes of several people" in html_report.html(metrics, run, {})
+
+
+def test_of_few_groups_the_page_gives_no_interval(metrics, run):
+    for block in metrics["evaluate"].values():
+        if isinstance(block, dict):
+            for key in [key for key in block if "ci_" in key]:
+                del block[key]
+    page = html_report.html(metrics, run, {})
+    assert "too few groups for an interval" in page
+    assert "<small>0." not in page
+    assert "<small>+0." not in page

@@ -1,0 +1,205 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import imagehash
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+
+from anklealign.similarity import perceptual_hash
+
+PHOTOS = Path(__file__).resolve().parents[2] / "data/raw/ants_bees"
+
+
+def pictures(count: int, seed: int = 0) -> list[Image.Image]:
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (count, 7, 5, 3), dtype=np.uint8)
+    return [Image.fromarray(c).resize((150, 210), Image.Resampling.BICUBIC) for c in coarse]
+
+
+def grey(picture: Image.Image) -> np.ndarray:
+    return np.asarray(picture.convert("L").resize((32, 32), Image.Resampling.LANCZOS))
+
+
+def hash_of(picture: Image.Image) -> int:
+    return int(perceptual_hash.pack(perceptual_hash.spectra(grey(picture)[None]))[0, 0])
+
+
+def brute_force(queries: np.ndarray, index: np.ndarray, distance: int) -> np.ndarray:
+    found = [
+        np.stack([np.full(len(near), q), near], axis=1)
+        for q, h in enumerate(queries)
+        for near in [np.flatnonzero(np.bitwise_count(index ^ h) <= distance)]
+    ]
+    return np.concatenate(found)
+
+
+def joined(pieces) -> np.ndarray:
+    rows = [np.stack(piece, axis=1) for piece in pieces]
+    table = np.concatenate([np.zeros((0, 2), np.int64), *rows])
+    return table[np.lexsort(table.T[::-1])]
+
+
+def assert_exact(values: np.ndarray, distance: int) -> None:
+    every = brute_force(values, values, distance)
+    np.testing.assert_array_equal(joined(perceptual_hash.near(values, values, distance)), every)
+
+
+def flip_bits(values: np.ndarray, times: int, rng: np.random.Generator) -> np.ndarray:
+    for _ in range(times):
+        values = values ^ (np.uint64(1) << rng.integers(0, 64, len(values)).astype(np.uint64))
+    return values
+
+
+def test_a_hash_equals_imagehash_bit_for_bit() -> None:
+    for picture in [*pictures(50), Image.new("RGB", (90, 60), "white")]:
+        assert hash_of(picture) == int(str(imagehash.phash(picture)), 16)
+
+
+@pytest.mark.parametrize("turn", range(8))
+def test_the_eight_orientations_are_the_hashes_of_the_turned_picture(turn: int) -> None:
+    transposed, flip_x, flip_y = perceptual_hash.ORIENTATIONS[turn]
+    for picture in pictures(20):
+        spectra = perceptual_hash.spectra(grey(picture)[None])
+        turned = picture.transpose(Image.Transpose.TRANSPOSE) if transposed else picture
+        turned = ImageOps.mirror(turned) if flip_x else turned
+        turned = ImageOps.flip(turned) if flip_y else turned
+        cheap = int(perceptual_hash.pack(list(perceptual_hash.orientations(spectra))[turn])[0, 0])
+        # Rounding to grey levels after another order of resizing may move a bit at the median.
+        assert (cheap ^ hash_of(turned)).bit_count() <= 2
+
+
+@given(st.lists(st.integers(0, 2**64 - 1), max_size=40), st.integers(0, 12), st.integers(0, 2**32))
+def test_the_search_finds_what_brute_force_finds(values, distance: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    seeds = np.array(values, np.uint64)
+    near = flip_bits(np.concatenate([seeds, seeds, seeds]), distance // 2, rng)
+    everything = np.concatenate([seeds, near])
+    if len(everything):
+        assert_exact(everything, distance)
+
+
+def test_the_search_takes_empty_lists() -> None:
+    none = np.zeros(0, np.uint64)
+    assert len(joined(perceptual_hash.near(none, none, 8))) == 0
+    assert len(joined(perceptual_hash.near(np.ones(3, np.uint64), none, 8))) == 0
+
+
+@pytest.mark.parametrize("distance", [0, 4, 8, 10])
+def test_among_20_000_random_hashes_the_search_is_exact(distance: int) -> None:
+    rng = np.random.default_rng(1)
+    values = rng.integers(0, 2**64, 20_000, dtype=np.uint64)
+    values[:3000] = flip_bits(values[3000:6000], 8, rng)
+    assert_exact(values, distance)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not PHOTOS.is_dir(), reason=f"{PHOTOS} is not there")
+@pytest.mark.parametrize("skewed", [False, True], ids=["places of photos", "few photos, often"])
+def test_among_20_000_hashes_of_real_photos_the_search_is_exact(skewed: bool) -> None:
+    rng = np.random.default_rng(2)
+    greys = []
+    for path in sorted(PHOTOS.rglob("*.jpg")):
+        photo = Image.open(path).convert("L")
+        photo.thumbnail((256, 256))
+        for share in rng.uniform(0.6, 1, 8):  # overlapping, so that many hashes lie close together
+            size = share * np.array(photo.size)
+            start = rng.random(2) * (photo.size - size)
+            box = tuple(np.concatenate([start, start + size]))
+            greys.append(np.asarray(photo.resize((32, 32), Image.Resampling.LANCZOS, box=box)))
+    spectra = perceptual_hash.spectra(np.stack(greys))
+    views = [perceptual_hash.pack(turned)[:, 0] for turned in perceptual_hash.orientations(spectra)]
+    values = rng.permutation(np.concatenate(views))[:20_000]
+    if skewed:
+        # Few, each many times and a few bits off: the skew that near-blank photos make.
+        values = values[(len(values) * rng.random(20_000) ** 3).astype(int)]
+        for _ in range(6):
+            flipped = flip_bits(values, 1, rng)
+            values = np.where(rng.random(len(values)) < 0.5, values, flipped)
+    assert len(values) == 20_000
+    assert_exact(values, 8)
+
+
+def views_of(index: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Words of eight views of each entry; the first view is a few bits off, the others random."""
+    views = rng.integers(0, 2**64, (8, *index.shape), dtype=np.uint64)
+    views[0] = flip_bits(index.ravel(), 2, rng).reshape(index.shape)
+    return views.reshape(-1, perceptual_hash.WORDS)
+
+
+def crowd(size: int, seed: int) -> np.ndarray:
+    """Return (N, 4) words that are alike in the first and less so in the others, and copies."""
+    rng = np.random.default_rng(seed)
+    words = rng.integers(0, 2**64, (size, perceptual_hash.WORDS), dtype=np.uint64)
+    words[:, 0] = flip_bits(np.full(size, words[0, 0]), 2, rng)
+    # Half as many bits off as two strangers.
+    words[:, 1:] = words[0, 1:]
+    words[:, 1:] = flip_bits(words[:, 1:].ravel(), 12, rng).reshape(size, -1)
+    return np.concatenate([words, flip_bits(words.ravel(), 1, rng).reshape(size, -1)])
+
+
+def test_each_photo_keeps_its_nearest_answers_whatever_the_crowd() -> None:
+    index = crowd(300, 1)
+    nearest = perceptual_hash.Nearest(index, np.arange(600), 8)
+    views = views_of(index, np.random.default_rng(2))
+    nearest.ask(views)
+    query, answer = nearest.found()
+    assert nearest.crowded
+    assert np.unique(query % 600, return_counts=True)[1].max() <= perceptual_hash.NEAREST
+    pairs = {frozenset(pair) for pair in zip(query % 600, answer, strict=True)}
+    assert {frozenset((n, n + 300)) for n in range(300)} <= pairs
+    bits = np.bitwise_count(views[query] ^ index[answer]).sum(axis=1)
+    assert (np.diff(bits.astype(int)) >= 0).all()
+
+
+def test_the_answers_do_not_depend_on_the_pieces_in_which_they_were_found(monkeypatch) -> None:
+    index = crowd(120, 3)
+    views = [views_of(index, np.random.default_rng(seed)) for seed in range(3)]
+    found = []
+    for chunk in (1 << 21, 64):
+        monkeypatch.setattr(perceptual_hash, "CHUNK", chunk)
+        nearest = perceptual_hash.Nearest(index, np.arange(240) // 2, 8)
+        for view in views:
+            nearest.ask(view)
+        found.append(np.stack(nearest.found()))
+    np.testing.assert_array_equal(*found)
+
+
+def test_without_a_crowd_every_pair_is_found_once() -> None:
+    rng = np.random.default_rng(5)
+    index = rng.integers(0, 2**64, (500, perceptual_hash.WORDS), dtype=np.uint64)
+    index[250:] = flip_bits(index[:250].ravel(), 2, rng).reshape(250, -1)
+    nearest = perceptual_hash.Nearest(index, np.arange(500), 8)
+    nearest.ask(views_of(index, rng))
+    query, answer = nearest.found()
+    pairs = sorted(tuple(sorted(pair)) for pair in zip(query % 500, answer, strict=True))
+    assert pairs == [(n, n + 250) for n in range(250)]
+    assert not nearest.crowded
+
+
+FULL = """
+import resource, numpy as np
+from anklealign import hashes
+photos, rng = 1_000_000, np.random.default_rng(0)
+def words(count): return rng.integers(0, 2**64, (count, 4), dtype=np.uint64)
+nearest = hashes.Nearest(words(photos), np.arange(photos), 8)
+views = words(8 * photos)  # which a search holds meanwhile
+for start in range(0, hashes.NEAREST * photos + 3 * hashes.CHUNK, hashes.CHUNK):
+    ends = (88 * photos, photos, 60)
+    rows = rng.integers(0, ends, (hashes.CHUNK, 3), dtype=np.int32)
+    nearest._pool = np.concatenate([nearest._pool, rows])
+found = nearest.found()
+print(len(found[0]), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "darwin", reason="tells memory in other units")
+def test_a_million_photos_with_as_many_answers_as_are_ever_kept_take_less_than_2_gib() -> None:
+    done = subprocess.run([sys.executable, "-c", FULL], check=True, capture_output=True, text=True)
+    answers, gib = map(float, done.stdout.split())
+    assert answers > 15_000_000
+    assert gib < 2

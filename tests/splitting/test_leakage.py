@@ -1,0 +1,177 @@
+"""The audit finds one picture in two parts, however it was changed, and takes no two for one."""
+
+import io
+import tracemalloc
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+
+from anklealign.io import decode
+from anklealign.splitting import leakage
+from anklealign.splitting.leakage import Pair, nearest_pairs
+from benchmarks import cleaning
+
+RESIDUAL, CORRELATION = 0.3, 0.95  # as in params.yaml
+
+
+def same(pair: Pair) -> bool:
+    return pair.residual <= RESIDUAL or pair.correlation >= CORRELATION
+
+
+def picture(seed: int, width: int = 160, height: int = 120) -> np.ndarray:
+    """Blobs of several sizes: as much detail as a photo; (120, 160, 3)."""
+    rng = np.random.default_rng(seed)
+    layers = [
+        Image.fromarray(rng.integers(0, 256, (cells, cells, 3), np.uint8)).resize(
+            (width, height), Image.Resampling.BICUBIC
+        )
+        for cells in (5, 12, 30)
+    ]
+    return np.mean([np.asarray(layer, np.float64) for layer in layers], axis=0).astype(np.uint8)
+
+
+def framed(p: np.ndarray, level: int = 20) -> np.ndarray:
+    return np.pad(p, ((10, 10), (10, 10), (0, 0)), constant_values=level)
+
+
+def squared(p: np.ndarray) -> np.ndarray:
+    """A wide photo squared with bars."""
+    bars = (p.shape[1] - p.shape[0]) // 2
+    return np.pad(p, ((bars, bars), (0, 0), (0, 0)), constant_values=255)
+
+
+def small(p: np.ndarray) -> np.ndarray:
+    return np.asarray(Image.fromarray(p).resize((p.shape[1] // 3, p.shape[0] // 3)))
+
+
+CHANGES = {
+    "the same": lambda p: p,
+    "mirrored": lambda p: p[:, ::-1],
+    "turned by 90": np.rot90,
+    "turned by 180": lambda p: np.rot90(p, 2),
+    "turned by 270": lambda p: np.rot90(p, 3),
+    "turned and mirrored": lambda p: np.rot90(p)[:, ::-1],
+    "brightened": lambda p: np.clip(p * 1.2, 0, 255).astype(np.uint8),
+    "blurred a little": lambda p: np.asarray(
+        Image.fromarray(p).filter(ImageFilter.GaussianBlur(1))
+    ),
+    "a third of the size": small,
+    "framed": framed,
+    "framed and mirrored": lambda p: framed(p[:, ::-1], 250),
+    "squared with bars": squared,
+    "cut by 8 % left": lambda p: p[:, 13:],
+    "cut by 8 % right": lambda p: p[:, :-13],
+    "cut by 8 % top": lambda p: p[10:],
+    "cut by 8 % bottom": lambda p: p[:-10],
+    "cut by 4 % all round": lambda p: p[5:-5, 6:-6],
+    "turned and cut": lambda p: np.rot90(p)[:, 10:],
+    "framed and cut": lambda p: framed(p[:, 13:]),
+    "a third and turned and framed": lambda p: framed(np.rot90(small(p))),
+}
+
+
+@pytest.mark.parametrize("copy_asks", [True, False], ids=["held out", "in train"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_copy_in_another_part_is_found_whatever_was_done_to_it(change, copy_asks):
+    photos = [picture(seed) for seed in range(12)]
+    copied = 3 if copy_asks else 11
+    photos.append(np.ascontiguousarray(CHANGES[change](photos[copied])))
+    parts = ["train"] * 8 + ["val"] * 2 + ["test"] * 2 + ["test" if copy_asks else "train"]
+    pairs = nearest_pairs(photos, parts, ("test", "val"))
+    assert [{p.a, p.b} for p in pairs if same(p)] == [{12, copied}]
+    assert {pairs[0].a, pairs[0].b} == {12, copied}
+
+
+WHOLE = [change for change in CHANGES if "cut" not in change and "framed" not in change]
+
+
+@pytest.mark.parametrize("change", WHOLE)
+def test_what_was_not_cut_is_found_even_when_the_shared_comparison_fails(change, monkeypatch):
+    monkeypatch.setattr(leakage.Album, "compare", lambda *_: None)
+    photos = [picture(seed) for seed in range(12)]
+    photos.append(np.ascontiguousarray(CHANGES[change](photos[3])))
+    pairs = nearest_pairs(photos, ["train"] * 10 + ["test"] * 3, ("test",))
+    assert [(p.a, p.b) for p in pairs if same(p)] == [(12, 3)]
+
+
+def test_of_centre_squares_the_one_of_a_picture_with_bars_is_found():
+    whole = [picture(seed, width=200) for seed in range(9)]
+    photos = [np.ascontiguousarray(photo[:, 40:160]) for photo in whole]
+    photos.append(np.pad(whole[3], ((40, 40), (0, 0), (0, 0)), constant_values=255))
+    pairs = nearest_pairs(photos, ["train"] * 8 + ["test"] * 2, ("test",), squares=True)
+    assert [(p.a, p.b) for p in pairs if same(p)] == [(9, 3)]
+    assert pairs[0].correlation >= CORRELATION
+
+
+def test_copies_within_one_part_are_no_leak():
+    photos = [picture(seed) for seed in (1, 2, 3, 3, 4, 4)]
+    pairs = nearest_pairs(photos, ["train", "train", "train", "train", "test", "test"], ("test",))
+    assert pairs
+    assert not any(map(same, pairs))
+
+
+def test_plain_photos_are_nobodys_copies():
+    plain = [np.full((80, 80, 3), level, np.uint8) for level in (40, 41, 200, 200)]
+    pairs = nearest_pairs(plain, ["train", "train", "test", "val"], ("test", "val"))
+    assert not any(map(same, pairs))
+
+
+def test_held_out_parts_are_set_beside_train_and_each_other_once():
+    photos = [picture(seed) for seed in range(6)]
+    parts = ["train", "train", "val", "val", "test", "test"]
+    pairs = nearest_pairs(photos, parts, ("test", "val"))
+    asked = {(parts[p.a], parts[p.b]) for p in pairs}
+    assert asked <= {("test", "train"), ("test", "val"), ("val", "train")}
+    assert len({(p.a, p.b) for p in pairs}) == len(pairs)
+
+
+def test_memory_does_not_grow_with_the_number_of_photos_beyond_their_views(monkeypatch):
+    rng = np.random.default_rng(0)
+
+    def views(count: int) -> leakage._Views:
+        detail = rng.standard_normal((count, leakage.COARSE**2), np.float32)
+        whole = np.tile(leakage.WHOLE, (count, 1))
+        return leakage._Views(np.arange(count), whole, np.zeros(count, bool), detail)
+
+    monkeypatch.setattr(leakage, "CELLS", 1 << 20)
+    queries, others = views(400), views(20_000)
+    tracemalloc.start()
+    proposed = sum(1 for _ in leakage._propose(queries, others))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert proposed == 400 * leakage.NEAREST
+    assert peak < 4.5 * 4 * leakage.CELLS  # all correlations at once would take 32 MB, and twice
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fit", ["letterbox", "crop"])
+def test_of_drawn_legs_and_real_photos_copies_of_each_kind_are_found_and_no_others(fit):
+    rng = np.random.default_rng(5)
+    drawn = [data for _, data in cleaning.drawn(seed=1, most=120)]
+    real = [path.read_bytes() for path in sorted(cleaning.REAL.rglob("*.jpg"))[:120]]
+    for files in filter(None, (drawn, real)):
+        pictures = [Image.open(io.BytesIO(data)).convert("RGB") for data in files]
+        photos = [fitted(picture, fit) for picture in pictures]
+        truth = []
+        for kind, change in cleaning.COPIES.items():
+            for source in rng.choice(len(files), 20, replace=False):
+                photos.append(fitted(Image.open(io.BytesIO(change(pictures[source], rng))), fit))
+                truth.append((kind, int(source)))
+        # The photos themselves stand in both held-out parts and train: other shots of one person
+        # are looked at too.
+        parts = [("val", "train", "train")[n % 3] for n in range(len(files))]
+        parts += ["test"] * len(truth)
+        pairs = nearest_pairs(photos, parts, ("test", "val"), squares=fit == "crop")
+        found = dict.fromkeys(cleaning.COPIES, 0)
+        for pair in filter(same, pairs):
+            kind, source = truth[pair.a - len(files)]
+            assert pair.b == source
+            found[kind] += 1
+        assert min(found.values()) >= 19, found
+
+
+def fitted(picture: Image.Image, fit: str) -> np.ndarray:
+    """As prepare stores it, without its letterbox."""
+    pixels, (left, top, right, bottom) = decode.fit(picture.convert("RGB"), 256, fit, 114)
+    return pixels[top:bottom, left:right]

@@ -1,0 +1,169 @@
+"""synthetic/annotation_export.py: names and exports are those that Label Studio would have left."""
+
+import json
+import re
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+from django.core.files.storage import Storage
+from django.utils.text import get_valid_filename
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anklealign.config.class_names import Labels
+from anklealign.ingest import label_studio_export
+from synthetic import annotation_export
+from synthetic.annotation_export import Task
+
+LABELS = Labels({"pronation": ["1_Pronacio"], "neutral": ["2_Neutralis"]})
+
+
+def rng():
+    return np.random.default_rng(0)
+
+
+def written(kind, *tasks):
+    return annotation_export.export(kind, "FO6K58", 4, tasks, rng())
+
+
+def labels(tasks):
+    return {
+        address.rpartition("/")[2]: question
+        for task in tasks
+        for address in task.addresses
+        for annotation in task.annotations
+        for question in annotation.questions
+    }
+
+
+@given(st.text(st.sampled_from("aZ09_-. áŐ(),&+"), min_size=1, max_size=140))
+def test_names_are_stored_as_django_stores_them(stem):
+    name = f"a{stem}.jpg"
+
+    class Free(Storage):
+        def exists(self, _name):
+            return False
+
+    ours = annotation_export.stored(name, 12, rng())
+    bare = f"{ours[:8]}-{get_valid_filename(name)}"
+    theirs = Free().get_available_name(f"upload/12/{bare}", max_length=100)
+    # Django cuts only what is too long; then both put seven random characters before the suffix.
+    theirs = theirs.removeprefix("upload/12/")
+    if theirs == bare:
+        assert ours == theirs
+    else:
+        assert len(ours) == len(theirs)
+        assert re.sub(r"_\w{7}\.", ".", ours) == re.sub(r"_\w{7}\.", ".", theirs)
+
+
+@pytest.mark.parametrize(
+    "kind", ["json", "json_min", "csv", "old_release", "imported", "many_keys"]
+)
+def test_every_kind_of_export_is_read_back(kind):
+    first = Task("FO6K58", "sajat_reszvevo01_01.jpg", (("1_Pronacio",),))
+    second = Task("FO6K58", "b 2.jpg", (("2_Neutralis",),))
+    ((name, data),) = written(kind, first, second).items()
+    assert name.endswith(".csv" if kind == "csv" else ".json")
+    found = labels(label_studio_export.read(name, data, LABELS))
+    assert {text for question in found.values() for text in question} == {
+        "1_Pronacio",
+        "2_Neutralis",
+    }
+    assert any(name.endswith("sajat_reszvevo01_01.jpg") for name in found)
+    assert written(kind, first, second) == {name: data}
+
+
+def test_an_older_export_of_the_project_holds_the_same_tasks_with_an_earlier_time():
+    tasks = [Task("A", f"{n}.jpg", (("1_Pronacio",),)) for n in range(6)]
+    older, newer = (
+        label_studio_export.read(n, d, LABELS) for n, d in written("two_exports", *tasks).items()
+    )
+    assert len(older), len(newer) == (4, 6)
+    assert [t.key for t in older] == [t.key for t in newer[:4]]
+    assert all(a.updated < b.updated for a, b in zip(older, newer, strict=False))
+
+
+def test_imported_tasks_have_addresses_of_every_kind_and_name_their_task_file():
+    tasks = [Task("FO6K58", f"saját {n}.jpg", (("1_Pronacio",),)) for n in range(7)]
+    ((_, data),) = written("imported", *tasks).items()
+    addresses = [task["data"]["image"] for task in json.loads(data)]
+    starts = ("s3:/", "http", "gs:/", "azur", "uplo", "/data/local-files/", "/data/upload/4/")
+    for address, start in zip(addresses, starts, strict=True):
+        assert address.startswith(start)
+    assert re.fullmatch(r"/data/upload/4/[0-9a-f]{8}-saj%C3%A1t_6\.jpg", addresses[-1])
+    uploads = {task["file_upload"].partition("-")[2] for task in json.loads(data)}
+    assert uploads == {"tasks.json", "tasks.csv"}
+
+
+def test_where_a_name_is_taken_old_releases_put_a_suffix_and_kept_names_go_into_a_folder():
+    tasks = [Task("A", f"bal láb {n}.jpg", (("1_Pronacio",),)) for n in range(5)]
+    for kind, taken in (
+        ("old_release", r"/data/upload/4/bal_l%C3%A1b_1_[0-9A-Za-z]{7}\.jpg"),
+        ("many_keys", r"/data/upload/4/[0-9a-f]{8}/bal_l%C3%A1b_1\.jpg"),
+    ):
+        ((_, data),) = written(kind, *tasks).items()
+        found = json.loads(data)
+        key = "photo" if kind == "many_keys" else "image"
+        first, second, *_ = (task["data"][key] for task in found)
+        assert first == "/data/upload/4/bal_l%C3%A1b_0.jpg"
+        assert re.fullmatch(taken, second)
+        for task in found:
+            assert task["file_upload"] == unquote(task["data"][key]).rpartition("/")[2]
+    long = annotation_export.stored("a" * 90 + ".jpg", 4, rng(), "many_keys", taken=True)
+    assert re.fullmatch(r"[0-9a-f]{8}/a+_[0-9A-Za-z]{7}\.jpg", long)
+    assert len(f"upload/4/{long}") == annotation_export.LONGEST_PATH
+
+
+@pytest.mark.parametrize("kind", ["json", "old_release", "json_min", "csv"])
+@pytest.mark.parametrize("earlier", [("1_Pronacio", "2_Neutralis"), ()])
+def test_what_somebody_chose_before_counts_no_more(kind, earlier):
+    task = Task("A", "1.jpg", (("1_Pronacio",),), earlier=earlier)
+    ((name, data),) = written(kind, task).items()
+    (found,) = label_studio_export.read(name, data, LABELS)
+    assert len(found.annotations) == 2
+    latest, _ = label_studio_export.newest(found.annotations)
+    assert {who: a.questions for who, a in latest.items()} == {"1": (("1_Pronacio",),)}
+    if kind == "old_release":
+        (raw,) = json.loads(data)
+        assert [a["skipped"] for a in raw["completions"]] == [not earlier, False]
+        assert (raw["total_annotations"], raw["cancelled_annotations"]) == (
+            (2, 0) if earlier else (1, 1)
+        )
+    if kind == "json_min":
+        newest, older = json.loads(data)
+        assert newest["choice"] == "1_Pronacio"
+        assert newest["updated_at"] > older["updated_at"]
+        assert older.get("choice") == ({"choices": list(earlier)} if earlier else None)
+
+
+def test_old_releases_put_nothing_before_a_name_and_some_exports_say_more_of_people():
+    task = Task("FO6K58", "saját 1.jpg", (("1_Pronacio",),))
+    ((_, old),) = written("old_release", task).items()
+    (found,) = json.loads(old)
+    assert found["file_upload"] == "saját_1.jpg"
+    assert found["data"]["image"] == "/data/upload/4/saj%C3%A1t_1.jpg"
+    ((_, new),) = written("many_keys", task).items()
+    (annotation,) = json.loads(new)[0]["annotations"]
+    assert annotation["completed_by"].keys() == {"id", "email", "first_name", "last_name"}
+
+
+@pytest.mark.parametrize(
+    ("state", "holds"),
+    [("draft", "drafts"), ("prediction", "predictions"), ("cancelled", "annotations")],
+)
+def test_what_is_no_label_stands_where_label_studio_puts_it(state, holds):
+    ((_, data),) = written("json", Task("A", "1.jpg", (("1_Pronacio",),), state)).items()
+    (task,) = json.loads(data)
+    for key in ("drafts", "predictions", "annotations"):
+        assert bool(task[key]) == (key == holds)
+    assert task["total_annotations"] == 0
+    assert task["cancelled_annotations"] == (state == "cancelled")
+
+
+def test_an_annotators_export_has_a_task_for_every_photo_and_completed_by_1():
+    data = annotation_export.votes(["A_1.jpg", "A_2.jpg"], ["1_Pronacio", ""], rng())
+    one, other = json.loads(data)
+    assert [a["completed_by"] for a in one["annotations"]] == [1]
+    assert other["annotations"] == []
+    assert re.fullmatch(r"[0-9a-f]{8}-A_2\.jpg", other["file_upload"])
