@@ -1,9 +1,9 @@
 # syntax=docker/dockerfile:1
-# Two images from one recipe:
-#   docker build --target service  -t anklealign-service .    slim, CPU, no data and no model in it
-#   docker build --target pipeline -t anklealign-pipeline .   everything, GPU where the host lends one
-# On x86 the default torch brings CUDA along, which the service has no use for: give PyTorch's index of
-# CPU wheels as TORCH_INDEX (README, "In containers") and its image is some gigabytes smaller.
+# Two images:
+#   docker build --target service  -t anklealign-service .    slim, CPU, without data and model
+#   docker build --target pipeline -t anklealign-pipeline .   complete, GPU if the host provides one
+# On x86, the default torch includes CUDA, which the service does not need. Set TORCH_INDEX to
+# PyTorch's index of CPU wheels (README, "In containers") to save some gigabytes.
 
 ARG PYTHON=3.11.14-slim-bookworm
 
@@ -19,7 +19,7 @@ COPY requirements.txt requirements-serve.txt ./
 RUN python -m venv /opt/venv \
     && if [ -n "$TORCH_INDEX" ]; then \
         pip install --index-url "$TORCH_INDEX" --constraint requirements.txt torch torchvision; fi \
-    # What the service imports, at the pipeline's versions; DVC and the rest stay out.
+    # Packages that the service imports, at the pipeline's versions; without DVC and the rest.
     && pip install --constraint requirements.txt --requirement requirements-serve.txt \
         torch torchvision timm safetensors numpy scipy pandas pillow pi-heif matplotlib pydantic \
         pyyaml ruamel.yaml tqdm
@@ -40,11 +40,11 @@ COPY requirements.txt ./
 RUN python -m venv /opt/venv && pip install --requirement requirements.txt
 
 FROM base AS pipeline
-# DVC and versions of results need git; make runs the README's commands.
+# DVC and the versions in results need git; the README's commands need make.
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install --yes --no-install-recommends git make \
     && rm -rf /var/lib/apt/lists/* \
-    # The mounted checkout belongs to whoever owns it on the host.
+    # The mounted checkout keeps its owner from the host.
     && git config --system --add safe.directory /repo
 COPY --from=pipeline-libraries /opt/venv /opt/venv
 USER 10001

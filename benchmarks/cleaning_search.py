@@ -1,20 +1,20 @@
-"""What the search for copies costs in time and memory, by the number of photos.
+"""Benchmark the search for duplicates: time and memory by the number of photos.
 
     python -m benchmarks.cleaning_search                 # about 15 minutes on one core
     python -m benchmarks.cleaning_search stages 30000    # clean and split on as many photos
 
-`near` is the search for 64-bit words within 8 bits, every photo against every other; `view` is all
-that clean's search does for one of the 11 cuts that it looks each photo up with: eight orientations
-of every photo against all photos, the few nearest answers of each kept. Both on random words, of
-which one in a hundred has a planted copy; `skewed` is `view` on words that come in crowds of 100,
-each up to 6 bits from the crowd's own, so that far more answers come than are kept. Memory is the
-highest of the whole process. Exit status 1 where twice the photos take four times as long, where a
-planted copy is missed, or where a million photos take 2 GiB or more.
+`near` is the search for 64-bit words within 8 bits, every photo against every other. `view` is the
+complete search of clean for one of its 11 crops: eight orientations of every photo against all
+photos, keeping the nearest few of each. Both use random words, one in a hundred of which has a
+near-duplicate. `skewed` is `view` on words in clusters of 100, each up to 6 bits from its cluster's
+center, so that far more neighbors are found than are kept. Memory is the peak of the process. The
+exit status is 1 if twice the photos take four times as long, if a near-duplicate is missed, or if a
+million photos take 2 GiB or more.
 
 `stages` runs clean and split, with its audit, on pictures that are all different, 256 pixels a
-side: each is two places of two of the ants and bees laid over each other. Its memory is the
-process's own, without the pages of the store that it maps, which the system takes back when it
-needs them; read from /proc five times a second, so on Linux alone.
+side: each blends two regions of two of the ants and bees. Its memory is the process's own, without
+the memory-mapped pages of the pixel store, which the system can reclaim; it is read from /proc five
+times a second, so only on Linux.
 """
 
 import json
@@ -32,11 +32,10 @@ import pandas as pd
 from PIL import Image
 
 from anklealign.config import params
+from anklealign.config.paths import PREPARED, STORE
 from anklealign.io import files
 from anklealign.io.pixel_store import (
-    PREPARED,
     PREPARED_COLUMNS,
-    STORE,
     Pixels,
     photo_id,
     writing_store,
@@ -50,15 +49,15 @@ CROWD = 100
 GIB = 2**30
 REAL = ROOT / "data/raw/ants_bees"
 STAGES = ("clean", "split")
-SIDE = 256  # pixels of the pictures that the stages run on
-PIXELS = 2**20  # of the photos that those are made of, 1 MP at most
-UNIT = 1 if sys.platform == "darwin" else 1024  # bytes in which memory is told
+SIDE = 256  # pixels, side of the pictures that the stages process
+PIXELS = 2**20  # maximum of the source photos, 1 MP
+UNIT = 1 if sys.platform == "darwin" else 1024  # bytes, unit of ru_maxrss
 
 
 def words_of(photos: int, crowd: int = 1) -> perceptual_hash.Hashes:
-    """Return (N, 4) random words; the first hundredth is copied, 8 bits off in each word.
+    """Return (N, 4) random words; the first hundredth has near-duplicates, 8 bits off per word.
 
-    With a crowd, that many of the others each differ in up to 6 bits a word from one word.
+    With `crowd` > 1, the others form clusters of that size, up to 6 bits per word from a center.
     """
     rng = np.random.default_rng(photos)
     words = rng.integers(0, 2**64, (photos, perceptual_hash.WORDS), dtype=np.uint64)
@@ -67,39 +66,39 @@ def words_of(photos: int, crowd: int = 1) -> perceptual_hash.Hashes:
     off = np.bitwise_or.reduce(np.uint64(1) << bits.astype(np.uint64), axis=1)
     words[copies : 2 * copies] = words[:copies] ^ off[:, None]
     if crowd > 1:
-        centres = words[2 * copies :: crowd].repeat(crowd, axis=0)[: photos - 2 * copies]
-        places = rng.integers(0, perceptual_hash.BITS, (len(centres), 6), dtype=np.uint64)
+        centers = words[2 * copies :: crowd].repeat(crowd, axis=0)[: photos - 2 * copies]
+        places = rng.integers(0, perceptual_hash.BITS, (len(centers), 6), dtype=np.uint64)
         off = np.bitwise_or.reduce(np.uint64(1) << places, axis=1)
-        words[2 * copies :] = centres ^ off[:, None]
+        words[2 * copies :] = centers ^ off[:, None]
     return words
 
 
 def measure(kind: str, photos: int) -> dict[str, float]:
-    """Return CPU seconds, planted copies missed, and the highest memory of this process in GiB."""
+    """Return CPU seconds, near-duplicates missed, and the peak memory of this process in GiB."""
     words = words_of(photos, CROWD if kind == "skewed" else 1)
     copies = photos // 100
-    found = np.zeros(copies, bool)
+    detected = np.zeros(copies, bool)
     start = time.process_time()
     if kind == "near":
-        for a, b in perceptual_hash.near(words[:, 0], words[:, 0], DISTANCE):
-            found[a[(a < copies) & (b == a + copies)]] = True
+        for a, b in perceptual_hash.pairs_within(words[:, 0], words[:, 0], DISTANCE):
+            detected[a[(a < copies) & (b == a + copies)]] = True
     else:
-        nearest = perceptual_hash.Nearest(words, np.arange(photos), DISTANCE)
-        # As they are, and seven orientations that resemble nothing.
+        nearest = perceptual_hash.NearestNeighbors(words, np.arange(photos), DISTANCE)
+        # The words themselves and seven random orientations.
         turned = np.random.default_rng(0).integers(
             0, 2**64, (7 * photos, perceptual_hash.WORDS), dtype=np.uint64
         )
-        nearest.ask(np.concatenate([words, turned]))
-        query, answer = nearest.found()
-        a, b = np.sort([query % photos, answer], axis=0)
-        found[a[(a < copies) & (b == a + copies)]] = True
+        nearest.query(np.concatenate([words, turned]))
+        query, neighbor = nearest.result()
+        a, b = np.sort([query % photos, neighbor], axis=0)
+        detected[a[(a < copies) & (b == a + copies)]] = True
     seconds = time.process_time() - start
-    highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT
-    return {"seconds": seconds, "missed": int((~found).sum()), "gib": highest / GIB}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT
+    return {"seconds": seconds, "missed": int((~detected).sum()), "gib": peak / GIB}
 
 
-def different(count: int, store: Pixels) -> None:
-    """Fill a (N, 256, 256, 3) store with pictures none of which shows what another shows."""
+def fill_with_different_pictures(count: int, store: Pixels) -> None:
+    """Fill a (N, 256, 256, 3) store with pictures that are all different."""
     sources = []
     for path in sorted(REAL.rglob("*.jpg")):
         picture = Image.open(path).convert("RGB")
@@ -107,7 +106,7 @@ def different(count: int, store: Pixels) -> None:
         sources.append(picture)
     rng = np.random.default_rng(count)
 
-    def place() -> npt.NDArray[np.float64]:
+    def region() -> npt.NDArray[np.float64]:
         picture = sources[rng.integers(len(sources))]
         side = rng.uniform(0.35, 0.6) * min(picture.size)
         left, top = rng.random(2) * (np.array(picture.size) - side)
@@ -116,20 +115,20 @@ def different(count: int, store: Pixels) -> None:
 
     for n in range(count):
         share = rng.uniform(0.4, 0.6)
-        store[n] = np.rint(share * place() + (1 - share) * place())
+        store[n] = np.rint(share * region() + (1 - share) * region())
 
 
 def prepare(work: Path, count: int) -> None:
-    """Write what prepare would, of as many photos of three classes, each of its own person."""
+    """Write the outputs of prepare for `count` photos of three classes, one subject each."""
     with writing_store(work / STORE, count, SIDE) as store:
-        different(count, store)
+        fill_with_different_pictures(count, store)
     names = [f"{n:06}" for n in range(count)]
     table = pd.DataFrame("", index=range(count), columns=list(PREPARED_COLUMNS)).assign(
         id=[photo_id(name) for name in names],
         row=range(count),
         path=names,
         label=[f"class{n % 3}" for n in range(count)],
-        person=names,
+        subject=names,
         **dict.fromkeys(("width", "height", "right", "bottom"), SIDE),
         **dict.fromkeys(("left", "top"), 0),
     )
@@ -142,28 +141,28 @@ def prepare(work: Path, count: int) -> None:
 
 
 def stages(count: int) -> None:
-    """Print a row for each stage: photos, seconds of CPU and of the clock, memory in GiB."""
+    """Print a row for each stage: photos, CPU seconds, wall seconds, memory in GiB."""
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
         prepare(work, count)
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         for name in STAGES:
             before = resource.getrusage(resource.RUSAGE_CHILDREN)
-            start, highest = time.perf_counter(), 0
+            start, peak = time.perf_counter(), 0
             running = subprocess.Popen(
                 [sys.executable, "-m", f"stages.{name}"], cwd=work, env=environment
             )
             while running.poll() is None:
-                highest = max(highest, own_memory(running.pid))
+                peak = max(peak, own_memory(running.pid))
                 time.sleep(0.2)
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
             seconds = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
             row = (name, f"{count:,}", f"{seconds:.0f}", f"{time.perf_counter() - start:.0f}")
-            print(f"| {' | '.join(row)} | {highest / GIB:.2f} | exit status {running.returncode}")
+            print(f"| {' | '.join(row)} | {peak / GIB:.2f} | exit status {running.returncode}")
 
 
 def own_memory(process: int) -> int:
-    """Return the bytes in memory that are no file's, 0 once the process has ended."""
+    """Return the bytes of anonymous memory, 0 once the process has ended."""
     for line in Path(f"/proc/{process}/status").read_text(encoding="ascii").splitlines():
         if line.startswith("RssAnon:"):
             return 1024 * int(line.split()[1])
@@ -171,27 +170,29 @@ def own_memory(process: int) -> int:
 
 
 def main() -> int:
-    """Print the table; each row in a process of its own."""
+    """Print the table; each row is measured in a separate process."""
     print("| search | photos | CPU time, s | memory, GiB |\n|---|--:|--:|--:|")
-    faults = []
+    failures = []
     for kind, sizes in SIZES.items():
-        taken = {}
+        seconds = {}
         for photos in sizes:
             command = [sys.executable, "-m", "benchmarks.cleaning_search", kind, str(photos)]
             done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
             row = json.loads(done.stdout)
-            taken[photos] = row["seconds"]
+            seconds[photos] = row["seconds"]
             print(f"| {kind} | {photos:,} | {row['seconds']:.3g} | {row['gib']:.2f} |", flush=True)
             if row["missed"]:
-                faults.append(f"{kind}, {photos:,} photos: {row['missed']} planted copies missed")
+                failures.append(
+                    f"{kind}, {photos:,} photos: {row['missed']} near-duplicates missed"
+                )
             if photos == max(sizes) and row["gib"] >= 2:
-                faults.append(f"{kind}, {photos:,} photos: {row['gib']:.2f} GiB, the bar is 2")
-        growth = taken[sizes[1]] / taken[sizes[0]]
-        print(f"\n{kind}: twice the photos take {growth:.2f} times as long; n² would be 4\n")
+                failures.append(f"{kind}, {photos:,} photos: {row['gib']:.2f} GiB, the limit is 2")
+        growth = seconds[sizes[1]] / seconds[sizes[0]]
+        print(f"\n{kind}: twice the photos take {growth:.2f} times as long (n²: 4)\n")
         if growth >= 4:
-            faults.append(f"{kind}: twice the photos take {growth:.2f} times as long")
-    print("\n".join(faults))
-    return 1 if faults else 0
+            failures.append(f"{kind}: twice the photos take {growth:.2f} times as long")
+    print("\n".join(failures))
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
-"""Variants over seeds: what pretrained weights are worth, and what each rung of the ladder is.
+"""Train models with several seeds: the effect of pretrained weights and of each change in size.
 
     python -m benchmarks.seeds                          # ants and bees: half an hour on 2 cores
-    python -m benchmarks.seeds --models mobilenet_v2 --seeds 6 --part val           # while tuning
-    python -m benchmarks.seeds --dataset phantom --part val             # the ladder of own networks
+    python -m benchmarks.seeds --models mobilenet_v2 --seeds 6 --split val      # for tuning
+    python -m benchmarks.seeds --dataset synthetic --split val      # networks from scratch
 
-Needs the photos in data/raw/<dataset> (`make repro` draws the phantom), and for the ants and bees
-the ImageNet weights in data/weights/mobilenetv2_100.pth. Runs the stages in a temporary folder,
-with the project's params.yaml. Each seed makes another split; of the ants and bees the photos' own
-val/ folder stays the test part. Settings are chosen on validation, so the ladder is shown on that.
+Requires the photos in data/raw/<dataset> (`make repro` creates the synthetic set). Ants and bees
+also require the ImageNet weights in data/weights/mobilenetv2_100.pth. The stages run in a temporary
+folder with the project's params.yaml. Each seed creates another split, but the val/ folder of ants
+and bees always remains the test split. Settings are selected on the validation split, so the
+networks from scratch are compared on that split.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
+from anklealign.config import paths
 from anklealign.inference.predictor import Predictor
 from anklealign.io import pixel_store
 from anklealign.metrics.scores import point_scores
@@ -32,12 +34,12 @@ MODELS = {
     "ants_bees": (
         "majority",
         "cnn_gap",
-        "gap_cnn",
+        "grid_pool_cnn",
         "imagenet_zero_shot",
         "mobilenet_v2_frozen",
         "mobilenet_v2",
     ),
-    "phantom": (
+    "synthetic": (
         "majority",
         "cnn_strided",
         "cnn_deep",
@@ -46,7 +48,7 @@ MODELS = {
         "cnn_dropout",
         "cnn_gap",
         "tiny_cnn",
-        "gap_cnn",
+        "grid_pool_cnn",
         "cnn_1m",
         "cnn_13m",
     ),
@@ -54,17 +56,17 @@ MODELS = {
 
 
 def main() -> None:
-    """Print a table: mean and deviation of the scores over seeds, and what a run takes."""
+    """Print a table: mean and standard deviation of the scores, and minutes per run."""
     options = read_options()
     models = options.models or MODELS.get(options.dataset)
     if not models:
-        raise SystemExit(f"--models: say which variants, as none are known for {options.dataset}")
+        raise SystemExit(f"--models is required for the dataset {options.dataset}")
     data = f"data/raw/{options.dataset}"
     if not (ROOT / data).exists():
-        raise SystemExit(f"{data} is not there; README.md says what belongs there")
+        raise SystemExit(f"{data} does not exist; see README.md for its content")
     links = [link for link in (data, "data/weights", "requirements.txt") if (ROOT / link).exists()]
     print(
-        f"| model | accuracy on {options.part}, mean ± sd of seeds | balanced | weights | minutes |"
+        f"| model | {options.split} accuracy, mean ± SD over seeds | balanced | weights | minutes |"
     )
     print("|---|---|---|---|---|")
     with tempfile.TemporaryDirectory(prefix="seeds-") as name:
@@ -74,55 +76,55 @@ def main() -> None:
             (folder / link).symlink_to((ROOT / link).resolve())
         os.chdir(folder)
         write_params(options.dataset, "majority", 1)
-        quietly(prepare.main)
-        quietly(clean.main)
+        run_quietly(prepare.main)
+        run_quietly(clean.main)
         for model in models:
-            print(line(options.dataset, model, options.seeds, options.part), flush=True)
+            print(table_row(options.dataset, model, options.seeds, options.split), flush=True)
 
 
 def read_options() -> argparse.Namespace:
-    """Return models, seeds and the part to score."""
-    parser = argparse.ArgumentParser(description="Variants over seeds")
-    parser.add_argument("--dataset", default="ants_bees", help="of params.yaml")
-    parser.add_argument("--models", nargs="+", help="of params.yaml")
+    """Return the command-line options."""
+    parser = argparse.ArgumentParser(description="Train models with several seeds")
+    parser.add_argument("--dataset", default="ants_bees", help="key of datasets in params.yaml")
+    parser.add_argument("--models", nargs="+", help="keys of models in params.yaml")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3, 4, 5])
-    parser.add_argument("--part", default="test", choices=["test", "val"])
+    parser.add_argument("--split", default="test", choices=["test", "val"])
     return parser.parse_args()
 
 
-def line(dataset: str, model: str, seeds: list[int], part: str) -> str:
-    """Train with each seed; return the model's row of the table."""
+def table_row(dataset: str, model: str, seeds: list[int], split_name: str) -> str:
+    """Train the model with each seed and return its row of the table."""
     accuracies: list[float] = []
     balanced: list[float] = []
     parameters, start = 0, time.perf_counter()
     for seed in seeds:
         write_params(dataset, model, seed)
-        quietly(split.main)
-        quietly(train.main)
+        run_quietly(split.main)
+        run_quietly(train.main)
         predictor = Predictor.load(Path("model"), "cpu")
-        table = pixel_store.read_table(pixel_store.SPLIT / "photos.csv")
-        rows = table[table.split == part]
-        found = predictor.probabilities(pixel_store.open_store()[rows.row.to_numpy()])
-        scores = point_scores(rows.label.map(predictor.classes.index).to_numpy(), found)
+        table = pixel_store.read_table(paths.SPLIT / "photos.csv")
+        rows = table[table.split == split_name]
+        probabilities = predictor.probabilities(pixel_store.open_store()[rows.row.to_numpy()])
+        scores = point_scores(rows.label.map(predictor.classes.index).to_numpy(), probabilities)
         accuracies.append(scores["accuracy"])
         balanced.append(scores["balanced_accuracy"])
         parameters = predictor.parameter_count
     minutes = (time.perf_counter() - start) / 60 / len(seeds)
-    each = " ".join(f"{accuracy:.3f}" for accuracy in accuracies)
+    per_seed = " ".join(f"{accuracy:.3f}" for accuracy in accuracies)
     return (
-        f"| `{model}` | {mean_and_sd(accuracies)} ({each}) | {mean_and_sd(balanced)} | "
+        f"| `{model}` | {mean_and_sd(accuracies)} ({per_seed}) | {mean_and_sd(balanced)} | "
         f"{parameters:,} | {minutes:.1f} |"
     )
 
 
 def mean_and_sd(values: list[float]) -> str:
-    """Return both as a table shows them."""
+    """Return the mean and the standard deviation as text."""
     spread = f"{statistics.stdev(values):.3f}" if len(values) > 1 else "-"
     return f"{statistics.mean(values):.3f} ± {spread}"
 
 
 def write_params(dataset: str, model: str, seed: int) -> None:
-    """Write the project's params.yaml with another dataset, model and seed."""
+    """Write the project's params.yaml with this dataset, model and seed."""
     yaml = YAML()
     values = yaml.load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     values["dataset"], values["model"], values["seed"] = dataset, model, seed
@@ -130,8 +132,8 @@ def write_params(dataset: str, model: str, seed: int) -> None:
         yaml.dump(values, stream)
 
 
-def quietly(stage_main: Callable[[], None]) -> None:
-    """Run a stage without its lines."""
+def run_quietly(stage_main: Callable[[], None]) -> None:
+    """Run a stage without its output."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         stage_main()
 

@@ -1,16 +1,15 @@
-"""The service under load, beside the same predictor without a service, on the same bytes.
+"""Measure the service under load against the same predictor in process, on the same photos.
 
-    python -m benchmarks.serving [--seconds 60] [--clients 64] [--photos data/raw/phantom]
+    python -m benchmarks.serving [--seconds 60] [--clients 64] [--photos data/raw/synthetic]
 
-Starts a service of its own from model/ and export/, and lets each client send photo after photo
-over a kept connection. In turns with that, the same photos go through the predictor in this
-process, decoded in as many threads as the service has and answered in batches of 16: the most that
-the machine can do. A probe asks for /health/live four times a second meanwhile.
+Starts a separate service from model/ and export/. Each client sends one photo after another over a
+keep-alive connection. In alternating rounds, this process runs the same photos through the
+predictor with the same number of decoder threads and batches of 16: the maximum throughput of the
+machine. Meanwhile, a probe requests /health/live four times per second.
 
-Photos a second are counted over the time that the cores were free for either side: what other
-programs used of them (/proc/stat) is taken off, idle cores and the clients' own work are not. The
-ratio is the median over the turns. Exit status 1: an error but 503, a ratio below 0.8, or health
-after more than a second.
+Throughput is photos per second of available time: the CPU time of other programs (/proc/stat) is
+subtracted, idle cores and the work of the clients are not. The ratio is the median over the rounds.
+Exit status 1: an error other than 503, a ratio below 0.8, or a health check slower than a second.
 """
 
 import argparse
@@ -35,17 +34,18 @@ import numpy as np
 from anklealign.inference.predictor import Predictor
 from anklealign.io import decode
 from anklealign.models.inputs import CHUNK
-from service import app, settings
+from service import app
+from service.settings import from_environment
 
-MOST_PHOTOS = 128
+MAX_PHOTOS = 128
 ROUNDS = 4
-LEAST_RATIO = 0.8
+MIN_RATIO = 0.8
 ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclass
 class Load:
-    """What clients saw: seconds of each answered request, and how often each status came."""
+    """Client measurements: seconds per completed request, status counts, health check seconds."""
 
     seconds: list[float] = field(default_factory=list)
     statuses: Counter[int] = field(default_factory=Counter)
@@ -54,7 +54,7 @@ class Load:
 
 @dataclass
 class Side:
-    """What one side did in its turns: photos, seconds, CPU seconds, photos a free second."""
+    """Measurements of one side: photos, seconds, CPU seconds, photos per available second."""
 
     photos: int = 0
     seconds: float = 0
@@ -63,41 +63,41 @@ class Side:
 
     @property
     def cpu_ms(self) -> float:
-        """Return the CPU time a photo in ms."""
+        """Return the CPU time per photo in ms."""
         return self.cpu / self.photos * 1e3
 
     def add(self, photos: int, clock: "Clock", cpu: float) -> None:
-        """Count a turn, of whose CPU time so many seconds were this side's."""
+        """Add a round; `cpu` is the CPU time of this side in seconds."""
         self.photos += photos
         self.seconds += clock.seconds
         self.cpu += cpu
-        self.rates.append(photos / clock.free)
+        self.rates.append(photos / clock.available)
 
     def __str__(self) -> str:
-        """Return the rates, what they ran between, and the CPU time a photo."""
+        """Return the throughput with its range, and the CPU time per photo."""
         return (
             f"{self.photos / self.seconds:6.1f} photos/s, {statistics.median(self.rates):.1f} "
-            f"({min(self.rates):.1f} to {max(self.rates):.1f}) in the time that others left, "
-            f"{self.cpu_ms:.1f} ms of CPU a photo"
+            f"({min(self.rates):.1f} to {max(self.rates):.1f}) in available time, "
+            f"{self.cpu_ms:.1f} ms of CPU per photo"
         )
 
 
 class Clock:
-    """Seconds of a turn, and of those the ones in which the cores were free for it."""
+    """Elapsed seconds of a round, and available seconds: without the CPU time of other programs."""
 
     def __init__(self, pid: int) -> None:
-        """Start; `pid` is the service's process."""
+        """Start the clock; `pid` is the process of the service."""
         self._pid = pid
         self._start = self._now()
 
     def stop(self) -> "Clock":
-        """Take the time."""
-        gone, all_used, served, here = (
+        """Stop the clock and return it."""
+        elapsed, machine, service, own = (
             after - before for before, after in zip(self._start, self._now(), strict=True)
         )
-        self.seconds, self.served, self.here = gone, served, here
-        others = max(0.0, all_used - served - here)
-        self.free = gone - others / (os.cpu_count() or 1)
+        self.seconds, self.service_cpu, self.own_cpu = elapsed, service, own
+        others = max(0.0, machine - service - own)
+        self.available = elapsed - others / (os.cpu_count() or 1)
         return self
 
     def _now(self) -> tuple[float, float, float, float]:
@@ -105,72 +105,75 @@ class Clock:
 
 
 def main() -> int:
-    """Measure and print; return 1 where a bound of the README does not hold."""
+    """Print the measurements; return 1 if a bound in the README does not hold."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--clients", type=int, default=64)
-    parser.add_argument("--photos", type=Path, default=Path("data/raw/phantom"))
-    given = parser.parse_args()
-    chosen = settings.read(os.environ)
-    predictor, engine = app.load(chosen)
-    photos = read(given.photos, predictor)
-    load, alone, served, sending = Load(), Side(), Side(), 0.0
+    parser.add_argument("--photos", type=Path, default=Path("data/raw/synthetic"))
+    options = parser.parse_args()
+    settings = from_environment()
+    predictor, engine = app.load(settings)
+    photos = read_photos(options.photos, predictor)
+    load, in_process, service, client_cpu = Load(), Side(), Side(), 0.0
     with running() as (process, port):
-        # In turns, so that whatever else the machine does meets both alike.
+        # Alternate, so that other load on the machine affects both sides equally.
         for _ in range(ROUNDS):
             clock = Clock(process.pid)
-            done = in_process(predictor, photos, chosen.threads, given.seconds / ROUNDS / 2)
-            alone.add(done, clock.stop(), clock.here)
-            answered, clock = load.statuses[200], Clock(process.pid)
-            asyncio.run(clients(port, photos, given.clients, given.seconds / ROUNDS, load))
-            served.add(load.statuses[200] - answered, clock.stop(), clock.served)
-            sending += clock.here
+            seconds = options.seconds / ROUNDS
+            count = run_in_process(predictor, photos, settings.threads, seconds / 2)
+            in_process.add(count, clock.stop(), clock.own_cpu)
+            before, clock = load.statuses[200], Clock(process.pid)
+            asyncio.run(run_clients(port, photos, options.clients, seconds, load))
+            service.add(load.statuses[200] - before, clock.stop(), clock.service_cpu)
+            client_cpu += clock.own_cpu
         memory = peak_memory(process.pid)
-    ratio = statistics.median(s / a for s, a in zip(served.rates, alone.rates, strict=True))
+    ratio = statistics.median(
+        ours / bare for ours, bare in zip(service.rates, in_process.rates, strict=True)
+    )
     size = sum(map(len, photos)) / len(photos) / 1e3
     print(
-        f"{engine}, {chosen.threads} decoders, {len(photos)} photos of {size:.0f} kB on average; "
-        f"{given.clients} clients for {given.seconds:g} s in {ROUNDS} turns\n"
-        f"in process  {alone}\n"
-        f"service     {served}; its clients {sending / served.photos * 1e3:.1f}\n"
+        f"{engine}, {settings.threads} decoders, {len(photos)} photos of {size:.0f} kB on average; "
+        f"{options.clients} clients for {options.seconds:g} s in {ROUNDS} rounds\n"
+        f"in process  {in_process}\n"
+        f"service     {service}; clients {client_cpu / service.photos * 1e3:.1f} ms\n"
         f"ratio       {ratio:.2f}\n"
         f"request     {percentiles(load.seconds)}\n"
         f"health      {percentiles(load.health)}\n"
-        f"statuses    {dict(load.statuses)}; memory at most {memory / 1e6:.0f} MB"
+        f"statuses    {dict(load.statuses)}; peak memory {memory / 1e6:.0f} MB"
     )
     errors = sum(count for status, count in load.statuses.items() if status not in {200, 503})
-    return int(errors > 0 or ratio < LEAST_RATIO or max(load.health) > 1)
+    return int(errors > 0 or ratio < MIN_RATIO or max(load.health) > 1)
 
 
-def read(folder: Path, predictor: Predictor) -> list[bytes]:
-    """Return the first photos of a folder that can be read, in the order of their paths.
+def read_photos(folder: Path, predictor: Predictor) -> list[bytes]:
+    """Return the first readable photos of a folder, sorted by path.
 
     Raises:
-        SystemExit: There is none.
+        SystemExit: The folder contains no readable photo.
     """
-    found, refused = [], 0
+    photos, unreadable = [], 0
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         content = path.read_bytes()
         if not decode.is_photo(content[: decode.HEAD]):
             continue
         try:
-            predictor.prepare(content)
-        except decode.PhotoError:  # planted faults; the service would answer 4xx
-            refused += 1
+            predictor.preprocess(content)
+        except decode.PhotoError:  # injected corruptions; the service returns 4xx
+            unreadable += 1
             continue
-        found.append(content)
-        if len(found) == MOST_PHOTOS:
+        photos.append(content)
+        if len(photos) == MAX_PHOTOS:
             break
-    if not found:
-        raise SystemExit(f"serving: no photo in {folder}; run `dvc repro`, or give --photos")
-    if refused:
-        print(f"serving: {refused} unreadable photos of {folder} are left out", file=sys.stderr)
-    return found
+    if not photos:
+        raise SystemExit(f"serving: no photo in {folder}; run `dvc repro` or set --photos")
+    if unreadable:
+        print(f"serving: skipped {unreadable} unreadable photos in {folder}", file=sys.stderr)
+    return photos
 
 
 @contextmanager
 def running(**variables: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """Run a service of its own on a free port, which is yielded once it answers."""
+    """Run a service on a free port; yield its process and port when it is ready."""
     environment = os.environ | {"ANKLEALIGN_PORT": "0"} | variables
     process = subprocess.Popen(
         [sys.executable, "-m", "service"], cwd=ROOT, env=environment, stdout=subprocess.PIPE
@@ -183,69 +186,72 @@ def running(**variables: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
 
 
 def port_of(process: subprocess.Popen[bytes]) -> int:
-    """Return the port that a service says it listens on, and leave its log unread to a thread.
+    """Return the port from the log of a service, and drain the rest of the log in a thread.
 
     Raises:
-        RuntimeError: It ended before.
+        RuntimeError: The service exited before it was ready.
     """
     log = process.stdout
     if log is None:
-        raise RuntimeError("the service's log is not captured")
+        raise RuntimeError("the log of the service is not captured")
     for line in log:
-        told = json.loads(line)
-        if told["event"] == "serving":
-            # A full pipe would stop the service.
+        record = json.loads(line)
+        if record["event"] == "serving":
+            # A full pipe would block the service.
             threading.Thread(target=lambda: [None for _ in log], daemon=True).start()
-            return urlsplit(told["address"]).port or 0
-    raise RuntimeError(f"the service ended with status {process.wait()}")
+            return urlsplit(record["address"]).port or 0
+    raise RuntimeError(f"the service exited with status {process.wait()}")
 
 
-def in_process(predictor: Predictor, photos: Sequence[bytes], threads: int, least: float) -> int:
-    """Return how many photos a predictor alone answers: all of them, for `least` s."""
-    done, start = 0, time.perf_counter()
+def run_in_process(
+    predictor: Predictor, photos: Sequence[bytes], threads: int, seconds: float
+) -> int:
+    """Classify all photos repeatedly for at least `seconds`; return the number of photos."""
+    count, start = 0, time.perf_counter()
     with ThreadPoolExecutor(threads) as pool:
-        while time.perf_counter() - start < least:
+        while time.perf_counter() - start < seconds:
             batch = []
-            for pixels in pool.map(predictor.prepare, photos):
+            for pixels in pool.map(predictor.preprocess, photos):
                 batch.append(pixels)
                 if len(batch) == CHUNK:
                     predictor.probabilities(np.stack(batch))
                     batch = []
             if batch:
                 predictor.probabilities(np.stack(batch))
-            done += len(photos)
-    return done
+            count += len(photos)
+    return count
 
 
-async def clients(
+async def run_clients(
     port: int, photos: Sequence[bytes], count: int, seconds: float, load: Load
 ) -> None:
-    """Let so many clients each send one photo at a time, for so many seconds."""
-    requests = [request(photo) for photo in photos]
+    """Run `count` clients for `seconds`; each sends one photo at a time."""
+    requests = [encode_request(photo) for photo in photos]
     end = time.perf_counter() + seconds
     async with asyncio.TaskGroup() as group:
         group.create_task(probe(port, load, end))
         for number in range(count):
-            shifted = requests[number % len(requests) :] + requests[: number % len(requests)]
-            group.create_task(client(port, shifted, load, end))
+            offset = number % len(requests)
+            rotated = requests[offset:] + requests[:offset]
+            group.create_task(run_client(port, rotated, load, end))
 
 
-def request(photo: bytes) -> bytes:
-    """Return a whole HTTP request that asks for a photo's class."""
+def encode_request(photo: bytes) -> bytes:
+    """Return an HTTP request that classifies a photo."""
     head = "POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n"
     return f"{head}Content-Length: {len(photo)}\r\n\r\n".encode() + photo
 
 
-async def client(port: int, requests: Sequence[bytes], load: Load, end: float) -> None:
-    """Send request after request on one connection until the end."""
+async def run_client(port: int, requests: Sequence[bytes], load: Load, end: float) -> None:
+    """Send requests on one connection until the time `end`."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     number = 0
     while time.perf_counter() < end:
         start = time.perf_counter()
-        status = await ask(reader, writer, requests[number % len(requests)])
+        status = await send(reader, writer, requests[number % len(requests)])
         load.statuses[status] += 1
         if status == 503:
-            await asyncio.sleep(1)  # its Retry-After
+            await asyncio.sleep(1)  # Retry-After
         else:
             load.seconds.append(time.perf_counter() - start)
         number += 1
@@ -253,19 +259,19 @@ async def client(port: int, requests: Sequence[bytes], load: Load, end: float) -
 
 
 async def probe(port: int, load: Load, end: float) -> None:
-    """Ask for the service's health four times a second."""
+    """Request the health of the service four times per second."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     while time.perf_counter() < end:
         start = time.perf_counter()
-        await ask(reader, writer, b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        await send(reader, writer, b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
         load.health.append(time.perf_counter() - start)
         await asyncio.sleep(0.25)
     writer.close()
 
 
-async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, sent: bytes) -> int:
-    """Send a request and return the status of its answer, whose body is read."""
-    writer.write(sent)
+async def send(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> int:
+    """Send a request, read the response, and return its status."""
+    writer.write(request)
     await writer.drain()
     head = await reader.readuntil(b"\r\n\r\n")
     length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
@@ -274,33 +280,33 @@ async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, sent: 
 
 
 def percentiles(seconds: Sequence[float]) -> str:
-    """Return median, 99th percentile and maximum as text."""
-    median, p99, most = np.percentile(seconds, [50, 99, 100]) * 1e3
-    return f"median {median:.0f} ms, p99 {p99:.0f} ms, at most {most:.0f} ms"
+    """Return the median, 99th percentile and maximum as text."""
+    median, p99, maximum = np.percentile(seconds, [50, 99, 100]) * 1e3
+    return f"median {median:.0f} ms, p99 {p99:.0f} ms, maximum {maximum:.0f} ms"
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the CPU time that a process has used; 0 where /proc does not tell."""
+    """Return the CPU time of a process in seconds; 0 without /proc."""
     status = Path(f"/proc/{pid}/stat")
     if not status.is_file():
         return 0
-    # After the name in brackets: user and system time are fields 14 and 15 of proc(5).
+    # proc(5): user and system time are fields 14 and 15; the name in parentheses is field 2.
     fields = status.read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def machine_seconds() -> float:
-    """Return the CPU time that all processes have used; 0 where /proc does not tell."""
+    """Return the CPU time of all processes in seconds; 0 without /proc."""
     status = Path("/proc/stat")
     if not status.is_file():
         return 0
-    # proc_stat(5): user, nice, system, idle, iowait, irq, softirq, steal; guests are in user.
+    # proc_stat(5): user, nice, system, idle, iowait, irq, softirq, steal; user includes guest.
     ticks = [int(field) for field in status.read_text().split("\n", 1)[0].split()[1:9]]
     return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
 
 
 def peak_memory(pid: int) -> int:
-    """Return the most bytes of memory that a process has held; 0 where /proc does not tell."""
+    """Return the peak memory of a process in bytes; 0 without /proc."""
     status = Path(f"/proc/{pid}/status")
     if not status.is_file():
         return 0

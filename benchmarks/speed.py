@@ -1,15 +1,15 @@
-"""How much of the bare step's rate is left when the photos are real, and how fast timm's loader is.
+"""Measure training speed on photos from the pixel store against a bare step on a constant batch.
 
     python -m benchmarks.speed                                   # ResNet-18 and ViT-tiny on the CPU
     python -m benchmarks.speed --device cuda --precision bf16 --batch-size 256 --steps 40 \
         --models resnet18 vit_small_patch16_224 vit_base_patch16_224 --timm
 
-A store of random photos, 256 pixels a side, on the disk. Each round trains for some steps on photos
-from the store, cropped, shifted, mirrored and coloured as params.yaml says, and for as many on one
-constant batch that already lies on the device: the bare step. The ratio of the two rates, round by
-round, is what feeding the photos costs. With --timm also on the same photos as JPEG files through
-timm's own loader and augmentation. Random weights, as they change no time. Fails where a
-model's median ratio is below 0.95.
+The store on disk holds random photos of 256 px. Each round trains for some steps on photos from the
+store, augmented as in params.yaml, and for as many steps on one constant batch that is already on
+the device (the bare step). The ratio of the two rates in each round is the cost of loading and
+augmentation. --timm also measures timm's loader and augmentation on the same photos as JPEG files.
+Weights are random, which does not affect the time. The benchmark fails if the median ratio of a
+model is below 0.95.
 """
 
 import argparse
@@ -33,18 +33,18 @@ from anklealign.io import pixel_store
 from anklealign.models import bundle, factory
 from anklealign.models.inputs import pick_device
 from anklealign.training.loop import reproducible
-from anklealign.training.sampling import Photos
-from anklealign.training.trainer import Batch, Recipe, Trainer
+from anklealign.training.sampling import LabeledPhotos
+from anklealign.training.trainer import Batch, FitConfig, Trainer
 
 SIDE, CLASSES = 256, 2
-GOAL = 0.95  # of the bare step's rate
+MIN_RATIO = 0.95  # of the bare step's rate
 
 
 def main() -> None:
-    """Print the hardware, then a line a model: rates and their ratio.
+    """Print the hardware, then one line per model: rates and their ratio.
 
     Raises:
-        SystemExit: Feeding the photos costs a model more than a twentieth of its rate.
+        SystemExit: Loading and augmentation cost a model more than 5% of its rate.
     """
     options = read_options()
     device = pick_device(options.device)
@@ -55,15 +55,15 @@ def main() -> None:
         f"{options.rounds} rounds of {options.steps} steps"
     )
     with tempfile.TemporaryDirectory(prefix="speed-") as folder:
-        data = store(Path(folder), options.steps * options.batch_size)
+        data = write_store(Path(folder), options.steps * options.batch_size)
         if options.timm:
             write_files(Path(folder) / "files", data)
         slow = []
         for model in options.models:
-            trainer = ready(model, data, options, device)
+            trainer = make_trainer(model, data, options, device)
             real, bare = measure(trainer, options.rounds)
             ratios = [a / b for a, b in zip(real, bare, strict=True)]
-            slow += [model] if statistics.median(ratios) < GOAL else []
+            slow += [model] if statistics.median(ratios) < MIN_RATIO else []
             line = (
                 f"{model:24} store {statistics.median(real):8.1f} photos/s, bare step "
                 f"{statistics.median(bare):8.1f}, ratio {statistics.median(ratios):.3f} "
@@ -74,12 +74,12 @@ def main() -> None:
                 line += f", timm's loader {rate:8.1f}"
             print(line, flush=True)
     if slow:
-        raise SystemExit(f"below {GOAL}: {', '.join(slow)}; was other work running?")
+        raise SystemExit(f"below {MIN_RATIO}: {', '.join(slow)}; was other work running?")
 
 
 def read_options() -> argparse.Namespace:
-    """Return models and how to run them."""
-    parser = argparse.ArgumentParser(description="Training on photos against the bare step")
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description="Training speed on photos against the bare step")
     models = ["resnet18", "vit_tiny_patch16_224"]
     parser.add_argument("--models", nargs="+", default=models, help="timm's names")
     parser.add_argument("--device", default="cpu")
@@ -88,12 +88,14 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=6)
-    parser.add_argument("--timm", action="store_true", help="also timm's loader on JPEG files")
+    parser.add_argument(
+        "--timm", action="store_true", help="also measure timm's loader on JPEG files"
+    )
     return parser.parse_args()
 
 
 def processor() -> str:
-    """Return the CPU's name where Linux tells it."""
+    """Return the CPU's name, from /proc/cpuinfo on Linux."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -101,8 +103,8 @@ def processor() -> str:
     return next((line.split(": ")[1] for line in lines if line.startswith("model name")), "CPU")
 
 
-def store(folder: Path, count: int) -> Photos:
-    """Write a store of smooth random photos, so that their JPEGs have a photo's size."""
+def write_store(folder: Path, count: int) -> LabeledPhotos:
+    """Write a store of smooth random photos; their JPEG files have realistic sizes."""
     rng = np.random.default_rng(0)
     with pixel_store.writing_store(folder / "pixels.npy", count, SIDE) as pixels:
         for i in range(count):
@@ -110,10 +112,10 @@ def store(folder: Path, count: int) -> Photos:
             pixels[i] = np.asarray(small.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
     ids = tuple(pixel_store.photo_id(str(i)) for i in range(count))
     mapped = pixel_store.open_store(folder / "pixels.npy")
-    return Photos(mapped, np.arange(count), ids, np.arange(count) % CLASSES)
+    return LabeledPhotos(mapped, np.arange(count), ids, np.arange(count) % CLASSES)
 
 
-def write_files(folder: Path, data: Photos) -> None:
+def write_files(folder: Path, data: LabeledPhotos) -> None:
     """Write the photos as JPEG files in class folders."""
     for row, label in zip(data.rows, data.labels, strict=True):
         path = folder / f"class{label}" / f"{row}.jpg"
@@ -121,74 +123,89 @@ def write_files(folder: Path, data: Photos) -> None:
         Image.fromarray(np.asarray(data.pixels[row])).save(path, quality=90)
 
 
-def ready(name: str, data: Photos, options: argparse.Namespace, device: torch.device) -> Trainer:
-    """Return a trainer as params.yaml has it, for a model of random weights."""
+def make_trainer(
+    name: str, data: LabeledPhotos, options: argparse.Namespace, device: torch.device
+) -> Trainer:
+    """Return a trainer with the settings of params.yaml and a model of random weights."""
     settings = replace(
         params.section(params.read(), "train", Train),
         precision=options.precision,
         batch_size=options.batch_size,
     )
-    block = Model(name, image_size=options.image_size, epochs=1000, learning_rate=1e-4)
-    model = factory.build(name, block, CLASSES).to(device)
+    model_config = Model(name, image_size=options.image_size, epochs=1000, learning_rate=1e-4)
+    model = factory.build(name, model_config, CLASSES).to(device)
     model.to(memory_format=torch.channels_last)
-    recipe = Recipe(bundle.input_of(model, options.image_size), CLASSES, block, settings, 1, device)
-    return Trainer(model, data, data, recipe)
+    config = FitConfig(
+        bundle.default_input(model, options.image_size), CLASSES, model_config, settings, 1, device
+    )
+    return Trainer(model, data, data, config)
 
 
 def measure(trainer: Trainer, rounds: int) -> tuple[list[float], list[float]]:
-    """Return the rates of each round in photos a second: on the store's photos, and bare."""
-    with reproducible(1, deterministic=trainer.recipe.device.type != "cuda"):
-        trainer.shown.train()
+    """Return the rates of each round in photos/s: on the store's photos, and of the bare step."""
+    with reproducible(1, deterministic=trainer.config.device.type != "cuda"):
+        trainer.start_epoch(1)
         constant = next(trainer.batches(1))
-        steps = trainer.steps_an_epoch
-        timed(trainer, [constant] * 3)  # kernels are chosen, caches filled
+        steps = trainer.steps_per_epoch
+        photos_per_second(trainer, [constant] * 3)  # warm-up: select kernels, fill caches
         real, bare = [], []
         for number in range(rounds):
-            # An epoch is a round: its first batch is waited for, and none is made in vain.
-            real.append(timed(trainer, trainer.batches(number + 1)))
-            bare.append(timed(trainer, [constant] * steps))
+            # A round is an epoch: it includes the wait for the first batch, and prefetches no more.
+            real.append(photos_per_second(trainer, trainer.batches(number + 1)))
+            bare.append(photos_per_second(trainer, [constant] * steps))
     return real, bare
 
 
-def timed(trainer: Trainer, batches: Iterable[Batch]) -> float:
-    """Train on the batches; return photos a second."""
+def photos_per_second(trainer: Trainer, batches: Iterable[Batch]) -> float:
+    """Train on the batches; return photos/s."""
     wait: Callable[[], None] = (
-        torch.cuda.synchronize if trainer.recipe.device.type == "cuda" else lambda: None
+        torch.cuda.synchronize if trainer.config.device.type == "cuda" else lambda: None
     )
     wait()
     start, count = time.perf_counter(), 0
     for batch in batches:
-        trainer.learn(batch)
-        count += batch.photos
+        take_step(trainer, batch)
+        count += batch.num_photos
     wait()
     return count / (time.perf_counter() - start)
 
 
+def take_step(trainer: Trainer, batch: Batch) -> None:
+    """Take a training step as `loop.fit` does."""
+    trainer.optimizer.zero_grad(set_to_none=True)
+    for micro_batch in batch.split(trainer.config.train_config.gradient_accumulation_steps):
+        with trainer.gradient_sync(micro_batch):
+            trainer.backward(trainer.loss(trainer.forward(micro_batch.x), micro_batch))
+    trainer.step()
+
+
 def timm_rate(trainer: Trainer, folder: Path, options: argparse.Namespace) -> float:
-    """Return the photos a second through timm's loader, with its default training transforms."""
-    network_input = trainer.recipe.network_input
+    """Return the photos/s of timm's loader with its default training transforms."""
+    input_config = trainer.config.input_config
     loader = create_loader(
         create_dataset("", root=str(folder), is_training=True),
         input_size=(3, options.image_size, options.image_size),
         batch_size=options.batch_size,
         is_training=True,
         color_jitter=0.4,
-        mean=network_input.mean,
-        std=network_input.std,
-        interpolation=network_input.interpolation,
+        mean=input_config.mean,
+        std=input_config.std,
+        interpolation=input_config.interpolation,
         num_workers=min(16, torch.get_num_threads()),
-        device=trainer.recipe.device,
+        device=trainer.config.device,
         persistent_workers=True,
     )
 
     def batches() -> Iterator[Batch]:
         for x, labels in loader:
-            x = x.to(trainer.recipe.device, memory_format=torch.channels_last)  # noqa: PLW2901
+            x = x.to(trainer.config.device, memory_format=torch.channels_last)  # noqa: PLW2901
             targets = torch.eye(CLASSES, device=x.device)[labels.to(x.device)]
             yield Batch(x.float(), targets, torch.ones(len(x), device=x.device), len(x))
 
-    with reproducible(1, deterministic=trainer.recipe.device.type != "cuda"):
-        return statistics.median(timed(trainer, batches()) for _ in range(1 + options.rounds))
+    with reproducible(1, deterministic=trainer.config.device.type != "cuda"):
+        return statistics.median(
+            photos_per_second(trainer, batches()) for _ in range(1 + options.rounds)
+        )
 
 
 if __name__ == "__main__":

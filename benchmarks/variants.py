@@ -1,11 +1,11 @@
-"""What each variant of params.yaml takes: minutes, memory and disk, and what it was said to take.
+"""Measure time, memory and disk space of each variant in params.yaml, and the memory estimate.
 
     python -m benchmarks.variants                           # some 7 minutes on 2 cores
-    python -m benchmarks.variants --models resnet18 gap_cnn
+    python -m benchmarks.variants --models resnet18 grid_pool_cnn
 
-As many photos as the phantom has, at each variant's size, on random weights: a few steps and some
-validation photos are timed, and all of its epochs reckoned from them. Memory is what the process's
-peak grows by over what it took before the network was built.
+Each variant trains for a few steps on as many random photos as the synthetic set has, at its own
+input size and with random weights. The time of all epochs is extrapolated from these steps and a
+few validation photos. Memory is the increase of the process's peak after the network is built.
 """
 
 import argparse
@@ -23,28 +23,29 @@ import torch
 from anklealign.config import params
 from anklealign.config.params import Model, Train
 from anklealign.models import bundle, factory, inputs
-from anklealign.models.bundle import Bundle, Preparation
+from anklealign.models.bundle import Bundle, Preprocessing
 from anklealign.models.inputs import CHUNK
-from anklealign.training import progress
-from anklealign.training.sampling import Photos
-from anklealign.training.trainer import Recipe, Trainer
+from anklealign.training import resource_estimates
+from anklealign.training.sampling import LabeledPhotos
+from anklealign.training.trainer import FitConfig, Trainer
+from benchmarks.speed import take_step
 
 ROOT = Path(__file__).resolve().parents[1]
-PHOTOS, VALIDATION, SIDE = 226, 46, 256
+PHOTOS, VAL_PHOTOS, SIDE = 226, 46, 256
 MIB = 2**20
 
 
 def main() -> None:
-    """Print a table, each variant measured in a process of its own."""
-    parser = argparse.ArgumentParser(description="Minutes, memory and disk of each variant")
+    """Print a table; each variant is measured in its own process."""
+    parser = argparse.ArgumentParser(description="Time, memory and disk space of each variant")
     parser.add_argument("--models", nargs="+", default=list(params.read()["models"]))
-    parser.add_argument("--alone", action="store_true", help="measure one, in this process")
+    parser.add_argument("--alone", action="store_true", help="measure one variant in this process")
     options = parser.parse_args()
     if options.alone:
-        print(measured(options.models[0]))
+        print(measure(options.models[0]))
         return
-    print(f"{torch.get_num_threads()} threads, {PHOTOS} photos, {VALIDATION} for validation")
-    print("| model | weights | epochs | minutes | memory, MiB | as told before | model/, MiB |")
+    print(f"{torch.get_num_threads()} threads, {PHOTOS} photos, {VAL_PHOTOS} for validation")
+    print("| model | weights | epochs | minutes | memory, MiB | estimate, MiB | model/, MiB |")
     print("|---|---|---|---|---|---|---|")
     for name in options.models:
         command = [sys.executable, "-m", "benchmarks.variants", "--alone", "--models", name]
@@ -52,66 +53,71 @@ def main() -> None:
         print(done.stdout.strip(), flush=True)
 
 
-def measured(name: str) -> str:
-    """Return a variant's row of the table."""
+def measure(name: str) -> str:
+    """Return the table row of a variant."""
     raw = params.read()
-    block = params.section(raw, f"models.{name}", Model)
+    model_config = params.section(raw, f"models.{name}", Model)
     settings = replace(params.section(raw, "train", Train), device="cpu")
-    some = data()
-    before = peak()
+    photos = random_photos()
+    before = peak_memory()
     built = replace(
-        block, pretrained=False, frozen=False, last_blocks=0, head_epochs=0, head_learning_rate=0.0,
-        imagenet_head=False, zero_shot=False, weights=None, weights_sha256=None,
+        model_config, pretrained=False, frozen=False, unfreeze_last_n=0, head_epochs=0,
+        head_learning_rate=0.0, imagenet_head=False, zero_shot=False, weights=None,
+        weights_sha256=None,
     )  # fmt: skip
     model = factory.build(name, built, 3)
     cpu = torch.device("cpu")
-    recipe = Recipe(bundle.input_of(model, block.image_size), 3, block, settings, 1, cpu)
-    minutes, told = 0.0, 0.0
-    few = replace(some, rows=some.rows[:CHUNK], ids=some.ids[:CHUNK], labels=some.labels[:CHUNK])
+    config = FitConfig(
+        bundle.default_input(model, model_config.image_size), 3, model_config, settings, 1, cpu
+    )
+    minutes, estimate = 0.0, 0.0
+    few = replace(
+        photos, rows=photos.rows[:CHUNK], ids=photos.ids[:CHUNK], labels=photos.labels[:CHUNK]
+    )
     start = time.perf_counter()
-    inputs.logits(model, some.pixels, few.rows, recipe.network_input, cpu)
-    answer = (time.perf_counter() - start) / len(few.rows)
-    if block.epochs:
-        told = progress.expected_bytes(model, recipe) / MIB
+    inputs.logits(model, photos.pixels, few.rows, config.input_config, cpu)
+    forward_seconds = (time.perf_counter() - start) / len(few.rows)
+    if model_config.epochs:
+        estimate = resource_estimates.expected_memory(model, config) / MIB
         model.to(memory_format=torch.channels_last)
-        trainer = Trainer(model, few if block.head_alone else some, few, recipe)
-        trainer.shown.train()
+        trainer = Trainer(model, few if model_config.head_alone else photos, few, config)
+        trainer.start_epoch(1)
         times = []
         for _, batch in zip(range(3), trainer.batches(1), strict=False):
             start = time.perf_counter()
-            trainer.learn(batch)
-            times.append((time.perf_counter() - start) / batch.photos)
-        step = min(times)
-        seconds = block.epochs * PHOTOS * step
-        if not trainer.on_features:
-            seconds += block.epochs * VALIDATION * answer
-        if trainer.on_features or block.head_epochs:
-            # What a head that learns alone is shown passes the backbone before its first epoch.
-            seconds += (PHOTOS + VALIDATION) * answer
+            take_step(trainer, batch)
+            times.append((time.perf_counter() - start) / batch.num_photos)
+        step_seconds = min(times)
+        seconds = model_config.epochs * PHOTOS * step_seconds
+        if not trainer.head_alone:
+            seconds += model_config.epochs * VAL_PHOTOS * forward_seconds
+        if trainer.head_alone or model_config.head_epochs:
+            # The features of a frozen backbone are computed once, before the first epoch.
+            seconds += (PHOTOS + VAL_PHOTOS) * forward_seconds
         minutes = seconds / 60
-    grown = (peak() - before) / MIB
+    grown = (peak_memory() - before) / MIB
     with tempfile.TemporaryDirectory() as folder:
-        kept = Preparation(SIDE, "letterbox", 114, 80.0)
+        kept = Preprocessing(SIDE, "letterbox", 114, 80.0)
         names = ("a", "b", "c")
-        made = Bundle(model, names, kept, recipe.network_input, 1.0, 0.5, {})
+        made = Bundle(model, names, kept, config.input_config, 1.0, 0.5, {})
         bundle.save(Path(folder) / "model", made)
         size = (Path(folder) / "model" / bundle.WEIGHTS).stat().st_size / MIB
-    said = f"{told:,.0f}" if told else "-"
+    estimated = f"{estimate:,.0f}" if estimate else "-"
     return (
-        f"| `{name}` | {factory.parameters(model):,} | {block.epochs} | {minutes:.1f} | "
-        f"{grown:,.0f} | {said} | {size:,.1f} |"
+        f"| `{name}` | {factory.count_parameters(model):,} | {model_config.epochs} | "
+        f"{minutes:.1f} | {grown:,.0f} | {estimated} | {size:,.1f} |"
     )
 
 
-def data() -> Photos:
+def random_photos() -> LabeledPhotos:
     """Return random photos in memory."""
     pixels = np.random.default_rng(0).integers(0, 256, (PHOTOS, SIDE, SIDE, 3), np.uint8)
     ids = tuple(f"{i:012x}" for i in range(PHOTOS))
-    return Photos(pixels, np.arange(PHOTOS), ids, np.arange(PHOTOS) % 3)
+    return LabeledPhotos(pixels, np.arange(PHOTOS), ids, np.arange(PHOTOS) % 3)
 
 
-def peak() -> int:
-    """Return the most bytes that this process has taken so far."""
+def peak_memory() -> int:
+    """Return the peak memory of this process in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 

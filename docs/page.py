@@ -1,8 +1,8 @@
-"""Take the README's picture of the service's page, with the drawn pronation example answered.
+"""Take the README's screenshot of the web page, with predictions for the pronation example.
 
     python -m docs.page [http://localhost:8000]
 
-Looks at a running service (`make serve`) with the system's Chromium; writes page.jpg beside itself.
+Opens a running service (`make serve`) in the system's Chromium. Writes docs/page.jpg.
 """
 
 import shutil
@@ -17,7 +17,7 @@ PICTURE = Path("docs/page.jpg")
 
 
 def main() -> None:
-    """Show the page, try an example, and keep what is seen."""
+    """Open the page, classify an example and save a screenshot."""
     chromium = shutil.which("chromium")
     address = sys.argv[1] if len(sys.argv) > 1 else "http://localhost:8000"
     with (
@@ -29,7 +29,7 @@ def main() -> None:
         page.goto(address)
         page.click("[data-class=pronation] button")
         page.wait_for_selector("#heat:visible")
-        page.wait_for_timeout(1000)  # until the bars have grown
+        page.wait_for_timeout(1000)  # until the bar animation ends
         page.evaluate("scrollTo(0, 0)")
         page.screenshot(path=path, type="jpeg", quality=82)
 

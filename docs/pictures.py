@@ -1,9 +1,9 @@
-"""Make the README's pictures from the last run, and the service's example photos.
+"""Create the README's pictures from the last run, and the example photos of the service.
 
     python -m docs.pictures
 
-Reads data/prepared, data/split, plots/evaluate; writes phantom.jpg, confusion.png and
-history.png beside itself, and draws service/page/examples/ anew.
+Reads data/prepared and plots/evaluate. Writes synthetic.jpg, confusion.png and history.png to
+docs/, and service/page/examples/.
 """
 
 import shutil
@@ -11,16 +11,17 @@ from pathlib import Path
 
 from PIL import Image
 
+from anklealign.config import paths
 from anklealign.io import pixel_store
 from anklealign.io.files import replacing
 from anklealign.plotting import contact_sheets
 from synthetic import camera
 
 DOCS = Path("docs")
-A_CLASS = 2
+PER_CLASS = 2
 EXAMPLES = Path("service/page/examples")
-# Class: a person whom no phantom shows, and both heels' angle in degrees.
-DRAWN = {
+# Class: a subject that no synthetic set contains, and the mean rearfoot angle in degrees.
+EXAMPLE_SUBJECTS = {
     "pronation": ("example-5", 16),
     "neutral": ("example-3", 5),
     "supination": ("example-0", -6),
@@ -28,31 +29,31 @@ DRAWN = {
 
 
 def main() -> None:
-    """Show some photos of each class, of as many collectors, and copy two plots of evaluate."""
-    table = pixel_store.read_table(pixel_store.PREPARED / "photos.csv")
+    """Create a contact sheet of each class, copy two plots of evaluate, render the examples."""
+    table = pixel_store.read_table(paths.PREPARED / "photos.csv")
     store = pixel_store.open_store()
-    shown = table.drop_duplicates(["label", "collector"]).sort_values(["label", "path"])
+    photos = table.drop_duplicates(["label", "collector"]).sort_values(["label", "path"])
     tiles = [
         contact_sheets.Tile(
-            (store[place["row"], place["top"] : place["bottom"], place["left"] : place["right"]],),
-            (place["label"], place["path"]),
+            (store[row["row"], row["top"] : row["bottom"], row["left"] : row["right"]],),
+            (row["label"], row["path"]),
         )
-        for _, rows in shown.groupby("label", sort=True)
-        for place in rows.head(A_CLASS).to_dict("records")
+        for _, rows in photos.groupby("label", sort=True)
+        for row in rows.head(PER_CLASS).to_dict("records")
     ]
-    (page,) = contact_sheets.pages(tiles, "The phantom", "", columns=len(tiles), rows=1)
-    with replacing(DOCS / "phantom.jpg") as path:
+    (page,) = contact_sheets.pages(tiles, "The synthetic set", "", columns=len(tiles), rows=1)
+    with replacing(DOCS / "synthetic.jpg") as path:
         page.save(path, format="JPEG", quality=85, optimize=True)
     for name in ("confusion.png", "history.png"):
         shutil.copyfile(Path("plots/evaluate/pictures", name), DOCS / name)
-    draw_examples()
+    render_examples()
 
 
-def draw_examples() -> None:
-    """Draw one example photo of each class, small enough for git and for a page."""
-    for label, (who, angle) in DRAWN.items():
-        sitting = camera.Sitting(who, who, 1, angle - 1, angle + 1, side=480)
-        photo = Image.fromarray(camera.photograph(1, sitting).pixels)
+def render_examples() -> None:
+    """Render one example photo per class, small enough for git and a web page."""
+    for label, (name, angle) in EXAMPLE_SUBJECTS.items():
+        capture = camera.Capture(name, name, 1, angle - 1, angle + 1, side=480)
+        photo = Image.fromarray(camera.photograph(1, capture).pixels)
         with replacing(EXAMPLES / f"{label}.jpg") as path:
             photo.save(path, format="JPEG", quality=80, optimize=True)
 

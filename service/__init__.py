@@ -1,8 +1,8 @@
-"""The API and the page over a trained bundle."""
+"""HTTP API and web page for a trained bundle."""
 
 import os
 
-# Before PyTorch is imported, whose threads would else wait busily for work on the cores that decode
-# photos: 13.5 ms of CPU a photo in place of 10.3 on 2 cores, in process (ANKLEALIGN_ENGINE=torch
-# python -m benchmarks.serving, without OMP_WAIT_POLICY=PASSIVE and with it).
+# Set before PyTorch is imported. Otherwise idle OpenMP threads spin on the cores that decode
+# photos: 13.5 ms of CPU per photo instead of 10.3 on 2 cores, in process (ANKLEALIGN_ENGINE=torch
+# python -m benchmarks.serving, without and with OMP_WAIT_POLICY=PASSIVE).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -1,9 +1,10 @@
-"""One process on one port: the page at /, the API beside it.
+"""Serve the API and the web page from one process on one port.
 
     python -m service
 
-Settings come from the environment (settings.py). Ends 0 after SIGTERM or Ctrl-C, with what was in
-flight finished, within 5 s; ends 1 after one line when it cannot start.
+ServiceSettings come from environment variables (settings.py). After SIGTERM or Ctrl-C, the service
+finishes pending requests and exits with status 0 within 5 s. If it cannot start, it prints one line
+and exits with status 1.
 """
 
 import gc
@@ -20,34 +21,35 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from service import app, observability, problems, settings
+from service import app, observability, problems
+from service.settings import ServiceSettings, from_environment
 
-# Together with the threads' last work below the 5 s that a host waits before it kills.
+# Together with the last work of the threads, less than the 5 s that a host waits before SIGKILL.
 DRAIN_SECONDS = 4
-# A request's headers, and the next request on a kept connection, must have come by then.
+# Timeout for the headers of a request, and for the next request on a keep-alive connection.
 HEADER_SECONDS = 10
-# For which the rest of a refused body is read and dropped: closed at once, the sender would see a
-# reset in place of the reason; left open, it could send gigabytes.
+# Time to read and discard the rest of a rejected body. If the connection closed at once, the client
+# would see a reset instead of the response; if it stayed open, the client could send gigabytes.
 LINGER_SECONDS = 2
 
 
 class Protocol(H11Protocol):
-    """uvicorn's HTTP/1.1, with an end to connections on which nobody gets to the point."""
+    """uvicorn's HTTP/1.1 protocol with timeouts for clients that never complete a request."""
 
     def connection_made(self, transport: Any) -> None:  # noqa: ANN401 - uvicorn's signature
-        """Give a connection its time until a first request."""
+        """Start the timeout for the first request of a connection."""
         super().connection_made(transport)
         self.timeout_keep_alive_task = self.loop.call_later(
             HEADER_SECONDS, self.timeout_keep_alive_handler
         )
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes; only a request's complete headers stop the clock, not any byte."""
+        """Process bytes; only complete request headers stop the timeout."""
         self.conn.receive_data(data)
         self.handle_events()
 
     def on_response_complete(self) -> None:
-        """Go on to the next request, or let what is left of a refused body run out."""
+        """Continue with the next request, or start the timeout for the rest of a rejected body."""
         super().on_response_complete()
         if self.conn.their_state is h11.SEND_BODY and self.timeout_keep_alive_task is not None:
             self.timeout_keep_alive_task.cancel()
@@ -56,11 +58,11 @@ class Protocol(H11Protocol):
             )
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP by problem details, unless an answer is on its way."""
+        """Respond to invalid HTTP with problem details, unless a response has already started."""
         if self.conn.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:
             self.transport.close()
             return
-        content = json.dumps(problems.body("bad_request", msg, "")).encode()
+        content = json.dumps(problems.problem_body("bad_request", msg, "")).encode()
         headers = [
             ("content-type", problems.MEDIA_TYPE),
             ("content-length", str(len(content))),
@@ -73,36 +75,35 @@ class Protocol(H11Protocol):
 
 
 def main() -> int:
-    """Serve until told to stop; return the exit status."""
+    """Serve until a signal arrives; return the exit status."""
     try:
-        chosen = settings.read(os.environ)
-        predictor, engine = app.load(chosen)
-        application = app.create(chosen, predictor, engine)
-        listener = listen(chosen)
+        settings = from_environment()
+        predictor, engine = app.load(settings)
+        application = app.create(settings, predictor, engine)
+        listener = listen(settings)
     except (ValueError, OSError) as error:
         print(f"serve: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-    favour_requests()
+    tune_runtime()
     observability.log_to_stdout()
-    # Pillow's on broken metadata: Python would keep the text of each for ever, to say it only once.
+    # Pillow warns about broken metadata; Python keeps the text of every distinct warning in memory.
     warnings.simplefilter("ignore")
     for number in (signal.SIGINT, signal.SIGTERM):
-        # uvicorn puts its own in their place, and raises the signal again when it has finished.
+        # uvicorn replaces these handlers and raises the signal again after its shutdown.
         signal.signal(number, lambda *_: None)
-    address = f"http://{chosen.host}:{listener.getsockname()[1]}/"
-    observability.log.info("serving", extra={"note": {"address": address, "engine": engine}})
+    address = f"http://{settings.host}:{listener.getsockname()[1]}/"
+    observability.log.info("serving", extra={"log_fields": {"address": address, "engine": engine}})
     server(application).run([listener])
     return 0
 
 
-def favour_requests() -> None:
-    """Keep Python's own housekeeping out of the way: some 4 % more requests are answered.
+def tune_runtime() -> None:
+    """Reduce garbage collection and thread switching delays: some 4% more throughput.
 
-    What is loaded by now stays to the end, so the garbage collector need not look through it, nor
-    at every few requests. A thread that comes back from a decoder or the network asks the others
-    for Python's lock after 1 ms instead of 5.
+    Freeze all loaded objects, because they live until exit, and collect garbage less often. A
+    thread that returns from a decoder or the network requests the GIL after 1 ms instead of 5 ms.
     """
     gc.collect()
     gc.freeze()
@@ -110,24 +111,24 @@ def favour_requests() -> None:
     sys.setswitchinterval(0.001)
 
 
-def listen(chosen: settings.Settings) -> socket.socket:
-    """Return a socket on the chosen port.
+def listen(settings: ServiceSettings) -> socket.socket:
+    """Return a listening socket for the configured host and port.
 
     Raises:
-        ValueError: The port is taken or not ours, or the address is not this machine's.
+        ValueError: The port is in use or not permitted, or the host is not a local address.
     """
-    family = socket.AF_INET6 if ":" in chosen.host else socket.AF_INET
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
-        return socket.create_server((chosen.host, chosen.port), family=family, backlog=2048)
+        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
     except OSError as error:
         raise ValueError(
-            f"{chosen.host} port {chosen.port}: {error.strerror}; choose another by "
-            "ANKLEALIGN_PORT or ANKLEALIGN_HOST"
+            f"{settings.host} port {settings.port}: {error.strerror}; change ANKLEALIGN_PORT or "
+            "ANKLEALIGN_HOST"
         ) from None
 
 
 def server(application: ASGIApp) -> uvicorn.Server:
-    """Return the server of an application, which is to be run on a socket."""
+    """Return a uvicorn server for an application; run it with a list of sockets."""
     config = uvicorn.Config(
         application,
         http=Protocol,
@@ -145,5 +146,5 @@ def server(application: ASGIApp) -> uvicorn.Server:
 if __name__ == "__main__":
     status = main()
     sys.stdout.flush()
-    # Not sys.exit: it would wait for threads, and a decoder in a huge photo cannot be interrupted.
+    # sys.exit would wait for threads, and a decoder cannot be interrupted in a huge photo.
     os._exit(status)

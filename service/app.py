@@ -1,4 +1,4 @@
-"""The application: the API and the page beside it, over one predictor."""
+"""The FastAPI application: the API and the web page for one predictor."""
 
 import hashlib
 import mimetypes
@@ -15,38 +15,39 @@ from anklealign.inference.predictor import Predictor
 from anklealign.models.inputs import pick_device
 from service import problems, routes
 from service.batcher import Batcher
-from service.observability import Meters, Observed
+from service.observability import Metrics, ObservabilityMiddleware
 from service.problems import ProblemDetails, ProblemError
-from service.settings import Settings
+from service.settings import ServiceSettings
 
 PAGE = Path(__file__).parent / "page"
 
 
-def load(settings: Settings) -> tuple[Predictor, str]:
-    """Return the predictor and its engine, onnx or torch.
+def load(settings: ServiceSettings) -> tuple[Predictor, str]:
+    """Return the predictor and the name of its engine, onnx or torch.
 
     Raises:
-        ValueError: There is no sound bundle, the export is stale, or there is no such device.
+        ValueError: The bundle is missing or invalid, the export is stale, or the device does not
+            exist.
     """
-    wanted = settings.engine
+    engine = settings.engine
     on_cpu = pick_device(settings.device).type == "cpu"
-    if wanted == "onnx" or (wanted == "auto" and on_cpu and settings.export.is_file()):
-        found = onnx_predictor.load(settings.model, settings.export)
-        if wanted == "onnx" or found.faster_engine == "onnx":
-            return found, "onnx"
+    if engine == "onnx" or (engine == "auto" and on_cpu and settings.export.is_file()):
+        exported = onnx_predictor.load(settings.model, settings.export)
+        if engine == "onnx" or exported.faster_engine == "onnx":
+            return exported, "onnx"
     return Predictor.load(settings.model, settings.device), "torch"
 
 
-def create(settings: Settings, predictor: Predictor, engine: str) -> Observed:
+def create(settings: ServiceSettings, predictor: Predictor, engine: str) -> ObservabilityMiddleware:
     """Return the application.
 
     Raises:
-        ValueError: metrics/evaluate.json is no JSON.
+        ValueError: metrics/evaluate.json is not valid JSON.
     """
-    model = routes.describe(predictor, engine, settings)
-    meters = Meters(predictor.classes)
-    batcher = Batcher(predictor, settings.threads, settings.queue, meters.batch.observe)
-    meters.waiting.set_function(lambda: batcher.waiting)
+    model = routes.describe_model(predictor, engine, settings)
+    metrics = Metrics(predictor.classes)
+    batcher = Batcher(predictor, settings.threads, settings.queue, metrics.batch.observe)
+    metrics.waiting.set_function(lambda: batcher.pending)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -56,24 +57,24 @@ def create(settings: Settings, predictor: Predictor, engine: str) -> Observed:
     app = FastAPI(
         title="AnkleAlign",
         version="1",
-        description="Classifies photos by a trained bundle. Errors are problem details (RFC 9457) "
-        "whose `code` stays as it is.",
+        description="Classify photos with a trained model. Errors are problem details (RFC 9457) "
+        "with a stable `code`.",
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         lifespan=lifespan,
-        # Their pages load scripts from elsewhere.
+        # Both documentation pages load scripts from other origins.
         docs_url=None,
         redoc_url=None,
-        # An address that is nearly right is told to be wrong: curl follows no redirect by itself.
+        # Return 404 instead of a redirect for a trailing slash: curl does not follow redirects.
         redirect_slashes=False,
-        responses=problems.responses("internal"),
+        responses=problems.openapi_responses("internal"),
     )
     for error in (ProblemError, HTTPException, Exception):
-        app.add_exception_handler(error, problems.respond)
-    desk = routes.Desk(settings, model, batcher, meters)
-    app.include_router(routes.photo_routes(desk, settings))
-    app.include_router(routes.state_routes(model, batcher, meters))
+        app.add_exception_handler(error, problems.handle_exception)
+    handler = routes.PhotoHandler(settings, model, batcher, metrics)
+    app.include_router(routes.photo_routes(handler, settings))
+    app.include_router(routes.status_routes(model, batcher, metrics))
     add_page(app)
-    describe_problems(app)
+    add_problem_schema(app)
     if settings.origins:
         app.add_middleware(
             CORSMiddleware,
@@ -81,18 +82,18 @@ def create(settings: Settings, predictor: Predictor, engine: str) -> Observed:
             allow_methods=["GET", "POST"],
             expose_headers=["X-Request-ID", "Retry-After"],
         )
-    return Observed(app, meters)
+    return ObservabilityMiddleware(app, metrics)
 
 
 def add_page(app: FastAPI) -> None:
-    """Serve the page from memory: a client's path is looked up in a table, never on a disk."""
+    """Serve the page from memory: request paths never reach the file system."""
     for file in sorted(path for path in PAGE.rglob("*") if path.is_file()):
         name = file.relative_to(PAGE).as_posix()
         add_file(app, "/" if name == "index.html" else f"/page/{name}", file)
 
 
-def add_file(app: FastAPI, address: str, file: Path) -> None:
-    """Serve one file's bytes, read now."""
+def add_file(app: FastAPI, url_path: str, file: Path) -> None:
+    """Read a file into memory and serve it at a URL path."""
     content = file.read_bytes()
     kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
     tag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
@@ -103,11 +104,11 @@ def add_file(app: FastAPI, address: str, file: Path) -> None:
             return Response(status_code=304, headers=headers)
         return Response(content, media_type=kind, headers=headers)
 
-    app.add_route(address, send, ["GET"], include_in_schema=False)
+    app.add_route(url_path, send, ["GET"], include_in_schema=False)
 
 
-def describe_problems(app: FastAPI) -> None:
-    """Add the schema of problem details, which no operation returns by its type."""
+def add_problem_schema(app: FastAPI) -> None:
+    """Add the schema of problem details, which no operation declares as a response model."""
     schema = app.openapi()
     details = ProblemDetails.model_json_schema()
     schema.setdefault("components", {}).setdefault("schemas", {})["ProblemDetails"] = details

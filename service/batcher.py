@@ -1,10 +1,9 @@
-"""Photos in, answers out, off the event loop: decoded by threads, answered in small batches.
+"""Dynamic batching off the event loop: threads decode photos, one thread runs the network.
 
-A request that waits for the network joins those that wait with it: while one batch is worked on,
-the next one fills. As long as others wait for a decoder a batch may grow for a moment: sixteen
-photos cost half of what they cost one by one. Photos pass from thread to thread, and the event loop
-hears of them once a batch: a decoder that asked it for its next photo would idle while it writes
-sixteen answers.
+Requests that arrive while one batch is running form the next batch. While other photos wait for a
+decoder, a batch may grow for a short time: per photo, a batch of sixteen costs half as much as
+single photos. Photos move directly between threads, and the event loop is notified once per batch.
+If decoders got each photo from the event loop, they would idle while it writes sixteen responses.
 """
 
 import asyncio
@@ -21,7 +20,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from anklealign.inference.predictor import Opened, Predictor
+from anklealign.inference.predictor import OpenedPhoto, Predictor
 from anklealign.io import decode
 from anklealign.io.decode import PhotoError
 from anklealign.models.inputs import CHUNK
@@ -29,223 +28,229 @@ from service.problems import ProblemError, busy
 
 Floats = npt.NDArray[np.float64]
 T = TypeVar("T")
-Todo = SimpleQueue[Callable[[], None] | None]
-Answer = asyncio.Future[tuple[Opened, Floats]]
+TaskQueue = SimpleQueue[Callable[[], None] | None]
+ResultFuture = asyncio.Future[tuple[OpenedPhoto, Floats]]
 
-# Seconds after which a waiting photo means that the network is stuck and not merely busy.
-STUCK = 30.0
-# Seconds for which a batch may grow. On two cores some eight small photos are decoded in them.
-GROWING = 0.05
-# Megapixels from which on a photo may keep its decoder busy for seconds, and take a GB.
-LARGE = 24
+# Seconds of one network call after which the network counts as stuck and not merely busy.
+STUCK_SECONDS = 30.0
+# Maximum seconds for which a batch grows. Two cores decode some eight small photos in this time.
+GROW_SECONDS = 0.05
+# Photos above this size, in megapixels, may keep a decoder busy for seconds and need 1 GB.
+LARGE_MEGAPIXELS = 24
 
 
 class Batcher:
     """A predictor behind a bounded queue.
 
     Attributes:
-        waiting: Photos in the house: waiting to be decoded or answered, or worked on.
+        pending: Number of photos queued or in progress.
     """
 
     def __init__(
-        self, predictor: Predictor, threads: int, queue: int, watch: Callable[[int], None]
+        self,
+        predictor: Predictor,
+        threads: int,
+        queue: int,
+        on_batch: Callable[[int], None],
     ) -> None:
-        """Prepare the queues; `watch` is told the size of each batch, in the network's thread."""
+        """Create the queues; the network thread calls `on_batch` with the size of each batch."""
         self.predictor = predictor
-        self.waiting = 0
+        self.pending = 0
         self._threads = threads
         self._queue = queue
-        self._watch = watch
-        # A batch in the network, one that waits for it, and two photos for each decoder. Whoever
-        # leaves while waiting for a place among them has cost nothing.
-        self._places = asyncio.Semaphore(2 * CHUNK + 2 * threads)
-        self._decoding: Todo = SimpleQueue()
-        self._network: Todo = SimpleQueue()
-        self._ready: deque[tuple[Opened, Answer]] = deque()
-        # Large photos leave half of the decoders to the others, and take half of the memory.
-        self._large, self._most_large = 0, max(1, threads // 2)
-        self._later: deque[Callable[[], None]] = deque()
+        self._on_batch = on_batch
+        # One batch in the network, one waiting for it, and two photos per decoder. A client that
+        # disconnects while it waits for a slot has cost nothing.
+        self._slots = asyncio.Semaphore(2 * CHUNK + 2 * threads)
+        self._decode_tasks: TaskQueue = SimpleQueue()
+        self._network_tasks: TaskQueue = SimpleQueue()
+        self._decoded: deque[tuple[OpenedPhoto, ResultFuture]] = deque()
+        # Large photos use at most half of the decoders, which also halves their peak memory.
+        self._large, self._max_large = 0, max(1, threads // 2)
+        self._deferred: deque[Callable[[], None]] = deque()
         self._lock = threading.Lock()
-        self._grown = threading.Event()
+        self._batch_grown = threading.Event()
         self._busy_since: float | None = None
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Answer as long as the block lasts, after a first batch that warms the network up."""
-        # One thread for the network: the libraries below use all cores for one batch.
-        queues = [self._network] + [self._decoding] * self._threads
-        for todo in queues:
-            # Daemons: a decoder in a huge photo cannot be interrupted.
-            threading.Thread(target=work, args=(todo,), daemon=True).start()
-        side = self.predictor.bundle.preparation.size
+        """Run the threads until the context exits; a first batch warms up the network."""
+        # One thread for the network: its libraries use all cores for one batch.
+        queues = [self._network_tasks] + [self._decode_tasks] * self._threads
+        for tasks in queues:
+            # Daemon threads: a decoder cannot be interrupted in the middle of a huge photo.
+            threading.Thread(target=run_tasks, args=(tasks,), daemon=True).start()
+        side = self.predictor.bundle.preprocessing.size
         blank = np.zeros((1, side, side, 3), np.uint8)
-        await self._in_network(lambda: self.predictor.probabilities(blank))
+        await self._run_in_network_thread(lambda: self.predictor.probabilities(blank))
         try:
             yield
         finally:
-            for todo in queues:
-                todo.put(None)
+            for tasks in queues:
+                tasks.put(None)
 
     @property
     def stuck(self) -> bool:
-        """Tell whether one piece of the network's work has taken far too long."""
+        """Return True if the current network call exceeds STUCK_SECONDS."""
         since = self._busy_since
-        return since is not None and time.monotonic() - since > STUCK
+        return since is not None and time.monotonic() - since > STUCK_SECONDS
 
-    def check(self) -> None:
-        """Refuse early, before a body is received.
+    def check_capacity(self) -> None:
+        """Raise if the queue is full; call this before receiving a body.
 
         Raises:
             ProblemError: The queue is full.
         """
-        if self.waiting >= self._queue:
-            raise busy(f"{self.waiting} photos are waiting")
+        if self.pending >= self._queue:
+            raise busy(f"{self.pending} photos are pending")
 
-    async def answer(
-        self, photos: Sequence[bytes], gone: Callable[[], Awaitable[bool]]
-    ) -> tuple[list[Opened], Floats]:
-        """Return N photos as opened, and their (N, K) probabilities.
+    async def classify(
+        self, photos: Sequence[bytes], disconnected: Callable[[], Awaitable[bool]]
+    ) -> tuple[list[OpenedPhoto], Floats]:
+        """Return N decoded photos and their (N, K) probabilities.
 
         Args:
-            photos: The bytes of each photo's file.
-            gone: Tells whether whoever asked has left; then nothing more is done for them.
+            photos: File content of each photo.
+            disconnected: Returns True if the client has disconnected; its photos are then skipped.
 
         Raises:
-            ProblemError: The queue is full, or a photo is refused; nothing is answered then.
+            ProblemError: The queue is full, or a photo is unreadable; no photo is classified then.
         """
-        # More photos than the queue is long are let in when nobody waits: otherwise never.
-        if self.waiting and self.waiting + len(photos) > self._queue:
-            raise busy(f"{self.waiting} photos are waiting")
-        self.waiting += len(photos)
+        # An idle service accepts more photos than the queue holds; otherwise such a request would
+        # never succeed.
+        if self.pending and self.pending + len(photos) > self._queue:
+            raise busy(f"{self.pending} photos are pending")
+        self.pending += len(photos)
         try:
-            found = await asyncio.gather(
-                *(self._one(data, number, gone) for number, data in enumerate(photos, 1)),
+            outcomes = await asyncio.gather(
+                *(self._classify_one(data, i, disconnected) for i, data in enumerate(photos, 1)),
                 return_exceptions=True,
             )
         finally:
-            self.waiting -= len(photos)
-        answers = []
-        for answer in found:
-            if isinstance(answer, BaseException):  # of several, the first photo's
-                raise answer
-            answers.append(answer)
-        return [opened for opened, _ in answers], np.stack([row for _, row in answers])
+            self.pending -= len(photos)
+        results = []
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):  # report the first photo with an error
+                raise outcome
+            results.append(outcome)
+        return [opened for opened, _ in results], np.stack([row for _, row in results])
 
-    async def _one(
-        self, data: bytes, number: int, gone: Callable[[], Awaitable[bool]]
-    ) -> tuple[Opened, Floats]:
-        async with self._places:
-            if await gone():
-                raise ProblemError("bad_request", "the sender left before the answer")
-            answer: Answer = asyncio.get_running_loop().create_future()
-            self._decoding.put(partial(self._open, data, answer))
+    async def _classify_one(
+        self, data: bytes, number: int, disconnected: Callable[[], Awaitable[bool]]
+    ) -> tuple[OpenedPhoto, Floats]:
+        async with self._slots:
+            if await disconnected():
+                raise ProblemError("bad_request", "the client disconnected before the response")
+            future: ResultFuture = asyncio.get_running_loop().create_future()
+            self._decode_tasks.put(partial(self._decode_or_defer, data, future))
             try:
-                return await answer
+                return await future
             except PhotoError as error:
                 raise ProblemError(error.reason, str(error), number) from None
 
-    def _open(self, data: bytes, answer: Answer) -> None:
-        """Decode a photo, in a decoder's thread, unless it is large and too many such are."""
+    def _decode_or_defer(self, data: bytes, future: ResultFuture) -> None:
+        """Decode a photo in a decoder thread; defer it if it exceeds the limit of large photos."""
         if not is_large(data):
-            self._decode(data, answer)
+            self._decode(data, future)
             return
         with self._lock:
-            if self._large == self._most_large:
-                self._later.append(partial(self._open, data, answer))
+            if self._large == self._max_large:
+                self._deferred.append(partial(self._decode_or_defer, data, future))
                 return
             self._large += 1
-        self._decode(data, answer)
+        self._decode(data, future)
         with self._lock:
             self._large -= 1
-            if self._later:
-                self._decoding.put(self._later.popleft())
+            if self._deferred:
+                self._decode_tasks.put(self._deferred.popleft())
 
-    def _decode(self, data: bytes, answer: Answer) -> None:
-        if answer.done():  # cancelled
+    def _decode(self, data: bytes, future: ResultFuture) -> None:
+        if future.done():  # cancelled
             return
         try:
-            self._ready.append((self.predictor.open(data), answer))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the request must hear of it
-            tell([(answer, error)])
+            self._decoded.append((self.predictor.open_photo(data), future))
+        except Exception as error:  # noqa: BLE001 - the request reports every error
+            deliver([(future, error)])
         else:
-            # A quarter of those who wait: with more, a few clients would leave decoders idle.
-            if len(self._ready) >= min(CHUNK, self.waiting // 4) or self._decoding.empty():
-                self._grown.set()
-            self._network.put(self._answer)
+            # A quarter of the pending photos: with more, decoders idle if there are few clients.
+            full = len(self._decoded) >= min(CHUNK, self.pending // 4)
+            if full or self._decode_tasks.empty():
+                self._batch_grown.set()
+            self._network_tasks.put(self._run_batch)
 
-    def _answer(self) -> None:
-        """Answer what is ready, in the network's thread; nothing where a batch before took it."""
-        if self._ready:
-            self._grown.wait(GROWING)
-            self._grown.clear()
-        taken = [self._ready.popleft() for _ in range(min(CHUNK, len(self._ready)))]
-        batch = [(opened, answer) for opened, answer in taken if not answer.done()]
+    def _run_batch(self) -> None:
+        """Classify the decoded photos in the network thread; skip if an earlier batch took them."""
+        if self._decoded:
+            self._batch_grown.wait(GROW_SECONDS)
+            self._batch_grown.clear()
+        taken = [self._decoded.popleft() for _ in range(min(CHUNK, len(self._decoded)))]
+        batch = [(opened, future) for opened, future in taken if not future.done()]
         if not batch:
             return
-        self._watch(len(batch))
-        found = self._timed(
+        self._on_batch(len(batch))
+        probabilities = self._timed(
             lambda: self.predictor.probabilities(np.stack([opened.pixels for opened, _ in batch]))
         )
-        if isinstance(found, Exception):
-            tell([(answer, found) for _, answer in batch])
+        if isinstance(probabilities, Exception):
+            deliver([(future, probabilities) for _, future in batch])
         else:
-            rows = zip(batch, found, strict=True)
-            tell([(answer, (opened, row)) for (opened, answer), row in rows])
+            rows = zip(batch, probabilities, strict=True)
+            deliver([(future, (opened, row)) for (opened, future), row in rows])
 
-    async def explain(self, do: Callable[[], T]) -> T:
-        """Do other work with the network, in its turn.
+    async def run_exclusive(self, function: Callable[[], T]) -> T:
+        """Return the result of a function that needs the network; it waits for its turn.
 
         Raises:
             ProblemError: The queue is full.
         """
-        self.check()
-        self.waiting += 1
+        self.check_capacity()
+        self.pending += 1
         try:
-            return await self._in_network(do)
+            return await self._run_in_network_thread(function)
         finally:
-            self.waiting -= 1
+            self.pending -= 1
 
-    async def _in_network(self, do: Callable[[], T]) -> T:
-        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._network.put(lambda: tell([(answer, self._timed(do))]))
-        return await answer
+    async def _run_in_network_thread(self, function: Callable[[], T]) -> T:
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._network_tasks.put(lambda: deliver([(future, self._timed(function))]))
+        return await future
 
-    def _timed(self, do: Callable[[], T]) -> T | Exception:
+    def _timed(self, function: Callable[[], T]) -> T | Exception:
         self._busy_since = time.monotonic()
         try:
-            return do()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the requests must hear of it
+            return function()
+        except Exception as error:  # noqa: BLE001 - the requests report every error
             return error
         finally:
             self._busy_since = None
 
 
 def is_large(data: bytes) -> bool:
-    """Tell by its header whether decoding a photo may take seconds; what is no photo takes none."""
+    """Return True if a photo's header announces more than LARGE_MEGAPIXELS."""
     try:
         image = decode.identify(data)
-    except Exception:  # noqa: BLE001 - the predictor will say what is wrong with it
+    except Exception:  # noqa: BLE001 - the predictor reports the error when it decodes the photo
         return False
-    return image.width * image.height > LARGE * 1e6
+    return image.width * image.height > LARGE_MEGAPIXELS * 1e6
 
 
-def work(todo: Todo) -> None:
-    """Do what comes, until None does: the life of a thread."""
-    while do := todo.get():
-        do()
+def run_tasks(tasks: TaskQueue) -> None:
+    """Run the tasks of a queue until it yields None; the main loop of each thread."""
+    while task := tasks.get():
+        task()
 
 
-def tell(answers: Sequence[tuple[asyncio.Future[T], T | Exception]]) -> None:
-    """Give the event loop the answers, or errors, of another thread: all at once."""
+def deliver(outcomes: Sequence[tuple[asyncio.Future[T], T | Exception]]) -> None:
+    """Resolve futures of the event loop from another thread, in a single callback."""
 
-    def settle() -> None:
-        for answer, found in answers:
-            if answer.done():  # cancelled
+    def resolve() -> None:
+        for future, outcome in outcomes:
+            if future.done():  # cancelled
                 continue
-            if isinstance(found, Exception):
-                answer.set_exception(found)
+            if isinstance(outcome, Exception):
+                future.set_exception(outcome)
             else:
-                answer.set_result(found)
+                future.set_result(outcome)
 
-    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-        answers[0][0].get_loop().call_soon_threadsafe(settle)
+    with contextlib.suppress(RuntimeError):  # the loop is closed; no request is waiting
+        outcomes[0][0].get_loop().call_soon_threadsafe(resolve)

@@ -1,4 +1,4 @@
-"""Heat maps as pictures: over the photo for people, as a layer of their own for the page."""
+"""Heat maps as PNG images: blended over the photo, or as a separate transparent layer."""
 
 import base64
 import io
@@ -9,14 +9,14 @@ from PIL import Image
 
 from anklealign.explainability import attribution
 from anklealign.explainability.attribution import Maps
-from anklealign.inference.predictor import Opened, Predictor
+from anklealign.inference.predictor import OpenedPhoto, Predictor
 from anklealign.io.pixel_store import Pixels
 
 PNG = "image/png"
 
 
-def explained(predictor: Predictor, photo: Opened, predicted: int) -> tuple[Pixels, Maps]:
-    """Return the photo as the model sees it, without what letterboxing added, and its heat map."""
+def compute(predictor: Predictor, photo: OpenedPhoto, predicted: int) -> tuple[Pixels, Maps]:
+    """Return the model input and its heat map, both cropped to remove the letterbox padding."""
     heat = attribution.heat_maps(
         predictor.bundle, photo.pixels[None], np.array([predicted]), device=predictor.device
     )[0]
@@ -24,21 +24,21 @@ def explained(predictor: Predictor, photo: Opened, predicted: int) -> tuple[Pixe
     return photo.pixels[top:bottom, left:right], heat[top:bottom, left:right]
 
 
-def layer(heat: Maps) -> Pixels:
-    """Return a heat map to lay over a photo: (H, W) in 0 to 1 -> RGBA (H, W, 4), cold is clear."""
-    colours: Pixels = colormaps["inferno"](heat, bytes=True)
-    colours[..., 3] = np.rint(heat * 255)
-    return colours
+def to_rgba(heat: Maps) -> Pixels:
+    """Return a heat map as an overlay: (H, W) in 0 to 1 -> RGBA (H, W, 4), alpha is the heat."""
+    rgba: Pixels = colormaps["inferno"](heat, bytes=True)
+    rgba[..., 3] = np.rint(heat * 255)
+    return rgba
 
 
-def png(pixels: Pixels) -> bytes:
+def encode_png(pixels: Pixels) -> bytes:
     """Return (H, W, 3 or 4) uint8 pixels as a PNG."""
     stream = io.BytesIO()
-    # Level 1 is five times faster than the default 6 and a tenth larger.
+    # Level 1 is five times faster than the default level 6; files are a tenth larger.
     Image.fromarray(pixels).save(stream, "PNG", compress_level=1)
     return stream.getvalue()
 
 
-def data_url(picture: bytes) -> str:
-    """Return a PNG as a URL that holds it."""
-    return f"data:{PNG};base64,{base64.b64encode(picture).decode('ascii')}"
+def data_url(png: bytes) -> str:
+    """Return a PNG as a data URL."""
+    return f"data:{PNG};base64,{base64.b64encode(png).decode('ascii')}"

@@ -1,7 +1,7 @@
-"""Every request seen from outside: an id, security headers, one line of log, Prometheus counts.
+"""Observability of requests: request IDs, security headers, JSON log lines, Prometheus metrics.
 
-The log says when, what for, how large, how long and which class. It never holds a photo, a file's
-name or an address of a client.
+The log contains time, route, body size, duration and predicted class. It never contains photos,
+file names or client addresses.
 """
 
 import datetime as dt
@@ -30,7 +30,7 @@ log = logging.getLogger("anklealign.service")
 METHODS = {"GET", "HEAD", "POST", "OPTIONS", "PUT", "DELETE", "PATCH", "TRACE", "CONNECT"}
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 BATCHES = (1, 2, 4, 8, 16)
-# Scripts, styles and requests from here alone; pictures also from what the page itself holds.
+# Scripts, styles and requests are restricted to this origin; images may be blob: and data: URLs.
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -43,55 +43,55 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-# As they are sent: Starlette's own way looks through all headers for each that is added.
+# Pre-encoded: Starlette's MutableHeaders scans all headers for each one that is added.
 RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
 
 
-class Meters:
-    """What Prometheus is told."""
+class Metrics:
+    """Prometheus metrics of the service."""
 
     def __init__(self, classes: Iterable[str]) -> None:
-        """Register the meters; each class begins at zero, so that none is missing."""
+        """Register the metrics; the counter of each class starts at zero."""
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        own: dict[str, Any] = {"namespace": "anklealign", "registry": self.registry}
+        options: dict[str, Any] = {"namespace": "anklealign", "registry": self.registry}
         self.requests = Counter(
-            "requests", "Answered requests", ["route", "method", "status"], **own
+            "requests", "Completed requests", ["route", "method", "status"], **options
         )
         self.seconds = Histogram(
-            "request_seconds", "From a request to its answer", ["route"], buckets=SECONDS, **own
+            "request_seconds", "Request duration in seconds", ["route"], buckets=SECONDS, **options
         )
-        self.refused = Counter("problems", "Requests that ended in a problem", ["code"], **own)
-        self.photos = Counter("photos", "Classified photos", ["predicted"], **own)
-        self.abstained = Counter("abstained", "Photos of which the model was not sure", **own)
-        self.waiting = Gauge("photos_waiting", "Photos waiting or worked on", **own)
-        self.batch = Histogram("batch_photos", "Photos in a batch", buckets=BATCHES, **own)
+        self.problems = Counter("problems", "Requests that ended in a problem", ["code"], **options)
+        self.photos = Counter("photos", "Classified photos", ["predicted"], **options)
+        self.abstained = Counter("abstained", "Photos for which the model abstained", **options)
+        self.waiting = Gauge("photos_waiting", "Photos queued or in progress", **options)
+        self.batch = Histogram("batch_photos", "Photos per batch", buckets=BATCHES, **options)
         for name in classes:
             self.photos.labels(name)
 
-    def text(self) -> bytes:
-        """Return all meters in Prometheus' text format."""
+    def render(self) -> bytes:
+        """Return all metrics in the Prometheus text format."""
         return generate_latest(self.registry)
 
 
-class Observed:
-    """The application with an eye on it; the outermost of all."""
+class ObservabilityMiddleware:
+    """Outermost ASGI middleware: adds headers, and logs and counts every request."""
 
-    def __init__(self, app: ASGIApp, meters: Meters) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         """Wrap an application."""
         self._app = app
-        self._meters = meters
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, and note what becomes of it."""
+        """Handle a request, then log and count it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         start = time.perf_counter()
         request_id = secrets.token_hex(8)
-        note: dict[str, Any] = {}
+        log_fields: dict[str, Any] = {}
         state = scope.setdefault("state", {})
-        state["id"], state["note"] = request_id, note
+        state["id"], state["log_fields"] = request_id, log_fields
         status, size = 0, 0
 
         async def receive_counted() -> Message:
@@ -100,7 +100,7 @@ class Observed:
             size += len(message.get("body", b""))
             return message
 
-        async def send_marked(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -111,19 +111,20 @@ class Observed:
                 message["headers"] = headers
             await send(message)
 
-        # Whatever has GET has HEAD (RFC 9110, section 9.1); uvicorn leaves the body out.
-        asked = dict(scope) | ({"method": "GET"} if scope["method"] == "HEAD" else {})
+        # Routes with GET also support HEAD (RFC 9110, section 9.1); uvicorn omits the body.
+        inner_scope = dict(scope) | ({"method": "GET"} if scope["method"] == "HEAD" else {})
         try:
-            await self._app(asked, receive_counted, send_marked)
+            await self._app(inner_scope, receive_counted, send_with_headers)
         except Exception:
-            # FastAPI's handler has answered already where it could, and hands the error on.
-            log.exception("internal", extra={"note": {"id": request_id}})
+            # FastAPI re-raises the exception after its handler has sent a response.
+            log.exception("internal", extra={"log_fields": {"id": request_id}})
             if not status:
-                note["code"] = "internal"
-                await self._apologise(send_marked, request_id)
+                log_fields["code"] = "internal"
+                await self._send_internal_error(send_with_headers, request_id)
         finally:
             seconds = time.perf_counter() - start
-            self._count(asked.get("route"), scope["method"], status, seconds, note.get("code"))
+            code = log_fields.get("code")
+            self._count(inner_scope.get("route"), scope["method"], status, seconds, code)
             line = {
                 "id": request_id,
                 "method": scope["method"],
@@ -132,49 +133,49 @@ class Observed:
                 "ms": round(seconds * 1e3, 1),
                 "bytes": size,
             }
-            log.info("request", extra={"note": line | note})
+            log.info("request", extra={"log_fields": line | log_fields})
 
     def _count(
-        self, found: object, method: str, status: int, seconds: float, code: str | None
+        self, matched: object, method: str, status: int, seconds: float, code: str | None
     ) -> None:
-        # The route's own path and known methods: clients cannot add label values.
-        route = getattr(found, "path", "other")
+        # Route paths and known methods only: clients must not be able to create label values.
+        route = getattr(matched, "path", "other")
         method = method if method in METHODS else "other"
-        self._meters.requests.labels(route, method, str(status)).inc()
-        self._meters.seconds.labels(route).observe(seconds)
+        self._metrics.requests.labels(route, method, str(status)).inc()
+        self._metrics.seconds.labels(route).observe(seconds)
         if code:
-            self._meters.refused.labels(code).inc()
+            self._metrics.problems.labels(code).inc()
 
     @staticmethod
-    async def _apologise(send: Send, request_id: str) -> None:
-        detail = "nothing is known to be wrong with the request"
-        body = json.dumps(problems.body("internal", detail, request_id)).encode()
+    async def _send_internal_error(send: Send, request_id: str) -> None:
+        problem = problems.problem_body("internal", problems.INTERNAL_DETAIL, request_id)
+        body = json.dumps(problem).encode()
         headers = [(b"content-type", problems.MEDIA_TYPE.encode())]
         await send({"type": "http.response.start", "status": 500, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
 
-class JsonLines(logging.Formatter):
-    """One JSON object a line: time, level, event, and what the record's note holds."""
+class JsonFormatter(logging.Formatter):
+    """Format each record as one line of JSON: time, level, event and the record's log_fields."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return a record's line."""
+        """Return the JSON line of a record."""
         when = dt.datetime.fromtimestamp(record.created, dt.UTC)
         line: dict[str, Any] = {
             "time": when.isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "event": record.getMessage(),
         }
-        line |= getattr(record, "note", {})
+        line |= getattr(record, "log_fields", {})
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)
 
 
 def log_to_stdout() -> None:
-    """Send the service's and uvicorn's log to standard output, a JSON object a line."""
+    """Write the logs of the service and uvicorn to standard output, one JSON object per line."""
     handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(JsonLines())
+    handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     for name in ("anklealign.service", "uvicorn.error"):
         logging.getLogger(name).setLevel(logging.INFO)

@@ -1,4 +1,4 @@
-"""What can go wrong, as problem details (RFC 9457) with codes that stay as they are."""
+"""Error responses as problem details (RFC 9457) with stable codes."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -11,17 +11,18 @@ from starlette.responses import JSONResponse
 from anklealign.io import decode
 
 MEDIA_TYPE = "application/problem+json"
+INTERNAL_DETAIL = "the service failed to handle the request"
 
 
-class Kind(NamedTuple):
-    """A kind of problem: its HTTP status and what a person would call it."""
+class ProblemType(NamedTuple):
+    """HTTP status and human-readable title of a problem."""
 
     status: int
     title: str
 
 
-# Statuses of images.REASONS; what a reason means is said there, once, before the colon. What stands
-# behind it is for whoever runs the pipeline.
+# HTTP status of each reason in decode.REASONS. The title is the text before the colon there; the
+# text after it is for operators of the pipeline.
 PHOTO_STATUS = {
     "zero_bytes": 422,
     "not_an_image": 415,
@@ -30,35 +31,35 @@ PHOTO_STATUS = {
     "unsupported": 422,
     "too_large": 413,
 }
-KINDS = {
-    code: Kind(status, decode.REASONS[code].partition(":")[0])
+PROBLEM_TYPES = {
+    code: ProblemType(status, decode.REASONS[code].partition(":")[0])
     for code, status in PHOTO_STATUS.items()
 } | {
-    "no_file": Kind(400, "the request holds no photo"),
-    "wrong_field": Kind(400, "a form field has another name than 'file'"),
-    "bad_form": Kind(400, "the form is not well-formed multipart/form-data"),
-    "too_many_files": Kind(400, "more photos in one request than allowed"),
-    "bad_request": Kind(400, "the request is not well-formed"),
-    "not_found": Kind(404, "there is nothing at this address"),
-    "method_not_allowed": Kind(405, "this address does not take this method"),
-    "not_acceptable": Kind(406, "the answer comes in no format that the Accept header allows"),
-    "upload_too_slow": Kind(408, "the photo did not arrive in time"),
-    "upload_too_large": Kind(413, "the request is larger than allowed"),
-    "wrong_type": Kind(415, "the content type is neither a form nor a photo's"),
-    "internal": Kind(500, "the service made a mistake; its log has the details"),
-    "busy": Kind(503, "too many photos are waiting; come back later"),
+    "no_file": ProblemType(400, "the request contains no photo"),
+    "wrong_field": ProblemType(400, "a form field is not named 'file'"),
+    "bad_form": ProblemType(400, "the form is not valid multipart/form-data"),
+    "too_many_files": ProblemType(400, "the request contains too many photos"),
+    "bad_request": ProblemType(400, "the request is malformed"),
+    "not_found": ProblemType(404, "no such URL"),
+    "method_not_allowed": ProblemType(405, "the URL does not support this method"),
+    "not_acceptable": ProblemType(406, "no response format matches the Accept header"),
+    "upload_too_slow": ProblemType(408, "the upload timed out"),
+    "upload_too_large": ProblemType(413, "the request body is too large"),
+    "wrong_type": ProblemType(415, "the content type is neither a form nor an image"),
+    "internal": ProblemType(500, "internal error; see the service log"),
+    "busy": ProblemType(503, "the service is busy; retry later"),
 }
 
 
 class ProblemDetails(BaseModel):
-    """The body of every error (RFC 9457)."""
+    """Body of every error response (RFC 9457)."""
 
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
                 {
                     "type": "urn:anklealign:problem:truncated",
-                    "title": KINDS["truncated"].title,
+                    "title": PROBLEM_TYPES["truncated"].title,
                     "status": 422,
                     "code": "truncated",
                     "detail": "image file is truncated (12 bytes not processed)",
@@ -68,19 +69,22 @@ class ProblemDetails(BaseModel):
             ]
         }
     )
-    type: str = Field(description="A URN that ends in the code.")
-    title: str = Field(description="What went wrong, the same words for the same code.")
-    status: int = Field(description="The HTTP status.")
+    type: str = Field(description="URN that ends in the code.")
+    title: str = Field(description="Summary of the problem; constant for each code.")
+    status: int = Field(description="HTTP status code.")
     code: str = Field(
-        description="What went wrong, for programs.", json_schema_extra={"enum": list(KINDS)}
+        description="Machine-readable problem code.",
+        json_schema_extra={"enum": list(PROBLEM_TYPES)},
     )
-    detail: str = Field(description="What went wrong this time, for people.")
-    photo: int | None = Field(None, description="Which photo of the request, from 1.")
-    request_id: str = Field(description="The id under which the log knows the request.")
+    detail: str = Field(description="Explanation of this occurrence of the problem.")
+    photo: int | None = Field(
+        None, description="Position of the affected photo in the request, starting at 1."
+    )
+    request_id: str = Field(description="Request ID, as in the service log.")
 
 
 class ProblemError(Exception):
-    """A request that cannot be answered; `code` is a key of KINDS."""
+    """Error that ends a request; `code` is a key of PROBLEM_TYPES."""
 
     def __init__(
         self,
@@ -89,20 +93,22 @@ class ProblemError(Exception):
         photo: int | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        """Keep the code beside the sentence."""
+        """Store the code and the details of the problem."""
         super().__init__(detail)
         self.code, self.detail, self.photo = code, detail, photo
         self.headers = dict(headers or {})
 
 
-def busy(why: str) -> ProblemError:
-    """Return the problem of a service that has all it can do."""
-    return ProblemError("busy", f"{why}; try again in a second", headers={"Retry-After": "1"})
+def busy(reason: str) -> ProblemError:
+    """Return the error for an overloaded service."""
+    return ProblemError("busy", f"{reason}; retry in a second", headers={"Retry-After": "1"})
 
 
-def body(code: str, detail: str, request_id: str, photo: int | None = None) -> dict[str, Any]:
-    """Return a problem's body."""
-    status, title = KINDS[code]
+def problem_body(
+    code: str, detail: str, request_id: str, photo: int | None = None
+) -> dict[str, Any]:
+    """Return the JSON body of a problem."""
+    status, title = PROBLEM_TYPES[code]
     details = {
         "type": f"urn:anklealign:problem:{code}",
         "title": title,
@@ -114,43 +120,49 @@ def body(code: str, detail: str, request_id: str, photo: int | None = None) -> d
     return details if photo is None else details | {"photo": photo}
 
 
-def respond(request: Request, error: Exception) -> Response:
-    """Return the answer to a request that ended in an error, for FastAPI's exception handlers."""
+def handle_exception(request: Request, error: Exception) -> Response:
+    """Return the problem response for an exception, as a FastAPI exception handler."""
     if isinstance(error, HTTPException):  # raised by the router
         codes = {404: "not_found", 405: "method_not_allowed"}
         code = codes.get(error.status_code, "bad_request")
-        detail = f"{request.method} {request.url.path[:200]}: {KINDS[code].title}"
+        detail = f"{request.method} {request.url.path[:200]}: {PROBLEM_TYPES[code].title}"
         problem = ProblemError(code, detail, headers=error.headers)
     elif isinstance(error, ProblemError):
         problem = error
     else:
-        problem = ProblemError("internal", "nothing is known to be wrong with the request")
-    request.state.note["code"] = problem.code
+        problem = ProblemError("internal", INTERNAL_DETAIL)
+    request.state.log_fields["code"] = problem.code
     return JSONResponse(
-        body(problem.code, problem.detail, request.state.id, problem.photo),
-        KINDS[problem.code].status,
+        problem_body(problem.code, problem.detail, request.state.id, problem.photo),
+        PROBLEM_TYPES[problem.code].status,
         problem.headers,
         MEDIA_TYPE,
     )
 
 
-def responses(*codes: str) -> dict[int | str, dict[str, Any]]:
-    """Return the OpenAPI responses of an operation that may end in these problems."""
+def openapi_responses(*codes: str) -> dict[int | str, dict[str, Any]]:
+    """Return the OpenAPI descriptions of the given problems, grouped by HTTP status."""
     by_status: dict[int, list[str]] = {}
     for code in codes:
-        by_status.setdefault(KINDS[code].status, []).append(code)
+        by_status.setdefault(PROBLEM_TYPES[code].status, []).append(code)
     return {
         status: {
-            "description": "; ".join(f"`{code}`: {KINDS[code].title}" for code in found),
+            "description": "; ".join(
+                f"`{code}`: {PROBLEM_TYPES[code].title}" for code in status_codes
+            ),
             "content": {
                 MEDIA_TYPE: {
                     "schema": {"$ref": "#/components/schemas/ProblemDetails"},
                     "examples": {
-                        code: {"value": body(code, KINDS[code].title, "5f0c1a9be2d34c77")}
-                        for code in found
+                        code: {
+                            "value": problem_body(
+                                code, PROBLEM_TYPES[code].title, "5f0c1a9be2d34c77"
+                            )
+                        }
+                        for code in status_codes
                     },
                 }
             },
         }
-        for status, found in sorted(by_status.items())
+        for status, status_codes in sorted(by_status.items())
     }

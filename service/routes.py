@@ -1,4 +1,4 @@
-"""What can be asked for: photos' classes, heat maps, the model, health, metrics."""
+"""Routes of the API: predictions, heat maps, model description, health and metrics."""
 
 import json
 from dataclasses import asdict
@@ -8,16 +8,22 @@ from fastapi import APIRouter, Request, Response
 
 from anklealign.explainability import attribution
 from anklealign.inference import onnx_predictor
-from anklealign.inference.predictor import Opened, Predictor
+from anklealign.inference.predictor import OpenedPhoto, Predictor
 from anklealign.models import bundle, calibration
 from anklealign.models.inputs import Floats
 from service import heatmaps, problems
 from service.batcher import Batcher
-from service.observability import Meters
-from service.problems import ProblemError, responses
-from service.schemas import Explanation, Health, Model, Prediction, Predictions
-from service.settings import Settings
-from service.uploads import FIELD, Intake
+from service.observability import Metrics
+from service.problems import ProblemError, openapi_responses
+from service.schemas import (
+    ExplainResponse,
+    HealthResponse,
+    ModelResponse,
+    Prediction,
+    PredictResponse,
+)
+from service.settings import ServiceSettings
+from service.uploads import FIELD, UploadReader
 
 PNG, JSON = heatmaps.PNG, "application/json"
 UPLOAD_PROBLEMS = (
@@ -27,157 +33,163 @@ UPLOAD_PROBLEMS = (
 )  # fmt: skip
 
 
-class Desk:
-    """Takes photos in and speaks the model's answers."""
+class PhotoHandler:
+    """Handles uploads and builds responses."""
 
-    def __init__(self, settings: Settings, model: Model, batcher: Batcher, meters: Meters) -> None:
-        """Bring together what a request needs."""
+    def __init__(
+        self, settings: ServiceSettings, model: ModelResponse, batcher: Batcher, metrics: Metrics
+    ) -> None:
+        """Store the shared objects and create the upload reader."""
         self.model = model
         self._batcher = batcher
-        self._meters = meters
-        self._intake = Intake(settings)
+        self._metrics = metrics
+        self._uploads = UploadReader(settings)
 
-    async def answers(self, request: Request, most: int) -> tuple[list[Opened], Floats]:
-        """Return a request's N photos as opened, and their (N, K) probabilities.
+    async def classify(self, request: Request, max_files: int) -> tuple[list[OpenedPhoto], Floats]:
+        """Return the N decoded photos of a request and their (N, K) probabilities.
 
         Raises:
-            ProblemError: The request cannot be answered.
+            ProblemError: The upload is invalid, a photo is unreadable, or the queue is full.
         """
-        self._batcher.check()
-        async with self._intake.photos(request) as photos:
-            if len(photos) > most:
-                raise ProblemError("too_many_files", f"{most} is taken here, {len(photos)} came")
-            opened, probabilities = await self._batcher.answer(photos, request.is_disconnected)
+        self._batcher.check_capacity()
+        async with self._uploads.photos(request) as photos:
+            if len(photos) > max_files:
+                detail = f"the request contains {len(photos)} photos; the maximum is {max_files}"
+                raise ProblemError("too_many_files", detail)
+            opened, probabilities = await self._batcher.classify(photos, request.is_disconnected)
         predicted = [self.model.classes[k] for k in probabilities.argmax(1)]
-        request.state.note["photos"] = len(opened)
-        request.state.note["predicted"] = predicted
+        request.state.log_fields |= {"photos": len(opened), "predicted": predicted}
         for name in predicted:
-            self._meters.photos.labels(name).inc()
+            self._metrics.photos.labels(name).inc()
         return opened, probabilities
 
-    def spoken(self, opened: list[Opened], probabilities: Floats) -> list[Prediction]:
-        """Return N photos' answers from their (N, K) probabilities."""
+    def predictions(self, opened: list[OpenedPhoto], probabilities: Floats) -> list[Prediction]:
+        """Return the predictions for N photos from their (N, K) probabilities."""
         sets = self._batcher.predictor.prediction_sets(probabilities)
-        unsure = calibration.abstains(sets)
-        self._meters.abstained.inc(int(unsure.sum()))
+        abstained = calibration.abstains(sets)
+        self._metrics.abstained.inc(int(abstained.sum()))
         classes = self.model.classes
         return [
             Prediction(
                 predicted=classes[int(row.argmax())],
                 probabilities=dict(zip(classes, row.tolist(), strict=True)),
-                prediction_set=[name for name, held in zip(classes, kept, strict=True) if held],
+                prediction_set=[
+                    name for name, included in zip(classes, row_set, strict=True) if included
+                ],
                 abstain=bool(abstain),
                 width=photo.width,
                 height=photo.height,
             )
-            for photo, row, kept, abstain in zip(opened, probabilities, sets, unsure, strict=True)
+            for photo, row, row_set, abstain in zip(
+                opened, probabilities, sets, abstained, strict=True
+            )
         ]
 
-    async def explained(self, photo: Opened, probabilities: Floats, kind: str) -> Response:
-        """Return where the model looked for a photo's class: (K,) probabilities -> PNG or JSON.
+    async def explain(self, photo: OpenedPhoto, probabilities: Floats, media_type: str) -> Response:
+        """Return the heat map of the predicted class as PNG or JSON, from (K,) probabilities.
 
         Raises:
             ProblemError: The queue is full.
         """
         predictor, predicted = self._batcher.predictor, int(probabilities.argmax())
-        seen, heat = await self._batcher.explain(
-            lambda: heatmaps.explained(predictor, photo, predicted)
+        seen, heat = await self._batcher.run_exclusive(
+            lambda: heatmaps.compute(predictor, photo, predicted)
         )
-        if kind == PNG:
-            return Response(heatmaps.png(attribution.overlay(seen, heat)), media_type=PNG)
-        answer = Explanation(
+        if media_type == PNG:
+            return Response(heatmaps.encode_png(attribution.overlay(seen, heat)), media_type=PNG)
+        explanation = ExplainResponse(
             model=self.model.model,
-            prediction=self.spoken([photo], probabilities[None])[0],
-            seen=heatmaps.data_url(heatmaps.png(seen)),
-            heat_map=heatmaps.data_url(heatmaps.png(heatmaps.layer(heat))),
+            prediction=self.predictions([photo], probabilities[None])[0],
+            seen=heatmaps.data_url(heatmaps.encode_png(seen)),
+            heat_map=heatmaps.data_url(heatmaps.encode_png(heatmaps.to_rgba(heat))),
         )
-        return Response(answer.model_dump_json(), media_type=JSON)
+        return Response(explanation.model_dump_json(), media_type=JSON)
 
 
-def photo_routes(desk: Desk, settings: Settings) -> APIRouter:
-    """Return the routes that take photos."""
+def photo_routes(handler: PhotoHandler, settings: ServiceSettings) -> APIRouter:
+    """Return the routes that accept photos."""
     router = APIRouter()
 
     @router.post(
         "/predict",
         summary="Classify photos",
-        response_model=Predictions,
-        openapi_extra=upload(settings.max_files),
-        responses=responses(*UPLOAD_PROBLEMS),
+        response_model=PredictResponse,
+        openapi_extra=upload_schema(settings.max_files),
+        responses=openapi_responses(*UPLOAD_PROBLEMS),
     )
     async def predict(request: Request) -> Response:
-        """Classify one photo, sent as the body or as a form's field `file`, or several as `file`.
+        """Classify one photo, sent as the request body, or one or more form fields named `file`.
 
-        All of them are answered or none: a photo that cannot be read is a problem whose `photo`
-        tells which one it is.
+        If any photo is unreadable, the whole request fails; `photo` in the problem details is the
+        position of that photo.
         """
-        opened, probabilities = await desk.answers(request, settings.max_files)
-        spoken = desk.spoken(opened, probabilities)
-        answer = Predictions(model=desk.model.model, predictions=spoken)
-        # Written at once: FastAPI would check and copy it first, under the load of every request.
-        return Response(answer.model_dump_json(), media_type=JSON)
+        opened, probabilities = await handler.classify(request, settings.max_files)
+        response = PredictResponse(
+            model=handler.model.model, predictions=handler.predictions(opened, probabilities)
+        )
+        # Serialize directly: FastAPI would validate and copy the model again on every request.
+        return Response(response.model_dump_json(), media_type=JSON)
 
     @router.post(
         "/explain",
-        summary="Classify a photo and show where the model looked",
-        response_model=Explanation,
-        openapi_extra=upload(1),
-        responses=responses(*UPLOAD_PROBLEMS, "not_acceptable")
+        summary="Explain the prediction for a photo",
+        response_model=ExplainResponse,
+        openapi_extra=upload_schema(1),
+        responses=openapi_responses(*UPLOAD_PROBLEMS, "not_acceptable")
         | {200: {"content": {PNG: {"schema": {"type": "string", "format": "binary"}}}}},
     )
     async def explain(request: Request) -> Response:
-        """Return the heat map over the photo as PNG, or with `Accept: application/json` as JSON.
+        """Return the heat map over the photo as PNG, or JSON with `Accept: application/json`.
 
-        JSON holds the prediction, the photo as the model sees it, and the heat map alone.
+        The JSON response contains the prediction, the photo as the model receives it, and the
+        heat map as a separate image.
         """
-        kind = acceptable(request.headers.get("accept", "*/*"))
-        (photo,), probabilities = await desk.answers(request, 1)
-        return await desk.explained(photo, probabilities[0], kind)
+        media_type = negotiate(request.headers.get("accept", "*/*"))
+        (photo,), probabilities = await handler.classify(request, 1)
+        return await handler.explain(photo, probabilities[0], media_type)
 
     return router
 
 
-def state_routes(model: Model, batcher: Batcher, meters: Meters) -> APIRouter:
-    """Return the routes that tell of the model and of the service itself."""
+def status_routes(model: ModelResponse, batcher: Batcher, metrics: Metrics) -> APIRouter:
+    """Return the routes that describe the model and the state of the service."""
     router = APIRouter()
 
-    @router.get("/model", summary="Tell about the model")
-    async def about() -> Model:
-        """Return classes, preprocessing, hashes, scores and the model card."""
+    @router.get("/model", summary="Describe the model")
+    async def describe() -> ModelResponse:
+        """Return the classes, preprocessing, hashes, scores and model card of the model."""
         return model
 
-    @router.get("/health/live", summary="Tell that the process answers")
-    async def live() -> Health:
-        """Answer at once, whatever else is going on."""
-        return Health(status="ok")
+    @router.get("/health/live", summary="Liveness probe")
+    async def live() -> HealthResponse:
+        """Return immediately, independent of the load."""
+        return HealthResponse(status="ok")
 
-    @router.get(
-        "/health/ready", summary="Tell whether photos are answered", responses=responses("busy")
-    )
-    async def ready() -> Health:
-        """Answer 503 when the network has not come back from its work for far too long."""
+    @router.get("/health/ready", summary="Readiness probe", responses=openapi_responses("busy"))
+    async def ready() -> HealthResponse:
+        """Return 503 if the network is stuck, that is, one call does not return."""
         if batcher.stuck:
             raise problems.busy("the network is stuck")
-        return Health(status="ok")
+        return HealthResponse(status="ok")
 
     @router.get(
         "/metrics",
-        summary="Tell Prometheus",
+        summary="Prometheus metrics",
         response_class=Response,
         responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
     )
-    async def metrics() -> Response:
-        """Return counts and durations in Prometheus' text format."""
-        return Response(meters.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    async def scrape() -> Response:
+        """Return all metrics in the Prometheus text format."""
+        return Response(metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return router
 
 
-def describe(predictor: Predictor, engine: str, settings: Settings) -> Model:
-    """Return what GET /model tells: of the bundle, and of the metrics where they are there.
+def describe_model(predictor: Predictor, engine: str, settings: ServiceSettings) -> ModelResponse:
+    """Return the response of GET /model from the bundle and, if present, the metrics.
 
     Raises:
-        ValueError: metrics/evaluate.json is no JSON.
+        ValueError: metrics/evaluate.json is not valid JSON.
     """
     own = predictor.bundle
     digest = onnx_predictor.bundle_hash(settings.model)
@@ -186,14 +198,14 @@ def describe(predictor: Predictor, engine: str, settings: Settings) -> Model:
     record = dict(own.record)
     hashes = {"config_sha256": digest, "weights_sha256": config["anklealign"]["weights_sha256"]}
     hashes |= {key: record.pop(key) for key in sorted(record) if key.endswith("_sha256")}
-    return Model(
+    return ModelResponse(
         model=digest[:12],
         classes=list(own.classes),
         engine=engine,
         device=str(predictor.device),
         preprocessing={
-            "preparation": asdict(own.preparation),
-            "input": asdict(own.network_input),
+            "preparation": asdict(own.preprocessing),
+            "input": asdict(own.input_config),
             "temperature": own.temperature,
         },
         hashes=hashes,
@@ -204,11 +216,11 @@ def describe(predictor: Predictor, engine: str, settings: Settings) -> Model:
     )
 
 
-def upload(most: int) -> dict[str, Any]:
-    """Return the OpenAPI request body of an operation that takes one photo, or up to so many."""
+def upload_schema(max_files: int) -> dict[str, Any]:
+    """Return the OpenAPI request body of an operation that accepts up to `max_files` photos."""
     photo = {"type": "string", "format": "binary"}
-    several = {"type": "array", "items": photo, "minItems": 1, "maxItems": most}
-    field = several if most > 1 else photo
+    several = {"type": "array", "items": photo, "minItems": 1, "maxItems": max_files}
+    field = several if max_files > 1 else photo
     form = {
         "type": "object",
         "properties": {FIELD: field},
@@ -216,31 +228,39 @@ def upload(most: int) -> dict[str, Any]:
         "additionalProperties": False,
     }
     content: dict[str, Any] = {"multipart/form-data": {"schema": form}}
-    for kind in ("image/jpeg", "image/png", "image/webp", "image/heic", "application/octet-stream"):
-        content[kind] = {"schema": photo}
+    for media_type in (
+        "image/jpeg",
+        "image/png",
+        "image/webp",
+        "image/heic",
+        "application/octet-stream",
+    ):
+        content[media_type] = {"schema": photo}
     return {"requestBody": {"required": True, "content": content}}
 
 
-def acceptable(accept: str) -> str:
-    """Return the kind that an Accept header prefers (RFC 9110, section 12.5.1): PNG where equal.
+def negotiate(accept: str) -> str:
+    """Return the media type preferred by an Accept header (RFC 9110, section 12.5.1).
+
+    PNG wins if PNG and JSON have the same quality.
 
     Raises:
-        ProblemError: It allows neither.
+        ProblemError: The header accepts neither PNG nor JSON.
     """
-    best, most = "", 0.0
-    wishes: dict[str, float] = {}
+    best, best_quality = "", 0.0
+    qualities: dict[str, float] = {}
     for part in accept.split(","):
         name, *parameters = (piece.strip().lower() for piece in part.split(";"))
         weight = next((p[2:] for p in parameters if p.startswith("q=")), "1")
         try:
-            wishes[name] = float(weight)
+            qualities[name] = float(weight)
         except ValueError:
-            wishes[name] = 0.0
-    for kind in (PNG, JSON):
-        ranges = (kind, kind.split("/")[0] + "/*", "*/*")
-        quality = next((wishes[name] for name in ranges if name in wishes), 0.0)
-        if quality > most:
-            best, most = kind, quality
+            qualities[name] = 0.0
+    for media_type in (PNG, JSON):
+        ranges = (media_type, media_type.split("/")[0] + "/*", "*/*")
+        quality = next((qualities[name] for name in ranges if name in qualities), 0.0)
+        if quality > best_quality:
+            best, best_quality = media_type, quality
     if not best:
         raise ProblemError("not_acceptable", f"send 'Accept: {PNG}' or 'Accept: {JSON}'")
     return best

@@ -1,4 +1,4 @@
-"""What the API answers, as OpenAPI describes it."""
+"""Response schemas of the API, as OpenAPI publishes them."""
 
 from typing import Any
 
@@ -13,39 +13,40 @@ PREDICTION: dict[str, Any] = {
     "height": 4032,
 }
 MODEL_ID = "2f1c0a94be77"
+MODEL_DESCRIPTION = "ID of the model that made the predictions; see GET /model for details."
 
 
 class Prediction(BaseModel):
-    """What the model says of one photo."""
+    """Prediction for one photo."""
 
-    predicted: str = Field(description="The most probable class.")
+    predicted: str = Field(description="Class with the highest probability.")
     probabilities: dict[str, float] = Field(
-        description="Calibrated; over all classes they sum to 1."
+        description="Calibrated probability of each class; they sum to 1."
     )
     prediction_set: list[str] = Field(
-        description="The classes that cannot be ruled out: the truth is among them for nine of ten "
-        "photos like those that the model was calibrated on."
+        description="Classes that cannot be ruled out. On average, the set contains the true class "
+        "for nine of ten photos similar to the calibration photos."
     )
     abstain: bool = Field(
-        description="Whether the model had better not be asked: the set does not hold exactly one "
+        description="True if the model abstains: the prediction set does not contain exactly one "
         "class."
     )
-    width: int = Field(description="Of the upright photo, in pixels.")
-    height: int = Field(description="Of the upright photo, in pixels.")
+    width: int = Field(description="Width of the upright photo in pixels.")
+    height: int = Field(description="Height of the upright photo in pixels.")
 
 
-class Predictions(BaseModel):
-    """The answer to photos, in the order in which they came."""
+class PredictResponse(BaseModel):
+    """Predictions for the photos of a request, in the order of the request."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"model": MODEL_ID, "predictions": [PREDICTION]}]}
     )
-    model: str = Field(description="The id of the model that answered; GET /model tells more.")
+    model: str = Field(description=MODEL_DESCRIPTION)
     predictions: list[Prediction]
 
 
-class Explanation(BaseModel):
-    """A prediction, and where in the photo the model looked for it."""
+class ExplainResponse(BaseModel):
+    """Prediction for one photo, with its heat map."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -59,17 +60,20 @@ class Explanation(BaseModel):
             ]
         }
     )
-    model: str = Field(description="The id of the model that answered; GET /model tells more.")
+    model: str = Field(description=MODEL_DESCRIPTION)
     prediction: Prediction
-    seen: str = Field(description="The photo as the model sees it, upright: a PNG as data URL.")
+    seen: str = Field(
+        description="The upright photo as the model receives it, without padding: a PNG as a "
+        "data URL."
+    )
     heat_map: str = Field(
-        description="What speaks for the predicted class, as large as `seen`, clear where nothing "
-        "does: a PNG as data URL."
+        description="Evidence for the predicted class, the same size as `seen`, transparent where "
+        "there is none: a PNG as a data URL."
     )
 
 
-class Model(BaseModel):
-    """The model that answers."""
+class ModelResponse(BaseModel):
+    """Description of the served model."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -89,22 +93,28 @@ class Model(BaseModel):
             ]
         }
     )
-    model: str = Field(description="The first 12 hex digits of the bundle's hash.")
+    model: str = Field(description="First 12 hex digits of the bundle's SHA-256 hash.")
     classes: list[str]
-    engine: str = Field(description="onnx or torch.")
+    engine: str = Field(description="Inference engine: onnx or torch.")
     device: str
-    preprocessing: dict[str, Any] = Field(description="From photo file to the network's input.")
+    preprocessing: dict[str, Any] = Field(
+        description="Steps from the photo file to the network's input."
+    )
     hashes: dict[str, str]
     conformal_threshold: float = Field(
-        description="The probability from which on a class is in the prediction set."
+        description="Minimum probability of a class in the prediction set."
     )
-    record: dict[str, Any] = Field(description="Where the model comes from, as its bundle tells.")
-    scores: dict[str, Any] | None = Field(description="metrics/evaluate.json, where it is there.")
-    card: str | None = Field(description="metrics/MODEL_CARD.md, where it is there.")
+    record: dict[str, Any] = Field(description="Training record stored in the bundle.")
+    scores: dict[str, Any] | None = Field(
+        description="Content of metrics/evaluate.json; null if the file does not exist."
+    )
+    card: str | None = Field(
+        description="Content of metrics/MODEL_CARD.md; null if the file does not exist."
+    )
 
 
-class Health(BaseModel):
-    """How the service is."""
+class HealthResponse(BaseModel):
+    """Health status of the service."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"status": "ok"}]})
     status: str

@@ -1,48 +1,48 @@
-"""What the service is told by its environment: variables ANKLEALIGN_<NAME>, none of them needed."""
+"""Service settings, read from environment variables ANKLEALIGN_<NAME>; all are optional."""
 
 import difflib
 import os
-from collections.abc import Mapping
-from dataclasses import MISSING, field, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "ANKLEALIGN_"
 
 
 def default_threads() -> int:
-    """Return one more than the cores that this process may use.
+    """Return one more than the number of cores available to this process.
 
-    While one decoder waits for Python's lock another one decodes: on 2 cores 169 photos a second by
-    three in place of 152 by two; four gave 164 (benchmarks.serving with ANKLEALIGN_THREADS).
+    While one decoder waits for the GIL, another one decodes: on 2 cores, three threads decode 169
+    photos per second, two decode 152, and four decode 164 (benchmarks.serving with
+    ANKLEALIGN_THREADS).
     """
-    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return (mine or 1) + 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return (cores or 1) + 1
 
 
-@dataclass(frozen=True)
-class Settings:
-    """The service's settings; each field is the variable of its name in capitals.
+class ServiceSettings(BaseSettings):
+    """Settings of the service; the variable of a field is ANKLEALIGN_ and its name in capitals.
 
     Attributes:
-        host: Address that it listens on; 0.0.0.0 is every one.
-        port: TCP port; 0 is any free one.
-        model: The bundle's folder.
-        export: The ONNX file of `make export`; used where it is there.
-        metrics: The folder with evaluate.json and MODEL_CARD.md; either may be missing.
-        engine: auto takes the faster one of those that are there.
-        device: For PyTorch: auto, cpu, cuda, cuda:1 or mps.
-        threads: Photos decoded at a time; of large ones half as many.
-        queue: Photos that wait or are worked on; beyond it, requests are told to come later.
-        max_upload_mb: The largest request body, in MB (10^6 bytes).
-        max_memory_mb: All bodies that are held at a time, in MB.
-        max_files: Photos in one request.
-        upload_seconds: In which a body must have come.
-        cors_origins: Origins whose pages may call the API, with a comma between them.
+        host: Address to listen on; 0.0.0.0 listens on all interfaces.
+        port: TCP port; 0 selects a free one.
+        model: Folder of the bundle.
+        export: ONNX file written by `make export`; optional.
+        metrics: Folder with evaluate.json and MODEL_CARD.md; both are optional.
+        engine: Inference engine; auto selects the faster available one.
+        device: PyTorch device: auto, cpu, cuda, cuda:1 or mps.
+        threads: Photos decoded in parallel; large photos use at most half of the threads.
+        queue: Maximum number of queued or in-progress photos; further requests get a 503.
+        max_upload_mb: Maximum size of a request body, in MB (10^6 bytes).
+        max_memory_mb: Maximum total size of all request bodies in memory, in MB.
+        max_files: Maximum number of photos per request.
+        upload_seconds: Maximum time to receive a request body, in seconds.
+        cors_origins: Comma-separated origins whose pages may call the API.
     """
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
@@ -51,7 +51,7 @@ class Settings:
     metrics: Path = Path("metrics")
     engine: Literal["auto", "onnx", "torch"] = "auto"
     device: str = "auto"
-    threads: Annotated[int, Field(ge=1, le=256)] = field(default_factory=default_threads)
+    threads: Annotated[int, Field(ge=1, le=256)] = Field(default_factory=default_threads)
     queue: Annotated[int, Field(ge=1)] = 64
     max_upload_mb: Annotated[float, Field(gt=0)] = 32
     max_memory_mb: Annotated[float, Field(gt=0)] = 256
@@ -61,32 +61,32 @@ class Settings:
 
     @property
     def max_upload(self) -> int:
-        """Return the largest request body in bytes."""
+        """Return the maximum size of a request body in bytes."""
         return int(self.max_upload_mb * 1e6)
 
     @property
     def origins(self) -> list[str]:
-        """Return the origins of other sites' pages that may call the API."""
+        """Return the origins whose pages may call the API."""
         return [origin.strip() for origin in self.cors_origins.split(",") if origin.strip()]
 
 
-def read(environment: Mapping[str, str]) -> Settings:
-    """Return the settings that an environment gives.
+VARIABLES = {PREFIX + name.upper(): field for name, field in ServiceSettings.model_fields.items()}
+
+
+def from_environment() -> ServiceSettings:
+    """Return the settings that the environment variables define.
 
     Raises:
-        ValueError: A variable with the prefix is unknown, or its value is wrong; one line names
-            variable, value and remedy.
+        ValueError: A variable with the prefix is unknown, or its value is invalid; the message is
+            one line with the variable, its value and the reason.
     """
-    known = {PREFIX + each.name.upper(): each.name for each in fields(Settings)}
-    given = {name: value for name, value in environment.items() if name.startswith(PREFIX)}
-    for name in sorted(given.keys() - known.keys()):
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-        raise ValueError(f"{name} is an unknown variable; {hint}")
+    for name in sorted(os.environ):
+        if name.startswith(PREFIX) and name not in VARIABLES:
+            close = difflib.get_close_matches(name, VARIABLES, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(VARIABLES)}"
+            raise ValueError(f"{name} is an unknown variable; {hint}")
     try:
-        return TypeAdapter(Settings).validate_strings(
-            {known[name]: value for name, value in given.items()}
-        )
+        return ServiceSettings()
     except ValidationError as error:
         first = error.errors()[0]
         name = PREFIX + str(first["loc"][0]).upper()
@@ -96,9 +96,8 @@ def read(environment: Mapping[str, str]) -> Settings:
 
 
 def defaults() -> dict[str, str]:
-    """Return each variable's default as text, for the README's table and its test."""
-    found = {}
-    for each in fields(Settings):
-        told = "cores + 1" if each.default is MISSING else str(each.default)
-        found[PREFIX + each.name.upper()] = told
-    return found
+    """Return the default of each variable as text, for the README's table and its test."""
+    return {
+        name: "cores + 1" if field.default_factory else str(field.default)
+        for name, field in VARIABLES.items()
+    }

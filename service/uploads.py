@@ -1,7 +1,7 @@
-"""Request bodies in, photos' bytes out: bounded in size, number, time and memory.
+"""Read photos from request bodies, limited in size, number, time and memory.
 
-Nothing is written to a disk. A form is taken apart once its body is here, by searching for its
-boundary: a parser that goes byte by byte can be kept busy for a minute by a hostile body.
+Nothing is written to disk. A form is split at its boundary after the complete body has arrived:
+a hostile body can keep a byte-by-byte parser busy for a minute.
 """
 
 import asyncio
@@ -14,146 +14,151 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from service.problems import ProblemError, busy
-from service.settings import Settings
+from service.settings import ServiceSettings
 
 FIELD = "file"
-# Seconds without a byte after which a sender counts as gone; mobile networks pause for a few.
-SILENCE = 10.0
+# Seconds without a byte until an upload times out; mobile networks pause for a few seconds.
+IDLE_SECONDS = 10.0
 RAW = re.compile(r"image/[\w.+-]+|application/octet-stream")
-# A form's part has a few lines of headers; they are not where the photo is.
-PART_HEAD = 4096
+# Maximum size of the headers of a form part, in bytes; normal parts have a few lines.
+MAX_PART_HEADERS = 4096
 
 
-class Intake:
-    """Receives bodies, and keeps count of the bytes that it has handed out."""
+class UploadReader:
+    """Reads request bodies and tracks their total size in memory."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Start with nothing held."""
+    def __init__(self, settings: ServiceSettings) -> None:
+        """Start with no bytes in memory."""
         self._settings = settings
-        self._most = max(int(settings.max_memory_mb * 1e6), settings.max_upload)
+        self._max_held = max(int(settings.max_memory_mb * 1e6), settings.max_upload)
         self._held = 0
 
     @asynccontextmanager
     async def photos(self, request: Request) -> AsyncIterator[list[bytes]]:
-        """Yield the photos of a request, one for a raw body; the memory is counted until the end.
+        """Yield the photos of a request; their memory counts as held until the context exits.
 
         Raises:
-            ProblemError: The request holds no photo, or more than it may in any sense.
+            ProblemError: The request contains no photo, is malformed, or exceeds a limit.
         """
-        kind, boundary = content_type(request.headers)
+        kind, boundary = parse_content_type(request.headers)
         body = await self._receive(request)
         size = len(body)
         try:
             if not body:
-                raise ProblemError("no_file", "the body is empty; send a photo, or a form with one")
-            found = parts(body, boundary, self._settings.max_files) if kind == "form" else [body]
-            del body  # a form's photos are copies
-            yield found
+                raise ProblemError("no_file", "the body is empty; send a photo or a form")
+            photos = (
+                parse_form(body, boundary, self._settings.max_files) if kind == "form" else [body]
+            )
+            del body  # the photos of a form are copies
+            yield photos
         finally:
             self._held -= size
 
     async def _receive(self, request: Request) -> bytes:
-        """Return a request's body, having counted it as held."""
+        """Return the body of a request and count it as held."""
         seconds = self._settings.upload_seconds
-        announced = request.headers.get("content-length", "")
-        if announced.isdigit():
-            self._admit(int(announced), 0)
+        content_length = request.headers.get("content-length", "")
+        if content_length.isdigit():
+            self._check_limits(int(content_length), 0)
         now = asyncio.get_running_loop().time
         end = now() + seconds
         chunks: list[bytes] = []
         size = 0
         try:
-            async with asyncio.timeout_at(min(end, now() + SILENCE)) as limit:
+            async with asyncio.timeout_at(min(end, now() + IDLE_SECONDS)) as limit:
                 async for chunk in request.stream():
-                    self._admit(size + len(chunk), len(chunk))
+                    self._check_limits(size + len(chunk), len(chunk))
                     self._held += len(chunk)
                     size += len(chunk)
                     chunks.append(chunk)
-                    limit.reschedule(min(end, now() + SILENCE))
+                    limit.reschedule(min(end, now() + IDLE_SECONDS))
             return b"".join(chunks)
-        except BaseException as error:  # cancelled too: what was counted is given back
+        except BaseException as error:  # includes cancellation: release the counted bytes
             self._held -= size
             if isinstance(error, TimeoutError):
                 raise ProblemError(
                     "upload_too_slow",
-                    f"{size} bytes came, then none for {SILENCE:g} s, or not all in {seconds:g} s",
+                    f"the upload stopped after {size} bytes: no data for {IDLE_SECONDS:g} s, or "
+                    f"incomplete after {seconds:g} s",
                 ) from None
             if isinstance(error, ClientDisconnect):
-                why = "the sender left before the body was complete"
-                raise ProblemError("bad_request", why) from None
+                detail = "the client disconnected before the body was complete"
+                raise ProblemError("bad_request", detail) from None
             raise
 
-    def _admit(self, size: int, more: int) -> None:
-        """Refuse a body of so many bytes, or `more` of them, where that is too much."""
+    def _check_limits(self, size: int, added: int) -> None:
+        """Raise if a body of `size` bytes, or `added` further bytes in memory, exceed a limit."""
         if size > self._settings.max_upload:
             raise ProblemError(
                 "upload_too_large",
                 f"the body is larger than {self._settings.max_upload_mb:g} MB; send a smaller one",
             )
-        if self._held + more > self._most:
-            raise busy("too many uploads are on their way")
+        if self._held + added > self._max_held:
+            raise busy("too many uploads are in progress")
 
 
-def content_type(headers: Mapping[str, str]) -> tuple[str, bytes]:
-    """Return 'form' with its boundary, or 'raw' with none.
+def parse_content_type(headers: Mapping[str, str]) -> tuple[str, bytes]:
+    """Return ('form', boundary) for a multipart form, or ('raw', b'') for a photo.
 
     Raises:
-        ProblemError: The content type is another one, or the form has no boundary.
+        ProblemError: The content type is neither, or the form has no valid boundary.
     """
-    given = headers.get("content-type", "")
+    content_type = headers.get("content-type", "")
     message = Message()
-    message["content-type"] = given
-    kind = message.get_content_type()
-    if kind == "multipart/form-data":
+    message["content-type"] = content_type
+    media_type = message.get_content_type()
+    if media_type == "multipart/form-data":
         boundary = message.get_boundary("")
         # RFC 2046, section 5.1.1: 1 to 70 characters.
         if not 1 <= len(boundary) <= 70 or not boundary.isascii():
             raise ProblemError("bad_form", "the content type has no boundary of 1 to 70 characters")
         return "form", boundary.encode("ascii")
-    if given and not RAW.fullmatch(kind):
+    if content_type and not RAW.fullmatch(media_type):
         raise ProblemError(
             "wrong_type",
-            f"the content type is {given[:100]!r}; send image/jpeg (or another photo's), "
+            f"the content type is {content_type[:100]!r}; send image/jpeg or another image type, "
             "application/octet-stream, or multipart/form-data with the photo as 'file'",
         )
     return "raw", b""
 
 
-def parts(body: bytes, boundary: bytes, most: int) -> list[bytes]:
+def parse_form(body: bytes, boundary: bytes, max_files: int) -> list[bytes]:
     """Return the photos of a form (RFC 7578): the contents of its parts, all named 'file'.
 
     Raises:
-        ProblemError: The form is torn, has no part, too many, or one of another name.
+        ProblemError: The form is malformed or empty, has too many parts, or a part has another
+            name.
     """
-    # The first delimiter has no line end before it when there is no preamble.
-    pieces = (b"\r\n" + body).split(b"\r\n--" + boundary, most + 2)[1:]
-    closed = [index for index, piece in enumerate(pieces) if piece.startswith(b"--")]
-    count = closed[0] if closed else len(pieces)
-    if count > most:
-        raise ProblemError("too_many_files", f"a request may hold {most} photos")
-    if not closed:
-        raise ProblemError("bad_form", "the form's closing boundary is missing: was it cut off?")
-    found = []
+    # Without a preamble, no line break precedes the first delimiter.
+    pieces = (b"\r\n" + body).split(b"\r\n--" + boundary, max_files + 2)[1:]
+    closing = [index for index, piece in enumerate(pieces) if piece.startswith(b"--")]
+    count = closing[0] if closing else len(pieces)
+    if count > max_files:
+        raise ProblemError("too_many_files", f"a request may contain up to {max_files} photos")
+    if not closing:
+        raise ProblemError("bad_form", "the closing boundary of the form is missing")
+    photos = []
     for number, piece in enumerate(pieces[:count], 1):
-        head, ended, content = piece.partition(b"\r\n\r\n")
-        # Between boundary and line end RFC 2046 allows blanks.
-        if not ended or len(head) > PART_HEAD or not head.lstrip(b" \t").startswith(b"\r\n"):
-            raise ProblemError("bad_form", f"part {number} has no headers and empty line")
-        name = _field(head)
+        headers, separator, content = piece.partition(b"\r\n\r\n")
+        # RFC 2046 allows blanks between the boundary and the line break.
+        start = headers.lstrip(b" \t")
+        if not separator or len(headers) > MAX_PART_HEADERS or not start.startswith(b"\r\n"):
+            raise ProblemError("bad_form", f"part {number} has no valid headers")
+        name = _field_name(headers)
         if name != FIELD:
             raise ProblemError(
                 "wrong_field",
-                f"part {number} is named {name[:100]!r}; name each photo's field {FIELD!r}",
+                f"part {number} is named {name[:100]!r}; name the field of each photo {FIELD!r}",
             )
-        found.append(content)
-    if not found:
-        raise ProblemError("no_file", "the form has no part; add the photo as field 'file'")
-    return found
+        photos.append(content)
+    if not photos:
+        raise ProblemError("no_file", "the form has no parts; add the photo as field 'file'")
+    return photos
 
 
-def _field(head: bytes) -> str:
-    """Return the name in a part's Content-Disposition, '' without one."""
-    for line in head.split(b"\r\n"):
+def _field_name(headers: bytes) -> str:
+    """Return the name in the Content-Disposition header of a part, or '' if there is none."""
+    for line in headers.split(b"\r\n"):
         key, _, value = line.decode("utf-8", "replace").partition(":")
         if key.strip().lower() == "content-disposition":
             message = Message()

@@ -1,20 +1,19 @@
-"""Evaluate: the trained model on the test part, which nothing before has looked at.
+"""Evaluate: score the trained model on the test split, which no earlier stage uses.
 
 Reads pixels.npy and votes.csv in data/prepared/, data/split/photos.csv, model/ and
-plots/train/history.csv; writes metrics/evaluate.json (every score with its interval over groups,
-beside the majority baseline's; beside people's where test photos have votes; calibration,
-prediction sets, robustness), plots/evaluate/predictions.csv (a row a test photo), confusion.csv,
-pictures/ and explanations/.
-From these and the other stages' metrics and pictures it makes metrics/MODEL_CARD.md and
-plots/report.html, the page for a person to open.
+plots/train/history.csv. Writes metrics/evaluate.json (every score with its 95% CI over groups and
+the majority baseline; calibration, prediction sets, human baseline where test photos have votes,
+robustness), plots/evaluate/predictions.csv (one row per test photo), confusion.csv, pictures/ and
+explanations/. From these and from the metrics and pictures of the other stages it writes
+metrics/MODEL_CARD.md and plots/report.html.
 
     python -m stages.evaluate
 
-In fp32 with TF32 off, by the same predictor that `anklealign.cli.predict` and the service use.
+Runs in fp32 with TF32 off, with the same predictor as `anklealign predict` and the service.
 """
 
 import json
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,16 +22,16 @@ import pandas as pd
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from anklealign.config import params, stage
+from anklealign.config import params, paths, stage
 from anklealign.config.params import Evaluate
 from anklealign.evaluation import (
-    galleries,
+    explanation_sheets,
     human_baseline,
     plots,
     robustness,
     score_tables,
 )
-from anklealign.evaluation.score_tables import Answers
+from anklealign.evaluation.score_tables import Predictions
 from anklealign.explainability import faithfulness
 from anklealign.explainability.attribution import has_attention
 from anklealign.inference.predictor import Predictor
@@ -43,110 +42,93 @@ from anklealign.models import calibration
 from anklealign.plotting import contact_sheets, style
 from anklealign.reporting import html_report, model_card
 
-MODEL = Path("model")
-HISTORY = Path("plots/train/history.csv")
-RUN = Path("plots/train/run.json")
-METRICS = Path("metrics/evaluate.json")
-PLOTS = Path("plots/evaluate")
+METRICS = paths.METRICS / "evaluate.json"
+PLOTS = paths.PLOTS / "evaluate"
 PICTURES = PLOTS / "pictures"
-CARD = Path("metrics/MODEL_CARD.md")
-REPORT = Path("plots/report.html")
+CARD = paths.METRICS / "MODEL_CARD.md"
+REPORT = paths.PLOTS / "report.html"
 
 
 def main() -> None:
-    """Predict the test photos, write scores, tables and pictures."""
+    """Predict the test photos and write scores, tables, pictures, model card and report."""
     raw = params.read()
     settings = params.section(raw, "evaluate", Evaluate)
     seed = params.section(raw, "seed", int)
     _, dataset = params.dataset(raw)
-    table = pixel_store.read_table(pixel_store.SPLIT / "photos.csv")
+    table = pixel_store.read_table(paths.SPLIT / "photos.csv")
     store = pixel_store.open_store()
-    predictor = Predictor.load(MODEL, params.section(raw, "train.device", str))
+    predictor = Predictor.load(paths.MODEL, params.section(raw, "train.device", str))
     classes = list(predictor.classes)
 
-    _, validation = answered(table, "val", store, predictor)
-    test, answers = answered(table, "test", store, predictor)
-    frequencies = np.array(
-        [(table.label[table.split == "train"] == name).mean() for name in classes]
-    )
-    sets = predictor.prediction_sets(answers.probabilities)
-    predictions = predictions_of(test, classes, answers.probabilities, sets)
-    counts = pd.crosstab(predictions.actual, predictions.predicted)
-    counts = counts.reindex(index=classes, columns=classes, fill_value=0)
-
+    _, validation = predict_split(table, "val", store, predictor)
+    test, predictions = predict_split(table, "test", store, predictor)
+    probabilities = predictions.probabilities
     temperature = predictor.bundle.temperature
-    uncalibrated = calibration.uncalibrated(answers.probabilities, temperature)
+    uncalibrated = calibration.undo_temperature(probabilities, temperature)
+    sets = predictor.prediction_sets(probabilities)
+    rows = prediction_table(test, classes, probabilities, sets)
+    counts = confusion_table(rows, classes)
+
     metrics: dict[str, Any] = {
         "photos": len(test),
         "groups": int(test.group.nunique()),
         "parameters": predictor.parameter_count,
-        **score_tables.scored(
-            test,
-            classes,
-            answers.probabilities,
-            frequencies,
-            settings,
-            ordered=dataset.ordered,
-            seed=seed,
-        ),
-        "calibration": score_tables.calibrated(
-            answers, validation, uncalibrated=uncalibrated, sets=sets, settings=settings, seed=seed
-        ),
     }
-    diagram = plots.reliability(answers.labels, uncalibrated, answers.probabilities, temperature)
-    drawn = {"confusion": plots.confusion(counts), "reliability": diagram}
-    votes = pixel_store.read_table(pixel_store.VOTES)
+    frequencies = class_frequencies(table, classes)
+    metrics |= score_tables.classification_scores(
+        test, classes, probabilities, frequencies, settings, ordered=dataset.ordered, seed=seed
+    )
+    metrics["calibration"] = score_tables.calibration_scores(
+        predictions, validation, uncalibrated=uncalibrated, sets=sets, settings=settings, seed=seed
+    )
+    figures = {
+        "confusion": plots.confusion(counts),
+        "reliability": plots.reliability(
+            predictions.labels, uncalibrated, probabilities, temperature
+        ),
+        **training_history(predictor),
+    }
+    votes = pixel_store.read_table(paths.VOTES)
     if len(votes):
-        judged = human_baseline.beside_people(votes, list(test.id), answers.predicted, classes)
-        metrics["people"] = score_tables.beside_people(
-            judged, test.set_index("id").group, len(classes), settings, seed
+        scored = human_baseline.scored_votes(votes, list(test.id), predictions.predicted, classes)
+        metrics["human_baseline"] = score_tables.human_baseline_scores(
+            scored, test.set_index("id").group, len(classes), settings, seed
         )
-        if len(judged):
-            drawn["people"] = plots.people(metrics["people"])
+        if len(scored):
+            figures["human_baseline"] = plots.human_baseline(metrics["human_baseline"])
     if settings.robustness:
-        metrics["robustness"], drawn["robustness"] = worsen(
-            test, store, predictor, most=settings.robustness, mirror=dataset.mirror_safe
+        metrics["robustness"], figures["robustness"] = measure_robustness(
+            test, store, predictor, limit=settings.robustness, flip=dataset.mirror_safe
         )
     metrics["explanations"] = explain(
-        predictions, test, store, predictor, most=settings.explained, seed=seed
+        rows, test, store, predictor, limit=settings.explained, seed=seed
     )
-    history = pd.read_csv(HISTORY)
-    if len(history):  # the majority class is not fitted by epochs
-        chosen = predictor.bundle.record["chosen"]
-        drawn["history"] = plots.history(history, chosen["epoch"], chosen["monitor"])
-    files.write_json(METRICS, metrics)
-    files.write_table(PLOTS / "predictions.csv", predictions)
-    files.write_table(PLOTS / "confusion.csv", counts.rename_axis("actual").reset_index())
-    bar = tqdm(drawn.items(), "draw", unit="picture", delay=1, leave=False, disable=None)
-    for name, picture in bar:
-        style.save(picture, PICTURES / f"{name}.png")
-    wrong = mistakes(predictions, test, store, settings.mistakes)
-    title = f"The surest of {int((predictions.actual != predictions.predicted).sum())} mistakes"
-    pages = contact_sheets.pages(wrong, title, "no mistake on the test photos", columns=4, rows=3)
-    contact_sheets.write(PICTURES, "mistakes", pages)
-    tell(metrics)
-    found = metrics["accuracy"]
-    interval = f" ({found['ci_low']:.3f} to {found['ci_high']:.3f})" if "ci_low" in found else ""
-    print(
-        f"evaluate: accuracy {found['value']:.3f}{interval} against {found['majority']:.3f} for "
-        f"the majority class, on {len(test)} photos of {metrics['groups']} groups"
-    )
+    write_outputs(metrics, rows, counts, figures)
+    write_mistakes(rows, test, store, settings.mistakes)
+    write_reports(metrics)
+    print(headline(metrics))
 
 
-def answered(
-    table: pd.DataFrame, part: str, store: Pixels, predictor: Predictor
-) -> tuple[pd.DataFrame, Answers]:
-    """Return a part's photos by path, and the model's answers to them."""
-    rows = table[table.split == part].sort_values("path", ignore_index=True)
+def predict_split(
+    table: pd.DataFrame, split: str, store: Pixels, predictor: Predictor
+) -> tuple[pd.DataFrame, Predictions]:
+    """Return the photos of a split, sorted by path, and the predictions on them."""
+    rows = table[table.split == split].sort_values("path", ignore_index=True)
     labels = rows.label.map(predictor.classes.index).to_numpy(np.int64)
     probabilities = predictor.probabilities(store, rows.row.to_numpy())
-    return rows, Answers(labels, probabilities, list(rows.group))
+    return rows, Predictions(labels, probabilities, list(rows.group))
 
 
-def predictions_of(
-    test: pd.DataFrame, classes: list[str], probabilities: Floats, sets: npt.NDArray[np.bool_]
+def class_frequencies(table: pd.DataFrame, classes: Sequence[str]) -> Floats:
+    """Return the class frequencies in train: (K,)."""
+    train = table.label[table.split == "train"]
+    return np.array([(train == name).mean() for name in classes])
+
+
+def prediction_table(
+    test: pd.DataFrame, classes: Sequence[str], probabilities: Floats, sets: npt.NDArray[np.bool_]
 ) -> pd.DataFrame:
-    """Return a row a photo: who, what it is, what the model says, probabilities, prediction set."""
+    """Return one row per photo: group, classes, probabilities, prediction set, abstention."""
     rows = test[["id", "path", "collector", "group"]].assign(
         actual=test.label,
         predicted=[classes[k] for k in probabilities.argmax(1)],
@@ -154,40 +136,55 @@ def predictions_of(
     )
     for k, name in enumerate(classes):
         rows[f"p_{name}"] = probabilities[:, k]
-    # The photo's bytes tell whether another run's test photo is the same picture.
+    # The hash shows whether the test photo of another run is the same picture.
     return rows.assign(
-        set=calibration.spelled(sets, classes),
+        prediction_set=calibration.format_sets(sets, classes),
         abstain=calibration.abstains(sets),
         sha256=test.sha256,
     )
 
 
-def worsen(
-    test: pd.DataFrame, store: Pixels, predictor: Predictor, *, most: int, mirror: bool
-) -> tuple[dict[str, Any], Figure]:
-    """Return the scores on worse photos, by kind and level, and their plot.
+def confusion_table(predictions: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
+    """Return the confusion matrix: index the actual class, columns the predicted class."""
+    counts = pd.crosstab(predictions.actual, predictions.predicted)
+    return counts.reindex(index=list(classes), columns=list(classes), fill_value=0)
 
-    Takes the first photos by id, which no path and no label orders.
+
+def training_history(predictor: Predictor) -> dict[str, Figure]:
+    """Return the plot of the training history; none for the majority baseline (no epochs)."""
+    history = pd.read_csv(paths.HISTORY)
+    if history.empty:
+        return {}
+    chosen = predictor.bundle.record["chosen"]
+    return {"history": plots.history(history, chosen["epoch"], chosen["monitor"])}
+
+
+def measure_robustness(
+    test: pd.DataFrame, store: Pixels, predictor: Predictor, *, limit: int, flip: bool
+) -> tuple[dict[str, Any], Figure]:
+    """Return the scores on corrupted photos, by kind and level, and their plot.
+
+    Uses the first `limit` photos by id, an order independent of path and label.
     """
-    some = test.sort_values("id").head(most)
-    pixels = store[some.row.to_numpy()]
-    truth = some.label.map(predictor.classes.index).to_numpy(np.int64)
-    kept = point_scores(truth, predictor.probabilities(pixels))[robustness.SCORE]
-    found: dict[str, dict[int, float]] = {}
-    scored = robustness.scores(
+    photos = test.sort_values("id").head(limit)
+    pixels = store[photos.row.to_numpy()]
+    labels = photos.label.map(predictor.classes.index).to_numpy(np.int64)
+    clean = point_scores(labels, predictor.probabilities(pixels))[robustness.SCORE]
+    scores: dict[str, dict[int, float]] = {}
+    corrupted = robustness.corruption_scores(
         pixels,
-        some[["left", "top", "right", "bottom"]].to_numpy(np.int64),
-        list(some.id),
-        truth,
+        photos[["left", "top", "right", "bottom"]].to_numpy(np.int64),
+        list(photos.id),
+        labels,
         predictor.probabilities,
-        fill=predictor.bundle.preparation.fill,
-        mirror=mirror,
+        fill=predictor.bundle.preprocessing.fill,
+        flip=flip,
     )
     total = sum(map(len, robustness.LEVELS.values()))
-    for kind, level, score in tqdm(scored, total=total, desc="worse photos", disable=None):
-        found.setdefault(kind, {})[level] = round(score, 6)
-    metrics = {"photos": len(some), "unchanged": round(kept, 6), **found}
-    return metrics, plots.robustness(found, kept, len(some), len(predictor.classes))
+    for kind, level, score in tqdm(corrupted, total=total, desc="robustness", disable=None):
+        scores.setdefault(kind, {})[level] = round(score, 6)
+    metrics = {"photos": len(photos), "unchanged": round(clean, 6), **scores}
+    return metrics, plots.robustness(scores, clean, len(photos), len(predictor.classes))
 
 
 def explain(
@@ -196,52 +193,91 @@ def explain(
     store: Pixels,
     predictor: Predictor,
     *,
-    most: int,
+    limit: int,
     seed: int,
 ) -> dict[str, float | int]:
-    """Draw where the model looked; return how far the maps can be trusted.
+    """Write the attribution maps and return their faithfulness scores.
 
-    The check takes the first photos by id, which no path and no label orders.
+    The scores use the first `limit` photos by id, an order independent of path and label.
     """
     folder, bundle, device = PLOTS / "explanations", predictor.bundle, predictor.device
-    contact_sheets.write(
-        folder, "maps", galleries.explained(predictions, test, store, bundle, device)
-    )
+    maps = explanation_sheets.attribution_sheets(predictions, test, store, bundle, device)
+    contact_sheets.write(folder, "maps", maps)
     if has_attention(bundle.model):
-        contact_sheets.write(
-            folder, "heads", galleries.heads(predictions, test, store, bundle, device)
-        )
-    some = predictions.sort_values("id").head(most)
-    said = some.predicted.map(bundle.classes.index).to_numpy(np.int64)
-    pixels = store[test.row[some.index].to_numpy()]
-    return faithfulness.check(bundle, pixels, said, seed, device)
+        heads = explanation_sheets.attention_head_sheets(predictions, test, store, bundle, device)
+        contact_sheets.write(folder, "heads", heads)
+    rows = predictions.sort_values("id").head(limit)
+    predicted = rows.predicted.map(bundle.classes.index).to_numpy(np.int64)
+    pixels = store[test.row[rows.index].to_numpy()]
+    return faithfulness.measure(bundle, pixels, predicted, seed, device)
 
 
-def mistakes(
-    predictions: pd.DataFrame, test: pd.DataFrame, store: Pixels, most: int
+def write_outputs(
+    metrics: Mapping[str, Any],
+    predictions: pd.DataFrame,
+    counts: pd.DataFrame,
+    figures: Mapping[str, Figure],
+) -> None:
+    """Write metrics, predictions, confusion matrix and each figure as a PNG named after its key."""
+    files.write_json(METRICS, metrics)
+    files.write_table(PLOTS / "predictions.csv", predictions)
+    files.write_table(PLOTS / "confusion.csv", counts.rename_axis("actual").reset_index())
+    for name, figure in tqdm(
+        figures.items(), "draw", unit="picture", delay=1, leave=False, disable=None
+    ):
+        style.save(figure, PICTURES / f"{name}.png")
+
+
+def write_mistakes(
+    predictions: pd.DataFrame, test: pd.DataFrame, store: Pixels, limit: int
+) -> None:
+    """Write the contact sheets of the misclassified photos."""
+    count = int((predictions.actual != predictions.predicted).sum())
+    title = f"Highest-confidence errors of {count}"
+    tiles = mistake_tiles(predictions, test, store, limit)
+    pages = contact_sheets.pages(tiles, title, "no error on the test photos", columns=4, rows=3)
+    contact_sheets.write(PICTURES, "mistakes", pages)
+
+
+def mistake_tiles(
+    predictions: pd.DataFrame, test: pd.DataFrame, store: Pixels, limit: int
 ) -> list[contact_sheets.Tile]:
-    """Return the wrongly classified photos, surest first: those the model should be ashamed of."""
+    """Return the misclassified photos, highest-confidence errors first."""
     wrong = predictions[predictions.actual != predictions.predicted]
-    wrong = wrong.sort_values(["probability", "path"], ascending=[False, True]).head(most)
+    wrong = wrong.sort_values(["probability", "path"], ascending=[False, True]).head(limit)
     tiles = []
-    places = test.loc[wrong.index].to_dict("records")
-    for row, place in zip(wrong.to_dict("records"), places, strict=True):
-        photo = store[place["row"], place["top"] : place["bottom"], place["left"] : place["right"]]
-        actual, predicted = row["actual"], row["predicted"]
-        said = f"said {predicted} {row['probability']:.0%}"
-        truth = f"is {actual}, given {row[f'p_{actual}']:.0%}"
-        tiles.append(contact_sheets.Tile((photo,), (said, truth, row["path"])))
+    photos = test.loc[wrong.index].to_dict("records")
+    for row, photo in zip(wrong.to_dict("records"), photos, strict=True):
+        pixels = store[photo["row"], photo["top"] : photo["bottom"], photo["left"] : photo["right"]]
+        predicted = f"predicted {row['predicted']} {row['probability']:.0%}"
+        actual = row["actual"]
+        truth = f"actual {actual} {row[f'p_{actual}']:.0%}"
+        tiles.append(contact_sheets.Tile((pixels,), (predicted, truth, row["path"])))
     return tiles
 
 
-def tell(metrics: dict[str, Any]) -> None:
-    """Write model card and report, from these and the other stages' metrics and pictures."""
-    before = ("prepare", "clean", "split", "train")
-    told = {name: json.loads(Path(f"metrics/{name}.json").read_text("utf-8")) for name in before}
-    told["evaluate"] = metrics
-    run = json.loads(RUN.read_text("utf-8"))
-    files.write_text(CARD, model_card.card(told, run))
-    files.write_text(REPORT, html_report.html(told, run, html_report.pictures(REPORT.parent)))
+def write_reports(evaluate: Mapping[str, Any]) -> None:
+    """Write model card and report from the metrics and pictures of all stages."""
+    metrics: dict[str, Any] = {
+        name: json.loads((paths.METRICS / f"{name}.json").read_text("utf-8"))
+        for name in ("prepare", "clean", "split", "train")
+    }
+    metrics["evaluate"] = evaluate
+    run = json.loads(paths.RUN.read_text("utf-8"))
+    files.write_text(CARD, model_card.card(metrics, run))
+    files.write_text(REPORT, html_report.html(metrics, run, html_report.pictures(REPORT.parent)))
+
+
+def headline(metrics: Mapping[str, Any]) -> str:
+    """Return the line that ends the stage: accuracy, majority baseline, photos and groups."""
+    accuracy = metrics["accuracy"]
+    interval = ""
+    if "ci_low" in accuracy:
+        interval = f" (95% CI {accuracy['ci_low']:.3f} to {accuracy['ci_high']:.3f})"
+    return (
+        f"evaluate: accuracy {accuracy['value']:.3f}{interval}, majority baseline "
+        f"{accuracy['majority']:.3f}; {metrics['photos']} test photos in {metrics['groups']} groups"
+    )
 
 
 if __name__ == "__main__":

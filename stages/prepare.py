@@ -1,22 +1,22 @@
 """Decode every photo once: raw folder in, pixel store and photo table out.
 
-Reads `data/raw/<dataset>` by the layout of the dataset's block; never writes to it.
+Reads `data/raw/<dataset>` in the layout of the dataset config; never writes to it.
 Writes `data/prepared/`: `pixels.npy` (N, S, S, 3), `photos.csv`, `skipped.csv` (path, item, reason,
 detail, remedy; the reasons are listed in `anklealign/ingest/inventory.py`), `votes.csv` and
-`soft_labels.csv` (`anklealign/io/pixel_store.py`), `metrics/prepare.json`, and a first look at the
-photos in `plots/prepare/`, with agreement.png where people voted.
+`soft_labels.csv` (`anklealign/io/pixel_store.py`), `metrics/prepare.json`, and an overview of the
+photos in `plots/prepare/`, with agreement.png if there are votes.
 
     python -m stages.prepare
 
-Photos and skipped files together are the files seen, and so with tasks and votes: the stage fails
-rather than lose one. Memory does not grow with the photos beyond the tables.
+The photos and the skipped files add up to the files seen, and likewise for tasks and votes;
+otherwise the stage fails. Memory grows with the tables only, not with the pixels.
 """
 
 import hashlib
 import os
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -26,73 +26,60 @@ import pandas as pd
 from tqdm import tqdm
 
 from anklealign.annotation import aggregation, agreement, plots
-from anklealign.config import params, stage
+from anklealign.annotation.aggregation import Consensus
+from anklealign.config import params, paths, stage
 from anklealign.config.params import Dataset, Fit, Prepare
-from anklealign.ingest import inventory, layouts, overview
-from anklealign.ingest.inventory import REASONS, Entry, Inventory, Item, Skip, dropped, printable
+from anklealign.config.paths import PREPARED, RAW, SOFT_LABELS, STORE, VOTES
+from anklealign.ingest import layouts, overview
+from anklealign.ingest.inventory import (
+    REASONS,
+    Entry,
+    Inventory,
+    Item,
+    Skip,
+    escape_unprintable,
+    skip_rows,
+    skips_of_entry,
+)
 from anklealign.io import decode, files, pixel_store
 from anklealign.plotting import style
 
-RAW = Path("data/raw")
-PHOTOS = pixel_store.PREPARED / "photos.csv"
-SKIPPED = pixel_store.PREPARED / "skipped.csv"
-METRICS = Path("metrics/prepare.json")
-PLOTS = Path("plots/prepare")
+PHOTOS = PREPARED / "photos.csv"
+SKIPPED = PREPARED / "skipped.csv"
+METRICS = paths.METRICS / "prepare.json"
+PLOTS = paths.PLOTS / "prepare"
 
 
 def main() -> None:
-    """Write the pixel store, both tables and the metrics."""
+    """Write the pixel store, the tables, the metrics and the plots."""
     raw = params.read()
     settings = params.section(raw, "prepare", Prepare)
     name, dataset = params.dataset(raw)
-    root = RAW / name
-    found = layouts.find(root, dataset)
-    judged = aggregation.judge(found.votes, found.entries, dataset, settings.consensus)
-    entries, tied = aggregation.labelled(found.entries, judged)
 
-    with pixel_store.writing_store(pixel_store.STORE, len(entries), settings.size) as store:
-        rows, refused = decode_photos(root, entries, settings, dataset.fit, store)
-    table = pd.DataFrame(rows, columns=list(pixel_store.PREPARED_COLUMNS))
-    table["consensus"] = [judged[path].label if path in judged else "" for path in table.path]
-    asked = judged.keys() | set(map(printable, found.listed))
-    table["panel"] = [int(path in asked) for path in table.path]
-    votes, unused = aggregation.vote_table(found.votes, table)
-    skipped = skip_table([*found.skips, *tied, *refused, *unused])
-    metrics = count(found, table, votes, skipped, dataset)
-    _, people, matrix = agreement.matrix(votes, list(dataset.classes))
-    metrics["agreement"] = {"listed": len(found.listed)} | agreement.measure(
-        matrix, people, len(dataset.classes), ordered=dataset.ordered
+    inventory = layouts.read_inventory(RAW / name, dataset)
+    consensus = aggregation.aggregate_votes(
+        inventory.votes, inventory.entries, dataset, settings.consensus
     )
-    metrics["agreement"] |= aggregation.ties(judged, table)
+    entries, ties = aggregation.apply_consensus(inventory.entries, consensus)
+    with pixel_store.writing_store(STORE, len(entries), settings.size) as store:
+        rows, unreadable = decode_photos(RAW / name, entries, settings, dataset.fit, store)
+    table = photo_table(rows, inventory, consensus)
+    votes, unused_votes = aggregation.vote_table(inventory.votes, table)
+    skipped = skip_table([*inventory.skips, *ties, *unreadable, *unused_votes])
+    metrics = count(inventory, table, votes, skipped, dataset)
+    metrics["agreement"] = agreement_of(votes, inventory, dataset)
+    metrics["agreement"] |= aggregation.tie_counts(consensus, table)
+
     files.write_table(SKIPPED, skipped)
     check_classes(name, table, skipped, dataset)
-    if len(rows) < len(entries):  # what was read stands at the front of a store made for all
-        with pixel_store.writing_store(pixel_store.STORE, len(rows), settings.size) as smaller:
-            everything = pixel_store.open_store(pixel_store.STORE)
-            for row in tqdm(range(len(rows)), "close up", unit="photo", delay=1, disable=None):
-                smaller[row] = everything[row]
+    if len(rows) < len(entries):
+        shorten_store(len(rows), settings.size)
     files.write_table(PHOTOS, table)
-    files.write_table(pixel_store.VOTES, votes)
-    files.write_table(pixel_store.SOFT_LABELS, aggregation.soft_table(judged, table, dataset))
+    files.write_table(VOTES, votes)
+    files.write_table(SOFT_LABELS, aggregation.soft_label_table(consensus, table, dataset))
     files.write_json(METRICS, metrics)
-    overview.write(
-        PLOTS,
-        table,
-        pixel_store.open_store(),
-        list(dataset.classes),
-        Counter(skipped.reason[skipped.item.isin(["file", "task", "export"])]),
-    )
-    if people:
-        figure = plots.agreement(votes, metrics["agreement"], list(dataset.classes))
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph")  # a name in letters unknown here
-            style.save(figure, PLOTS / "agreement.png")
-    print(
-        f"prepare: {metrics['photos']} photos of {metrics['files_seen']} files and "
-        f"{metrics['tasks_seen']} tasks, {metrics['persons']} persons; skipped "
-        f"{metrics['skipped']['total']} files, {metrics['skipped_tasks']['total']} tasks, "
-        f"{metrics['skipped_exports']['total']} exports (see {SKIPPED}){votes_line(metrics)}"
-    )
+    draw(table, votes, skipped, metrics, dataset)
+    print(summary_line(metrics))
 
 
 def decode_photos(
@@ -100,14 +87,14 @@ def decode_photos(
 ) -> tuple[list[dict[str, Any]], list[Skip]]:
     """Fill the front of the store (N, S, S, 3); return a table row for each photo, and skips.
 
-    Each thread writes its photo to the photo's own place, so that no pixels wait in memory and the
-    result does not depend on who is first; then the refused ones' places are closed up.
+    Each thread writes to the position of its photo, so that no pixels accumulate in memory and the
+    result does not depend on thread timing. Then the gaps of unreadable photos are closed.
     """
     work = partial(_decode_one, root, settings, store, fit=fit)
     rows: list[dict[str, Any]] = []
     skips: list[Skip] = []
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        # Pillow warns of odd metadata and of large photos; what matters ends in skipped.csv.
+        # Pillow warns about odd metadata and large photos; errors end up in skipped.csv.
         warnings.filterwarnings("ignore", module="PIL")
         results = pool.map(work, range(len(entries)), entries)
         for place, (entry, result) in enumerate(
@@ -120,17 +107,18 @@ def decode_photos(
             )
         ):
             if isinstance(result, decode.PhotoError):
-                skips += dropped(entry, result.reason, str(result))
+                skips += skips_of_entry(entry, result.reason, str(result))
                 continue
             row = len(rows)
             if row < place:
                 store[row] = store[place]
             rows.append(
                 {
-                    "id": pixel_store.photo_id(printable(entry.file)), "row": row,
-                    "path": printable(entry.file), "label": entry.label,
-                    "collector": printable(entry.collector), "person": printable(entry.person),
-                    "given": entry.given, **result,
+                    "id": pixel_store.photo_id(escape_unprintable(entry.file)), "row": row,
+                    "path": escape_unprintable(entry.file), "label": entry.label,
+                    "collector": escape_unprintable(entry.collector),
+                    "subject": escape_unprintable(entry.subject),
+                    "predefined_split": entry.predefined_split, **result,
                 }
             )  # fmt: skip
     return rows, skips
@@ -139,10 +127,10 @@ def decode_photos(
 def _decode_one(
     root: Path, settings: Prepare, store: pixel_store.Pixels, place: int, entry: Entry, *, fit: Fit
 ) -> dict[str, Any] | decode.PhotoError:
-    """Write one photo's pixels to its place; return the columns that its file gives."""
+    """Write one photo's pixels to its position; return its columns that depend on the file."""
     try:
         data = decode.read_bytes(root / entry.file, settings.max_megapixels)
-        # At twice the final side a JPEG's own scaling is faster and as good.
+        # At twice the final side, scaled JPEG decoding is faster and equally good.
         photo = decode.open_photo(data, settings.max_megapixels, least_side=2 * settings.size)
     except decode.PhotoError as error:
         return error
@@ -156,64 +144,115 @@ def _decode_one(
     }  # fmt: skip
 
 
-def votes_line(metrics: dict[str, Any]) -> str:
-    """Return the printed line's end, which tells of votes where there are any."""
-    found = metrics["agreement"]
+def photo_table(
+    rows: list[dict[str, Any]], inventory: Inventory, consensus: Mapping[str, Consensus]
+) -> pd.DataFrame:
+    """Return the photo table with the columns `consensus` and `multi_annotated`."""
+    table = pd.DataFrame(rows, columns=list(pixel_store.PREPARED_COLUMNS))
+    table["consensus"] = [consensus[path].label if path in consensus else "" for path in table.path]
+    multi_annotated = consensus.keys() | set(map(escape_unprintable, inventory.listed))
+    table["multi_annotated"] = [int(path in multi_annotated) for path in table.path]
+    return table
+
+
+def agreement_of(votes: pd.DataFrame, inventory: Inventory, dataset: Dataset) -> dict[str, Any]:
+    """Return the metrics of inter-annotator agreement."""
+    _, annotators, matrix = agreement.vote_matrix(votes, list(dataset.classes))
+    return {"listed": len(inventory.listed)} | agreement.agreement_metrics(
+        matrix, annotators, len(dataset.classes), ordered=dataset.ordered
+    )
+
+
+def shorten_store(photos: int, size: int) -> None:
+    """Rewrite the store with its first photos only."""
+    with pixel_store.writing_store(STORE, photos, size) as shorter:
+        store = pixel_store.open_store(STORE)
+        for row in tqdm(range(photos), "shorten", unit="photo", delay=1, disable=None):
+            shorter[row] = store[row]
+
+
+def draw(
+    table: pd.DataFrame,
+    votes: pd.DataFrame,
+    skipped: pd.DataFrame,
+    metrics: Mapping[str, Any],
+    dataset: Dataset,
+) -> None:
+    """Write the plots."""
+    reasons = Counter(skipped.reason[skipped.item.isin(["file", "task", "export"])])
+    classes = list(dataset.classes)
+    overview.write_overview(PLOTS, table, pixel_store.open_store(), classes, reasons)
+    if len(votes):
+        figure = plots.agreement_figure(votes, metrics["agreement"], classes)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph")  # a character missing in the font
+            style.save(figure, PLOTS / "agreement.png")
+
+
+def summary_line(metrics: Mapping[str, Any]) -> str:
+    """Return the line of counts that the stage prints."""
+    line = (
+        f"prepare: {metrics['photos']} photos of {metrics['files_seen']} files and "
+        f"{metrics['tasks_seen']} tasks, {metrics['subjects']} subjects; skipped "
+        f"{metrics['skipped']['total']} files, {metrics['skipped_tasks']['total']} tasks, "
+        f"{metrics['skipped_exports']['total']} exports (see {SKIPPED})"
+    )
     if not metrics["votes_seen"]:
-        return ""
-    alpha = f", alpha {found['alpha_nominal']:.2f}" if "alpha_nominal" in found else ""
+        return line
+    numbers = metrics["agreement"]
+    alpha = f", alpha {numbers['alpha_nominal']:.2f}" if "alpha_nominal" in numbers else ""
     return (
-        f"; {found['votes']} votes of {found['annotators']} people on {found['photos']} photos"
-        f"{alpha}, {metrics['skipped_votes']['total']} votes skipped"
+        f"{line}; {numbers['votes']} votes of {numbers['annotators']} annotators on "
+        f"{numbers['photos']} photos{alpha}, {metrics['skipped_votes']['total']} votes skipped"
     )
 
 
 def skip_table(skips: Sequence[Skip]) -> pd.DataFrame:
-    """Return what was left out as (path, item, reason, detail, remedy), each a single line."""
+    """Return the skips as a table of (path, item, reason, detail, remedy)."""
     columns = ["path", "item", "reason", "detail", "remedy"]
-    return pd.DataFrame(inventory.rows(skips), columns=columns)
+    return pd.DataFrame(skip_rows(skips), columns=columns)
 
 
 def count(
-    found: Inventory,
+    inventory: Inventory,
     table: pd.DataFrame,
     votes: pd.DataFrame,
     skipped: pd.DataFrame,
     dataset: Dataset,
 ) -> dict[str, Any]:
-    """Return the metrics, having checked that photos and skips are all that was seen.
+    """Return the metrics after checking that photos and skips add up to the items seen.
 
     Raises:
-        ValueError: A file, a task or a vote is lost; a bug, whatever the data.
+        ValueError: A file, a task or a vote is lost, which is a bug for any data.
     """
     by_item = {item: skipped.reason[skipped.item == item] for item in get_args(Item)}
     read = set(table.path)
-    with_task = sum(e.task != "" and printable(e.file) in read for e in found.entries)
-    if len(table) + len(by_item["file"]) != found.files_seen:
+    with_task = sum(e.task != "" and escape_unprintable(e.file) in read for e in inventory.entries)
+    if len(table) + len(by_item["file"]) != inventory.files_seen:
         raise ValueError(
             f"{len(table)} photos and {len(by_item['file'])} skipped files are not the "
-            f"{found.files_seen} files seen; please report this"
+            f"{inventory.files_seen} files seen; please report this"
         )
-    if with_task + len(by_item["task"]) != found.tasks_seen:
+    if with_task + len(by_item["task"]) != inventory.tasks_seen:
         raise ValueError(
             f"{with_task} photos with a task and {len(by_item['task'])} skipped tasks "
-            f"are not the {found.tasks_seen} tasks seen; please report this"
+            f"are not the {inventory.tasks_seen} tasks seen; please report this"
         )
-    if len(votes) + len(by_item["vote"]) != found.votes_seen:
+    if len(votes) + len(by_item["vote"]) != inventory.votes_seen:
         raise ValueError(
             f"{len(votes)} votes and {len(by_item['vote'])} skipped votes are not the "
-            f"{found.votes_seen} votes seen; please report this"
+            f"{inventory.votes_seen} votes seen; please report this"
         )
     return {
-        "files_seen": found.files_seen,
-        "tasks_seen": found.tasks_seen,
-        "exports_seen": found.exports_seen,
-        "votes_seen": found.votes_seen,
+        "files_seen": inventory.files_seen,
+        "tasks_seen": inventory.tasks_seen,
+        "exports_seen": inventory.exports_seen,
+        "votes_seen": inventory.votes_seen,
         "photos": len(table),
         "classes": {name: int((table.label == name).sum()) for name in dataset.classes},
         "collectors": int(table.collector[table.collector != ""].nunique()),
-        "persons": int(table.person[table.person != ""].nunique()),
-        "person_unknown": int((table.person == "").sum()),
+        "subjects": int(table.subject[table.subject != ""].nunique()),
+        "subject_unknown": int((table.subject == "").sum()),
         "skipped": reasons_of(by_item["file"]),
         "skipped_tasks": reasons_of(by_item["task"]),
         "skipped_exports": reasons_of(by_item["export"]),
@@ -223,15 +262,15 @@ def count(
 
 
 def reasons_of(reasons: "pd.Series[str]") -> dict[str, int]:
-    """Return how many were skipped in all and for each reason."""
+    """Return the number of skips in total and for each reason."""
     return {"total": len(reasons), **dict(sorted(Counter(reasons).items()))}
 
 
 def check_classes(name: str, table: pd.DataFrame, skipped: pd.DataFrame, dataset: Dataset) -> None:
-    """Refuse a set in which a class has no photo.
+    """Check that each class has at least one photo.
 
     Raises:
-        ValueError: There is no photo at all, or none of some class; says what was skipped most.
+        ValueError: A class has no photo; the message has the most frequent skip reason.
     """
     counts = {label: int((table.label == label).sum()) for label in dataset.classes}
     empty = [label for label, number in counts.items() if not number]
@@ -239,13 +278,14 @@ def check_classes(name: str, table: pd.DataFrame, skipped: pd.DataFrame, dataset
         return
     reasons = Counter(skipped.reason).most_common(1)
     why = (
-        f"; most often skipped, {reasons[0][1]} times: {reasons[0][0]} ({REASONS[reasons[0][0]]})"
+        f"; most frequent skip reason, {reasons[0][1]} times: {reasons[0][0]} "
+        f"({REASONS[reasons[0][0]]})"
         if reasons
         else ""
     )
     raise ValueError(
         f"{RAW / name} has no photo of {', '.join(empty)} (photos of each class: {counts}); add "
-        f"some, or mend datasets.{name} in params.yaml{why}; all reasons stand in {SKIPPED}"
+        f"photos, or fix datasets.{name} in params.yaml{why}; all reasons are in {SKIPPED}"
     )
 
 

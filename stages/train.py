@@ -1,19 +1,20 @@
-"""Train: fit the chosen model, keep its best epoch, calibrate it.
+"""Train: fit the selected model, keep its best epoch, and calibrate it.
 
-Reads pixels.npy and soft_labels.csv in data/prepared/, and data/split/photos.csv; writes model/
-(config.json and model.safetensors), metrics/train.json, plots/train/history.csv (a row an epoch),
-plots/train/run.json (what was run on what, and how it came out) and plots/train/pictures/.
+Reads pixels.npy and soft_labels.csv in data/prepared/, and data/split/photos.csv. Writes model/
+(config.json and model.safetensors), metrics/train.json, plots/train/history.csv (one row per
+epoch), plots/train/run.json (inputs, settings and scores of the run) and plots/train/pictures/.
 
     python -m stages.train                                  # or, on several hosts, on each:
     torchrun --nnodes=2 --nproc-per-node=8 … -m stages.train
 
-The default model takes some 25 seconds on 2 cores. Prints a line an epoch. No file holds a time:
-two runs on one machine write the same bytes. A killed run goes on from its last epoch, by
-checkpoints/, which nothing else reads.
+The default model takes about 25 seconds on 2 cores. Prints one line per epoch. No output contains a
+time: two runs on one machine write the same bytes. An interrupted run resumes from its last epoch,
+which is stored in checkpoints/; no other stage reads that folder.
 """
 
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
-from anklealign.config import params, stage
+from anklealign.config import params, paths, stage
 from anklealign.config.params import Dataset, Model, Prepare, Train
 from anklealign.io import files, pixel_store
 from anklealign.io.pixel_store import Pixels
 from anklealign.metrics.scores import point_scores
 from anklealign.models import bundle, calibration, factory, inputs
-from anklealign.models.bundle import Bundle, Preparation
+from anklealign.models.bundle import Bundle, Preprocessing
 from anklealign.models.inputs import Floats
 from anklealign.models.networks import Majority
 from anklealign.plotting import contact_sheets
@@ -39,12 +41,12 @@ from anklealign.training import (
     environment,
     loop,
     losses,
-    progress,
 )
-from anklealign.training.distributed import World
-from anklealign.training.loop import Epoch
-from anklealign.training.sampling import Photos
-from anklealign.training.trainer import Recipe
+from anklealign.training.callbacks import ProgressPrinter
+from anklealign.training.distributed import ProcessGroup
+from anklealign.training.history import EpochRecord, FitResult
+from anklealign.training.sampling import LabeledPhotos
+from anklealign.training.trainer import FitConfig
 
 MODEL = Path("model")
 METRICS = Path("metrics/train.json")
@@ -53,12 +55,12 @@ RUN = Path("plots/train/run.json")
 PICTURES = Path("plots/train/pictures")
 REQUIREMENTS = Path("requirements.txt")
 
-TRAIN, VALIDATION = "train", "val"
+TRAIN, VAL = "train", "val"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What params.yaml says of a run."""
+    """The settings in params.yaml that this stage uses."""
 
     seed: int
     dataset_name: str
@@ -71,156 +73,72 @@ class Settings:
 
 @dataclass(frozen=True)
 class Data:
-    """What was read: K classes, the split table, the store, and two parts of it."""
+    """The inputs: K classes, the split table, the pixel store, and the photos of two splits."""
 
     classes: tuple[str, ...]
     table: pd.DataFrame
     store: Pixels
-    train: Photos
-    validation: Photos
+    train: LabeledPhotos
+    val: LabeledPhotos
+
+
+@dataclass(frozen=True)
+class FittedModel:
+    """A model after its fit, and how it was fitted."""
+
+    model: nn.Module
+    config: FitConfig
+    result: FitResult
+    checkpoint: Path
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Temperature, conformal threshold, and the scores of the calibrated probabilities."""
+
+    temperature: float
+    threshold: float
+    train_scores: dict[str, float]
+    val_scores: dict[str, float]
 
 
 def main() -> None:
-    """Fit in one process or several; the first of them writes."""
+    """Fit in one or more processes; rank 0 calibrates the model and writes the outputs."""
     settings = read_settings(params.read())
     data = read_data(settings)
-    if settings.train.processes > 1 and not distributed.launched():
-        distributed.launch("stages.train", settings.train.processes)
-    with distributed.joined(settings.train.device) as (world, device):
-        run(settings, data, world, device)
-
-
-def run(settings: Settings, data: Data, world: World, device: torch.device) -> None:
-    """Fit, calibrate, write the bundle and what is to be known of it."""
-    pins = environment.pins(REQUIREMENTS.read_text(encoding="utf-8"))
-    installed = environment.installed(list(pins))
-    if world.rank == 0:
-        for line in environment.differences(pins, installed):
-            print(f"train: {line}; results may differ", file=sys.stderr)
-    classes, train, validation = data.classes, data.train, data.validation
-    sources = {
-        "pixels_sha256": files.sha256(pixel_store.STORE),
-        "split_sha256": files.sha256(pixel_store.SPLIT / "photos.csv"),
-        "soft_labels_sha256": files.sha256(pixel_store.SOFT_LABELS),
-        "versions": installed,
-        "params": asdict(settings),
-    }
-    with loop.reproducible(settings.seed, deterministic=settings.train.deterministic):
-        model = factory.build(
-            settings.model_name,
-            settings.model,
-            len(classes),
-            settings.dataset.imagenet_indices(),
-        ).to(device)
-        counts = np.bincount(train.labels, minlength=len(classes)).tolist()
-        if isinstance(model, Majority):
-            model.set_counts(counts)
-        network_input = bundle.input_of(model, settings.model.image_size)
-        place = checkpoints.place({**sources, "device": device.type, "processes": world.size})
-        recipe = Recipe(
-            network_input,
-            len(classes),
-            settings.model,
-            settings.train,
-            settings.seed,
-            device,
-            world,
-        )
-        fit = progress.fit(settings.model_name, model, train, validation, recipe, checkpoint=place)
-    if world.rank:
-        return
-    answers = {
-        name: inputs.logits(model, data.store, some.rows, network_input, device)
-        for name, some in (("training", train), ("validation", validation))
-    }
-    # Class shares, which no epoch fitted, are what they are: there is nothing to calibrate.
-    temperature = 1.0
-    if not isinstance(model, Majority):
-        temperature = calibration.fit_temperature(answers["validation"], validation.labels)
-    threshold = calibration.fit_conformal(
-        calibration.probabilities(answers["validation"], temperature),
-        validation.labels,
-        list(data.table.set_index("id").group[list(validation.ids)]),
-    )
-    found = scores(validation, answers["validation"], temperature)
-    metrics = {
-        "parameters": factory.parameters(model),
-        "epochs": fit.epochs,
-        "best_epoch": fit.best_epoch,
-        "temperature": round(temperature, 6),
-        "conformal_threshold": round(threshold, 6),
-        "training": scores(train, answers["training"], temperature),
-        "validation": found,
-    }
-    record = {
-        "chosen": {
-            "epoch": fit.best_epoch,
-            "monitor": settings.train.monitor,
-            "score": fit.best_score,
-        },
-        "train_class_counts": dict(zip(classes, counts, strict=True)),
-        **sources,
-    }
-    bundle.save(
-        MODEL,
-        Bundle(
-            model,
-            classes,
-            preparation(settings),
-            network_input,
-            temperature,
-            threshold,
-            record,
-        ),
-    )
-    history = pd.DataFrame(map(asdict, fit.history), columns=[f.name for f in fields(Epoch)])
-    files.write_table(HISTORY, columns(history, settings.train.monitor).round(6))
-    run = record | {"photos": photo_counts(data.table, classes)} | metrics
-    files.write_json(RUN, run | {"architecture": str(model).splitlines()})
-    files.write_json(METRICS, metrics)
-    contact_sheets.write(PICTURES, "augmented", augmentation_preview.pages(train, classes, recipe))
-    checkpoints.remove(place)  # nothing is left to go on from
-    print(
-        f"train: {settings.model_name}, epoch {fit.best_epoch} of {fit.epochs} chosen by "
-        f"{settings.train.monitor} on {len(validation.rows)} validation photos; there "
-        + ", ".join(f"{name} {value:.3f}" for name, value in found.items())
-    )
-
-
-def read_data(settings: Settings) -> Data:
-    """Return the photos to learn from and to choose the epoch by."""
-    classes = tuple(settings.dataset.classes)
-    table = pixel_store.read_table(pixel_store.SPLIT / "photos.csv")
-    store = pixel_store.open_store()
-    train, validation = (part(table, name, classes, store) for name in (TRAIN, VALIDATION))
-    if settings.train.soft_labels:
-        voted = pd.read_csv(pixel_store.SOFT_LABELS, dtype={"photo": str})
-        train = replace(train, soft=losses.soft_labels(train, voted, classes))
-    return Data(classes, table, store, train, validation)
-
-
-def preparation(settings: Settings) -> Preparation:
-    """Return how a new photo is made ready: as prepare did it, without what concerns labels."""
-    how = settings.prepare
-    return Preparation(how.size, settings.dataset.fit, how.fill, how.max_megapixels)
+    if settings.train.num_processes > 1 and not distributed.started_by_torchrun():
+        distributed.exec_torchrun("stages.train", settings.train.num_processes)
+    with distributed.join_process_group(settings.train.device) as (group, device):
+        sources = describe_sources(settings, group)
+        fitted = fit_model(settings, data, sources, group, device)
+        if group.rank == 0:
+            calibrated = calibrate(fitted, data)
+            record = describe_choice(settings, data, fitted) | sources
+            write_bundle(settings, data, fitted, calibrated, record)
+            write_records(settings, data, fitted, calibrated, record)
+            checkpoints.remove(fitted.checkpoint)
+            print(summary(settings, data, fitted, calibrated))
 
 
 def read_settings(raw: dict[str, Any]) -> Settings:
-    """Return what params.yaml says of this run; mirroring only where the dataset allows it."""
+    """Return the settings of a run, adapted to the dataset.
+
+    Horizontal flips are off unless the dataset is `mirror_safe`. Without a mapping from ImageNet's
+    classes, `imagenet_head` falls back to a new head; with one, `head_epochs` is not needed.
+    """
     dataset_name, dataset = params.dataset(raw)
-    model_name, model = params.choice(raw, "model", "models", Model)
+    model_name, model = params.selected(raw, "model", "models", Model)
     train = params.section(raw, "train", Train)
     if model.imagenet_head:
-        # Such a head need not be fitted first, and without a table of classes it starts anew.
-        known = bool(dataset.imagenet)
+        mapped = bool(dataset.imagenet)
         model = replace(
             model,
-            imagenet_head=known,
-            head_epochs=0 if known else model.head_epochs,
-            head_learning_rate=0.0 if known else model.head_learning_rate,
+            imagenet_head=mapped,
+            head_epochs=0 if mapped else model.head_epochs,
+            head_learning_rate=0.0 if mapped else model.head_learning_rate,
         )
     if not dataset.mirror_safe:
-        train = replace(train, augmentation=replace(train.augmentation, mirror=False))
+        train = replace(train, augmentation=replace(train.augmentation, horizontal_flip=False))
     return Settings(
         seed=params.section(raw, "seed", int),
         dataset_name=dataset_name,
@@ -232,41 +150,205 @@ def read_settings(raw: dict[str, Any]) -> Settings:
     )
 
 
-def part(table: pd.DataFrame, name: str, classes: Sequence[str], store: Pixels) -> Photos:
-    """Return one part's photos, by id: the order of the table's rows changes nothing.
+def read_data(settings: Settings) -> Data:
+    """Return the training photos, with soft labels if enabled, and the validation photos."""
+    classes = tuple(settings.dataset.classes)
+    table = pixel_store.read_table(paths.SPLIT / "photos.csv")
+    store = pixel_store.open_store()
+    train, val = (select_split(table, name, classes, store) for name in (TRAIN, VAL))
+    if settings.train.soft_labels:
+        votes = pd.read_csv(paths.SOFT_LABELS, dtype={"photo": str})
+        train = replace(train, soft=losses.soft_labels(train, votes, classes))
+    return Data(classes, table, store, train, val)
+
+
+def select_split(
+    table: pd.DataFrame, name: str, classes: Sequence[str], store: Pixels
+) -> LabeledPhotos:
+    """Return the photos of a split, sorted by id, whatever the order of the table.
 
     Raises:
-        ValueError: The part has no photo, or lacks a class.
+        ValueError: The split has no photo of a class.
     """
     rows = table[table.split == name].sort_values("id")
     for label in classes:
         if not (rows.label == label).any():
             raise ValueError(
-                f"{pixel_store.SPLIT / 'photos.csv'}: no photo of class {label} in {name}; "
-                "add photos of it, merge it with another in datasets.<name>.classes, or "
-                "another seed"
+                f"{paths.SPLIT / 'photos.csv'}: no photo of class {label} in {name}; "
+                "add photos of the class, merge it with another one in datasets.<name>.classes, "
+                "or change the seed"
             )
     labels = rows.label.map({label: k for k, label in enumerate(classes)})
     indices = np.asarray(rows.row, np.int64)
-    return Photos(store, indices, tuple(rows.id), np.asarray(labels, np.int64))
+    return LabeledPhotos(store, indices, tuple(rows.id), np.asarray(labels, np.int64))
 
 
-def scores(photos: Photos, logits: Floats, temperature: float) -> dict[str, float]:
-    """Return the scores of calibrated answers, rounded to a millionth."""
-    found = point_scores(photos.labels, calibration.probabilities(logits, temperature))
-    return {name: round(value, 6) for name, value in found.items()}
+def describe_sources(settings: Settings, group: ProcessGroup) -> dict[str, Any]:
+    """Return hashes of the inputs, library versions and settings; warn about other versions."""
+    pins = environment.read_pins(REQUIREMENTS.read_text(encoding="utf-8"))
+    installed = environment.installed_versions(list(pins))
+    if group.rank == 0:
+        for line in environment.version_differences(pins, installed):
+            print(f"train: {line}; results may differ", file=sys.stderr)
+    return {
+        "pixels_sha256": files.sha256(paths.STORE),
+        "split_sha256": files.sha256(paths.SPLIT / "photos.csv"),
+        "soft_labels_sha256": files.sha256(paths.SOFT_LABELS),
+        "versions": installed,
+        "params": asdict(settings),
+    }
 
 
-def columns(history: pd.DataFrame, monitor: str) -> pd.DataFrame:
-    """Return a row an epoch with the monitored score under its name, once."""
-    named = history.rename(columns={"monitored": f"val_{monitor}"}).rename(
-        columns={"val_log_loss": "val_loss"}
+def fit_model(
+    settings: Settings,
+    data: Data,
+    sources: dict[str, Any],
+    group: ProcessGroup,
+    device: torch.device,
+) -> FittedModel:
+    """Build the model and fit it; rank 0 shows progress."""
+    num_classes = len(data.classes)
+    with loop.reproducible(settings.seed, deterministic=settings.train.deterministic):
+        model = factory.build(
+            settings.model_name, settings.model, num_classes, settings.dataset.imagenet_indices()
+        ).to(device)
+        if isinstance(model, Majority):
+            model.set_counts(class_counts(data))
+        config = FitConfig(
+            bundle.default_input(model, settings.model.image_size),
+            num_classes,
+            settings.model,
+            settings.train,
+            settings.seed,
+            device,
+            group,
+        )
+        path = checkpoints.path_for({**sources, "device": device.type, "processes": group.size})
+        with ProgressPrinter(settings.model_name) if group.rank == 0 else nullcontext() as progress:
+            result = loop.fit(model, data.train, data.val, config, progress, checkpoint=path)
+    return FittedModel(model, config, result, path)
+
+
+def calibrate(fitted: FittedModel, data: Data) -> Calibration:
+    """Fit the temperature and the conformal threshold to the validation photos."""
+    train_logits, val_logits = (
+        inputs.logits(
+            fitted.model, data.store, photos.rows, fitted.config.input_config, fitted.config.device
+        )
+        for photos in (data.train, data.val)
     )
-    return named.loc[:, ~named.columns.duplicated()]
+    temperature = 1.0  # the class shares of the majority baseline need no calibration
+    if not isinstance(fitted.model, Majority):
+        temperature = calibration.fit_temperature(val_logits, data.val.labels)
+    threshold = calibration.fit_conformal(
+        calibration.probabilities(val_logits, temperature),
+        data.val.labels,
+        list(data.table.set_index("id").group[list(data.val.ids)]),
+    )
+    return Calibration(
+        temperature,
+        threshold,
+        rounded_scores(data.train, train_logits, temperature),
+        rounded_scores(data.val, val_logits, temperature),
+    )
 
 
-def photo_counts(table: pd.DataFrame, classes: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Return part to class to photos."""
+def describe_choice(settings: Settings, data: Data, fitted: FittedModel) -> dict[str, Any]:
+    """Return the selected epoch, its score, and the class counts of the training photos."""
+    return {
+        "chosen": {
+            "epoch": fitted.result.best_epoch,
+            "monitor": settings.train.monitor,
+            "score": fitted.result.best_score,
+        },
+        "train_class_counts": dict(zip(data.classes, class_counts(data), strict=True)),
+    }
+
+
+def write_bundle(
+    settings: Settings,
+    data: Data,
+    fitted: FittedModel,
+    calibrated: Calibration,
+    record: dict[str, Any],
+) -> None:
+    """Write model/."""
+    prepare = settings.prepare
+    preprocessing = Preprocessing(
+        prepare.size, settings.dataset.fit, prepare.fill, prepare.max_megapixels
+    )
+    bundle.save(
+        MODEL,
+        Bundle(
+            fitted.model,
+            data.classes,
+            preprocessing,
+            fitted.config.input_config,
+            calibrated.temperature,
+            calibrated.threshold,
+            record,
+        ),
+    )
+
+
+def write_records(
+    settings: Settings,
+    data: Data,
+    fitted: FittedModel,
+    calibrated: Calibration,
+    record: dict[str, Any],
+) -> None:
+    """Write metrics, history, run record and augmentation preview."""
+    metrics = {
+        "parameters": factory.count_parameters(fitted.model),
+        "epochs": fitted.result.epochs,
+        "best_epoch": fitted.result.best_epoch,
+        "temperature": round(calibrated.temperature, 6),
+        "conformal_threshold": round(calibrated.threshold, 6),
+        "train": calibrated.train_scores,
+        "val": calibrated.val_scores,
+    }
+    files.write_table(HISTORY, history_table(fitted.result, settings.train.monitor))
+    photos = {"photos": count_photos(data.table, data.classes)}
+    architecture = {"architecture": str(fitted.model).splitlines()}
+    files.write_json(RUN, record | photos | metrics | architecture)
+    files.write_json(METRICS, metrics)
+    pages = augmentation_preview.pages(data.train, data.classes, fitted.config)
+    contact_sheets.write(PICTURES, "augmented", pages)
+
+
+def summary(settings: Settings, data: Data, fitted: FittedModel, calibrated: Calibration) -> str:
+    """Return the final line: the selected epoch and its validation scores."""
+    scores = ", ".join(f"{name} {value:.3f}" for name, value in calibrated.val_scores.items())
+    return (
+        f"train: {settings.model_name}, epoch {fitted.result.best_epoch} of {fitted.result.epochs} "
+        f"selected by {settings.train.monitor} on {len(data.val.rows)} validation photos: {scores}"
+    )
+
+
+def class_counts(data: Data) -> list[int]:
+    """Return the number of training photos of each class."""
+    counts: list[int] = np.bincount(data.train.labels, minlength=len(data.classes)).tolist()
+    return counts
+
+
+def rounded_scores(photos: LabeledPhotos, logits: Floats, temperature: float) -> dict[str, float]:
+    """Return the scores of calibrated probabilities, rounded to six decimals."""
+    scores = point_scores(photos.labels, calibration.probabilities(logits, temperature))
+    return {name: round(value, 6) for name, value in scores.items()}
+
+
+def history_table(result: FitResult, monitor: str) -> pd.DataFrame:
+    """Return one row per epoch; the monitored score has one column, under its own name."""
+    columns = [field.name for field in fields(EpochRecord)]
+    table = pd.DataFrame(map(asdict, result.records), columns=columns)
+    table = table.rename(columns={"monitored": f"val_{monitor}"})
+    table = table.rename(columns={"val_log_loss": "val_loss"})
+    return table.loc[:, ~table.columns.duplicated()].round(6)
+
+
+def count_photos(table: pd.DataFrame, classes: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Return the number of photos of each split and class."""
     return {
         str(name): {label: int((rows.label == label).sum()) for label in classes}
         for name, rows in table.groupby("split")

@@ -1,7 +1,7 @@
-"""Where a box of a photo lies after the photo is turned upright and fitted into a square.
+"""Map boxes from a file's pixels to the upright photo and to the stored square.
 
-A box is left, top, right, bottom in pixels, half open. These functions move boxes as
-`anklealign.io.decode` moves pixels.
+A box is (left, top, right, bottom) in pixels, half-open. The functions transform boxes as
+`anklealign.io.decode` transforms pixels.
 """
 
 from anklealign.config.params import Fit
@@ -11,25 +11,25 @@ Frame = tuple[float, float, float, float]
 
 
 def upright(box: Box, width: int, height: int, orientation: int) -> Box:
-    """Return a box of a file's width x height pixels on the photo turned by EXIF orientation 1-8.
+    """Return a box in width x height pixels after EXIF orientation 1 to 8 is applied.
 
     Raises:
-        ValueError: There is no such orientation.
+        ValueError: The orientation is not 1 to 8.
     """
     if not 1 <= orientation <= 8:
-        raise ValueError(f"EXIF orientation {orientation} is none of 1 to 8")
+        raise ValueError(f"EXIF orientation {orientation} is not in 1 to 8")
     left, top, right, bottom = box
-    if orientation in {2, 3, 7, 8}:  # rows are read from the right
+    if orientation in {2, 3, 7, 8}:  # mirrored horizontally
         left, right = width - right, width - left
-    if orientation in {3, 4, 6, 7}:  # columns are read from the bottom
+    if orientation in {3, 4, 6, 7}:  # mirrored vertically
         top, bottom = height - bottom, height - top
     return (left, top, right, bottom) if orientation <= 4 else (top, left, bottom, right)
 
 
 def in_square(box: Box, width: int, height: int, size: int, fit: Fit) -> Frame:
-    """Return a box of an upright photo of width x height on the square of side `size`.
+    """Return a box of an upright width x height photo in the square of side `size`.
 
-    What a crop cuts off is cut off the box; one that lies all outside has no area.
+    Boxes are clipped to the square; a box outside it has no area.
     """
     if fit == "stretch":
         scale, shift = (size / width, size / height), (0.0, 0.0)

@@ -1,13 +1,14 @@
-"""The plan of the phantom: who is on which photo, in whose folder, and what is wrong with it.
+"""Plan the synthetic set: the subject, folder, file name, label and corruption of each photo.
 
-People come from three groups (`phantom` says which and why), two to five photos each; every fourth
-is a web picture, which shows somebody once. They are dealt to collectors, who name and label photos
-in ways of their own. On top of the photos that are counted come, as in the real set, those of
-collectors who never labelled, those whose task or file is of no use, and planted faults, among them
-one picture that five collectors found and four of them labelled alike.
+Subjects belong to one of three classes (synthetic/generate.py gives their angles and sources) and
+have two to five photos each. Every fourth subject is a web picture with a single photo. Subjects
+are assigned to collectors, who differ in how they name and label photos. As in the real set, the
+plan also has photos of collectors who never labeled, photos whose task or file is unusable, and
+injected corruptions, including one web picture that five collectors have and one labels
+differently.
 
-Every choice has random numbers of its own, so that the n-th person of a group stands the same
-whatever the number of photos, and faults change nothing but themselves.
+Each choice uses a random stream of its own. The n-th subject of a class therefore stays the same
+for any number of photos, and corruptions change no other photo.
 """
 
 import itertools
@@ -19,31 +20,36 @@ from typing import Literal
 
 import numpy as np
 
-from anklealign.config.params import Phantom
+from anklealign.config.params import Synthetic
 from synthetic import corruptions
-from synthetic.annotation_export import Kind
-from synthetic.camera import Sitting
+from synthetic.annotation_export import ExportKind
+from synthetic.camera import Capture
 from synthetic.canvas import generator
 from synthetic.corruptions import Format
 
-CLASSES = ("supination", "neutral", "pronation")  # by rising angle
-SHARES = {"pronation": 134, "neutral": 139, "supination": 50}  # of the real set's photos
-GROUPS = {"pronation": (15.0, 2.8), "neutral": (5.0, 2.3), "supination": (-5.0, 2.8)}
-SHOT = 0.5  # degrees, sd between a person's shots, at difficulty 1
-ASYMMETRY = 1.5  # degrees, sd of a leg's distance from the mean of both ...
-MOST = 4.0  # ... and the largest; twice that is less than the neutral class is wide
-GOLDEN = (5**0.5 - 1) / 2
-WEB = 4  # every so many persons, one is a picture from the web
+CLASSES = ("supination", "neutral", "pronation")  # by increasing angle
+CLASS_PHOTOS = {"pronation": 134, "neutral": 139, "supination": 50}  # photos in the real set
+CLASS_ANGLES = {
+    "pronation": (15.0, 2.8),
+    "neutral": (5.0, 2.3),
+    "supination": (-5.0, 2.8),
+}  # mean, sd
+SHOT_SD = 0.5  # degrees, sd between photos of one subject, at difficulty 1
+ASYMMETRY_SD = 1.5  # degrees, sd of a leg's deviation from the mean of both legs
+MAX_ASYMMETRY = 4.0  # degrees; twice this is less than the width of the neutral class
+GOLDEN_RATIO = (5**0.5 - 1) / 2
+WEB_EVERY = 4  # one subject in this many is a web picture
 
-# Collectors do as they like. Of each list the first come first; the rest do the usual.
+# Unusual habits of collectors, assigned in this order; all other collectors use the default.
 Naming = Literal["sajat_reszvevo", "reszvevo_", "resztvevo", "saját_résztvevő", "number"]
 NAMINGS: tuple[Naming, ...] = (
     "reszvevo_", "number", "saját_résztvevő", "resztvevo", "saját_résztvevő", "reszvevo_",
 )  # fmt: skip
-EXPORTS: tuple[Kind, ...] = (
+EXPORTS: tuple[ExportKind, ...] = (
     "two_exports", "json_min", "csv", "imported", "old_release", "many_keys", "imported",
 )  # fmt: skip
-FULL = ("json", "two_exports", "old_release", "many_keys")  # they tell why a task has no label
+# Exports that record why a task has no label.
+TASK_EXPORTS = ("json", "two_exports", "old_release", "many_keys")
 USUAL_SPELLING = {
     "pronation": "1_Pronacio", "neutral": "2_Neutralis", "supination": "3_Szupinacio",
 }  # fmt: skip
@@ -53,15 +59,17 @@ SPELLINGS: tuple[dict[str, str], ...] = (
     {"pronation": "Pronáció", "neutral": "Neutrális", "supination": "Szupináció"},
     {"pronation": "1_pronacio ", "neutral": "2_NEUTRALIS", "supination": "3_Szupináció"},
 )
-SILENT = 11  # of so many collectors one never labelled
-SILENT_PHOTOS = (37, 51)  # of the two in the real set, where the others have 323 between them
-AVIFS = 2  # photos in a format that few know, by the name of one that all know
-FINDERS = 5  # collectors with the same picture; the last one labels it otherwise
-SITES = ("freepik", "pinterest", "shutterstock", "istock", "wikipedia", "pexels")
-SENTENCE = "back-view-of-a-woman-s-bare-feet-and-ankles-standing-on-the-floor-isolated-stock-photo"
+UNLABELED_EVERY = 11  # one collector in this many never labeled
+UNLABELED_PHOTOS = (37, 51)  # of the real set's two such collectors; the others have 323
+AVIF_PHOTOS = 2  # AVIF files named .jpg
+SHARED_COLLECTORS = 5  # have the same web picture; the last labels it differently
+WEB_SITES = ("freepik", "pinterest", "shutterstock", "istock", "wikipedia", "pexels")
+LONG_WEB_NAME = (
+    "back-view-of-a-woman-s-bare-feet-and-ankles-standing-on-the-floor-isolated-stock-photo"
+)
 
-# What may come of a task or file that is of no use, with prepare's reason.
-FATES = {
+# Defect of a task or file: reason with which prepare skips the photo.
+DROP_REASONS = {
     "empty": "no_label",
     "untouched": "no_label",
     "cancelled": "cancelled",
@@ -77,232 +85,242 @@ FATES = {
     "web_page": "not_an_image",
     "void": "zero_bytes",
 }
-LISTED, TWICE = 53, 4  # photos of the consensus list, and how many of them stand there twice
-LEAST_TELLING = 3  # collectors, or there are too few to spoil photos of
-LEAST_COPIED = 640  # pixels of the long side: a third of it is no tiny photo
+CONSENSUS_PHOTOS = 53  # on the consensus list
+CONSENSUS_REPEATS = 4  # of them are listed twice
+MIN_TASK_EXPORTERS = 3  # collectors with TASK_EXPORTS; below this no defects are added
+MIN_COPIED_SIDE = 640  # pixels, long side; a third of it is still above clean's minimum size
 
 
 @dataclass(frozen=True)
 class Collector:
-    """Somebody who takes photos, and the way they do it."""
+    """A person who takes and labels photos, with naming and export habits."""
 
     code: str
     naming: Naming = "sajat_reszvevo"
-    spelling: int = -1  # of SPELLINGS, -1: the usual one
-    export: Kind | None = "json"  # None: never labelled
-    broken: Literal["", "cut", "empty"] = ""  # another export, of no use
-    subfolders: bool = False  # one for each class
-    from_mac: bool = False  # file names have their accents decomposed
+    spelling: int = -1  # index into SPELLINGS; -1 is USUAL_SPELLING
+    export: ExportKind | None = "json"  # None: never labeled
+    broken: Literal["", "cut", "empty"] = ""  # an additional, unreadable export
+    subfolders: bool = False  # one per class
+    from_mac: bool = False  # file names are in Unicode NFD
 
-    def spelled(self, label: str) -> str:
-        """Return the label as this collector writes it."""
+    def spell(self, label: str) -> str:
+        """Return the class name in this collector's spelling."""
         return (USUAL_SPELLING if self.spelling < 0 else SPELLINGS[self.spelling])[label]
 
 
 @dataclass(frozen=True)
 class Shot:
-    """One planned photo: where it lies, who is on it, and what is true of it."""
+    """One planned photo: its location, subject, labels and file properties."""
 
     folder: str
     name: str  # file name
-    uploaded: str  # file name when it was uploaded to be labelled
-    collector: str  # who met the person
-    person: str  # <collector>/<number>, or web/<number>
-    label: str  # the person's group
-    given: str  # the class that the collector chose
-    sitting: Sitting
-    form: Format
+    upload_name: str  # file name at upload to Label Studio
+    collector: str  # code of the collector who took the photo
+    subject: str  # <collector>/<number>, or web/<number>
+    label: str  # true class of the subject
+    assigned_label: str  # class assigned by the collector
+    capture: Capture
+    file_format: Format
     orientation: int  # EXIF
     quality: int
-    planted: str = ""  # a key of faults.KINDS
-    original: str = ""  # path of the photo that this is a copy of
-    fate: str = ""  # a key of FATES
-    listed: bool = False  # on the consensus list
+    corruption: str = ""  # one of corruptions.KINDS, or corruptions.SHARED
+    original: str = ""  # path of the photo that this photo copies
+    defect: str = ""  # a key of DROP_REASONS
+    in_consensus: bool = False  # on the consensus list
 
     @property
     def path(self) -> str:
-        """Return the path below the data set."""
+        """Path relative to the dataset folder."""
         return f"{self.folder}/{self.name}"
 
     @property
     def web(self) -> bool:
-        """Tell a picture from the web."""
-        return self.person.startswith("web/")
+        """True for a web picture."""
+        return self.subject.startswith("web/")
 
     @property
     def angle(self) -> float:
-        """Mean over both legs in degrees."""
-        return (self.sitting.left + self.sitting.right) / 2
+        """Mean angle of both legs in degrees."""
+        return (self.capture.left + self.capture.right) / 2
 
 
 @dataclass(frozen=True)
-class Someone:
-    """A person, or a web picture: the group, and both legs' angles of each shot."""
+class PlannedSubject:
+    """A subject: the class, and the (left, right) angles in degrees of each photo."""
 
     label: str
-    seeded: str
+    seed_name: str
     stances: tuple[tuple[float, float], ...]
     web: bool
 
 
-def plan(settings: Phantom) -> tuple[list[Collector], list[Shot]]:
+def plan(settings: Synthetic) -> tuple[list[Collector], list[Shot]]:
     """Return the collectors and all photos, sorted by path.
 
     Raises:
-        ValueError: There are more collectors than persons.
+        ValueError: There are more collectors than subjects.
     """
     collectors = _collectors(settings)
-    people = [
-        someone
-        for label, photos in _counts(settings.photos).items()
-        for someone in _group(settings, label, photos, label)
+    subjects = [
+        subject
+        for label, photos in _class_counts(settings.photos).items()
+        for subject in _subjects(settings, label, photos, label)
     ]
-    if settings.collectors > len(people):
+    if settings.collectors > len(subjects):
         raise ValueError(
-            f"params.yaml: phantom.collectors = {settings.collectors}: {settings.photos} photos "
-            f"show only {len(people)} persons; lower it, or raise phantom.photos"
+            f"params.yaml: synthetic.collectors = {settings.collectors}: {settings.photos} photos "
+            f"have only {len(subjects)} subjects; lower it, or raise synthetic.photos"
         )
-    desk = _Desk(settings.seed)
-    shots = _deal(settings, collectors, people, desk)
-    shots = _rename(settings, collectors, shots)
-    shots = _as_avif(settings, _list_some(settings, collectors, shots))
-    spare = list(_useless(settings, collectors, desk))
-    spare += _unlabelled(settings, collectors, desk)
-    spare += _shared(settings, collectors, desk)
-    planted = _plant(settings, collectors, shots)
-    return collectors, sorted([*planted, *spare], key=lambda shot: shot.path)
+    factory = _ShotFactory(settings.seed)
+    shots = _assign_collectors(settings, collectors, subjects, factory)
+    shots = _rename_files(settings, collectors, shots)
+    shots = _with_avif(settings, _mark_consensus(settings, collectors, shots))
+    spare = list(_defective_shots(settings, collectors, factory))
+    spare += _unlabeled_shots(settings, collectors, factory)
+    spare += _shared_picture(settings, collectors, factory)
+    corrupted = _inject_corruptions(settings, collectors, shots)
+    return collectors, sorted([*corrupted, *spare], key=lambda shot: shot.path)
 
 
-def _counts(photos: int) -> dict[str, int]:
-    """Return each class's number of photos: the shares, rounded so that the sum fits."""
-    whole = sum(SHARES.values())
-    exact = {label: photos * share / whole for label, share in SHARES.items()}
+def _class_counts(photos: int) -> dict[str, int]:
+    """Return the number of photos per class, rounded so that they sum to `photos`."""
+    total = sum(CLASS_PHOTOS.values())
+    exact = {label: photos * share / total for label, share in CLASS_PHOTOS.items()}
     counts = {label: int(value) for label, value in exact.items()}
-    by_rest = sorted(exact, key=lambda label: counts[label] - exact[label])
-    for label in by_rest[: photos - sum(counts.values())]:
+    by_remainder = sorted(exact, key=lambda label: counts[label] - exact[label])
+    for label in by_remainder[: photos - sum(counts.values())]:
         counts[label] += 1
     return counts
 
 
-def _group(settings: Phantom, label: str, photos: int, name: str) -> list[Someone]:
-    """Return people of a class with so many photos; `name` is that of their random numbers."""
-    mean, sd = GROUPS[label]
+def _subjects(settings: Synthetic, label: str, photos: int, name: str) -> list[PlannedSubject]:
+    """Return subjects of a class with `photos` photos in all; `name` is their random stream."""
+    mean, sd = CLASS_ANGLES[label]
     start = generator(settings.seed, name).random()
-    people: list[Someone] = []
+    subjects: list[PlannedSubject] = []
     while photos:
-        seeded = f"{name}-{len(people)}"
-        rng = generator(settings.seed, seeded, "stance")
-        web = len(people) % WEB == WEB - 1 or photos == 1
+        seed_name = f"{name}-{len(subjects)}"
+        rng = generator(settings.seed, seed_name, "stance")
+        web = len(subjects) % WEB_EVERY == WEB_EVERY - 1 or photos == 1
         shots = 1 if web else min(int(rng.integers(2, 6)), photos)
-        # Steps of the golden ratio fill the distribution evenly, however many persons there are:
-        # the ceiling then depends on the difficulty and hardly on the seed.
-        part = (start + len(people) * GOLDEN) % 1
-        usual = mean + sd * settings.difficulty * NormalDist().inv_cdf(0.005 + 0.99 * part)
-        uneven = rng.normal(0, ASYMMETRY)
+        # A golden-ratio sequence covers the distribution evenly for any number of subjects, so
+        # the ceiling depends on the difficulty and hardly on the seed.
+        quantile = (start + len(subjects) * GOLDEN_RATIO) % 1
+        typical = mean + sd * settings.difficulty * NormalDist().inv_cdf(0.005 + 0.99 * quantile)
+        asymmetry = rng.normal(0, ASYMMETRY_SD)
         stances = []
         for _ in range(shots):
-            centre = usual + rng.normal(0, SHOT * settings.difficulty)
-            half = min(max(uneven + rng.normal(0, SHOT), -MOST), MOST)
-            stances.append((centre - half, centre + half))
-        people.append(Someone(label, seeded, tuple(stances), web))
+            center = typical + rng.normal(0, SHOT_SD * settings.difficulty)
+            half = min(max(asymmetry + rng.normal(0, SHOT_SD), -MAX_ASYMMETRY), MAX_ASYMMETRY)
+            stances.append((center - half, center + half))
+        subjects.append(PlannedSubject(label, seed_name, tuple(stances), web))
         photos -= shots
-    return people
+    return subjects
 
 
-def _collectors(settings: Phantom) -> list[Collector]:
-    """Return the collectors, sorted by code; those who never labelled have no export."""
+def _collectors(settings: Synthetic) -> list[Collector]:
+    """Return the collectors, sorted by code; those who never labeled have no export."""
     rng = generator(settings.seed, "collectors")
-    codes = list(map(str, rng.permutation(_codes(settings.collectors, rng))))
-    silent = len(codes) // SILENT
-    labelling = len(codes) - silent
-    unusual = labelling // 3
-    # Whoever names photos by the usual pattern may do something else that is unusual.
+    codes = list(map(str, rng.permutation(_collector_codes(settings.collectors, rng))))
+    unlabeled = len(codes) // UNLABELED_EVERY
+    labeling = len(codes) - unlabeled
+    unusual = labeling // 3
+    # A collector has an unusual naming or an unusual export, not both.
     odd_names = dict(enumerate(NAMINGS[:unusual]))
     odd_exports = dict(enumerate(EXPORTS[:unusual], unusual))
-    spellings = min(len(SPELLINGS), labelling // 4)
-    last = labelling - 1
-    found = [
+    spellings = min(len(SPELLINGS), labeling // 4)
+    last = labeling - 1
+    collectors = [
         Collector(
             code,
             naming=odd_names.get(number, "sajat_reszvevo"),
             spelling=number if number < spellings else -1,
-            export=odd_exports.get(number, "json") if number < labelling else None,
+            export=odd_exports.get(number, "json") if number < labeling else None,
             broken="cut" if number == last - 1 >= 4 else "empty" if number == last >= 4 else "",
             subfolders=number == last - 2 >= 4,
             from_mac=number % 2 == 0,
         )
         for number, code in enumerate(codes)
     ]
-    return sorted(found, key=lambda collector: collector.code)
+    return sorted(collectors, key=lambda collector: collector.code)
 
 
-def _codes(count: int, rng: np.random.Generator) -> list[str]:
-    """Return collectors' codes of six characters, some in small letters; no two alike."""
+def _collector_codes(count: int, rng: np.random.Generator) -> list[str]:
+    """Return unique collector codes of six characters, some in lower case."""
     letters = list("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ")
     codes: dict[str, str] = {}
     while len(codes) < count:
         code = "".join(rng.choice(letters, 6))
-        # As in the real set, codes mix letters and digits; a word or a number would be a name.
+        # As in the real set, a code mixes letters and digits, unlike a word or a number.
         if any(c.isdigit() for c in code[1:]) and any(c.isalpha() for c in code[1:]):
             codes.setdefault(code, code.lower() if rng.random() < 0.3 else code)
     return sorted(codes.values())
 
 
-class _Desk:
-    """Hands out participants' numbers, file names and files, so that none comes twice."""
+class _ShotFactory:
+    """Creates the photos of subjects with unique subject numbers and file names."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
-        self._met: dict[str, int] = {}
+        self._subjects: dict[str, int] = {}
         self._files: dict[str, int] = {}
-        self._found = 0
+        self._web_pictures = 0
 
-    def receive(self, someone: Someone, by: Collector) -> list[Shot]:
-        """Return the photos that a collector takes, or finds, of somebody."""
-        if someone.web:
-            self._found += 1
-            who, room = f"web/{self._found:02}", f"web/{someone.seeded}"
+    def shots_of(self, subject: PlannedSubject, collector: Collector) -> list[Shot]:
+        """Return the photos that a collector has of a subject."""
+        if subject.web:
+            self._web_pictures += 1
+            subject_id, room = f"web/{self._web_pictures:02}", f"web/{subject.seed_name}"
         else:
-            self._met[by.code] = self._met.get(by.code, 0) + 1
-            who, room = f"{by.code}/{self._met[by.code]:02}", by.code
+            self._subjects[collector.code] = self._subjects.get(collector.code, 0) + 1
+            subject_id, room = (
+                f"{collector.code}/{self._subjects[collector.code]:02}",
+                collector.code,
+            )
         shots = []
-        for number, (left, right) in enumerate(someone.stances, 1):
-            rng = generator(self._seed, someone.seeded, number, "file")
+        for number, (left, right) in enumerate(subject.stances, 1):
+            rng = generator(self._seed, subject.seed_name, number, "file")
             side = _side(rng)
-            form, extension = _form(rng, side, web=someone.web)
-            turns = form == "JPEG" and not someone.web and rng.random() < 0.15
-            name = self._name(someone, by, who, number) + extension
-            folder = f"{by.code}/{_subfolder(someone.label)}" if by.subfolders else by.code
-            sitting = Sitting(someone.seeded, room, number, left, right, side)
+            file_format, extension = _file_format(rng, side, web=subject.web)
+            rotated = file_format == "JPEG" and not subject.web and rng.random() < 0.15
+            name = self._name(subject, collector, subject_id, number) + extension
+            folder = (
+                f"{collector.code}/{_subfolder(subject.label)}"
+                if collector.subfolders
+                else collector.code
+            )
+            capture = Capture(subject.seed_name, room, number, left, right, side)
             shots.append(
                 Shot(
                     folder=folder,
                     name=name,
-                    uploaded=name,
-                    collector=by.code,
-                    person=who,
-                    label=someone.label,
-                    given=someone.label,
-                    sitting=sitting,
-                    form=form,
-                    orientation=int(rng.choice([6, 6, 8, 3])) if turns else 1,
+                    upload_name=name,
+                    collector=collector.code,
+                    subject=subject_id,
+                    label=subject.label,
+                    assigned_label=subject.label,
+                    capture=capture,
+                    file_format=file_format,
+                    orientation=int(rng.choice([6, 6, 8, 3])) if rotated else 1,
                     quality=int(rng.integers(78, 95)),
                 )
             )
         return shots
 
-    def _name(self, someone: Someone, by: Collector, who: str, number: int) -> str:
-        participant = who.rpartition("/")[2]
-        if someone.web:
+    def _name(
+        self, subject: PlannedSubject, collector: Collector, subject_id: str, number: int
+    ) -> str:
+        participant = subject_id.rpartition("/")[2]
+        if subject.web:
             k = int(participant)
-            if k % 7 == 3:  # too long for the path of an upload
-                return f"{193684000 + 37 * k}-{SENTENCE}"
-            return f"internet_{SITES[k % len(SITES)]}_{k // len(SITES) + 1:02}"
-        if by.naming == "number":
-            self._files[by.code] = self._files.get(by.code, 0) + 1
-            return str(self._files[by.code])
-        gap = " " if by.naming == "saját_résztvevő" else "_"
-        return f"{by.naming}{participant}{gap}{number:02}"
+            if k % 7 == 3:  # exceeds Label Studio's path limit
+                return f"{193684000 + 37 * k}-{LONG_WEB_NAME}"
+            return f"internet_{WEB_SITES[k % len(WEB_SITES)]}_{k // len(WEB_SITES) + 1:02}"
+        if collector.naming == "number":
+            self._files[collector.code] = self._files.get(collector.code, 0) + 1
+            return str(self._files[collector.code])
+        gap = " " if collector.naming == "saját_résztvevő" else "_"
+        return f"{collector.naming}{participant}{gap}{number:02}"
 
 
 def _subfolder(label: str) -> str:
@@ -310,7 +328,7 @@ def _subfolder(label: str) -> str:
 
 
 def _side(rng: np.random.Generator) -> int:
-    """Return a long side in pixels: mostly a message's, at times a thumbnail's or a camera's."""
+    """Return the long side in pixels: mostly messenger size, some thumbnails and camera files."""
     kind = rng.random()
     if kind < 0.04:
         return int(rng.integers(150, 400))
@@ -319,50 +337,53 @@ def _side(rng: np.random.Generator) -> int:
     return int(rng.integers(560, 1280))
 
 
-def _form(rng: np.random.Generator, side: int, *, web: bool) -> tuple[Format, str]:
-    """Return a file's format and extension; one in twenty lies."""
-    forms: tuple[Format, ...] = ("JPEG", "PNG", "WEBP")
-    form = forms[int(rng.choice(3, p=(0.5, 0.15, 0.35) if web else (0.9, 0.06, 0.04)))]
-    if side > 800 and form == "PNG":  # of a large photo it would take megabytes
-        form = "JPEG"
-    extension = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}[form]
-    if form == "JPEG":
+def _file_format(rng: np.random.Generator, side: int, *, web: bool) -> tuple[Format, str]:
+    """Return a file's format and extension; one extension in twenty is wrong."""
+    formats: tuple[Format, ...] = ("JPEG", "PNG", "WEBP")
+    file_format = formats[int(rng.choice(3, p=(0.5, 0.15, 0.35) if web else (0.9, 0.06, 0.04)))]
+    if side > 800 and file_format == "PNG":  # a large PNG would take megabytes
+        file_format = "JPEG"
+    extension = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}[file_format]
+    if file_format == "JPEG":
         extension = str(rng.choice([".jpg", ".jpg", ".jpg", ".jpg", ".jpeg", ".JPG"]))
     if rng.random() < 0.05:
-        extension = ".png" if form == "JPEG" else ".jpg"
-    return form, extension
+        extension = ".png" if file_format == "JPEG" else ".jpg"
+    return file_format, extension
 
 
-def _deal(
-    settings: Phantom, collectors: Sequence[Collector], people: Sequence[Someone], desk: _Desk
+def _assign_collectors(
+    settings: Synthetic,
+    collectors: Sequence[Collector],
+    subjects: Sequence[PlannedSubject],
+    factory: _ShotFactory,
 ) -> list[Shot]:
-    """Return everyone's photos, everybody dealt to a collector who labels."""
-    labelling = [collector for collector in collectors if collector.export]
+    """Return the photos of all subjects, each assigned to a collector who labels."""
+    labeling = [collector for collector in collectors if collector.export]
     rng = generator(settings.seed, "dealing")
-    # One person each, so that nobody is left out, then some more to some than to others.
-    weights = rng.uniform(0.6, 1.4, len(labelling))
-    extra = rng.choice(len(labelling), len(people) - len(labelling), p=weights / weights.sum())
-    dealt = [*range(len(labelling)), *map(int, extra)]
-    # Shuffled, so that neither a participant's number nor a collector tells the class.
-    order = list(map(int, rng.permutation(len(people))))
-    shown = [n for n in order if len(people[n].stances) == 2 and not people[n].web]
+    # Each collector gets one subject; the rest are distributed unevenly.
+    weights = rng.uniform(0.6, 1.4, len(labeling))
+    extra = rng.choice(len(labeling), len(subjects) - len(labeling), p=weights / weights.sum())
+    assigned = [*range(len(labeling)), *map(int, extra)]
+    # The order is shuffled so that neither subject number nor collector predicts the class.
+    order = list(map(int, rng.permutation(len(subjects))))
+    examples = [n for n in order if len(subjects[n].stances) == 2 and not subjects[n].web]
     shots: list[Shot] = []
-    if len(labelling) > 1 and len(people) > len(labelling) and shown:
-        # A folder that shows how it is meant: one person, two photos, two tasks.
-        order.remove(shown[0])
-        order.append(shown[0])
-    for place, index in zip(dealt, order, strict=True):
-        by = labelling[place]
-        if index == order[-1] and shown and len(labelling) > 1 and len(people) > len(labelling):
-            by = Collector("sample")
-        shots += desk.receive(people[index], by)
+    if len(labeling) > 1 and len(subjects) > len(labeling) and examples:
+        # The sample/ folder shows the expected layout: one subject, two photos, two tasks.
+        order.remove(examples[0])
+        order.append(examples[0])
+    for position, index in zip(assigned, order, strict=True):
+        collector = labeling[position]
+        if index == order[-1] and examples and len(labeling) > 1 and len(subjects) > len(labeling):
+            collector = Collector("sample")
+        shots += factory.shots_of(subjects[index], collector)
     return shots
 
 
-def _rename(
-    settings: Phantom, collectors: Sequence[Collector], shots: Sequence[Shot]
+def _rename_files(
+    settings: Synthetic, collectors: Sequence[Collector], shots: Sequence[Shot]
 ) -> list[Shot]:
-    """Return the photos with some renamed by hand, and some in another collector's folder."""
+    """Return the photos, some of them renamed or moved to another collector's folder."""
     by_code = {c.code: c for c in collectors} | {"sample": Collector("sample")}
     rng = generator(settings.seed, "renaming")
     hosts = [c for c in collectors if c.export == "json" and not c.subfolders]
@@ -376,7 +397,7 @@ def _rename(
             others = [c for c in hosts if c.code != own.code]
             folder = others[int(host * len(others))].code
             name = f"{own.code}_{shot.name}"
-            renamed.append(replace(shot, folder=folder, name=name, uploaded=name))
+            renamed.append(replace(shot, folder=folder, name=name, upload_name=name))
             continue
         if chance > 0.88 and not shot.web:
             code = shot.folder.partition("/")[0]
@@ -392,155 +413,182 @@ def _rename(
     return renamed
 
 
-def _list_some(
-    settings: Phantom, collectors: Sequence[Collector], shots: Sequence[Shot]
+def _mark_consensus(
+    settings: Synthetic, collectors: Sequence[Collector], shots: Sequence[Shot]
 ) -> list[Shot]:
-    """Return the photos with some on the consensus list: all of some persons', in proportion."""
+    """Return the photos with those of some subjects, in class proportion, marked for consensus."""
     plain = {c.code for c in collectors if c.export and not c.subfolders and c.naming != "number"}
     rng = generator(settings.seed, "list")
-    by_person: dict[str, list[int]] = {}
+    by_subject: dict[str, list[int]] = {}
     for index in rng.permutation(len(shots)):
         shot = shots[index]
         if shot.folder == shot.collector and shot.folder in plain and not shot.web:
-            by_person.setdefault(shot.person, []).append(int(index))
+            by_subject.setdefault(shot.subject, []).append(int(index))
     ranked = []
     for label in CLASSES:
-        people = [p for p, own in by_person.items() if shots[own[0]].label == label]
-        ranked += [((n + 0.5) / len(people), label, who) for n, who in enumerate(people)]
-    listed = [index for _, _, who in sorted(ranked) for index in by_person[who]]
-    chosen = set(listed[: min(LISTED, len(shots) // 6)])
-    return [replace(shot, listed=index in chosen) for index, shot in enumerate(shots)]
+        subjects = [p for p, own in by_subject.items() if shots[own[0]].label == label]
+        ranked += [
+            ((n + 0.5) / len(subjects), label, subject_id) for n, subject_id in enumerate(subjects)
+        ]
+    listed = [index for _, _, subject_id in sorted(ranked) for index in by_subject[subject_id]]
+    chosen = set(listed[: min(CONSENSUS_PHOTOS, len(shots) // 6)])
+    return [replace(shot, in_consensus=index in chosen) for index, shot in enumerate(shots)]
 
 
-def _unlabelled(settings: Phantom, collectors: Sequence[Collector], desk: _Desk) -> Iterator[Shot]:
-    """Yield the photos of collectors who never labelled, in the real set's proportion."""
-    silent = [collector for collector in collectors if collector.export is None]
-    # All of them have the real two's share together, whatever the number of collectors.
-    scale = settings.photos / sum(SHARES.values()) * len(SILENT_PHOTOS) / max(1, len(silent))
-    for by, photos in zip(silent, itertools.cycle(SILENT_PHOTOS), strict=False):
-        for label, count in _counts(max(len(SHARES), round(photos * scale))).items():
-            for someone in _group(settings, label, count, f"silent-{by.code}-{label}"):
-                for shot in desk.receive(someone, by):
-                    yield replace(shot, fate="untasked")
+def _unlabeled_shots(
+    settings: Synthetic, collectors: Sequence[Collector], factory: _ShotFactory
+) -> Iterator[Shot]:
+    """Yield the photos of collectors who never labeled, in the real set's proportion."""
+    unlabeled = [collector for collector in collectors if collector.export is None]
+    # Their total share equals that of the real set's two, for any number of collectors.
+    scale = (
+        settings.photos
+        / sum(CLASS_PHOTOS.values())
+        * len(UNLABELED_PHOTOS)
+        / max(1, len(unlabeled))
+    )
+    for collector, photos in zip(unlabeled, itertools.cycle(UNLABELED_PHOTOS), strict=False):
+        for label, count in _class_counts(max(len(CLASS_PHOTOS), round(photos * scale))).items():
+            for subject in _subjects(settings, label, count, f"silent-{collector.code}-{label}"):
+                for shot in factory.shots_of(subject, collector):
+                    yield replace(shot, defect="untasked")
 
 
-def _shared(settings: Phantom, collectors: Sequence[Collector], desk: _Desk) -> Iterator[Shot]:
-    """Yield a web picture of the neutral class as each of its finders has it."""
+def _shared_picture(
+    settings: Synthetic, collectors: Sequence[Collector], factory: _ShotFactory
+) -> Iterator[Shot]:
+    """Yield one web picture of the neutral class once per collector who has it."""
     hosts = [c for c in collectors if c.export and not c.subfolders]
-    if not settings.planted or len(hosts) < FINDERS:
+    if not settings.corruptions or len(hosts) < SHARED_COLLECTORS:
         return
     rng = generator(settings.seed, "shared")
-    finders = [hosts[index] for index in rng.permutation(len(hosts))[:FINDERS]]
-    (someone,) = _group(settings, "neutral", 1, "shared")
-    (first,) = desk.receive(someone, finders[0])
-    first = replace(first, planted=corruptions.SHARED)
+    sharing = [hosts[index] for index in rng.permutation(len(hosts))[:SHARED_COLLECTORS]]
+    (subject,) = _subjects(settings, "neutral", 1, "shared")
+    (first,) = factory.shots_of(subject, sharing[0])
+    first = replace(first, corruption=corruptions.SHARED)
     yield first
-    for number, finder in enumerate(finders[1:], 2):
-        given = first.given if number < FINDERS else "pronation"
-        yield replace(first, folder=finder.code, given=given, original=first.path)
+    for number, host in enumerate(sharing[1:], 2):
+        assigned_label = first.assigned_label if number < SHARED_COLLECTORS else "pronation"
+        yield replace(first, folder=host.code, assigned_label=assigned_label, original=first.path)
 
 
-def _as_avif(settings: Phantom, shots: Sequence[Shot]) -> list[Shot]:
-    """Return the photos, some of them AVIF by the name of .jpg: such as nothing is a copy of."""
+def _with_avif(settings: Synthetic, shots: Sequence[Shot]) -> list[Shot]:
+    """Return the photos, AVIF_PHOTOS of them as AVIF files named .jpg; none has a copy."""
     plain = [
         index
         for index, shot in enumerate(shots)
-        if (shot.form, shot.orientation, shot.name[-4:]) == ("JPEG", 1, ".jpg")
-        and shot.sitting.side < LEAST_COPIED
+        if (shot.file_format, shot.orientation, shot.name[-4:]) == ("JPEG", 1, ".jpg")
+        and shot.capture.side < MIN_COPIED_SIDE
     ]
-    chosen = set(generator(settings.seed, "avif").permutation(plain)[:AVIFS])
-    return [replace(s, form="AVIF") if index in chosen else s for index, s in enumerate(shots)]
+    chosen = set(generator(settings.seed, "avif").permutation(plain)[:AVIF_PHOTOS])
+    return [
+        replace(s, file_format="AVIF") if index in chosen else s for index, s in enumerate(shots)
+    ]
 
 
-def _useless(settings: Phantom, collectors: Sequence[Collector], desk: _Desk) -> Iterator[Shot]:
-    """Yield a photo for each fate, at collectors whose exports can tell of it."""
-    telling = [c for c in collectors if c.export in FULL and not c.subfolders]
-    if len(telling) < LEAST_TELLING:
+def _defective_shots(
+    settings: Synthetic, collectors: Sequence[Collector], factory: _ShotFactory
+) -> Iterator[Shot]:
+    """Yield a photo for each defect, from collectors whose exports record it."""
+    exporters = [c for c in collectors if c.export in TASK_EXPORTS and not c.subfolders]
+    if len(exporters) < MIN_TASK_EXPORTERS:
         return
     rng = generator(settings.seed, "fates")
     for number, label in enumerate(CLASSES):
-        fates = list(FATES)[number::3]
+        defects = list(DROP_REASONS)[number::3]
         shots = [
             shot
-            for someone in _group(settings, label, len(fates), f"useless-{label}")
-            for shot in desk.receive(someone, telling[int(rng.integers(len(telling)))])
+            for subject in _subjects(settings, label, len(defects), f"useless-{label}")
+            for shot in factory.shots_of(subject, exporters[int(rng.integers(len(exporters)))])
         ]
-        for shot, fate in zip(shots, fates, strict=True):
-            yield replace(shot, fate=fate, form="JPEG", orientation=1)
+        for shot, defect in zip(shots, defects, strict=True):
+            yield replace(shot, defect=defect, file_format="JPEG", orientation=1)
 
 
-def _plant(settings: Phantom, collectors: Sequence[Collector], shots: Sequence[Shot]) -> list[Shot]:
-    """Return the photos with the planted faults, `settings.planted` of each kind."""
+def _inject_corruptions(
+    settings: Synthetic, collectors: Sequence[Collector], shots: Sequence[Shot]
+) -> list[Shot]:
+    """Return the photos with `settings.corruptions` corruptions of each kind injected."""
     rng = generator(settings.seed, "planted")
     order = [shots[index] for index in rng.permutation(len(shots))]
-    # Labels that are wrong, or that a copy contradicts, cost a photo: a fifth of all at most.
-    few = min(settings.planted, len(shots) // 5)
-    own = [shot for shot in order if not shot.web and not shot.listed]
-    wrong, own = own[:few], own[few:]
-    mistaken = {
-        shot.path: replace(shot, given=_other(shot, rng), planted=corruptions.WRONG_LABEL)
+    # Wrong and contradicted labels each make photos unusable: at most a fifth of all per kind.
+    count = min(settings.corruptions, len(shots) // 5)
+    own = [shot for shot in order if not shot.web and not shot.in_consensus]
+    wrong, own = own[:count], own[count:]
+    mislabeled = {
+        shot.path: replace(
+            shot, assigned_label=_another_class(shot, rng), corruption=corruptions.WRONG_LABEL
+        )
         for shot in wrong
     }
-    # Copies are mostly of pictures from the web: several people found them.
+    # Web pictures are copied first, because several collectors find the same one.
     sources = [
         shot
         for shot in sorted(order, key=lambda shot: not shot.web)
-        if shot.sitting.side >= LEAST_COPIED and not shot.listed and shot not in wrong
+        if shot.capture.side >= MIN_COPIED_SIDE and not shot.in_consensus and shot not in wrong
     ]
-    contradicted, sources = sources[:few], sources[few:]
-    desk = _Names(shots, [c for c in collectors if c.export and not c.subfolders], rng)
-    found = [mistaken.get(shot.path, shot) for shot in shots]
+    contradicted, sources = sources[:count], sources[count:]
+    factory = _CopyFactory(shots, [c for c in collectors if c.export and not c.subfolders], rng)
+    planned = [mislabeled.get(shot.path, shot) for shot in shots]
     for kind in corruptions.COPIES:
-        opposed = kind == "contradicting"
-        originals = contradicted if opposed else _some(sources, settings.planted, rng)
-        found += [
-            desk.copy(shot, kind, _other(shot, rng) if opposed else shot.given)
+        contradicts = kind == "contradicting"
+        originals = (
+            contradicted if contradicts else _sample_sources(sources, settings.corruptions, rng)
+        )
+        planned += [
+            factory.copy(
+                shot, kind, _another_class(shot, rng) if contradicts else shot.assigned_label
+            )
             for shot in originals
         ]
-    spoilt = [shot for shot in own if shot not in contradicted]
-    for index, kind in enumerate(list(corruptions.POOR) * settings.planted):
-        found.append(desk.spoilt(spoilt[index % len(spoilt)], kind, 100 + index))
-    return found
+    reshootable = [shot for shot in own if shot not in contradicted]
+    for index, kind in enumerate(list(corruptions.POOR_QUALITY) * settings.corruptions):
+        planned.append(factory.poor_shot(reshootable[index % len(reshootable)], kind, 100 + index))
+    return planned
 
 
-def _some(sources: Sequence[Shot], count: int, rng: np.random.Generator) -> list[Shot]:
-    """Return so many of the photos, half of them from the web as long as there are such."""
-    mixed = [sources[index] for index in rng.permutation(len(sources))]
-    web = [shot for shot in mixed if shot.web][: (count + 1) // 2]
-    return [*web, *(shot for shot in mixed if shot not in web)][:count]
+def _sample_sources(sources: Sequence[Shot], count: int, rng: np.random.Generator) -> list[Shot]:
+    """Return `count` of the photos, half of them web pictures if there are enough."""
+    shuffled = [sources[index] for index in rng.permutation(len(sources))]
+    web = [shot for shot in shuffled if shot.web][: (count + 1) // 2]
+    return [*web, *(shot for shot in shuffled if shot not in web)][:count]
 
 
-class _Names:
-    """Gives copies and spoilt photos folders and names that nobody has yet."""
+class _CopyFactory:
+    """Creates copies and poor-quality photos under unused paths."""
 
     def __init__(
         self, shots: Sequence[Shot], hosts: Sequence[Collector], rng: np.random.Generator
     ) -> None:
-        self._taken = {shot.path.casefold() for shot in shots}
+        self._used = {shot.path.casefold() for shot in shots}
         self._hosts = hosts
         self._rng = rng
         self._serial = itertools.count(1)
 
-    def copy(self, shot: Shot, kind: str, given: str) -> Shot:
-        """Return a copy of a photo; that of a web picture often lies in another's folder."""
-        named = replace(self._place(shot), planted=kind, original=shot.path, given=given)
+    def copy(self, shot: Shot, kind: str, assigned_label: str) -> Shot:
+        """Return a copy of a photo; copies of web pictures are often in another folder."""
+        named = replace(
+            self._place(shot), corruption=kind, original=shot.path, assigned_label=assigned_label
+        )
         if kind == "exact":
             return named
-        return replace(named, form="JPEG", orientation=1, quality=corruptions.QUALITY.get(kind, 90))
+        return replace(
+            named, file_format="JPEG", orientation=1, quality=corruptions.QUALITY.get(kind, 90)
+        )
 
-    def spoilt(self, shot: Shot, kind: str, number: int) -> Shot:
-        """Return another shot of the person, which came out badly."""
-        sitting = replace(shot.sitting, number=number, side=max(LEAST_COPIED, shot.sitting.side))
-        placed = replace(self._place(shot), planted=kind, sitting=sitting)
-        return replace(placed, form="JPEG", orientation=1)
+    def poor_shot(self, shot: Shot, kind: str, number: int) -> Shot:
+        """Return another photo of the subject, of poor quality."""
+        capture = replace(shot.capture, number=number, side=max(MIN_COPIED_SIDE, shot.capture.side))
+        placed = replace(self._place(shot), corruption=kind, capture=capture)
+        return replace(placed, file_format="JPEG", orientation=1)
 
     def _place(self, shot: Shot) -> Shot:
         while True:
             folder, name = self._name(shot)
             path = f"{folder}/{name}".casefold()
-            if path not in self._taken:
-                self._taken.add(path)
-                return replace(shot, folder=folder, name=name, uploaded=name)
+            if path not in self._used:
+                self._used.add(path)
+                return replace(shot, folder=folder, name=name, upload_name=name)
 
     def _name(self, shot: Shot) -> tuple[str, str]:
         serial = next(self._serial)
@@ -558,6 +606,6 @@ class _Names:
         return shot.folder, name
 
 
-def _other(shot: Shot, rng: np.random.Generator) -> str:
-    """Return a class that is not the photo's."""
+def _another_class(shot: Shot, rng: np.random.Generator) -> str:
+    """Return a random class other than the true one."""
     return str(rng.choice([label for label in CLASSES if label != shot.label]))

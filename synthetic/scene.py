@@ -1,11 +1,11 @@
-"""What stands around a pair of legs: floor, wall, furniture, and the shadows of the legs.
+"""Paint the surroundings of a pair of legs: floor, wall, furniture, and the shadows of the legs.
 
-A room is its collector's: all whom a collector meets stand in it, each shot at another place. The
-camera stands low behind the legs, so a point of the floor that lies z cm ahead of the heels is seen
+A room belongs to a collector: all subjects of the collector are photographed in it, each photo at
+another position. The camera is low behind the legs. A floor point z cm ahead of the heels appears
 z * RISE / (1 + z / distance) cm above them, and everything there is smaller by 1 + z / distance.
-Floor and wall are computed in their own centimetres, so that tiles and planks run into the depth.
+Floor and wall patterns are computed in cm of the room, so that tiles and planks have perspective.
 
-Nothing here knows of the angles.
+Nothing in this module depends on the angles.
 """
 
 import math
@@ -16,10 +16,10 @@ from typing import Literal, TypeVar
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from synthetic.canvas import Colour, Field, View, bump, clouds, lines, paint
+from synthetic.canvas import Color, Field, View, bump, clouds, lines, paint
 
-NEAREST, FARTHEST = 110.0, 230.0  # cm from the camera to the heels
-RISE = 0.17  # cm up in the picture for each cm ahead, at the heels; the foot uses it too
+MIN_DISTANCE, MAX_DISTANCE = 110.0, 230.0  # cm from the camera to the heels
+RISE = 0.17  # cm up in the picture per cm ahead, at the heels; also used for the foot
 
 WALLS = ((0.62, 0.60, 0.55), (0.50, 0.53, 0.56), (0.56, 0.47, 0.35), (0.30, 0.36, 0.38),
          (0.42, 0.47, 0.36), (0.70, 0.69, 0.68), (0.66, 0.65, 0.62),
@@ -39,58 +39,58 @@ BOARDS = ((0.62, 0.60, 0.56), (0.68, 0.68, 0.67), *WOODS[:3])
 T = TypeVar("T", bound=str)
 Floor = Literal["plain", "tiles", "planks", "carpet"]
 Wall = Literal["paint", "tiles", "panels", "stripes", "curtain", "bricks"]
-Thing = Literal["cabinet", "chair", "sofa", "radiator", "door", "box"]
+FurnitureKind = Literal["cabinet", "chair", "sofa", "radiator", "door", "box"]
 FLOOR_SHARES: dict[Floor, float] = {"plain": 0.55, "tiles": 0.15, "planks": 0.19, "carpet": 0.11}
 WALL_SHARES: dict[Wall, float] = {
     "paint": 0.76, "tiles": 0.07, "panels": 0.04, "stripes": 0.04, "curtain": 0.05, "bricks": 0.04,
 }  # fmt: skip
-THINGS: tuple[Thing, ...] = ("cabinet", "chair", "sofa", "radiator", "door", "box")
+FURNITURE_KINDS: tuple[FurnitureKind, ...] = ("cabinet", "chair", "sofa", "radiator", "door", "box")
 
 
 @dataclass(frozen=True)
 class Furniture:
-    """One thing: what, where along the wall, how far before it, how wide, in cm; its paints."""
+    """A piece of furniture: position along and in front of the wall, width in cm, paints."""
 
-    kind: Thing
-    place: float
+    kind: FurnitureKind
+    along_wall: float
     before_wall: float
     width: float
-    paint: Colour
-    other: Colour
+    paint: Color
+    other: Color
 
 
 @dataclass(frozen=True)
 class Room:
-    """Wall, floor and what stands there; lengths in cm, angles in degrees."""
+    """Wall, floor and furniture; lengths in cm, angles in degrees."""
 
     wall: Wall
-    wall_paint: Colour
-    wall_other: Colour
+    wall_paint: Color
+    wall_other: Color
     wall_period: float
     floor: Floor
-    floor_paint: Colour
-    floor_other: Colour
+    floor_paint: Color
+    floor_other: Color
     floor_period: float
     floor_turn: float
-    skirting: Colour | None
-    skirting_height: float
-    rug: tuple[float, float, float] | None  # place along the wall, width, depth
-    rug_paint: Colour
-    rug_other: Colour
-    things: tuple[Furniture, ...]
+    baseboard: Color | None
+    baseboard_height: float
+    rug: tuple[float, float, float] | None  # position along the wall, width, depth
+    rug_paint: Color
+    rug_other: Color
+    furniture: tuple[Furniture, ...]
 
 
-def room(rng: np.random.Generator, *, studio: bool) -> Room:
-    """Return a random room; a studio is a bright wall and floor and nothing else."""
+def random_room(rng: np.random.Generator, *, studio: bool) -> Room:
+    """Return a random room; a studio has a bright wall and floor only."""
     wall: Wall = "paint" if studio else _choose(WALL_SHARES, rng)
     floor: Floor = "plain" if studio else _choose(FLOOR_SHARES, rng)
     paints = {"plain": FLOORS, "tiles": STONES, "planks": WOODS, "carpet": FABRICS}[floor]
     white = paint(((0.74, 0.74, 0.75),), rng, 0.1)
     wall_paint = paint(WOODS if wall == "panels" else FABRICS if wall == "curtain" else WALLS, rng)
-    things = [
+    furniture = [
         Furniture(
-            kind=THINGS[rng.integers(len(THINGS))],
-            place=float(rng.uniform(-75, 75)),
+            kind=FURNITURE_KINDS[rng.integers(len(FURNITURE_KINDS))],
+            along_wall=float(rng.uniform(-75, 75)),
             before_wall=float(rng.uniform(0, 12)),
             width=float(rng.uniform(35, 85)),
             paint=paint(LACQUERS, rng),
@@ -108,14 +108,14 @@ def room(rng: np.random.Generator, *, studio: bool) -> Room:
         floor_other=paint(paints, rng),
         floor_period=float({"tiles": rng.uniform(15, 42)}.get(floor, rng.uniform(7, 14))),
         floor_turn=float(rng.choice([0, 0, 0, 45, 90, 90]) + rng.normal(0, 3)),
-        skirting=paint(BOARDS, rng) if not studio and rng.random() < 0.65 else None,
-        skirting_height=float(rng.uniform(4, 9)),
+        baseboard=paint(BOARDS, rng) if not studio and rng.random() < 0.65 else None,
+        baseboard_height=float(rng.uniform(4, 9)),
         rug=(float(rng.uniform(-40, 40)), float(rng.uniform(50, 130)), float(rng.uniform(35, 90)))
         if not studio and rng.random() < 0.1
         else None,
         rug_paint=paint(FABRICS, rng),
         rug_other=paint(FABRICS, rng),
-        things=tuple(sorted(things, key=lambda thing: thing.before_wall)),
+        furniture=tuple(sorted(furniture, key=lambda item: item.before_wall)),
     )
 
 
@@ -125,42 +125,42 @@ def _choose(shares: dict[T, float], rng: np.random.Generator) -> T:
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where in the room a shot is taken."""
+class CameraPosition:
+    """Position of heels and camera in the room."""
 
     along: float  # cm along the wall
     wall: float  # cm ahead of the heels
     distance: float  # cm from the camera to the heels
-    turn: float  # degrees by which the floor's pattern runs off the camera's axis
+    turn: float  # degrees between the floor pattern and the camera axis
 
-    def up(self, ahead: float) -> float:
-        """Return how many cm above the heels the floor is seen so far ahead."""
+    def floor_height(self, ahead: float) -> float:
+        """Return the cm above the heels at which the floor `ahead` cm ahead appears."""
         return RISE * ahead / (1 + ahead / self.distance)
 
     def shrink(self, ahead: float) -> float:
-        """Return by what a length so far ahead is divided."""
+        """Return the factor by which lengths `ahead` cm ahead appear smaller."""
         return 1 + ahead / self.distance
 
 
-def place(rng: np.random.Generator) -> Place:
-    """Return a random place of a room."""
-    return Place(
+def random_position(rng: np.random.Generator) -> CameraPosition:
+    """Return a random position in a room."""
+    return CameraPosition(
         along=float(rng.uniform(-60, 60)),
         wall=float(rng.uniform(35, 140)),
-        distance=float(rng.uniform(NEAREST, FARTHEST)),
+        distance=float(rng.uniform(MIN_DISTANCE, MAX_DISTANCE)),
         turn=float(rng.normal(0, 5)),
     )
 
 
 @dataclass(frozen=True)
 class Light:
-    """Where light comes from (right, up, towards the camera; length 1), and how much is ambient."""
+    """Direction of the light (right, up, toward the camera; length 1), and its ambient share."""
 
-    towards: tuple[float, float, float]
+    direction: tuple[float, float, float]
     ambient: float
 
 
-def light(rng: np.random.Generator) -> Light:
+def random_light(rng: np.random.Generator) -> Light:
     """Return a random light."""
     across, up = rng.uniform(-0.9, 0.9), rng.uniform(0.15, 1.0)
     length = math.sqrt(across**2 + up**2 + 1)
@@ -169,50 +169,50 @@ def light(rng: np.random.Generator) -> Light:
 
 @dataclass(frozen=True)
 class Scene:
-    """A view of a room, in which legs stand `spread` cm to the left and right of the middle."""
+    """A view of a room; the heels are `half_stance` cm to the left and right of the center."""
 
     view: View
-    where: Room
-    at: Place
-    lit: Light
-    spread: float
+    room: Room
+    position: CameraPosition
+    light: Light
+    half_stance: float
 
 
 def background(scene: Scene, rng: np.random.Generator) -> Field:
     """Return the (R, C, 3) linear light of the room, with the shadows of the legs."""
-    view, at = scene.view, scene.at
+    view, position = scene.view, scene.position
     x, h = view.places, view.heights
-    edge = at.up(at.wall)
+    edge = position.floor_height(position.wall)
     fall = 0.78 + 0.3 * rng.uniform(-1, 1) * (x - x.mean()) / view.width
-    # Not all lies in the depth of field, and no lens draws a line thinner than its pixels.
+    # Blur in pixels: limited depth of field and lens resolution.
     soft = float(rng.choice([0.6, 0.9, 1.3, 2.0]))
     of_wall, of_floor, of_things = rng.spawn(3)
     canvas = np.empty((h.size, x.size, 3))
     horizon = int(np.searchsorted(-h[:, 0], -edge))  # the first row of the floor
     canvas[:horizon] = _wall(scene, h[:horizon] - edge, of_wall)
     canvas[:horizon] *= fall[..., None] * (1 + 0.008 * (h[:horizon, :, None] - edge))
-    # The floor darkens towards the wall.
+    # The floor is darker near the wall.
     dim = fall * np.clip(1.05 - 0.012 * h[horizon:], 0.6, 1.3)
     canvas[horizon:] = _floor(scene, h[horizon:], of_floor) * dim[..., None]
     _corner(canvas, scene)
-    for thing in scene.where.things:
-        _furnish(canvas, thing, scene, fall, of_things)
+    for item in scene.room.furniture:
+        _furnish(canvas, item, scene, fall, of_things)
     _shadows(canvas, scene, horizon)
     return np.asarray(gaussian_filter(canvas, (soft, soft, 0), truncate=2.5))
 
 
 def _shadows(canvas: Field, scene: Scene, horizon: int) -> None:
-    """Darken (R, C, 3) floor and wall where the legs keep the light away."""
+    """Darken floor and wall of the (R, C, 3) canvas in the shadow of the legs."""
     x, h = scene.view.places, scene.view.heights
     floor = h[horizon:]
-    across, up, _ = scene.lit.towards
+    across, up, _ = scene.light.direction
     keeps = np.ones((floor.size, x.size))
     for side in (-1, 1):
-        foot = side * scene.spread
-        # A shadow falls away from the light, longer the lower the light stands.
-        centre = foot - across * (2.0 + 0.9 * np.maximum(floor, 0) / (0.3 + up))
+        foot = side * scene.half_stance
+        # The shadow points away from the light; the lower the light, the longer the shadow.
+        center = foot - across * (2.0 + 0.9 * np.maximum(floor, 0) / (0.3 + up))
         wide = 3.6 + 0.12 * np.maximum(floor, 0)
-        cast = np.exp(-(((x - centre) / wide) ** 2) - (np.minimum(floor, 0) / 1.2) ** 2)
+        cast = np.exp(-(((x - center) / wide) ** 2) - (np.minimum(floor, 0) / 1.2) ** 2)
         near = ((x - foot - side * 1.2) / 5.0) ** 2 + ((floor - 1.2) / 2.4) ** 2
         touch = ((x - foot) / 3.6) ** 2 + (floor / 0.8) ** 2
         keeps *= (1 - 0.38 * cast) * (1 - 0.5 * np.exp(-near)) * (1 - 0.6 * np.exp(-touch))
@@ -220,15 +220,15 @@ def _shadows(canvas: Field, scene: Scene, horizon: int) -> None:
     canvas[horizon:] *= keeps[..., None]
 
 
-def _mix(share: Field, over: Colour | Field, under: Colour | Field) -> Field:
-    """Return (R, C, 3) light of which (R, C) shares come from `over`."""
+def _mix(share: Field, over: Color | Field, under: Color | Field) -> Field:
+    """Return the (R, C, 3) blend of `over` and `under`; `share` is the (R, C) weight of `over`."""
     weight = share[..., None]
     mixed: Field = weight * np.asarray(over) + (1 - weight) * np.asarray(under)
     return mixed
 
 
 def _table(values: Field, *cells: Field) -> Field:
-    """Return for each pixel the entry of a (256,) table that belongs to its whole-numbered cell."""
+    """Return the entry of a (256,) table for each pixel, chosen by hashing its integer cells."""
     key = np.zeros((1, 1), np.int64)
     for cell in cells:
         key = (key * 37 + cell.astype(np.int64)) % 256
@@ -237,7 +237,7 @@ def _table(values: Field, *cells: Field) -> Field:
 
 
 def _grain(across: Field, along: Field, rng: np.random.Generator) -> Field:
-    """Return (R, C) wood grain, -1 to 1: it changes fast across the fibres and slowly along."""
+    """Return (R, C) wood grain, -1 to 1, that varies fast across the fibers and slowly along."""
     table = clouds((256, 256), 3, rng)
     row, column = (across * 14).astype(np.int64) % 256, (along * 0.9).astype(np.int64) % 256
     grain: Field = table[row, column]
@@ -246,7 +246,7 @@ def _grain(across: Field, along: Field, rng: np.random.Generator) -> Field:
 
 @dataclass(frozen=True)
 class Ground:
-    """Places on the floor in cm: (R, C) along the wall, (R, 1) before it, and a pixel's size."""
+    """Floor coordinates in cm: (R, C) along the wall, (R, 1) from it, and the size of a pixel."""
 
     side: Field
     depth: Field
@@ -254,7 +254,7 @@ class Ground:
     deep: Field
 
     def turned(self, degrees: float) -> tuple[Field, Field, Field, Field]:
-        """Return both coordinates of a turned pattern, and what a pixel covers of either."""
+        """Return the coordinates of a rotated pattern, and a pixel's extent along each."""
         cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
         across = np.hypot(cos * self.wide, sin * self.deep)
         along = np.hypot(cos * self.deep, sin * self.wide)
@@ -263,55 +263,57 @@ class Ground:
 
 
 def _floor(scene: Scene, h: Field, rng: np.random.Generator) -> Field:
-    """Return the (R, C, 3) paint of the floor's rows."""
-    where, at = scene.where, scene.at
+    """Return the (R, C, 3) paint of the floor at heights `h`, (R, 1)."""
+    room, position = scene.room, scene.position
     x = scene.view.places
-    height = RISE * at.distance  # of the camera, up in the picture
-    ahead = h * at.distance / np.maximum(height - h, 1)
-    shrink = 1 + ahead / at.distance
+    height = RISE * position.distance  # of the horizon above the heels, in cm of the picture
+    ahead = h * position.distance / np.maximum(height - h, 1)
+    shrink = 1 + ahead / position.distance
     pixel = shrink / scene.view.density
-    ground = Ground(x * shrink + at.along, ahead - at.wall, pixel, pixel * shrink / RISE)
-    u, v, across, along = ground.turned(where.floor_turn + at.turn)
+    ground = Ground(
+        x * shrink + position.along, ahead - position.wall, pixel, pixel * shrink / RISE
+    )
+    u, v, across, along = ground.turned(room.floor_turn + position.turn)
     shape = (h.size, x.size)
     tones = rng.uniform(-1, 1, 256)
     spots = clouds(shape, 70, rng)
-    period = where.floor_period
-    if where.floor == "tiles":
+    period = room.floor_period
+    if room.floor == "tiles":
         tone = 1 + 0.09 * _table(tones, np.floor(u / period), np.floor(v / period))
         tone = tone + 0.05 * spots + 0.04 * clouds(shape, 9, rng)
         gap = np.maximum(lines(u, period, 0.5, across), lines(v, period, 0.5, along))
-        grout = 0.7 if sum(where.floor_paint) > 0.9 else 1.3
-        paints = _mix(gap, np.array(where.floor_paint) * grout, tone[..., None] * where.floor_paint)
-    elif where.floor == "planks":
+        grout = 0.7 if sum(room.floor_paint) > 0.9 else 1.3
+        paints = _mix(gap, np.array(room.floor_paint) * grout, tone[..., None] * room.floor_paint)
+    elif room.floor == "planks":
         row = np.floor(u / period)
         shifted = v + 83 * _table(tones, row)
         tone = 1 + 0.13 * _table(tones, row, np.floor(shifted / 75))
         grain = _grain(u, v + 40 * _table(tones, row), rng)
         tone = tone + 0.12 * grain * np.minimum(1, 0.12 / across)
         gap = np.maximum(lines(u, period, 0.22, across), lines(shifted, 75.0, 0.22, along))
-        paints = _mix(0.75 * gap, (0.03, 0.02, 0.015), tone[..., None] * where.floor_paint)
-    elif where.floor == "carpet":
+        paints = _mix(0.75 * gap, (0.03, 0.02, 0.015), tone[..., None] * room.floor_paint)
+    elif room.floor == "carpet":
         pile = clouds(shape, 1.3, rng) * 0.16 + clouds(shape, 5, rng) * 0.08 + 0.06 * spots
         bands = lines(v, 3.2 * period, period, along)
-        woven = _mix(0.35 * bands, where.floor_other, where.floor_paint)
+        woven = _mix(0.35 * bands, room.floor_other, room.floor_paint)
         paints = woven * (1 + pile)[..., None]
     else:
         streaks = clouds((shape[0], shape[1] // 15 + 1), 2.5, rng)
         tone = 1 + 0.05 * spots + 0.05 * np.repeat(streaks, 15, axis=1)[:, : shape[1]]
-        paints = tone[..., None] * np.array(where.floor_paint)
-    return paints if where.rug is None else _lay_rug(paints, where.rug, ground, where, rng)
+        paints = tone[..., None] * np.array(room.floor_paint)
+    return paints if room.rug is None else _lay_rug(paints, room.rug, ground, room, rng)
 
 
 def _lay_rug(
     paints: Field,
     rug: tuple[float, float, float],
     ground: Ground,
-    where: Room,
+    room: Room,
     rng: np.random.Generator,
 ) -> Field:
-    """Return the (R, C, 3) floor with a rug on it: a border, and pile."""
+    """Return the (R, C, 3) floor with a rug that has a border and pile."""
     middle, width, depth = rug
-    # How far inside its nearest edge, in cm; negative outside. It lies 20 cm before the wall.
+    # Distance in cm inside the nearest edge, negative outside. The rug is 20 cm from the wall.
     inside_x = width / 2 - np.abs(ground.side - middle)
     inside_z = depth / 2 - np.abs(ground.depth + 20 + depth / 2)
     cover = np.clip(inside_x / ground.wide + 0.5, 0, 1) * np.clip(
@@ -320,39 +322,39 @@ def _lay_rug(
     inside = np.minimum(inside_x, inside_z)
     border = np.clip((inside - 4) * 2, 0, 1) * np.clip((8 - inside) * 2, 0, 1)
     pile = 1 + 0.17 * clouds((paints.shape[0], paints.shape[1]), 1.5, rng)
-    woven = _mix(border, where.rug_other, where.rug_paint) * pile[..., None]
+    woven = _mix(border, room.rug_other, room.rug_paint) * pile[..., None]
     shade = 1 - 0.4 * np.exp(-np.abs(np.minimum(inside, 0)) / 0.8)
     return _mix(cover, woven, paints * shade[..., None])
 
 
 def _wall(scene: Scene, up: Field, rng: np.random.Generator) -> Field:
-    """Return the (R, C, 3) paint of the wall's rows, `up` cm above its foot in the picture."""
-    where, x = scene.where, scene.view.places
-    shrink = scene.at.shrink(scene.at.wall)
-    u, v = x * shrink + scene.at.along, up * shrink
+    """Return the (R, C, 3) paint of the wall, `up` cm above its lower edge in the picture."""
+    room, x = scene.room, scene.view.places
+    shrink = scene.position.shrink(scene.position.wall)
+    u, v = x * shrink + scene.position.along, up * shrink
     reach = shrink / scene.view.density
     shape = (up.size, x.size)
-    base, period = np.array(where.wall_paint), where.wall_period
+    base, period = np.array(room.wall_paint), room.wall_period
     other, cover = base, np.zeros((1, 1))
     tone = 1 + 0.03 * clouds(shape, 90, rng) + 0.02 * clouds(shape, 2.5, rng)
     tones = rng.uniform(-1, 1, 256)
-    if where.wall == "tiles":
+    if room.wall == "tiles":
         tone = tone + 0.04 * _table(tones, np.floor(u / period), np.floor(v / period))
         cover = np.maximum(lines(u, period, 0.4, reach), lines(v, period, 0.4, reach))
         other = 0.75 * base
-    elif where.wall == "bricks":
+    elif room.wall == "bricks":
         row = np.floor(v / 7.5)
         shifted = u + 12 * (row % 2)
         tone = tone + 0.14 * _table(tones, row, np.floor(shifted / 24))
         tone = tone + 0.08 * clouds(shape, 4, rng)
         cover = np.maximum(lines(shifted, 24.0, 1.0, reach), lines(v, 7.5, 1.0, reach))
         other = 0.75 * base
-    elif where.wall == "panels":
+    elif room.wall == "panels":
         tone = tone + 0.1 * _grain(u, v, rng)
         cover, other = 0.7 * lines(u, period, 0.5, reach), 0.25 * base
-    elif where.wall == "stripes":
-        cover, other = lines(u, 2 * period, period, reach), np.array(where.wall_other)
-    elif where.wall == "curtain":
+    elif room.wall == "stripes":
+        cover, other = lines(u, 2 * period, period, reach), np.array(room.wall_other)
+    elif room.wall == "curtain":
         sway = 1.2 * clouds((1, x.size), x.size / 5, rng)
         folds = 0.5 + 0.5 * np.sin(2 * np.pi * u / (0.6 * period) + 2 * sway)
         tone = tone * (0.7 + 0.3 * folds)
@@ -360,30 +362,30 @@ def _wall(scene: Scene, up: Field, rng: np.random.Generator) -> Field:
 
 
 def _corner(canvas: Field, scene: Scene) -> None:
-    """Put the skirting board into the (R, C, 3) canvas, and dark where wall and floor meet."""
-    where, at, density = scene.where, scene.at, scene.view.density
-    up = scene.view.heights - at.up(at.wall)
-    if where.skirting is not None:
-        top = where.skirting_height / at.shrink(at.wall)
+    """Paint the baseboard and a shadow where wall and floor meet into the (R, C, 3) canvas."""
+    room, position, density = scene.room, scene.position, scene.view.density
+    up = scene.view.heights - position.floor_height(position.wall)
+    if room.baseboard is not None:
+        top = room.baseboard_height / position.shrink(position.wall)
         board = np.clip(up * density, 0, 1) * np.clip((top - up) * density, 0, 1)
-        lit = 0.82 + 0.2 * bump(up - top, 0.3)
-        canvas += board[..., None] * (lit[..., None] * np.array(where.skirting) - canvas)
+        light = 0.82 + 0.2 * bump(up - top, 0.3)
+        canvas += board[..., None] * (light[..., None] * np.array(room.baseboard) - canvas)
     canvas *= (1 - 0.4 * np.exp(-np.abs(up) / 0.7))[..., None]
 
 
 @dataclass(frozen=True)
 class Front:
-    """A thing's front in the (R, C, 3) canvas.
+    """The front of a piece of furniture in the (R, C, 3) canvas.
 
-    u (1, C) and v (R, 1) are the thing's own cm: to the right of its middle, and above its foot.
+    u (1, C) and v (R, 1) are in cm: to the right of its center, and above its base.
     """
 
     canvas: Field
     u: Field
     v: Field
-    pixel: float  # cm
+    pixel: float  # cm, width of a pixel
     fall: Field  # (1, C) light
-    half: float  # cm, half its width
+    half: float  # cm, half the width
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -391,7 +393,7 @@ class Front:
         return self.v.size, self.u.size
 
     def block(self, left: float, right: float, low: float, high: float) -> Field:
-        """Return the (R, C) cover of an upright rectangle."""
+        """Return the (R, C) cover of an axis-aligned rectangle."""
         sides = np.clip((self.u - left) / self.pixel + 0.5, 0, 1) * np.clip(
             (right - self.u) / self.pixel + 0.5, 0, 1
         )
@@ -401,60 +403,60 @@ class Front:
         cover: Field = sides * ends
         return cover
 
-    def put(self, cover: Field, colour: Colour | Field, tone: Field | float = 1.0) -> None:
-        """Paint what is covered."""
-        paints = np.asarray(colour) * np.asarray(tone * self.fall)[..., None]
+    def put(self, cover: Field, color: Color | Field, tone: Field | float = 1.0) -> None:
+        """Paint the covered pixels."""
+        paints = np.asarray(color) * np.asarray(tone * self.fall)[..., None]
         self.canvas[...] += cover[..., None] * (paints - self.canvas)
 
 
 def _furnish(
-    canvas: Field, thing: Furniture, scene: Scene, fall: Field, rng: np.random.Generator
+    canvas: Field, item: Furniture, scene: Scene, fall: Field, rng: np.random.Generator
 ) -> None:
-    """Put a thing into the (R, C, 3) canvas, unless it is out of sight."""
-    at, view = scene.at, scene.view
-    ahead = max(at.wall - thing.before_wall, 22.0)
-    shrink = at.shrink(ahead)
-    u = view.places * shrink + at.along - thing.place
-    v = (view.heights - at.up(ahead)) * shrink
-    half = thing.width / 2
+    """Paint a piece of furniture into the (R, C, 3) canvas if it is in view."""
+    position, view = scene.position, scene.view
+    ahead = max(position.wall - item.before_wall, 22.0)
+    shrink = position.shrink(ahead)
+    u = view.places * shrink + position.along - item.along_wall
+    v = (view.heights - position.floor_height(ahead)) * shrink
+    half = item.width / 2
     if np.abs(u).min() > half + 10:
         return
-    # Edges run over 1.6 pixels, as a lens draws them.
+    # Edges are 1.6 pixels wide, like those of a lens.
     front = Front(canvas, u, v, 1.6 * shrink / view.density, fall, half)
     shadow = bump(np.minimum(v, 0), 5.0) * front.block(-half - 3, half + 3, -9, 0)
     canvas *= 1 - 0.45 * shadow[..., None]
-    DRAW[thing.kind](front, thing, 1 + 0.06 * clouds(front.shape, 3, rng), rng)
+    DRAW[item.kind](front, item, 1 + 0.06 * clouds(front.shape, 3, rng), rng)
 
 
-HIGH = 999.0  # cm, above all pictures
+HIGH = 999.0  # cm, above the upper edge of any picture
 
 
-def _cabinet(front: Front, thing: Furniture, grain: Field, _: np.random.Generator) -> None:
-    dark, half = 0.3 * np.array(thing.paint), front.half
+def _cabinet(front: Front, item: Furniture, grain: Field, _: np.random.Generator) -> None:
+    dark, half = 0.3 * np.array(item.paint), front.half
     front.put(front.block(-half, half, 0, 6), dark)
-    front.put(front.block(-half, half, 6, HIGH), thing.paint, grain)
+    front.put(front.block(-half, half, 6, HIGH), item.paint, grain)
     doors = lines(front.u - half, half, 0.5, front.pixel) * front.block(-half, half, 8, HIGH)
     drawers = lines(front.v - 8, 34.0, 0.5, front.pixel) * front.block(-half, half, 7, HIGH)
     front.put(0.8 * np.maximum(doors, drawers), dark)
     front.put(front.block(half - 5, half - 3.4, 26, 40), (0.5, 0.5, 0.5))
 
 
-def _chair(front: Front, thing: Furniture, grain: Field, _: np.random.Generator) -> None:
+def _chair(front: Front, item: Furniture, grain: Field, _: np.random.Generator) -> None:
     wide = min(front.half, 24)
-    for place_, low, tone in ((-0.62, 6.0, 0.6), (0.62, 6.0, 0.6), (-1, 0, 1.0), (1, 0, 1.0)):
-        middle = place_ * wide
+    for offset, low, tone in ((-0.62, 6.0, 0.6), (0.62, 6.0, 0.6), (-1, 0, 1.0), (1, 0, 1.0)):
+        middle = offset * wide
         turned = np.clip(1 - 0.35 * np.abs((front.u - middle) / 1.7) ** 2, 0, 1)
-        front.put(front.block(middle - 1.7, middle + 1.7, low, HIGH), thing.paint, tone * turned)
-    front.put(front.block(-wide, wide, 17, 20), thing.paint, 0.8 * grain)
+        front.put(front.block(middle - 1.7, middle + 1.7, low, HIGH), item.paint, tone * turned)
+    front.put(front.block(-wide, wide, 17, 20), item.paint, 0.8 * grain)
 
 
-def _sofa(front: Front, thing: Furniture, _: Field, rng: np.random.Generator) -> None:
-    dark, half = 0.12 * np.array(thing.paint), front.half
+def _sofa(front: Front, item: Furniture, _: Field, rng: np.random.Generator) -> None:
+    dark, half = 0.12 * np.array(item.paint), front.half
     front.put(front.block(-half, half, 0, 9), dark)
     for foot in (-half + 4, half - 4):
-        front.put(front.block(foot - 2, foot + 2, 0, 9), thing.paint)
+        front.put(front.block(foot - 2, foot + 2, 0, 9), item.paint)
     weave = 1 + 0.12 * clouds(front.shape, 1.8, rng) + 0.1 * bump(front.v - 22, 4.0)
-    front.put(front.block(-half, half, 8, HIGH), thing.other, weave)
+    front.put(front.block(-half, half, 8, HIGH), item.other, weave)
     seam = lines(front.v - 25, 60.0, 0.7, front.pixel) * front.block(-half, half, 9, HIGH)
     front.put(0.6 * seam, dark)
 
@@ -464,22 +466,22 @@ def _radiator(front: Front, _: Furniture, __: Field, ___: np.random.Generator) -
     front.put(front.block(-front.half, front.half, 11, 70), (0.68, 0.67, 0.64), ribs)
 
 
-def _door(front: Front, thing: Furniture, grain: Field, _: np.random.Generator) -> None:
+def _door(front: Front, item: Furniture, grain: Field, _: np.random.Generator) -> None:
     half = front.half
-    front.put(front.block(-half - 7, half + 7, 0, HIGH), thing.paint, 0.9 * grain)
-    front.put(front.block(-half, half, 1, HIGH), thing.paint, 1.08 * grain)
+    front.put(front.block(-half - 7, half + 7, 0, HIGH), item.paint, 0.9 * grain)
+    front.put(front.block(-half, half, 1, HIGH), item.paint, 1.08 * grain)
     outer, inner = (front.block(-half + n, half - n, 8.0 + n, HIGH) for n in (10, 11.2))
-    front.put(0.6 * np.clip(outer - inner, 0, 1), 0.3 * np.array(thing.paint))
+    front.put(0.6 * np.clip(outer - inner, 0, 1), 0.3 * np.array(item.paint))
     front.put(front.block(-half - 0.3, half + 0.3, 0, 1), (0.02, 0.02, 0.02))
 
 
-def _box(front: Front, thing: Furniture, grain: Field, _: np.random.Generator) -> None:
+def _box(front: Front, item: Furniture, grain: Field, _: np.random.Generator) -> None:
     wide, tall = 0.6 * front.half, 1.2 * front.half
-    front.put(front.block(-wide, wide, 0, tall), thing.other, grain)
-    front.put(front.block(-1.07 * wide, 1.07 * wide, tall - 5, tall + 1), thing.other, 1.25 * grain)
+    front.put(front.block(-wide, wide, 0, tall), item.other, grain)
+    front.put(front.block(-1.07 * wide, 1.07 * wide, tall - 5, tall + 1), item.other, 1.25 * grain)
 
 
-DRAW: dict[Thing, Callable[[Front, Furniture, Field, np.random.Generator], None]] = {
+DRAW: dict[FurnitureKind, Callable[[Front, Furniture, Field, np.random.Generator], None]] = {
     "cabinet": _cabinet,
     "chair": _chair,
     "sofa": _sofa,

@@ -26,19 +26,17 @@ DATA_MODULES = ["synthetic.generate", "stages.prepare", "stages.clean", "stages.
 
 def stages() -> dict[str, dict]:
     read = YAML(typ="safe", pure=True).load
-    found = {}
+    result = {}
     for file in ("dvc.yaml", "data/dvc.yaml"):
-        found |= read((ROOT / file).read_text(encoding="utf-8"))["stages"]
-    return found
+        result |= read((ROOT / file).read_text(encoding="utf-8"))["stages"]
+    return result
 
 
 @pytest.mark.parametrize("name", stages())
 def test_a_stage_depends_on_exactly_the_code_it_imports(name):
     stage = stages()[name]
     declared = [dep for dep in stage["deps"] if sync_deps.is_code(dep)]
-    assert declared == sync_deps.code_dependencies(ROOT, stage["cmd"]), (
-        "run `python -m anklealign.cli.sync_deps`"
-    )
+    assert declared == sync_deps.code_dependencies(ROOT, stage["cmd"]), "run `anklealign sync-deps`"
 
 
 @pytest.mark.parametrize("name", stages())
@@ -58,11 +56,11 @@ def test_a_stage_depends_on_the_pins_of_its_libraries(name):
     assert "requirements.txt" in stages()[name]["deps"]
 
 
-def test_init_files_are_empty_so_that_no_stage_need_list_them():
+def test_init_files_are_empty_so_no_stage_lists_them():
     command = ["git", "ls-files", "*__init__.py", ":!service"]
     tracked = subprocess.check_output(command, cwd=ROOT, text=True)
     assert tracked.split()
-    for file in tracked.split():
+    for file in set(tracked.split()) - {"anklealign/__init__.py"}:
         assert (ROOT / file).stat().st_size == 0, file
 
 
@@ -82,19 +80,19 @@ def test_results_in_git_are_small_text():
     assert sum(file.stat().st_size for file in results) <= 2_000_000
 
 
-# --- A small clone, run for real ---------------------------------------------------------------
+# --- End-to-end runs in a small clone ----------------------------------------------------------
 
 SMALL = {
-    "phantom.photos": 60,
-    "phantom.collectors": 4,
-    "models.gap_cnn.epochs": 2,
+    "synthetic.photos": 60,
+    "synthetic.collectors": 4,
+    "models.grid_pool_cnn.epochs": 2,
     "models.tiny_cnn.epochs": 2,
-    "models.gap_cnn.image_size": 48,
+    "models.grid_pool_cnn.image_size": 48,
 }
 
 
 class Clone:
-    """A git clone of the working tree with a small phantom, and DVC in it."""
+    """A git clone of the working tree with a small synthetic set and DVC."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -107,7 +105,7 @@ class Clone:
         }
 
     def __call__(self, *command: str, fails: bool = False) -> str:
-        done = subprocess.run(
+        completed = subprocess.run(
             command,
             cwd=self.folder,
             env=self.environment,
@@ -116,11 +114,11 @@ class Clone:
             text=True,
             check=False,
         )
-        assert (done.returncode != 0) == fails, f"{command}\n{done.stdout}"
-        return done.stdout
+        assert (completed.returncode != 0) == fails, f"{command}\n{completed.stdout}"
+        return completed.stdout
 
     def ran(self, *command: str) -> list[str]:
-        """The stages that a dvc command ran, or with --dry would run."""
+        """Return the stages that a dvc command ran, or would run with --dry."""
         lines = self(*command).splitlines()
         return [line.split("'")[1] for line in lines if line.startswith("Running stage '")]
 
@@ -131,17 +129,17 @@ class Clone:
         path.write_text(text.replace(old, new, 1), encoding="utf-8")
 
     def outputs(self) -> dict[str, str]:
-        """Output path to hash, of every stage."""
+        """Return {path: hash} of all outputs of all stages."""
         read = YAML(typ="safe", pure=True).load
-        found = {}
+        result = {}
         for lock in ("dvc.lock", "data/dvc.lock"):
             for stage in read((self.folder / lock).read_text(encoding="utf-8"))["stages"].values():
-                found |= {out["path"]: out["md5"] for out in stage["outs"]}
-        return found
+                result |= {out["path"]: out["md5"] for out in stage["outs"]}
+        return result
 
 
 def small_clone(folder: Path) -> Clone:
-    """Copy what git would commit, without locks and results, with small parameters."""
+    """Copy what git would commit, without lock files and results, with small parameters."""
     listed = subprocess.check_output(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -157,10 +155,10 @@ def small_clone(folder: Path) -> Clone:
     values = yaml.load((folder / "params.yaml").read_text(encoding="utf-8"))
     for key, value in SMALL.items():
         *parents, last = key.split(".")
-        block = values
+        section = values
         for parent in parents:
-            block = block[parent]
-        block[last] = value
+            section = section[parent]
+        section[last] = value
     with (folder / "params.yaml").open("w", encoding="utf-8") as stream:
         yaml.dump(values, stream)
     clone = Clone(folder)
@@ -172,12 +170,12 @@ def small_clone(folder: Path) -> Clone:
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory):
-    made = small_clone(tmp_path_factory.mktemp("clone"))
-    ran = made.ran("dvc", "repro")
-    assert ran == ["data/dvc.yaml:phantom", "prepare", "clean", "split", "train", "evaluate"]
-    made("git", "add", "--all")
-    made("git", "commit", "--quiet", "--message", "results")
-    return made
+    new_clone = small_clone(tmp_path_factory.mktemp("clone"))
+    ran = new_clone.ran("dvc", "repro")
+    assert ran == ["data/dvc.yaml:synthetic", "prepare", "clean", "split", "train", "evaluate"]
+    new_clone("git", "add", "--all")
+    new_clone("git", "commit", "--quiet", "--message", "results")
+    return new_clone
 
 
 @pytest.fixture
@@ -194,80 +192,85 @@ def test_a_second_repro_runs_nothing(clone):
 
 @pytest.mark.slow
 def test_the_lock_is_checked_without_data(clone):
-    said = clone("dvc", "repro", "--dry", "--allow-missing")
-    assert "Data and pipelines are up to date." in said
+    output = clone("dvc", "repro", "--dry", "--allow-missing")
+    assert "Data and pipelines are up to date." in output
 
 
 @pytest.mark.slow
-def test_another_model_runs_train_and_evaluate_alone(restored):
+def test_another_model_reruns_only_train_and_evaluate(restored):
     ran = restored.ran("dvc", "exp", "run", "-S", "model=tiny_cnn")
     assert ran == ["train", "evaluate"]
     assert "tiny_cnn" in restored("dvc", "params", "diff")
 
 
 @pytest.mark.slow
-def test_any_other_network_of_timm_is_trained_by_its_name(restored):
-    block = "models.custom"
-    asked = [
-        "model=custom", f"{block}.architecture=test_convnext.r160_in1k", f"{block}.epochs=1",
-        f"{block}.pretrained=false", f"{block}.image_size=64",
+def test_any_timm_network_is_trained_by_name(restored):
+    section = "models.custom"
+    options = [
+        "model=custom", f"{section}.architecture=test_convnext.r160_in1k", f"{section}.epochs=1",
+        f"{section}.pretrained=false", f"{section}.image_size=64",
     ]  # fmt: skip
-    ran = restored.ran("dvc", "exp", "run", *[part for key in asked for part in ("-S", key)])
+    ran = restored.ran("dvc", "exp", "run", *[part for key in options for part in ("-S", key)])
     assert ran == ["train", "evaluate"]
     config = json.loads((restored.folder / "model/config.json").read_text(encoding="utf-8"))
     assert config["architecture"] == "test_convnext"
 
 
 @pytest.mark.slow
-def test_the_readmes_commands_do_what_it_says(restored):
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    lines = [line[2:].split("  #")[0].strip() for line in readme.splitlines() if line[:2] == "$ "]
-    # Not run here: what installs, what needs photos that are not in the repository, and addresses.
-    # Nor what other tests run: a queue, several hosts.
+def test_the_commands_of_the_readme_work(restored):
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    lines = [line[2:].split("  #")[0].strip() for line in text.splitlines() if line[:2] == "$ "]
+    # Excluded: installation, photos that are not in the repository, network addresses, and
+    # commands that other tests run (queue, several hosts).
     elsewhere = (
         "make", ". .venv", "dvc remote", "git", "dvc exp run", "gto", "dvc artifacts",
-        "dvc queue", "torchrun", "dvc commit", "curl", "docker",
+        "dvc queue", "torchrun", "dvc commit", "curl", "docker", "anklealign pr-report",
     )  # fmt: skip
-    here = [line for line in lines if not line.startswith(elsewhere)]
-    assert len(here) >= 4
+    commands = [line for line in lines if not line.startswith(elsewhere)]
+    assert len(commands) >= 6
     restored("dvc", "exp", "run", "-S", "model=majority")
-    said = {line: restored(*shlex.split(line)) for line in here}
-    (shown,) = [text for line, text in said.items() if line.startswith("dvc exp show")]
-    # The variant is told apart by its name, and the table fits a screen.
-    assert "majority" in shown
-    assert max(map(len, shown.splitlines())) <= 120
-    assert "ci_low" not in shown
+    # `anklealign` is installed from the checkout; `python -m anklealign` runs the clone.
+    module_commands = {
+        line: line.replace("anklealign ", "python -m anklealign ", 1) for line in commands
+    }
+    printed = {line: restored(*shlex.split(command)) for line, command in module_commands.items()}
+    (table,) = [text for line, text in printed.items() if line.startswith("dvc exp show")]
+    # The table names the model and fits a screen.
+    assert "majority" in table
+    assert max(map(len, table.splitlines())) <= 120
+    assert "ci_low" not in table
     predicted = (restored.folder / "predictions.csv").read_text(encoding="utf-8").splitlines()
-    assert len(predicted) == 1 + 2  # the photos of sample/
+    assert len(predicted) == 1 + 2  # photos of sample/
 
 
 @pytest.mark.slow
-def test_a_comment_in_evaluate_runs_evaluate_alone(restored):
+def test_a_comment_in_evaluate_reruns_only_evaluate(restored):
     restored.edit("stages/evaluate.py", '"""', '# A remark.\n"""')
     assert restored.ran("dvc", "repro", "--dry") == ["evaluate"]
 
 
 @pytest.mark.slow
-def test_another_variants_block_runs_nothing(restored):
+def test_a_change_to_an_unused_model_config_runs_nothing(restored):
     restored.edit("params.yaml", "    architecture: resnet18", "    architecture: resnet34")
     assert restored.ran("dvc", "repro", "--dry") == []
 
 
 @pytest.mark.slow
-def test_an_upgrade_reruns_every_stage(restored):
+def test_a_changed_requirement_reruns_every_stage(restored):
     restored.edit("requirements.txt", "timm==", "timm>=")
     assert len(restored.ran("dvc", "repro", "--dry")) == 6
 
 
 @pytest.mark.slow
-def test_two_clean_runs_give_the_same_bytes(clone, tmp_path):
+def test_two_runs_from_scratch_give_the_same_bytes(clone, tmp_path):
     again = small_clone(tmp_path / "again")
     again("dvc", "repro")
     assert again.outputs() == clone.outputs()
 
 
 @pytest.mark.slow
-def test_a_pull_brings_everything_and_retrains_nothing(clone, tmp_path):
+def test_dvc_pull_restores_all_outputs_without_training(clone, tmp_path):
     clone("dvc", "remote", "add", "--force", "--default", "team", str(tmp_path / "remote"))
     clone("dvc", "push")
     clone("git", "commit", "--quiet", "--all", "--message", "remote")
@@ -280,7 +283,7 @@ def test_a_pull_brings_everything_and_retrains_nothing(clone, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_release_is_a_tag_that_brings_the_bundle(clone, tmp_path):
+def test_a_release_tag_downloads_the_bundle(clone, tmp_path):
     clone("git", "clone", "--quiet", ".", str(tmp_path / "team"))
     team = Clone(tmp_path / "team")
     team("dvc", "config", "--local", "cache.dir", str(clone.folder / ".dvc/cache"))
@@ -294,30 +297,30 @@ def test_a_release_is_a_tag_that_brings_the_bundle(clone, tmp_path):
 @pytest.mark.slow
 def test_own_photos_are_added_pushed_pulled_and_survive_an_experiment(clone, tmp_path):
     clone("git", "clone", "--quiet", ".", str(tmp_path / "mine"))
-    mine = Clone(tmp_path / "mine")
-    # Whoever starts has run the phantom once: its outputs are in the cache and are pushed too.
-    mine("dvc", "config", "--local", "cache.dir", str(clone.folder / ".dvc/cache"))
-    own = mine.folder / "data/raw/own"
+    project = Clone(tmp_path / "mine")
+    # The synthetic set has been run before: its outputs are in the cache and are pushed, too.
+    project("dvc", "config", "--local", "cache.dir", str(clone.folder / ".dvc/cache"))
+    own = project.folder / "data/raw/own"
     for number in range(24):
         folder = own / "ab"[number % 2]
         folder.mkdir(parents=True, exist_ok=True)
         cells = np.random.default_rng(number).integers(0, 256, (12, 12, 3), np.uint8)
         sharp = Image.fromarray(cells).resize((192, 192), Image.Resampling.NEAREST)
         sharp.save(folder / f"{number}.png")
-    mine.edit(
+    project.edit(
         "params.yaml", "datasets:", "datasets:\n  own: {layout: folders, classes: {a: [], b: []}}"
     )
-    mine("dvc", "add", "data/raw/own")
-    mine("git", "add", "--all")
-    mine("git", "commit", "--quiet", "--message", "own photos")
-    assert "own/a/0.png" not in mine("git", "ls-files")
-    ran = mine.ran("dvc", "exp", "run", "-S", "dataset=own", "-S", "model=majority")
+    project("dvc", "add", "data/raw/own")
+    project("git", "add", "--all")
+    project("git", "commit", "--quiet", "--message", "own photos")
+    assert "own/a/0.png" not in project("git", "ls-files")
+    ran = project.ran("dvc", "exp", "run", "-S", "dataset=own", "-S", "model=majority")
     assert ran == ["prepare", "clean", "split", "train", "evaluate"]
     assert len(list(own.rglob("*.png"))) == 24
-    mine("dvc", "remote", "add", "--force", "--default", "own", str(tmp_path / "remote"))
-    mine("dvc", "push")
-    mine("git", "commit", "--quiet", "--all", "--message", "run on own photos")
-    mine("git", "clone", "--quiet", ".", str(tmp_path / "colleague"))
+    project("dvc", "remote", "add", "--force", "--default", "own", str(tmp_path / "remote"))
+    project("dvc", "push")
+    project("git", "commit", "--quiet", "--all", "--message", "run on own photos")
+    project("git", "clone", "--quiet", ".", str(tmp_path / "colleague"))
     colleague = Clone(tmp_path / "colleague")
     colleague("dvc", "pull")
     assert len(list((colleague.folder / "data/raw/own").rglob("*.png"))) == 24
@@ -325,23 +328,23 @@ def test_own_photos_are_added_pushed_pulled_and_survive_an_experiment(clone, tmp
 
 
 @pytest.mark.slow
-def test_a_failed_stage_says_how_to_get_its_outputs_back(restored):
+def test_a_failed_stage_reports_how_to_restore_its_outputs(restored):
     restored.edit("params.yaml", "  test: 0.15", "  test: 0.95")
-    said = restored("dvc", "repro", fails=True)
-    assert "split: params.yaml: split: validation 0.15 + test 0.95 leave nothing" in said
-    way_back = "git checkout metrics plots && dvc checkout"
-    assert way_back in said
+    output = restored("dvc", "repro", fails=True)
+    assert "split: params.yaml: split: val = 0.15 and test = 0.95 leave no photos" in output
+    restore = "git checkout metrics plots && dvc checkout"
+    assert restore in output
     restored("git", "checkout", "--quiet", "params.yaml")
-    restored("sh", "-c", way_back)
+    restored("sh", "-c", restore)
     assert restored("git", "status", "--short") == ""
     assert restored.ran("dvc", "repro") == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGKILL"])
-def test_a_killed_repro_goes_on_from_its_last_epoch_to_the_same_bytes(restored, name):
-    """The whole process group is hit, as a terminal's Ctrl-C does it."""
-    restored.edit("params.yaml", "model: gap_cnn", "model: cnn_1m")
+def test_a_killed_repro_resumes_from_its_last_epoch_to_the_same_bytes(restored, name):
+    """Send the signal to the whole process group, like Ctrl-C in a terminal."""
+    restored.edit("params.yaml", "model: grid_pool_cnn", "model: cnn_1m")
     restored.edit(
         "params.yaml",
         "    image_size: 96\n    epochs: 60\n    learning_rate: 0.002",
@@ -358,7 +361,7 @@ def test_a_killed_repro_goes_on_from_its_last_epoch_to_the_same_bytes(restored, 
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        # Where pytest runs in the background its shell may have had SIGINT ignored for good.
+        # A shell that runs pytest in the background may ignore SIGINT.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     with killed:
@@ -366,25 +369,25 @@ def test_a_killed_repro_goes_on_from_its_last_epoch_to_the_same_bytes(restored, 
             if line.startswith("epoch   4"):
                 os.killpg(killed.pid, getattr(signal, name))
                 break
-        killed.stdout.read()  # what was on its way
+        killed.stdout.read()  # remaining output
     assert killed.returncode != 0
     assert not (restored.folder / "model/config.json").exists()
-    said = restored("dvc", "repro", "--force", "--single-item", "train")
-    assert "goes on from checkpoints/" in said
+    output = restored("dvc", "repro", "--force", "--single-item", "train")
+    assert "resuming from checkpoints/" in output
     assert (restored.folder / "model/model.safetensors").read_bytes() == expected
     assert (restored.folder / "plots/train/history.csv").read_bytes() == history
 
 
 @pytest.mark.slow
-def test_queued_folds_and_models_run_and_missing_weights_are_named(clone, tmp_path):
+def test_queued_folds_and_models_run_and_missing_weights_are_reported(clone, tmp_path):
     clone("git", "clone", "--quiet", ".", str(tmp_path / "mine"))
-    mine = Clone(tmp_path / "mine")
-    mine("dvc", "config", "--local", "cache.dir", str(clone.folder / ".dvc/cache"))
+    project = Clone(tmp_path / "mine")
+    project("dvc", "config", "--local", "cache.dir", str(clone.folder / ".dvc/cache"))
     state = Cnn(7, widths=(8, 16)).state_dict()
-    (mine.folder / "data/weights").mkdir(parents=True, exist_ok=True)
-    weights = mine.folder / "data/weights/own.safetensors"
+    (project.folder / "data/weights").mkdir(parents=True, exist_ok=True)
+    weights = project.folder / "data/weights/own.safetensors"
     save_file(state, weights)
-    mine.edit(
+    project.edit(
         "params.yaml",
         "models:",
         f"""models:
@@ -399,33 +402,33 @@ def test_queued_folds_and_models_run_and_missing_weights_are_named(clone, tmp_pa
     weights_sha256: {files.sha256(weights)}
     arguments: {{widths: [8, 16]}}""",
     )
-    mine("git", "commit", "--quiet", "--all", "--message", "own weights")
-    mine("dvc", "exp", "run", "--queue", "--name", "untracked", "-S", "model=own")
-    mine("dvc", "queue", "start")
-    said = waited(mine, "untracked")
-    assert "Failed" in said
-    log = mine("dvc", "queue", "logs", "untracked")
+    project("git", "commit", "--quiet", "--all", "--message", "own weights")
+    project("dvc", "exp", "run", "--queue", "--name", "untracked", "-S", "model=own")
+    project("dvc", "queue", "start")
+    output = finished_queue(project, "untracked")
+    assert "Failed" in output
+    log = project("dvc", "queue", "logs", "untracked")
     assert "weights = 'data/weights/own.safetensors' is not there" in log
     assert "dvc add" in log
-    mine("dvc", "add", "data/weights/own.safetensors")
-    mine("git", "add", "--all")
-    mine("git", "commit", "--quiet", "--message", "weights in DVC")
-    asked = ["-S", "split.folds=3", "-S", "split.fold=range(0,2)", "-S", "model=own,majority"]
-    mine("dvc", "exp", "run", "--queue", *asked)
-    mine("dvc", "queue", "start")
-    said = waited(mine)
-    assert said.count("Success") == 4, said
-    table = mine("python", "-m", "anklealign.experiments.runs")
+    project("dvc", "add", "data/weights/own.safetensors")
+    project("git", "add", "--all")
+    project("git", "commit", "--quiet", "--message", "weights in DVC")
+    options = ["-S", "split.folds=3", "-S", "split.fold=range(0,2)", "-S", "model=own,majority"]
+    project("dvc", "exp", "run", "--queue", *options)
+    project("dvc", "queue", "start")
+    output = finished_queue(project)
+    assert output.count("Success") == 4, output
+    table = project("python", "-m", "anklealign", "compare")
     assert "own" in table
     assert "majority" in table
 
 
-def waited(clone: Clone, name: str = "") -> str:
-    """Return the queue's state once nothing waits or runs."""
+def finished_queue(clone: Clone, name: str = "") -> str:
+    """Return the state of the queue once all tasks have finished."""
     for _ in range(300):
-        said = clone("dvc", "queue", "status")
-        rows = [line for line in said.splitlines() if name in line]
+        output = clone("dvc", "queue", "status")
+        rows = [line for line in output.splitlines() if name in line]
         if rows and not any("Queued" in row or "Running" in row for row in rows):
             return "\n".join(rows)
         time.sleep(2)
-    raise AssertionError(said)
+    raise AssertionError(output)

@@ -1,6 +1,6 @@
-"""The battery that every variant of params.yaml passes, at 64 pixels, without the network.
+"""Tests that every model config of params.yaml passes, at 64 pixels and without downloads.
 
-Weights are random, as nothing is downloaded; what is frozen in params.yaml is frozen here.
+Weights are random. The layers that params.yaml freezes are frozen here too.
 """
 
 import socket
@@ -20,12 +20,12 @@ from anklealign.config.params import Dataset, Model, Train
 from anklealign.explainability import attribution
 from anklealign.io import files
 from anklealign.models import bundle, factory
-from anklealign.models.bundle import Bundle, Preparation
+from anklealign.models.bundle import Bundle, Preprocessing
 from anklealign.models.inputs import logits
 from anklealign.training import loop
-from anklealign.training.loop import Fit
-from anklealign.training.sampling import Photos
-from anklealign.training.trainer import Recipe
+from anklealign.training.history import FitResult
+from anklealign.training.sampling import LabeledPhotos
+from anklealign.training.trainer import FitConfig
 
 RAW = params.read(Path(__file__).resolve().parents[1] / "params.yaml")
 QUICK = {"majority", "cnn_dropout", "mobilenet_v2_mlp", "imagenet_zero_shot"}
@@ -44,8 +44,8 @@ class Variant:
     name: str
     block: Model
     bundle: Bundle
-    fit: Fit
-    photos: Photos
+    fit: FitResult
+    photos: LabeledPhotos
 
     @property
     def learns(self) -> bool:
@@ -55,10 +55,10 @@ class Variant:
 
 @pytest.fixture(scope="module", autouse=True)
 def _offline() -> Iterator[None]:
-    """Let every attempt at a connection fail, and say which test made it."""
+    """Make every connection attempt fail in the test that makes it."""
 
     def refuse(*_: object) -> None:
-        raise AssertionError("a variant reached for the network")
+        raise AssertionError("a model config tried to use the network")
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket.socket, "connect", refuse)
@@ -70,11 +70,12 @@ def variant(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     name = request.param
     block = replace(params.section(RAW, f"models.{name}", Model), image_size=SIDE)
     if "dinov2" in block.architecture:
-        # Its untrained blocks add a 100,000th of what they compute: the answer would see no photo.
+        # Its untrained blocks scale their output by 1e-5: the logits would not depend on the photo.
         block = replace(block, arguments={**block.arguments, "init_values": 1.0})
     built = replace(
-        block, pretrained=False, frozen=False, last_blocks=0, head_epochs=0, head_learning_rate=0.0,
-        imagenet_head=False, weights=None, weights_sha256=None, zero_shot=False,
+        block, pretrained=False, frozen=False, unfreeze_last_n=0, head_epochs=0,
+        head_learning_rate=0.0, imagenet_head=False, weights=None, weights_sha256=None,
+        zero_shot=False,
     )  # fmt: skip
     table: tuple[tuple[int, ...], ...] = ()
     torch.manual_seed(0)
@@ -98,72 +99,73 @@ def variant(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         block = replace(block, epochs=epochs, learning_rate=rate)
     model = factory.build(name, built, 2, table)
     photos = bars()
-    network_input = bundle.input_of(model, SIDE)
+    input_config = bundle.default_input(model, SIDE)
     settings = replace(
         params.section(RAW, "train", Train), device="cpu", batch_size=PHOTOS, monitor="accuracy",
         patience=200, scheduler="constant",
         augmentation=replace(
             params.section(RAW, "train", Train).augmentation,
-            crop=0.0, shift=0.0, mirror=False, brightness=0.0, contrast=0.0, saturation=0.0,
+            random_crop=0.0, translate=0.0, horizontal_flip=False, brightness=0.0, contrast=0.0,
+            saturation=0.0,
         ),
     )  # fmt: skip
     with loop.reproducible(1):
-        recipe = Recipe(network_input, 2, block, settings, 1, CPU)
+        recipe = FitConfig(input_config, 2, block, settings, 1, CPU)
         fit = loop.fit(model, photos, photos, recipe)
     made = Bundle(
-        model.eval(), ("low", "high"), Preparation(SIDE, "letterbox", 114, 80.0), network_input,
+        model.eval(), ("low", "high"), Preprocessing(SIDE, "letterbox", 114, 80.0), input_config,
         1.0, 0.5, {},
     )  # fmt: skip
     return Variant(name, block, made, fit, photos)
 
 
-def bars() -> Photos:
+def bars() -> LabeledPhotos:
     """Return noise that is brighter at the top or at the bottom."""
     rng = np.random.default_rng(0)
     labels = np.arange(PHOTOS) % 2
     pixels = rng.integers(60, 120, (PHOTOS, SIDE, SIDE, 3), np.uint8)
     for i, label in enumerate(labels):
         pixels[i, 32 * label : 32 * label + 32] += 100
-    return Photos(pixels, np.arange(PHOTOS), tuple(f"{i:012x}" for i in range(PHOTOS)), labels)
+    return LabeledPhotos(
+        pixels, np.arange(PHOTOS), tuple(f"{i:012x}" for i in range(PHOTOS)), labels
+    )
 
 
-def answers(variant: Variant, pixels: np.ndarray, model: nn.Module | None = None) -> np.ndarray:
-    shown = model or variant.bundle.model
-    return logits(shown, pixels, np.arange(len(pixels)), variant.bundle.network_input, CPU)
+def logits_of(variant: Variant, pixels: np.ndarray, model: nn.Module | None = None) -> np.ndarray:
+    network = model or variant.bundle.model
+    return logits(network, pixels, np.arange(len(pixels)), variant.bundle.input_config, CPU)
 
 
 def test_it_overfits_one_batch(variant: Variant) -> None:
     if not variant.learns:
-        assert variant.fit == Fit((), 0, None)
+        assert variant.fit == FitResult((), 0, None)
         return
     assert variant.fit.best_score == 1.0
-    assert min(epoch.train_loss for epoch in variant.fit.history) < 0.2
+    assert min(epoch.train_loss for epoch in variant.fit.records) < 0.2
 
 
-def test_its_bundle_comes_back_bit_by_bit_also_through_timm(
-    variant: Variant, tmp_path: Path
-) -> None:
+def test_its_loaded_bundle_is_identical_also_through_timm(variant: Variant, tmp_path: Path) -> None:
     bundle.save(tmp_path / "model", variant.bundle)
     loaded = bundle.load(tmp_path / "model").model
     by_timm = timm.create_model(f"local-dir:{tmp_path / 'model'}", pretrained=True)
-    # bundle.save leaves the weights in plain memory order, as a loaded model has them.
-    expected = answers(variant, variant.photos.pixels)
+    # bundle.save converts the weights to contiguous memory format, as in a loaded model.
+    expected = logits_of(variant, variant.photos.pixels)
     for model in (loaded, by_timm):
         state = model.state_dict()
         for key, tensor in variant.bundle.model.state_dict().items():
             assert state[key].equal(tensor), key
-        np.testing.assert_array_equal(answers(variant, variant.photos.pixels, model), expected)
+        np.testing.assert_array_equal(logits_of(variant, variant.photos.pixels, model), expected)
 
 
-def test_black_white_and_noise_have_finite_answers(variant: Variant) -> None:
+def test_black_white_and_noise_have_finite_logits(variant: Variant) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (1, SIDE, SIDE, 3), np.uint8)
     pixels = np.concatenate([np.zeros_like(noise), np.full_like(noise, 255), noise])
-    found = answers(variant, pixels)
+    found = logits_of(variant, pixels)
     assert found.shape == (3, 2)
     assert np.isfinite(found).all()
 
 
-def test_it_has_a_feature_map_whose_gradient_explains_an_answer(variant: Variant) -> None:
+def test_it_has_a_feature_map_with_a_gradient(variant: Variant) -> None:
     model = variant.bundle.model.eval()
     model.requires_grad_(requires_grad=True)
     x = torch.randn(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
@@ -173,11 +175,11 @@ def test_it_has_a_feature_map_whose_gradient_explains_an_answer(variant: Variant
     found[:, 0].sum().backward()
     assert features.ndim in {3, 4}  # tokens, or a map
     assert features.grad is not None
-    if variant.name != "majority":  # which no photo changes
+    if variant.name != "majority":  # independent of the photo
         assert features.grad.abs().sum() > 0
 
 
-def test_its_answers_are_explained(variant: Variant) -> None:
+def test_its_predictions_have_heat_maps(variant: Variant) -> None:
     pixels, made = variant.photos.pixels, variant.bundle
     attends = attribution.has_attention(made.model)
     assert attends == ("vit" in variant.block.architecture)
@@ -190,7 +192,7 @@ def test_its_answers_are_explained(variant: Variant) -> None:
     found = np.stack(maps)
     assert found.shape == (len(maps), PHOTOS, SIDE, SIDE)
     assert np.isfinite(found).all()
-    # Nothing need speak for one of two classes; and no photo changes what the majority says.
+    # A photo may lack evidence for one of two classes; the majority model ignores the photo.
     assert found[:2].max((0, 2, 3)).tolist() == [float(variant.name != "majority")] * PHOTOS
 
 
@@ -204,22 +206,22 @@ def test_its_head_on_its_features_is_the_whole_network(variant: Variant) -> None
         torch.testing.assert_close(model.get_classifier()(features), model(x))
 
 
-def test_only_what_its_block_says_has_learned(variant: Variant) -> None:
+def test_only_the_layers_its_config_unfreezes_have_changed(variant: Variant) -> None:
     if not variant.block.frozen:
         return
     model = variant.bundle.model
     torch.manual_seed(0)
     built = replace(
-        variant.block, pretrained=False, frozen=False, last_blocks=0, weights=None,
+        variant.block, pretrained=False, frozen=False, unfreeze_last_n=0, weights=None,
         weights_sha256=None,
     )  # fmt: skip
     before = factory.build(variant.name, built, 2).state_dict()
     after = model.state_dict()
     changed = {name for name in before if not before[name].equal(after[name])}
     learned = {name for name in before if name in dict(model.named_parameters())} & changed
-    factory.freeze(model, variant.block.last_blocks)
+    factory.freeze(model, variant.block.unfreeze_last_n)
     may = {name for name, p in model.named_parameters() if p.requires_grad}
     assert learned
     assert learned <= may
     assert changed == learned  # no batch statistics
-    assert (len(may) > 4) == (variant.block.last_blocks > 0)
+    assert (len(may) > 4) == (variant.block.unfreeze_last_n > 0)

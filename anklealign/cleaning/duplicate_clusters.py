@@ -1,9 +1,9 @@
-"""Photos that show the same picture gathered in clusters, of which one photo is to be kept.
+"""Group photos that show the same picture into clusters, of which one photo is kept.
 
-Matches chain: a cut on the left, the whole, a cut on the right. Two cuts may have too little in
-common to match by themselves; where others connect them, what they do have in common decides. So
-each photo of a cluster matches the one that is kept, a chain that ends elsewhere is broken up, and
-a second search among those kept finds no more copies.
+Matches chain: a crop on the left, the whole, a crop on the right. Two crops may overlap too little
+to match directly; if other photos connect them, they are compared on what they do share. Each photo
+of a cluster therefore matches the kept photo, a chain whose ends do not match is split into several
+clusters, and a second search among the kept photos finds no more duplicates.
 """
 
 import hashlib
@@ -13,42 +13,49 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.cluster.hierarchy import DisjointSet
 from tqdm import tqdm
 
 from anklealign.io.pixel_store import Pixels
-from anklealign.similarity.registration import LEAST_SHARED, Album, Floats, Match, Proposals
+from anklealign.similarity.registration import (
+    MIN_OVERLAP,
+    Floats,
+    PhotoMatcher,
+    Proposals,
+    Registration,
+)
 
-# Share of either's side that two are to have in common where others connect them: each of two
-# matches may leave LEAST_SHARED.
-CONNECTED = LEAST_SHARED**2
+# Minimum overlap, as a share of either's side, of two photos that others connect: each of two
+# matches may have an overlap of MIN_OVERLAP.
+CONNECTED_OVERLAP = MIN_OVERLAP**2
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """The photo of lowest rank and the copies of it, if any."""
+    """The photo of lowest rank and its duplicates, if any."""
 
     kept: int
-    copies: dict[int, float]  # photo -> residual against the kept one
-    identical: frozenset[int]  # those of the copies that equal it in every pixel
-    chain: int  # photo of lowest rank among all that matches connect with these
-    # Kept photos of the other clusters in which a photo matches one of these.
-    touching: frozenset[int]
+    duplicates: dict[int, float]  # photo -> residual against the kept photo
+    identical: frozenset[int]  # duplicates that equal the kept photo in every pixel
+    chain: int  # photo of lowest rank among all photos that matches connect with these
+    # Kept photos of the other clusters that contain a match of one of these.
+    adjacent: frozenset[int]
 
 
 @dataclass(frozen=True)
 class Residuals:
-    """What was left between the photos that could be laid over each other, matching or not."""
+    """The residuals of all registered pairs, matching or not."""
 
-    first: list[int]  # of each photo, the one of lowest rank among those of the same pixels
-    pairs: dict[tuple[int, int], float]  # of such first ones, the smaller number before the larger
+    first: list[int]  # for each photo, the lowest-ranked photo with the same pixels
+    pairs: dict[tuple[int, int], float]  # of such first photos, the smaller number first
 
-    def of(self, a: int, b: int) -> float:
-        """Return what is left between two photos; infinite where they were not compared."""
+    def between(self, a: int, b: int) -> float:
+        """Return the residual of two photos; infinity if they were not compared."""
         one, other = sorted((self.first[a], self.first[b]))
         return 0.0 if one == other else self.pairs.get((one, other), math.inf)
 
 
-def find(
+def find_clusters(
     photos: Sequence[Pixels],
     rank: Sequence[Any],
     distance: int,
@@ -57,191 +64,196 @@ def find(
     squares: bool = False,
     mirror_safe: bool = True,
 ) -> tuple[list[Cluster], Residuals]:
-    """Return the clusters among (H, W, 3) photos, each with its member of lowest rank as kept.
+    """Return the clusters among (H, W, 3) photos, each with its lowest-ranked photo as kept.
 
-    Two photos match when their hashes lie within `distance` bits in some view, and some placement
-    leaves at most `residual` of the contrast in every place. A photo that is connected with others
-    by matches, but is in no cluster of theirs, has one of its own.
+    Two photos match if their hashes are within `distance` bits in some view and their registration
+    leaves at most `residual` of the contrast in every cell. A photo that matches connect with
+    others, but that belongs to none of their clusters, forms a cluster of its own.
 
     Args:
         photos: Without letterbox.
-        rank: Of each photo, all different.
+        rank: One per photo, all different.
         distance: Bits of 64.
         residual: Share of the contrast.
-        squares: The photos came cut to their centre square.
-        mirror_safe: Mirror images are copies of each other; else they are in two clusters.
+        squares: Whether the photos were cropped to their center square.
+        mirror_safe: Whether mirror images are duplicates; if not, they form two clusters.
     """
-    twins: dict[bytes, list[int]] = {}
+    identical = _identical_photos(photos, rank)
+    matcher = PhotoMatcher(photos, [same[0] for same in identical], squares=squares)
+    graph = _MatchGraph(matcher, residual, mirror_safe)
+    clusters = []
+    for stars in graph.chains(distance):
+        center = {photo: min(star) for star in stars for photo in star}
+        for star in stars:
+            kept = min(star)
+            duplicates = dict.fromkeys(identical[kept][1:], 0.0)
+            for photo in sorted(star.keys() - {kept}):
+                duplicates |= dict.fromkeys(identical[photo], star[photo].residual)
+            adjacent = {
+                center[other]
+                for photo in star
+                for other, match in graph.matches[photo].items()
+                if center[other] != kept and (mirror_safe or not match.mirrored)
+            }
+            if duplicates or len(stars) > 1:
+                clusters.append(
+                    Cluster(
+                        identical[kept][0],
+                        duplicates,
+                        frozenset(identical[kept][1:]),
+                        identical[min(center)][0],
+                        frozenset(identical[other][0] for other in adjacent),
+                    )
+                )
+    return clusters, _residuals(len(photos), identical, graph.residuals)
+
+
+def _identical_photos(photos: Sequence[Pixels], rank: Sequence[Any]) -> list[list[int]]:
+    """Return lists of photos with the same pixels, each list and its photos in order of rank."""
+    by_digest: dict[bytes, list[int]] = {}
     for photo in sorted(range(len(photos)), key=lambda n: rank[n]):
         pixels = np.asarray(photos[photo])
         digest = hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes())
-        twins.setdefault(digest.digest(), []).append(photo)
-    same = list(twins.values())  # in the order of their rank
-    graph = _Graph(
-        Album(photos, [group[0] for group in same], squares=squares), residual, mirror_safe
-    )
+        by_digest.setdefault(digest.digest(), []).append(photo)
+    return list(by_digest.values())
 
-    result = []
-    for parts in graph.chains(distance):
-        home = {photo: min(part) for part in parts for photo in part}
-        for part in parts:
-            kept = min(part)
-            copies = dict.fromkeys(same[kept][1:], 0.0)
-            for photo in sorted(part.keys() - {kept}):
-                copies |= dict.fromkeys(same[photo], part[photo].residual)
-            touching = {
-                home[other]
-                for photo in part
-                for other, match in graph.matches[photo].items()
-                if home[other] != kept and (mirror_safe or not match.mirrored)
-            }
-            if copies or len(parts) > 1:
-                result.append(
-                    Cluster(
-                        same[kept][0],
-                        copies,
-                        frozenset(same[kept][1:]),
-                        same[min(home)][0],
-                        frozenset(same[other][0] for other in touching),
-                    )
-                )
-    first = [0] * len(photos)
-    for group in same:
-        for photo in group:
-            first[photo] = group[0]
+
+def _residuals(
+    count: int, identical: list[list[int]], residuals: dict[tuple[int, int], float]
+) -> Residuals:
+    """Return the residuals of pairs of `identical` lists as residuals of pairs of photos."""
+    first = [0] * count
+    for same in identical:
+        for photo in same:
+            first[photo] = same[0]
     pairs = {}
-    for (a, b), left in graph.residuals.items():
-        one, other = sorted((same[a][0], same[b][0]))
-        pairs[one, other] = left
-    return result, Residuals(first, pairs)
+    for (a, b), residual in residuals.items():
+        one, other = sorted((identical[a][0], identical[b][0]))
+        pairs[one, other] = residual
+    return Residuals(first, pairs)
 
 
-Group = dict[int, Match]  # photo -> match of the group's earliest one, which is kept, with it
+# Photo -> registration of the star's center, its earliest photo, with it.
+Star = dict[int, Registration]
 
 
-class _Graph:
-    """The photos of an album, and which of them are known to match."""
+class _MatchGraph:
+    """Photos and the known matches between them."""
 
-    def __init__(self, album: Album, residual: float, mirror_safe: bool) -> None:
-        self.matches: list[dict[int, Match]] = [{} for _ in range(len(album))]
-        self.residuals: dict[tuple[int, int], float] = {}  # the least of each pair
-        self._album = album
+    def __init__(self, matcher: PhotoMatcher, residual: float, mirror_safe: bool) -> None:
+        self.matches: list[dict[int, Registration]] = [{} for _ in range(len(matcher))]
+        self.residuals: dict[tuple[int, int], float] = {}  # the smallest of each pair
+        self._matcher = matcher
         self._residual = residual
         self._mirror_safe = mirror_safe
 
-    def chains(self, distance: int) -> list[list[Group]]:
-        """Return the groups of every chain: photos that are connected by matches."""
-        proposals = self._album.propose(distance)
+    def chains(self, distance: int) -> list[list[Star]]:
+        """Return the connected components of the graph, each divided into stars."""
+        proposals = self._matcher.propose(distance)
         self._connect(proposals)
-        chains = self._grouped()
-        # In a chain that is broken up, what connects its photos in a roundabout way counts as well.
-        broken = [sorted(set().union(*groups)) for groups in chains if len(groups) > 1]
-        added = sum(self._add(self._album.propose(distance, chain)) for chain in broken)
+        chains = self._chains()
+        # In a chain of several stars, indirect connections between its photos count as well.
+        split = [sorted(set().union(*stars)) for stars in chains if len(stars) > 1]
+        added = sum(self._add(self._matcher.propose(distance, chain)) for chain in split)
         while True:
             if added:
-                chains = self._grouped()
-            # Where photos had more likely copies than were tried, others of them may come up now.
+                chains = self._chains()
+            # If photos had more candidates than were proposed, others may be proposed now.
             kept = [
-                min(group)
-                for groups in chains
-                if proposals.crowded or len(groups) > 1
-                for group in groups
+                min(star)
+                for stars in chains
+                if proposals.truncated or len(stars) > 1
+                for star in stars
             ]
-            added = self._add(self._album.propose(distance, kept)) if kept else 0
+            added = self._add(self._matcher.propose(distance, kept)) if kept else 0
             if not added:
                 return chains
 
     def _connect(self, proposals: Proposals) -> None:
-        """Add matches until all that match are connected.
+        """Add matches until all matching photos are connected.
 
-        Two that are connected already are not compared, so that the work grows with the number of
-        copies and not with its square.
+        Photos that are already connected are not compared, so the work grows linearly with the
+        number of duplicates rather than quadratically.
         """
-        root = list(range(len(self.matches)))
-
-        def find_root(photo: int) -> int:
-            while root[photo] != photo:
-                root[photo] = root[root[photo]]
-                photo = root[photo]
-            return photo
-
-        for a, b, placement in tqdm(proposals, "compare", unit="pair", disable=None):
-            if find_root(a) != find_root(b) and self._match(a, b, placement):
-                root[find_root(a)] = find_root(b)
+        connected = DisjointSet(range(len(self.matches)))
+        for a, b, transform in tqdm(proposals, "compare", unit="pair", disable=None):
+            if not connected.connected(a, b) and self._match(a, b, transform):
+                connected.merge(a, b)
 
     def _add(self, proposals: Proposals) -> int:
-        """Add all matches; return how many are new."""
+        """Add all matches and return the number of new ones."""
         return sum(
-            b not in self.matches[a] and self._match(a, b, placement) is not None
-            for a, b, placement in proposals
+            b not in self.matches[a] and self._match(a, b, transform) is not None
+            for a, b, transform in proposals
         )
 
     def _match(
-        self, a: int, b: int, placement: Floats, shared: float = LEAST_SHARED
-    ) -> Match | None:
-        """Return and remember the match of two photos with this share in common, if they match."""
-        match = self._album.compare(a, b, placement, shared)
-        if match is None:
+        self, a: int, b: int, transform: Floats, min_overlap: float = MIN_OVERLAP
+    ) -> Registration | None:
+        """Return and store the registration of two photos if they match."""
+        registration = self._matcher.register(a, b, transform, min_overlap)
+        if registration is None:
             return None
         pair = (min(a, b), max(a, b))
-        self.residuals[pair] = min(match.residual, self.residuals.get(pair, math.inf))
-        if match.residual > self._residual:
+        self.residuals[pair] = min(registration.residual, self.residuals.get(pair, math.inf))
+        if registration.residual > self._residual:
             return None
-        self.matches[a][b] = match
-        self.matches[b][a] = match.reversed()
-        return match
+        self.matches[a][b] = registration
+        self.matches[b][a] = registration.reversed()
+        return registration
 
-    def _grouped(self) -> list[list[Group]]:
-        """Return the groups of every chain as far as it is known."""
+    def _chains(self) -> list[list[Star]]:
+        """Return the stars of every chain according to the known matches."""
         chains = []
-        seen: set[int] = set()
+        visited: set[int] = set()
         for earliest in range(len(self.matches)):
-            if earliest not in seen:
+            if earliest not in visited:
                 chain = [earliest]
-                seen.add(earliest)
-                for photo in chain:  # which grows meanwhile
-                    new = sorted(self.matches[photo].keys() - seen)
+                visited.add(earliest)
+                for photo in chain:  # grows during the loop
+                    new = sorted(self.matches[photo].keys() - visited)
                     chain += new
-                    seen.update(new)
+                    visited.update(new)
                 chain.sort()
-                groups, known = self._groups(chain), -1
-                # Photos of later groups may have been found to match those of earlier ones.
-                while len(groups) > 1 and known != (now := self._known(chain)):
-                    groups, known = self._groups(chain), now
-                chains.append(groups)
+                stars, known = self._stars(chain), -1
+                # Photos of later stars may turn out to match photos of earlier ones.
+                while len(stars) > 1 and known != (count := self._match_count(chain)):
+                    stars, known = self._stars(chain), count
+                chains.append(stars)
         return chains
 
-    def _known(self, chain: Sequence[int]) -> int:
-        """Return how many matches are known in a chain."""
+    def _match_count(self, chain: Sequence[int]) -> int:
+        """Return the number of known matches in a chain."""
         return sum(len(self.matches[photo]) for photo in chain)
 
-    def _groups(self, chain: Sequence[int]) -> list[Group]:
-        """Return a chain in groups.
+    def _stars(self, chain: Sequence[int]) -> list[Star]:
+        """Divide a chain into stars.
 
-        The earliest photo takes those that match it. What is left is dealt with likewise.
+        The earliest photo becomes the center of a star with all photos that match it. This repeats
+        with the remaining photos.
         """
-        free = dict.fromkeys(chain)
-        groups = []
-        while free:
-            group = {
+        remaining = dict.fromkeys(chain)
+        stars = []
+        while remaining:
+            star = {
                 n: match
-                for n, match in self._star(next(iter(free))).items()
-                if n in free and (self._mirror_safe or not match.mirrored)
+                for n, match in self._matching(next(iter(remaining))).items()
+                if n in remaining and (self._mirror_safe or not match.mirrored)
             }
-            for photo in group:
-                del free[photo]
-            groups.append(group)
-        return groups
+            for photo in star:
+                del remaining[photo]
+            stars.append(star)
+        return stars
 
-    def _star(self, centre: int) -> Group:
-        """Return the matches of a photo with itself and with all that match it, by any route."""
-        star = {centre: Match(centre, centre, 0.0, np.eye(3))}
-        for via in (waiting := [centre]):  # which grows meanwhile
+    def _matching(self, center: int) -> Star:
+        """Return the matches of a photo with itself and with its direct and indirect matches."""
+        star = {center: Registration(center, center, 0.0, np.eye(3))}
+        for via in (queue := [center]):  # grows during the loop
             for photo in sorted(self.matches[via].keys() - star.keys()):
-                known = self.matches[centre].get(photo)
-                placement = star[via].placement @ self.matches[via][photo].placement
-                match = known or self._match(centre, photo, placement, CONNECTED)
+                known = self.matches[center].get(photo)
+                transform = star[via].transform @ self.matches[via][photo].transform
+                match = known or self._match(center, photo, transform, CONNECTED_OVERLAP)
                 if match:
                     star[photo] = match
-                    waiting.append(photo)
+                    queue.append(photo)
         return star

@@ -1,59 +1,32 @@
-"""Which photos go and why: the unusable ones, and of copies all but the one that is kept.
+"""Decide which photos to remove and why: unusable photos, and all duplicates but the kept one.
 
-`stages.clean` says in which order reasons and copies are taken.
+`stages.clean` documents the order in which reasons and duplicates are considered.
 """
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import PurePosixPath
 
 import pandas as pd
 
-from anklealign.cleaning import image_quality
 from anklealign.cleaning.duplicate_clusters import Cluster, Residuals
-from anklealign.cleaning.image_quality import Scores
+from anklealign.cleaning.image_quality import QUALITY_REASONS, UNITS, ImageQuality
 from anklealign.config.params import Clean
 
-REASONS = ("exact_duplicate", "near_duplicate", "contradicting_labels", *image_quality.UNUSABLE)
-PHOTO_COLUMNS = ("id", "path", "label", "person", "collector", "consensus", "panel", "cluster")
-# A framed photo is the larger of two only by more than this: frames are found to a pixel or two.
-FRAMED = 1.1
-
-
-def ranks(
-    table: pd.DataFrame, scores: list[Scores], faults: list[str | None]
-) -> list[tuple[bool, bool, float, bool, int, str, str]]:
-    """Return each photo's rank in the choice of the copy to keep; the lowest stays.
-
-    Usable before unusable, with a consensus before without, then larger, unframed, sharper and
-    earlier: by the path without its ending, so that 'x.jpg' comes before 'x (1).jpg' and
-    'x - Copy.jpg'. Sharpness counts in steps of a tenth, so that an edge roughened by compression
-    decides only where it crosses a step.
-    """
-    return [
-        (
-            reason is not None,
-            agreed == "",
-            -(measured.area / FRAMED if measured.framed else measured.area),
-            measured.framed,
-            _steps(measured.blurred),
-            path.removesuffix(PurePosixPath(path).suffix),
-            path,
-        )
-        for measured, reason, agreed, path in zip(
-            scores, faults, table.consensus, table.path, strict=True
-        )
-    ]
-
-
-def _steps(value: float) -> int:
-    return round(math.log(max(value, 1e-3)) / math.log(1.1))
+REASONS = ("exact_duplicate", "near_duplicate", "contradicting_labels", *QUALITY_REASONS)
+PHOTO_COLUMNS = (
+    "id", "path", "label", "subject", "collector", "consensus", "multi_annotated", "cluster",
+)  # fmt: skip
+# A framed photo counts as larger than another only by more than this factor, because frames are
+# located to within a pixel or two.
+FRAME_TOLERANCE = 1.1
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """Why a photo goes; the fields are removed.csv's columns after those of the photo."""
+class Removal:
+    """Why a photo is removed; the fields are removed.csv's columns after those of the photo."""
 
     reason: str
     score: float
@@ -61,97 +34,173 @@ class Verdict:
     kept_id: str
     kept_path: str
     why: str
-    beside: str  # id of the photo to show beside it, or ''; not in removed.csv
+    beside: str  # id of the photo shown next to it on the contact sheet, or ''; not in removed.csv
 
 
-def judge(
+def ranks(
+    table: pd.DataFrame, qualities: Sequence[ImageQuality], reasons: Sequence[str | None]
+) -> list[tuple[bool, bool, float, bool, int, str, str]]:
+    """Return each photo's rank in the choice of the duplicate to keep; the lowest is kept.
+
+    Usable photos rank before unusable ones, then photos with a consensus label before those
+    without, then larger, unframed, and sharper photos, then the path without its suffix, so that
+    'x.jpg' ranks before 'x (1).jpg' and 'x - Copy.jpg'. Sharpness is rounded to steps of a tenth,
+    so that an edge roughened by compression matters only if it crosses a step.
+    """
+    return [
+        (
+            reason is not None,
+            consensus == "",
+            -(quality.area / FRAME_TOLERANCE if quality.framed else quality.area),
+            quality.framed,
+            _sharpness_step(quality.blurred),
+            path.removesuffix(PurePosixPath(path).suffix),
+            path,
+        )
+        for quality, reason, consensus, path in zip(
+            qualities, reasons, table.consensus, table.path, strict=True
+        )
+    ]
+
+
+def _sharpness_step(blurred: float) -> int:
+    return round(math.log(max(blurred, 1e-3)) / math.log(1.1))
+
+
+def select_removals(
     table: pd.DataFrame,
-    scores: list[Scores],
-    faults: list[str | None],
-    found: list[Cluster],
+    qualities: Sequence[ImageQuality],
+    reasons: Sequence[str | None],
+    clusters: Sequence[Cluster],
     residuals: Residuals,
     *,
     settings: Clean,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the table with its `cluster` column, and the table of the removed photos."""
-    verdicts: dict[int, Verdict] = {}
-    for photo, reason in enumerate(faults):
-        if reason:
-            score, limit = getattr(scores[photo], reason), getattr(settings, reason)
-            unit, verb = image_quality.UNITS[reason], image_quality.UNUSABLE[reason]
-            why = f"{score:.3g}{unit} is {verb} {limit:g}"
-            verdicts[photo] = Verdict(reason, score, limit, "", "", why, "")
+    """Return the photo table with its `cluster` column, and the table of the removed photos.
+
+    Args:
+        table: N photos.
+        qualities: N measures.
+        reasons: N reasons for which a photo is unusable, or None.
+        clusters: Duplicates among the photos.
+        residuals: Of the pairs compared.
+        settings: Thresholds.
+    """
+    removals = _unusable(qualities, reasons, settings)
     cluster_ids = [""] * len(table)
-    members = {cluster.kept: {cluster.kept: 0.0} | cluster.copies for cluster in found}
-    for cluster in found:
-        kept_id, kept_path = table.id[cluster.kept], table.path[cluster.kept]
-        # Two clusters touch where a picture of the one is a copy of a picture of the other: a label
-        # that is in doubt here is in doubt there.
-        alike = [n for kept in sorted({cluster.kept} | cluster.touching) for n in members[kept]]
-        labels = Counter(table.label[alike])
-        listed = ", ".join(f"{n} {label}" for label, n in sorted(labels.items()))
-        for photo, residual in members[cluster.kept].items():
+    members = {cluster.kept: {cluster.kept: 0.0} | cluster.duplicates for cluster in clusters}
+    for cluster in clusters:
+        for photo in members[cluster.kept]:
             cluster_ids[photo] = table.id[cluster.chain]
-            if len(labels) > 1:
-                why = f"copies of one picture are labelled {listed}"
-                # Of those that it was found to match one with another label, if there is one.
-                matched = [
-                    n for n in alike if n != photo and residuals.of(photo, n) <= settings.residual
-                ]
-                other = min(
-                    matched,
-                    key=lambda n: (table.label[n] == table.label[photo], residuals.of(photo, n)),
-                )
-                verdicts[photo] = Verdict(
-                    "contradicting_labels",
-                    residuals.of(photo, other),
-                    settings.residual,
-                    "",
-                    "",
-                    why,
-                    table.id[other],
-                )
-            elif photo == cluster.kept or faults[cluster.kept]:
-                continue
-            elif photo in verdicts:  # a poor copy
-                verdicts[photo] = replace(
-                    verdicts[photo], kept_id=kept_id, kept_path=kept_path, beside=kept_id
-                )
-            else:
-                voted = [table.consensus[n] != "" for n in (cluster.kept, photo)]
-                why = why_kept(scores[cluster.kept], scores[photo])
-                if voted == [True, False]:
-                    why = "several people voted on the kept one"
-                reason = "exact_duplicate" if photo in cluster.identical else "near_duplicate"
-                verdicts[photo] = Verdict(
-                    reason, residual, settings.residual, kept_id, kept_path, why, kept_id
-                )
+        # Adjacent clusters share a picture: a photo of one is a duplicate of a photo of the other.
+        # A label in doubt in one is therefore in doubt in the other.
+        adjacent = sorted({cluster.kept} | cluster.adjacent)
+        related = [photo for kept in adjacent for photo in members[kept]]
+        if len(set(table.label[related])) > 1:
+            removals |= _contradictions(
+                table, list(members[cluster.kept]), related, residuals, settings.residual
+            )
+        elif not reasons[cluster.kept]:
+            removals |= _duplicates(table, qualities, cluster, removals, settings.residual)
     table = table.assign(cluster=cluster_ids)
-    order = sorted(verdicts, key=lambda photo: table.path[photo])
-    columns = [field.name for field in fields(Verdict)]
-    given = pd.DataFrame([astuple(verdicts[photo]) for photo in order], columns=columns)
+    return table, _removed_table(table, removals)
+
+
+def _unusable(
+    qualities: Sequence[ImageQuality], reasons: Sequence[str | None], settings: Clean
+) -> dict[int, Removal]:
+    """Return the removals of the photos that are unusable."""
+    removals = {}
+    for photo, reason in enumerate(reasons):
+        if reason:
+            score, limit = getattr(qualities[photo], reason), getattr(settings, reason)
+            why = f"{score:.3g}{UNITS[reason]} is {QUALITY_REASONS[reason]} {limit:g}"
+            removals[photo] = Removal(reason, score, limit, "", "", why, "")
+    return removals
+
+
+def _contradictions(
+    table: pd.DataFrame,
+    photos: Sequence[int],
+    related: Sequence[int],
+    residuals: Residuals,
+    limit: float,
+) -> dict[int, Removal]:
+    """Return the removals of a cluster whose related photos have different labels."""
+    counts = sorted(Counter(table.label[list(related)]).items())
+    why = f"duplicates are labeled {', '.join(f'{n} {label}' for label, n in counts)}"
+    removals = {}
+    for photo in photos:
+        # Show a match with another label, if there is one.
+        matches = [n for n in related if n != photo and residuals.between(photo, n) <= limit]
+        other = min(
+            matches,
+            key=lambda n: (table.label[n] == table.label[photo], residuals.between(photo, n)),
+        )
+        removals[photo] = Removal(
+            "contradicting_labels",
+            residuals.between(photo, other),
+            limit,
+            "",
+            "",
+            why,
+            table.id[other],
+        )
+    return removals
+
+
+def _duplicates(
+    table: pd.DataFrame,
+    qualities: Sequence[ImageQuality],
+    cluster: Cluster,
+    unusable: dict[int, Removal],
+    limit: float,
+) -> dict[int, Removal]:
+    """Return the removals of a cluster's duplicates; unusable ones retain their reason."""
+    kept_id, kept_path = table.id[cluster.kept], table.path[cluster.kept]
+    removals = {}
+    for photo, residual in cluster.duplicates.items():
+        if photo in unusable:
+            removals[photo] = replace(
+                unusable[photo], kept_id=kept_id, kept_path=kept_path, beside=kept_id
+            )
+            continue
+        if table.consensus[cluster.kept] and not table.consensus[photo]:
+            why = "the kept photo has a consensus label"
+        else:
+            why = why_kept(qualities[cluster.kept], qualities[photo])
+        reason = "exact_duplicate" if photo in cluster.identical else "near_duplicate"
+        removals[photo] = Removal(reason, residual, limit, kept_id, kept_path, why, kept_id)
+    return removals
+
+
+def _removed_table(table: pd.DataFrame, removals: dict[int, Removal]) -> pd.DataFrame:
+    """Return the removed photos with their removals, in order of path."""
+    order = sorted(removals, key=lambda photo: table.path[photo])
+    columns = [field.name for field in fields(Removal)]
+    rows = pd.DataFrame([astuple(removals[photo]) for photo in order], columns=columns)
     removed = table.loc[order, list(PHOTO_COLUMNS)].reset_index(drop=True)
-    return table, removed.join(given).round({"score": 4})
+    return removed.join(rows).round({"score": 4})
 
 
-def why_kept(kept: Scores, other: Scores) -> str:
-    """Return why the kept one of two copies is the better one."""
-    if other.framed and not kept.framed and kept.area < other.area * FRAMED:
-        return "the kept one has no frame around it"
+def why_kept(kept: ImageQuality, other: ImageQuality) -> str:
+    """Return why the kept one of two duplicates is the better one."""
+    if other.framed and not kept.framed and kept.area < other.area * FRAME_TOLERANCE:
+        return "the kept photo has no frame"
     if kept.area != other.area:
-        # Inside a frame, so not always the file's width times its height.
-        areas = _apart(kept.area / 1e6, other.area / 1e6, ".{}g", 4)
-        return f"the kept one is larger: {areas[0]} against {areas[1]} MP"
-    if _steps(kept.blurred) != _steps(other.blurred):
-        edges = _apart(kept.blurred, other.blurred, ".{}f", 2)
-        return f"the kept one is sharper: edges {edges[0]} % against {edges[1]} %"
-    return "as large and sharp as the kept one, whose path comes earlier"
+        # Measured inside a frame, so not always the file's width times its height.
+        areas = _distinct(kept.area / 1e6, other.area / 1e6, ".{}g", 4)
+        return f"the kept photo is larger: {areas[0]} MP vs. {areas[1]} MP"
+    if _sharpness_step(kept.blurred) != _sharpness_step(other.blurred):
+        edges = _distinct(kept.blurred, other.blurred, ".{}f", 2)
+        return f"the kept photo is sharper: edge width {edges[0]}% vs. {edges[1]}%"
+    return "same size and sharpness; the kept photo's path sorts first"
 
 
-def _apart(one: float, other: float, spec: str, digits: int) -> list[str]:
-    """Return two numbers with these digits, or as many more as tell them apart."""
-    said: list[str] = []
-    while digits < 18 and len(set(said)) < 2:
-        said = [format(number, spec.format(digits)) for number in (one, other)]
+def _distinct(one: float, other: float, spec: str, digits: int) -> list[str]:
+    """Return two numbers with these digits, or with as many more as make them differ."""
+    texts: list[str] = []
+    while digits < 18 and len(set(texts)) < 2:
+        texts = [format(number, spec.format(digits)) for number in (one, other)]
         digits += 1
-    return said
+    return texts

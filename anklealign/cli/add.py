@@ -1,17 +1,15 @@
-"""Own photos in one command: recognised, reported on, copied, described, versioned.
+"""Add a folder of photos as a dataset: detect, report, copy, describe and version it.
 
-    make add DATA=FOLDER NAME=name [LAYOUT=folders|label_studio|table] [DRY=1] [ALL=1]
-    python -m anklealign.cli.add FOLDER name [--layout …] [--dry-run] [--all]
+    anklealign add FOLDER NAME [--layout folders|label_studio|table] [--dry-run] [--verbose]
+    make add DATA=FOLDER NAME=name [LAYOUT=…] [DRY=1] [ALL=1]
 
-The report comes from the very functions that prepare runs, so it says what prepare will say: which
-photos count, and of all others why not and what to do. Then the photos are copied to
-data/raw/<name>, a commented block goes into params.yaml, and `dvc add` takes the folder. A block
-that params.yaml has already is used as it is. The folder itself is never written to, with
---dry-run nothing is. Exit status: 0 done, 1 it cannot be done and nothing was written, 2 a wrong
-command.
+The report uses the functions of the prepare stage, so both have the same result: which photos are
+used, and the reason and remedy for each other item. Then the photos are copied to data/raw/NAME, a
+commented dataset config is added to params.yaml, and `dvc add` versions the folder. An existing
+config in params.yaml is used unchanged. The source folder is never written to; with --dry-run,
+nothing is written. Exit status: 0 on success, 1 on an error, 2 for wrong usage.
 """
 
-import argparse
 import filecmp
 import os
 import re
@@ -34,41 +32,48 @@ from anklealign.cli import dataset_config, layout_detection
 from anklealign.config import params
 from anklealign.config.class_names import Labels
 from anklealign.config.params import PARAMS, Dataset, Prepare
+from anklealign.config.paths import RAW
 from anklealign.ingest import inventory, layouts
-from anklealign.ingest.inventory import REASONS, Entry, Inventory, Skip, printable, walk
+from anklealign.ingest.inventory import (
+    REASONS,
+    Entry,
+    Inventory,
+    Skip,
+    escape_unprintable,
+    list_files,
+)
 from anklealign.io import decode, files
 
-RAW = Path("data/raw")
-LISTED = 10  # items of a reason that the report names, unless all are wanted
-# A dot would divide DVC's keys, a space the shell's words; a digit or a word of YAML is no text.
+LISTED = 10  # items per reason in the report without --verbose
+# A dot separates DVC keys and a space shell words; YAML reads digits and some words as other types.
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A dataset's block, new or as params.yaml has it, and how labels are spelled in the folder."""
+    """A dataset config, new or from params.yaml, and the spellings of its labels in the folder."""
 
     dataset: Dataset
     new: bool
-    reading: layout_detection.Reading | None
+    reading: layout_detection.LayoutCandidate | None
     like: str = ""
     alike: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
 class Look:
-    """What prepare would make of a folder.
+    """The result of prepare for a folder.
 
     Attributes:
         folder: The folder.
-        proposal: Its block.
-        found: What the layout's source finds.
-        used: The photos that can be read and have a label.
-        skips: All others, and the tasks and exports that do not count.
-        counts: Photos of each class.
-        files: What is copied, whatever it is.
-        behind: What cannot be copied.
-        block: The block as text, or '' where params.yaml has one.
+        proposal: Its dataset config.
+        found: The inventory of the layout.
+        used: The readable photos with a label.
+        skips: All other photos, and the skipped tasks and exports.
+        counts: Number of photos by class.
+        files: The files to copy.
+        behind: The items that cannot be copied.
+        block: The new config as YAML, or '' if params.yaml has one.
     """
 
     folder: Path
@@ -82,29 +87,13 @@ class Look:
     block: str
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Add a folder of photos to the project; return the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m anklealign.cli.add",
-        description="Report on a folder of photos, copy it to data/raw/NAME and version it.",
-        epilog="exit status: 0 done, 1 it cannot be done, 2 a wrong command",
-    )
-    parser.add_argument("folder", type=Path, metavar="FOLDER")
-    parser.add_argument("name", metavar="NAME")
-    parser.add_argument("--layout", choices=sorted(layouts.LAYOUTS))
-    parser.add_argument("--dry-run", action="store_true", help="write nothing")
-    parser.add_argument(
-        "--all", action="store_true", help=f"name more than {LISTED} items a reason"
-    )
-    given = parser.parse_args(arguments)
-    # A path may hold letters that the terminal's encoding lacks.
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+def add_folder(
+    folder: Path, name: str, layout: str | None = None, *, dry_run: bool, verbose: bool = False
+) -> int:
+    """Add a folder of photos to the project; return the exit status, 1 on an error."""
+    listed = sys.maxsize if verbose else LISTED
     try:
-        add(
-            given.folder.expanduser(), given.name, given.layout,
-            dry=given.dry_run, listed=sys.maxsize if given.all else LISTED,
-        )  # fmt: skip
+        add(folder.expanduser(), name, layout, dry=dry_run, listed=listed)
     except (ValueError, OSError) as error:
         print(f"add: {error}", file=sys.stderr)
         return 1
@@ -112,11 +101,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def add(folder: Path, name: str, layout: str | None, *, dry: bool, listed: int) -> None:
-    """Print the report; then, unless `dry`, copy the photos, write the block, call DVC.
+    """Print the report; unless `dry`, copy the photos, add the config and run `dvc add`.
 
     Raises:
-        ValueError: The name, the folder or its labels do not do; it says what would.
-        OSError: The folder cannot be read, or the copy not be written.
+        ValueError: The name, the folder or its labels cannot be used; the message has the remedy.
+        OSError: The folder cannot be read, or the copy cannot be written.
     """
     raw = params.read()
     target = RAW / name
@@ -129,20 +118,22 @@ def add(folder: Path, name: str, layout: str | None, *, dry: bool, listed: int) 
     if in_place:
         check_names(target, look)
     if dry:
-        print("\nnext      nothing was written; without the dry run all this is added")
+        print("\nnext      nothing was written; run without --dry-run to add the dataset")
         return
     if not Path(".dvc").is_dir():
-        raise ValueError("this folder is no DVC repository; run it in the project's top folder")
+        raise ValueError(
+            "this folder is not a DVC repository; run the command in the root folder of the project"
+        )
     if not in_place:
         copy({portable(path): folder / path for path in look.files}, target)
     if look.block:
         write_block(name, look.proposal.dataset, look.block)
-    # Its bar goes to stderr; what it prints about git is said below.
+    # Its progress bar goes to stderr; the git command is printed below.
     dvc = [sys.executable, "-m", "dvc", "add", str(target)]
     if subprocess.run(dvc, stdout=subprocess.DEVNULL, check=False).returncode:  # noqa: S603 - our own name
         raise ValueError(
-            f"the photos lie in {target} and the block in {PARAMS}, but DVC could not take them; "
-            f"mend what it says above, then: dvc add {target}"
+            f"the photos are in {target} and the config is in {PARAMS}, but `dvc add` failed; fix "
+            f"the error above, then run: dvc add {target}"
         )
     print(
         f"\nnext      git add {PARAMS} {target}.dvc && git commit -m 'Photos: {name}'\n"
@@ -151,21 +142,23 @@ def add(folder: Path, name: str, layout: str | None, *, dry: bool, listed: int) 
 
 
 def examine(folder: Path, name: str, layout: str | None, raw: Mapping[str, Any]) -> Look:
-    """Return what prepare would make of a folder, by prepare's own functions.
+    """Return the result of prepare for a folder, computed by the same functions.
 
     Raises:
-        ValueError: The folder's layout or labels are not clear.
+        ValueError: The layout or the labels of the folder are ambiguous.
     """
     settings = params.section(raw, "prepare", Prepare)
     proposal = propose(folder, name, layout, raw)
-    found = layouts.find(folder, proposal.dataset)
-    judged = aggregation.judge(found.votes, found.entries, proposal.dataset, settings.consensus)
-    entries, tied = aggregation.labelled(found.entries, judged)
+    found = layouts.read_inventory(folder, proposal.dataset)
+    judged = aggregation.aggregate_votes(
+        found.votes, found.entries, proposal.dataset, settings.consensus
+    )
+    entries, tied = aggregation.apply_consensus(found.entries, judged)
     refused = [*tied, *unreadable(folder, entries, settings)]
     gone = {skip.path for skip in refused}
     used = tuple(entry for entry in entries if entry.file not in gone)
     counts = dict.fromkeys(proposal.dataset.classes, 0) | Counter(entry.label for entry in used)
-    paths, odd = walk(folder)
+    paths, odd = list_files(folder)
     behind = {skip.path for skip in odd if skip.detail != inventory.LIKE_A_PHOTO}
     return Look(
         folder, proposal, found, used, (*found.skips, *refused), counts,
@@ -176,52 +169,56 @@ def examine(folder: Path, name: str, layout: str | None, raw: Mapping[str, Any])
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that cannot be a folder, a YAML key and a part of DVC's keys alike."""
+    """Check that a name is valid as a folder, a YAML key and a part of DVC keys."""
     if not NAME.fullmatch(name) or name.casefold() in dataset_config.MEANINGS:
         raise ValueError(
-            f"NAME={name!r}: it takes a letter, then letters, digits, _ or -, and must be no word "
-            "of YAML's such as no; choose another"
+            f"NAME = {name!r}: use a letter, then letters, digits, _ or -, and no reserved word of "
+            "YAML such as no; choose another"
         )
-    if name == "phantom":
-        raise ValueError("NAME='phantom' is the generated set's; choose another")
+    if name == "synthetic":
+        raise ValueError(
+            "NAME = 'synthetic' is reserved for the synthetic set; choose another name"
+        )
 
 
 def check_place(folder: Path, target: Path) -> None:
-    """Refuse a folder that is not there, or that the copy would lie in."""
+    """Check that the folder exists and does not overlap with the copy."""
     if not folder.is_dir():
-        raise ValueError(f"DATA={str(folder)!r} is no folder; name the one that holds the photos")
-    here, there = folder.resolve(), target.resolve()
-    if here != there and (here in there.parents or there in here.parents):
+        raise ValueError(f"FOLDER = {str(folder)!r} is not a folder; give the folder of the photos")
+    source, copied = folder.resolve(), target.resolve()
+    if source != copied and (source in copied.parents or copied in source.parents):
         raise ValueError(
-            f"DATA={str(folder)!r} and the copy's place, {target}, lie in each other; name the "
-            "folder of the photos alone"
+            f"FOLDER = {str(folder)!r} and the copy, {target}, overlap; give a folder "
+            "that has only the photos"
         )
 
 
 def propose(folder: Path, name: str, layout: str | None, raw: Mapping[str, Any]) -> Proposal:
-    """Return the dataset's block: the one in params.yaml, else one made of what the folder shows.
+    """Return the dataset config: the one in params.yaml, or one detected from the folder.
 
     Raises:
-        ValueError: The folder's layout or labels are not clear, or the block's layout is another.
+        ValueError: The layout or labels are ambiguous, or differ from the config's layout.
     """
     known = {key: params.section(raw, f"datasets.{key}", Dataset) for key in raw["datasets"]}
     if name in known:
         dataset = known[name]
         if layout not in {None, dataset.layout}:
             raise ValueError(
-                f"LAYOUT={layout}, but datasets.{name} in params.yaml has {dataset.layout}; change "
-                "it there, or choose another NAME"
+                f"--layout is {layout}, but datasets.{name} in params.yaml has {dataset.layout}; "
+                "change it there, or choose another NAME"
             )
-        found = layout_detection.readings(folder, {name: dataset})
+        found = layout_detection.read_layouts(folder, {name: dataset})
         same = [reading for reading in found.readings if reading.layout == dataset.layout]
         return Proposal(dataset, new=False, reading=same[0] if same else None)
-    reading = layout_detection.choose(layout_detection.readings(folder, known), layout)
+    reading = layout_detection.choose(layout_detection.read_layouts(folder, known), layout)
     named = layout_detection.name_classes(reading.texts, known)
     if len(named.classes) < 2:
-        seen = ", ".join(f"{printable(text)!r} {n}" for text, n in reading.texts.most_common(10))
+        seen = ", ".join(
+            f"{escape_unprintable(text)!r} {n}" for text, n in reading.texts.most_common(10)
+        )
         raise ValueError(
-            f"{reading.layout}: {reading.story}: two classes are needed, each of "
-            f"{layout_detection.FEWEST} photos or more; labels seen: {seen or 'none'}"
+            f"{reading.layout}: {reading.story}: at least two classes are needed, each with "
+            f"{layout_detection.FEWEST} or more photos; labels found: {seen or 'none'}"
         )
     facts = {
         "layout": reading.layout,
@@ -233,13 +230,15 @@ def propose(folder: Path, name: str, layout: str | None, raw: Mapping[str, Any])
         facts |= {key: getattr(same_task, key) for key in ("ordered", "mirror_safe", "fit")}
     dataset = params.section({"datasets": {name: facts}}, f"datasets.{name}", Dataset)
     if dataset.group_column is None:
-        entries = layouts.find(folder, dataset).entries
-        dataset = replace(dataset, person=layout_detection.find_persons(entries, known))
+        entries = layouts.read_inventory(folder, dataset).entries
+        dataset = replace(
+            dataset, subject_pattern=layout_detection.find_subject_pattern(entries, known)
+        )
     return Proposal(dataset, new=True, reading=reading, like=named.like, alike=named.alike)
 
 
 def unreadable(root: Path, entries: Sequence[Entry], settings: Prepare) -> list[Skip]:
-    """Return the skips of the photos that prepare will not be able to read, having tried."""
+    """Return the skips of the photos that cannot be decoded."""
 
     def attempt(entry: Entry) -> decode.PhotoError | None:
         try:
@@ -256,38 +255,38 @@ def unreadable(root: Path, entries: Sequence[Entry], settings: Prepare) -> list[
         )
         for entry, error in zip(entries, bar, strict=True):
             if error:
-                skips += inventory.dropped(entry, error.reason, str(error))
+                skips += inventory.skips_of_entry(entry, error.reason, str(error))
     return skips
 
 
 def portable(path: str) -> str:
-    """Return the path under which a file is copied: DVC keeps no name that is not UTF-8."""
+    """Return the path of a file's copy; DVC requires names in UTF-8."""
     try:
         path.encode()
     except UnicodeEncodeError:
-        return printable(path)
+        return escape_unprintable(path)
     return path
 
 
 def check_classes(name: str, counts: Mapping[str, int]) -> None:
-    """Refuse what prepare would refuse: a class without photos."""
+    """Check that each class has photos, as prepare does."""
     empty = [label for label, count in counts.items() if not count]
     if empty:
         raise ValueError(
             f"no photo of {', '.join(empty)} is left (photos of each class: {dict(counts)}), so "
-            f"nothing was written; mend what is listed above, or datasets.{name} in params.yaml"
+            f"nothing was written; fix the items listed above, or datasets.{name} in params.yaml"
         )
 
 
 def check_names(target: Path, look: Look) -> None:
-    """Refuse to version in place what DVC would stumble over."""
+    """Check that DVC can version all files of a folder in place."""
     system = {skip.path for skip in look.skips if skip.reason == "system_file"}
     bad = [path for path in look.behind if path not in system] + renamed(look)
     if bad:
         raise ValueError(
-            f"{target} holds what DVC cannot take: {_some(bad, LISTED)}; take away broken links "
-            "and what cannot be read and give the others names in UTF-8, or move the folder "
-            "elsewhere and add it from there, which copies what is good"
+            f"{target} has items that DVC cannot version: {_some(bad, LISTED)}; remove broken "
+            "links and unreadable files and rename the others to UTF-8, or move the folder "
+            "elsewhere and add it from there, which copies only valid files"
         )
 
 
@@ -295,127 +294,131 @@ def check_names(target: Path, look: Look) -> None:
 
 
 def remarks(proposal: Proposal) -> list[str]:
-    """Return the comments for the block: labels that are no class, classes that may be one."""
-    said = [f"{_quoted(text)}, {_times(n)}, is no class" for text, n, _ in unknown_labels(proposal)]
+    """Return the comments of the config: labels without a class, classes that may be one."""
+    said = [
+        f"{_quoted(text)}, {_times(n)}, matches no class" for text, n, _ in unknown_labels(proposal)
+    ]
     return said + [f"{_quoted(a)} and {_quoted(b)}: one class?" for a, b in proposal.alike]
 
 
 def unknown_labels(proposal: Proposal) -> list[tuple[str, int, str]]:
-    """Return each label that fits no class, how often it occurs, and its nearest class."""
+    """Return each label that matches no class, its count, and a hint."""
     if proposal.reading is None:
         return []
     labels = Labels(proposal.dataset.classes)
     return [
-        (text, count, labels.nearest(text))
+        (text, count, labels.suggest(text))
         for text, count in sorted(proposal.reading.texts.items())
-        if labels.find(text) is None and not labels.is_empty(text)
+        if labels.class_of(text) is None and not labels.is_empty(text)
     ]
 
 
 def report(look: Look, listed: int) -> Iterable[str]:
-    """Yield the lines of the report; of each reason at most so many items."""
+    """Yield the lines of the report, with at most `listed` items per reason."""
     reading, dataset = look.proposal.reading, look.proposal.dataset
-    yield f"folder    {printable(str(look.folder))}"
+    yield f"folder    {escape_unprintable(str(look.folder))}"
     yield f"layout    {dataset.layout}" + (f": {reading.story}" if reading else "")
     for remark in reading.said if reading else ():
         yield f"          {remark}"
     if not look.proposal.new:
-        yield "          its block stands in params.yaml and is used as it is"
+        yield "          params.yaml already has this dataset, whose config is used unchanged"
     yield ""
     yield from class_lines(look)
     yield ""
-    yield from person_lines(dataset, look.used)
+    yield from subject_lines(dataset, look.used)
     yield ""
     seen = f"{look.found.files_seen} files"
     if look.found.tasks_seen:
         seen += f" and {look.found.tasks_seen} tasks"
     yield f"photos    {len(look.used)} will be used, of {seen}"
     if 2 * len(look.used) < look.found.files_seen:
-        yield "          which is less than half: is it the right folder, and the right layout?"
+        yield "          less than half; check the folder and the layout"
     if look.found.votes:
-        people = len({vote.annotator for vote in look.found.votes})
+        annotators = len({vote.annotator for vote in look.found.votes})
         voted = len({vote.file for vote in look.found.votes})
-        yield f"votes     {len(look.found.votes)} by {people} people on {voted} photos"
-    yield f"left out  {_counted(Counter(skip.item for skip in look.skips)) or 'nothing'}"
+        yield f"votes     {len(look.found.votes)} by {annotators} annotators on {voted} photos"
+    yield f"skipped   {_counted(Counter(skip.item for skip in look.skips)) or 'nothing'}"
     yield from skip_lines(look.skips, listed)
     if look.behind:
         yield ""
-        yield f"not taken {len(look.behind)} of these: no files, unreadable, or the system's"
+        yield f"not copied {len(look.behind)} of these: unreadable, system files, or not files"
         yield f"          {_some(look.behind, listed)}"
     if renamed(look):
         yield ""
-        yield "renamed   names that are no UTF-8, which DVC needs, become in the copy"
+        yield "renamed   DVC requires names in UTF-8; new names of the copies"
         yield f"          {_some(renamed(look), listed)}"
     if look.block:
         yield ""
-        yield "block     for datasets in params.yaml"
+        yield "config    to be added to datasets in params.yaml"
         yield look.block.rstrip("\n")
 
 
 def class_lines(look: Look) -> Iterable[str]:
-    """Yield each class with its spellings, and the labels that are no class."""
+    """Yield each class with its spellings, and the labels that match no class."""
     proposal = look.proposal
     labels = Labels(proposal.dataset.classes)
     texts = proposal.reading.texts if proposal.reading else {}
     if proposal.like:
-        yield f"classes   as in datasets.{proposal.like}, whose labels these are"
+        yield f"classes   as in datasets.{proposal.like}, which has the same labels"
     else:
         yield f"classes   {len(look.counts)}"
     for label, count in look.counts.items():
-        spelled = [f"{_quoted(text)} {texts[text]}" for text in texts if labels.find(text) == label]
+        spelled = [
+            f"{_quoted(text)} {texts[text]}" for text in texts if labels.class_of(text) == label
+        ]
         written = f"   written {', '.join(sorted(spelled))}" if spelled else ""
-        yield f"  {printable(label)}: {count} photos{written}"
+        yield f"  {escape_unprintable(label)}: {count} photos{written}"
     for one, other in proposal.alike:
         yield (
-            f"  {_quoted(one)} and {_quoted(other)} are written alike; if they are one class, list "
-            "one of them behind the other"
+            f"  {_quoted(one)} and {_quoted(other)} are similar; if they are one class, list "
+            "one as an alias of the other"
         )
     for _, count, hint in unknown_labels(proposal):
-        yield f"  no class: {printable(hint)}; found {_times(count)}, and skipped"
+        yield f"  no class: {escape_unprintable(hint)}; found {_times(count)} and skipped"
 
 
 def renamed(look: Look) -> list[str]:
-    """Return the names that the copy's files get where their own are no UTF-8."""
+    """Return the new names of the files whose names are not UTF-8."""
     return [portable(path) for path in look.files if portable(path) != path]
 
 
-def person_lines(dataset: Dataset, used: Sequence[Entry]) -> Iterable[str]:
-    """Yield who is on the photos, by which rule, with examples; or what it means not to know."""
-    met = {entry.file: entry.person for entry in used if entry.person}
-    rule = f"pattern {dataset.person}" if dataset.person else "no pattern"
+def subject_lines(dataset: Dataset, used: Sequence[Entry]) -> Iterable[str]:
+    """Yield the rule that identifies subjects, with examples, and a note on unknown subjects."""
+    met = {entry.file: entry.subject for entry in used if entry.subject}
+    rule = f"pattern {dataset.subject_pattern}" if dataset.subject_pattern else "no pattern"
     if dataset.group_column is not None:
         rule = f"column {dataset.group_column}"
-    people = len(set(met.values()))
-    yield f"persons   {rule}: {people} persons on {len(met)} of {len(used)} photos"
+    subjects = len(set(met.values()))
+    yield f"subjects  {rule}: {subjects} subjects on {len(met)} of {len(used)} photos"
     for file, who in sorted(met.items())[:: max(1, len(met) // 3)][:3]:
-        yield f"          {printable(file)} shows {printable(who)}"
+        yield f"          {escape_unprintable(file)} shows {escape_unprintable(who)}"
     if len(met) < len(used):
-        yield f"          {len(used) - len(met)} photos do not say who is on them, so each counts"
-        yield "          as a person of its own. Where several show one person, write a pattern as"
-        yield "          `person` into the block; else the model is tested on persons it has seen"
+        yield f"          {len(used) - len(met)} photos have no known subject; each is its own"
+        yield "          group. If several show one subject, set subject_pattern in the config;"
+        yield "          otherwise the model is tested on subjects that it was trained on"
 
 
 def skip_lines(skips: Iterable[Skip], listed: int) -> Iterable[str]:
-    """Yield each reason with its meaning, what to do, and the items."""
+    """Yield each reason with its meaning, remedy and items."""
     grouped: dict[str, list[tuple[str, str]]] = defaultdict(list)
     kinds: dict[str, Counter[str]] = defaultdict(Counter)
-    for path, item, reason, detail, _ in inventory.rows(skips):
+    for path, item, reason, detail, _ in inventory.skip_rows(skips):
         grouped[reason].append((path, detail))
         kinds[reason][item] += 1
     for reason, items in sorted(grouped.items(), key=lambda item: (-len(item[1]), item[0])):
         meaning = REASONS[reason].partition(": ")[0]
         number = _counted(kinds[reason])
         yield f"  {reason}: {number}. {meaning[0].upper()}{meaning[1:]}."
-        yield f"    what to do: {inventory.remedy(reason)}"
+        yield f"    remedy: {inventory.remedy(reason)}"
         for path, detail in items[:listed]:
             yield f"      {path}" + (f"   {detail}" if detail else "")
         if len(items) > listed:
-            yield f"      … and {len(items) - listed} more; ALL=1 (--all) names them"
+            yield f"      … and {len(items) - listed} more; --verbose (ALL=1) lists them"
 
 
 def _some(names: Sequence[str], listed: int) -> str:
     more = f" and {len(names) - listed} more" if len(names) > listed else ""
-    return ", ".join(map(printable, names[:listed])) + more
+    return ", ".join(map(escape_unprintable, names[:listed])) + more
 
 
 def _counted(items: Mapping[str, int]) -> str:
@@ -428,7 +431,7 @@ def _times(number: int) -> str:
 
 
 def _quoted(text: str) -> str:
-    return repr(printable(text))
+    return repr(escape_unprintable(text))
 
 
 # --- What is written ---------------------------------------------------------------------------
@@ -440,8 +443,8 @@ def copy(sources: Mapping[str, Path], target: Path) -> None:
     Copies and not links: with a cache of hard links DVC makes its files read-only.
 
     Raises:
-        ValueError: There is something else already.
-        OSError: It cannot be read or written; what was written is gone again.
+        ValueError: The target has other content.
+        OSError: A file cannot be read or written; the partial copy is removed.
     """
     if target.exists():
         check_same(target, sources)
@@ -464,23 +467,23 @@ def copy(sources: Mapping[str, Path], target: Path) -> None:
 
 
 def check_same(target: Path, sources: Mapping[str, Path]) -> None:
-    """Refuse a folder whose files are not the same, by name and content."""
-    there = set(walk(target)[0])
-    differing = sorted(there ^ sources.keys())
-    common = tqdm(sorted(there & sources.keys()), "compare", unit="file", delay=1, disable=None)
+    """Check that a folder has the same files, by name and content."""
+    existing = set(list_files(target)[0])
+    differing = sorted(existing ^ sources.keys())
+    common = tqdm(sorted(existing & sources.keys()), "compare", unit="file", delay=1, disable=None)
     differing += [p for p in common if not filecmp.cmp(target / p, sources[p], shallow=False)]
     if differing:
         raise ValueError(
-            f"{target} is there already, and differs from the folder in {len(differing)} files: "
+            f"{target} already exists and differs from the folder in {len(differing)} files: "
             f"{_some(differing, 3)}; choose another NAME, or move {target} away"
         )
 
 
 def write_block(name: str, dataset: Dataset, block: str) -> None:
-    """Put the block into params.yaml, having checked that nothing else changes.
+    """Add the config to params.yaml after checking that nothing else changes.
 
     Raises:
-        ValueError: The file is laid out in a way that takes no block.
+        ValueError: The structure of the file does not allow adding a config.
     """
     # newline="" keeps the file's own line ends.
     with PARAMS.open(encoding="utf-8", newline="") as stream:
@@ -493,9 +496,6 @@ def write_block(name: str, dataset: Dataset, block: str) -> None:
         del raw["datasets"][name]
         if written != dataset or raw != old:
             raise ValueError(
-                f"{PARAMS} did not take the block; add these lines to datasets by hand:\n{block}"
+                f"the config could not be added to {PARAMS}; add these lines to datasets by hand:"
+                f"\n{block}"
             )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

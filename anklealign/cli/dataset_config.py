@@ -1,6 +1,6 @@
-"""A dataset's block in params.yaml: written with its comments, put behind the other blocks.
+"""Format the config of a dataset as YAML and insert it into params.yaml.
 
-Only lines are added, so every comment and every line of the file stays as it is.
+Only lines are added; all existing lines and comments are unchanged.
 """
 
 import json
@@ -14,7 +14,7 @@ from ruamel.yaml.nodes import MappingNode
 
 from anklealign.config.params import Dataset
 
-# What YAML may write without quotes: no number, no word with a meaning, nothing that begins a list.
+# Strings that need no quotes in YAML.
 PLAIN = re.compile(r"[^\W\d][\w./-]*(?: [\w./-]+)*")
 MEANINGS = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
 COMMENTS = {
@@ -25,25 +25,25 @@ COMMENTS = {
     "path_column": "path of the photo, below the CSV's folder",
     "label_column": "what is on it",
     "group_column": "who is on it",
-    "person": "searched in the path; who is on the photo",
+    "subject_pattern": "searched in the path; who is on the photo",
     "ordered": "true where the classes lie on a scale; then put them in its order",
     "mirror_safe": "false where a mirrored photo has another label",
     "fit": "into the stored square: letterbox, crop or stretch",
 }
-WIDEST = 40  # letters before a comment
-ALWAYS = ("ordered", "mirror_safe", "fit")  # written even where they are the default
+WIDEST = 40  # characters before a comment
+ALWAYS = ("ordered", "mirror_safe", "fit")  # written even if they have the default value
 
 
 def text(
     name: str, dataset: Dataset, counts: Mapping[str, int], remarks: Sequence[str] = ()
 ) -> str:
-    """Return a dataset's block as lines of YAML, indented to stand below `datasets:`.
+    """Return the config of a dataset as YAML, indented for the `datasets:` section.
 
     Args:
         name: The dataset's name.
-        dataset: What is written; keys that have their default's value are left out.
-        counts: Photos of each class, written behind it.
-        remarks: Comments behind the classes.
+        dataset: The config. Keys with default values are omitted, except those in ALWAYS.
+        counts: Number of photos of each class, written as a comment.
+        remarks: Comments added after the classes.
     """
     lines: list[tuple[str, str]] = []
     for field in fields(Dataset):
@@ -56,29 +56,29 @@ def text(
             lines += [("     ", remark) for remark in remarks]
         elif value != field.default or field.name in ALWAYS:
             lines.append((f"    {field.name}: {scalar(value)}", COMMENTS[field.name]))
-    # The comments of all lines but the longest begin in one column.
+    # Align the comments of all lines shorter than WIDEST.
     column = max(len(line) for line, _ in lines if len(line) < WIDEST)
-    commented = [f"{line:<{column if line.strip() else 0}} # {said}" for line, said in lines]
+    commented = [f"{line:<{column if line.strip() else 0}} # {comment}" for line, comment in lines]
     return "\n".join([f"  {name}:", *commented]) + "\n"
 
 
 def scalar(value: str | bool) -> str:
-    """Return a string or a truth value as YAML reads it back."""
+    """Return a string or Boolean as a YAML scalar."""
     if isinstance(value, bool):
         return str(value).lower()
     if PLAIN.fullmatch(value) and value.casefold() not in MEANINGS:
         return value
     if "\\" in value and value.isprintable():
-        quoted = value.replace("'", "''")  # no escapes within, so that a pattern stays readable
+        quoted = value.replace("'", "''")  # single quotes need no backslash escapes
         return f"'{quoted}'"
     return json.dumps(value, ensure_ascii=not value.isprintable())
 
 
 def insert(whole: str, block: str) -> str:
-    """Return the text of params.yaml with a block behind the last one of `datasets`.
+    """Return the text of params.yaml with a block inserted after the last dataset.
 
     Raises:
-        ValueError: `datasets` is missing, or is not written as an indented block.
+        ValueError: `datasets` is missing or is not an indented block.
     """
     root = YAML(pure=True).compose(whole)
     keys: list[Any] = root.value if isinstance(root, MappingNode) else []
@@ -88,8 +88,8 @@ def insert(whole: str, block: str) -> str:
     blocks = keys[place][1]
     if not isinstance(blocks, MappingNode) or blocks.flow_style or not blocks.value:
         raise ValueError(
-            "params.yaml: datasets is no indented block; write it as one, or add these lines by "
-            f"hand:\n{block}"
+            "params.yaml: datasets is not an indented block; reformat it, or add these lines "
+            f"manually:\n{block}"
         )
     lines = whole.splitlines(keepends=True)
     end = keys[place + 1][0].start_mark.line if place + 1 < len(keys) else len(lines)

@@ -1,19 +1,18 @@
-"""The command that exports a bundle to ONNX, for serving without PyTorch's overhead.
+"""Export a bundle to ONNX, to serve it without the overhead of PyTorch.
 
-    python -m anklealign.cli.export [--model model] [--out export/model.onnx]
+    anklealign export [--model model] [--out export/model.onnx]
 
-The export is checked before it is written: on the test photos where data/split and the pixel store
-are there, on seeded noise otherwise, probabilities must agree with PyTorch's to 1e-4 and the class
-must be the same. Both engines are then timed on this machine; the file remembers which was the
-faster, and which bundle it was made from, so that the service refuses a stale one.
+The export is checked before it is written: its probabilities must agree with PyTorch's to 1e-4 and
+its predicted classes must be equal, on the test photos if data/split and the pixel store exist and
+on seeded noise otherwise. Both engines are then timed on this machine. The file stores which one
+is faster and the hash of its bundle, so that the service refuses a stale export.
 """
 
-import argparse
 import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +21,7 @@ import onnx
 import torch
 from tqdm import tqdm
 
+from anklealign.config import paths
 from anklealign.inference import onnx_predictor
 from anklealign.inference.onnx_predictor import OnnxPredictor
 from anklealign.inference.predictor import Predictor
@@ -37,57 +37,50 @@ ROUNDS = 7
 
 @dataclass(frozen=True)
 class Speed:
-    """Milliseconds a photo on this machine's CPU, medians: alone, and in batches of 16."""
+    """Median milliseconds per photo on this machine's CPU: single, and in batches of 16."""
 
-    alone: float
-    together: float
+    single: float
+    batched: float
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Export, check, measure, write; return the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m anklealign.cli.export", description="Export a trained bundle to ONNX."
-    )
-    parser.add_argument("--model", type=Path, default=Path("model"), help="the bundle's folder")
-    parser.add_argument("--out", type=Path, default=Path("export/model.onnx"))
-    given = parser.parse_args(arguments)
+def export_model(model: Path, out: Path) -> int:
+    """Export a bundle, check and time it, write the file; return the exit status, 1 on an error."""
     try:
-        reference = Predictor.load(given.model, "cpu")
-        model = exported(reference.bundle)
-        found = OnnxPredictor(
-            reference.bundle, CPU, onnx_predictor.open_session(model.SerializeToString())
-        )
+        reference = Predictor.load(model, "cpu")
+        onnx_model = exported(reference.bundle)
+        session = onnx_predictor.open_session(onnx_model.SerializeToString())
+        candidate = OnnxPredictor(reference.bundle, CPU, session)
         pixels, source = test_photos(reference.bundle)
-        difference = compare(reference, found, pixels)
-        speeds = {"torch": speed(reference, pixels), "onnx": speed(found, pixels)}
-        faster = min(speeds, key=lambda name: speeds[name].alone + speeds[name].together)
-        remember = {
-            onnx_predictor.BUNDLE_HASH: onnx_predictor.bundle_hash(given.model),
-            onnx_predictor.FASTER: faster,
+        difference = compare(reference, candidate, pixels)
+        speeds = {"torch": speed(reference, pixels), "onnx": speed(candidate, pixels)}
+        faster = min(speeds, key=lambda name: speeds[name].single + speeds[name].batched)
+        properties = {
+            onnx_predictor.BUNDLE_HASH: onnx_predictor.bundle_hash(model),
+            onnx_predictor.FASTER_ENGINE: faster,
         }
-        onnx.helper.set_model_props(model, remember)
-        with files.replacing(given.out) as path:
-            path.write_bytes(model.SerializeToString())
+        onnx.helper.set_model_props(onnx_model, properties)
+        with files.replacing(out) as path:
+            path.write_bytes(onnx_model.SerializeToString())
     except (ValueError, OSError) as error:
         print(f"export: {error}", file=sys.stderr)
         return 1
-    for name, measured in speeds.items():
-        print(f"{name:5}  {measured.alone:7.2f} ms a photo alone, {measured.together:7.2f} in 16")
+    for name, times in speeds.items():
+        print(f"{name:5}  {times.single:7.2f} ms per photo, {times.batched:7.2f} in batches of 16")
     print(
-        f"export: {given.out}, {len(pixels)} {source}: the same classes, probabilities within "
-        f"{difference:.1e}; {faster} is the faster on this CPU"
+        f"export: {out}, {len(pixels)} {source}: same classes, probabilities within "
+        f"{difference:.1e}; {faster} is faster on this CPU"
     )
     return 0
 
 
 def exported(bundle: Bundle) -> onnx.ModelProto:
     """Return a bundle's network as an ONNX model: float (N, 3, H, H) -> (N, K), N free."""
-    side = bundle.network_input.image_size
+    side = bundle.input_config.image_size
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about PyTorch's own internals
         program = torch.onnx.export(
             bundle.model.eval(),
-            # Two: at one, the exporter would take the number of photos for a constant.
+            # Two photos: with one, the exporter treats the number of photos as a constant.
             (torch.zeros(2, 3, side, side),),
             input_names=[onnx_predictor.INPUT],
             output_names=[onnx_predictor.OUTPUT],
@@ -104,40 +97,40 @@ def exported(bundle: Bundle) -> onnx.ModelProto:
 
 
 def test_photos(bundle: Bundle) -> tuple[Pixels, str]:
-    """Return the test part's squares, or seeded noise where they are not there, and their name."""
-    listed, side = pixel_store.SPLIT / "photos.csv", bundle.preparation.size
+    """Return the pixels of the test split, or seeded noise if there are none, and their name."""
+    listed, side = paths.SPLIT / "photos.csv", bundle.preprocessing.size
     if listed.is_file():
         table, store = pixel_store.read_table(listed), pixel_store.open_store()
         rows = table[table.split == "test"].row.to_numpy()
         if store.shape[1] == side and len(rows):
             return np.asarray(store[rows]), "test photos"
     rng = np.random.default_rng(0)
-    return rng.integers(0, 256, (32, side, side, 3), np.uint8), "squares of noise"
+    return rng.integers(0, 256, (32, side, side, 3), np.uint8), "noise images"
 
 
-def compare(reference: Predictor, found: Predictor, pixels: Pixels) -> float:
-    """Return the largest difference of a probability between two engines on the same squares.
+def compare(reference: Predictor, candidate: Predictor, pixels: Pixels) -> float:
+    """Return the largest difference of a probability between two engines on the same pixels.
 
     Raises:
-        ValueError: It is over the tolerance, or a class differs.
+        ValueError: It exceeds the tolerance, or a predicted class differs.
     """
-    expected, answers = reference.probabilities(pixels), found.probabilities(pixels)
-    difference = float(np.abs(expected - answers).max())
-    other = int((expected.argmax(1) != answers.argmax(1)).sum())
-    if not difference <= TOLERANCE or other:  # NaN is not within
+    expected, actual = reference.probabilities(pixels), candidate.probabilities(pixels)
+    difference = float(np.abs(expected - actual).max())
+    mismatches = int((expected.argmax(1) != actual.argmax(1)).sum())
+    if not difference <= TOLERANCE or mismatches:  # `not <=` also catches NaN
         raise ValueError(
             f"ONNX Runtime differs from PyTorch by up to {difference:.2g} in a probability "
-            f"({TOLERANCE:g} is the limit) and in {other} of {len(pixels)} classes; nothing was "
-            "written, serve by PyTorch"
+            f"({TOLERANCE:g} is the limit) and in {mismatches} of {len(pixels)} classes; "
+            "nothing was written, serve with PyTorch"
         )
     return difference
 
 
 def speed(predictor: Predictor, pixels: Pixels) -> Speed:
-    """Measure a predictor from squares to probabilities, after a warm-up."""
+    """Measure a predictor from pixels to probabilities, after a warm-up round."""
     sixteen = np.resize(pixels, (inputs.CHUNK, *pixels.shape[1:]))
 
-    def median(work: Callable[[], object]) -> float:
+    def median_ms(work: Callable[[], object]) -> float:
         seconds = []
         for _ in tqdm(range(ROUNDS + 1), "speed", unit="round", delay=1, leave=False, disable=None):
             start = time.perf_counter()
@@ -145,9 +138,5 @@ def speed(predictor: Predictor, pixels: Pixels) -> Speed:
             seconds.append(time.perf_counter() - start)
         return statistics.median(seconds[1:]) * 1e3
 
-    together = median(lambda: predictor.probabilities(sixteen)) / len(sixteen)
-    return Speed(median(lambda: predictor.probabilities(sixteen[:1])), together)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    batched = median_ms(lambda: predictor.probabilities(sixteen)) / len(sixteen)
+    return Speed(median_ms(lambda: predictor.probabilities(sixteen[:1])), batched)

@@ -1,9 +1,10 @@
-"""What a folder looks like before anybody has described it: layout, labels, who is on the photos.
+"""Detect the layout, the labels and the subject pattern of a dataset folder.
 
-`readings` tries each layout on a folder; `choose` takes the one that speaks for itself, or says
-what was seen. `name_classes` makes classes of the labels found, with the aliases that other
-datasets' blocks know. `find_persons` tries the ways in which people number their participants.
-Nothing is guessed: labels that are only written alike stay apart, and what fits nothing is listed.
+`read_layouts` reads a folder with each layout. `choose` returns the only plausible layout, or
+raises an error that lists the evidence. `name_classes` groups labels into classes, using the
+aliases of
+existing datasets. `find_subject_pattern` tries common subject numbering schemes. Similar labels are
+never merged, and unmatched labels are listed.
 """
 
 import difflib
@@ -20,64 +21,62 @@ from anklealign.config.params import Dataset
 from anklealign.ingest import consensus, csv_table, label_studio_export
 from anklealign.ingest.filename_matching import is_code
 from anklealign.ingest.inventory import (
-    PHOTO_SUFFIXES,
     Entry,
-    compiled,
-    given,
-    person,
-    printable,
+    compile_subject_pattern,
+    escape_unprintable,
+    list_files,
+    predefined_split_of,
+    subject_of,
     suffix,
-    walk,
 )
 from anklealign.ingest.label_studio import is_export
 from anklealign.ingest.label_studio_export import BrokenExportError
-from anklealign.io.decode import HEAD, is_photo
+from anklealign.io.decode import HEAD, PHOTO_SUFFIXES, is_photo
 
-# Files that nobody would open to look for labels.
+# Larger files are not searched for labels.
 LARGEST_TABLE = 256 << 20  # bytes
 TABLES = {".csv", ".tsv", ".txt"}
-# Columns by their usual names, English and Hungarian, folded; only where nothing else decides.
+# Columns by their usual names, English and Hungarian, folded; used only as a fallback.
 LABEL_NAMES = {
     "choice", "choices", "label", "labels", "class", "class name", "classname", "category",
     "target", "species", "breed", "diagnosis", "diagnozis", "cimke", "osztaly", "kategoria",
 }  # fmt: skip
 GROUP_NAMES = {
-    "group", "group id", "person", "person id", "patient", "patient id", "subject", "subject id",
-    "participant", "participant id", "animal", "animal id", "szemely", "paciens", "beteg",
+    "group", "group id", "subject", "person id", "patient", "patient id", "subject id",
+    "participant id", "animal", "animal id", "szemely", "paciens", "beteg",
     "resztvevo", "alany",
 }  # fmt: skip
-# Excel's in Hungary and in the west of Europe; the bytes alone cannot tell the two apart.
+# Excel's encodings in Hungary and Western Europe; the bytes alone do not distinguish them.
 OLD_ENCODINGS = ("cp1250", "cp1252")
-ENOUGH = 2000  # rows that tell which column names the photos
-# With fewer, a class cannot stand in train, validation and test.
+ENOUGH = 2000  # rows used to find the path column
+# A class needs one photo in each of train, val and test.
 FEWEST = 3
 ALIKE = 0.75  # share of letters in common; pronacio and pronalo have 0.8, ants and bees 0.25
-# How people number who is on the photo. The plainer ones come last: of two patterns that fit as
-# many photos the first is taken.
+# Common subject numbering schemes. Generic patterns come last: the first pattern wins a tie.
 PERSONS = (
-    r"(?P<participant>resz?t?vevo[ _-]?\d+)",
-    r"(?P<participant>participant[ _-]?\d+)",
-    r"(?P<participant>subj(?:ect)?[ _-]?\d+)",
-    r"(?P<participant>patient[ _-]?\d+)",
-    r"(?P<participant>person[ _-]?\d+)",
-    r"(?P<participant>proband[ _-]?\d+)",
-    r"(?P<participant>volunteer[ _-]?\d+)",
-    r"(?P<participant>(?:szemely|paciens|beteg|alany)[ _-]?\d+)",
-    r"(?<![a-z0-9])(?P<participant>sub[ _-]?\d+)(?![a-z0-9])",
-    r"(?<![a-z0-9])(?P<participant>id[ _-]?\d+)(?![a-z0-9])",
-    r"(?<![a-z0-9])(?P<participant>[ps][ _-]?\d+)(?![a-z0-9])",
+    r"(?P<subject>resz?t?vevo[ _-]?\d+)",
+    r"(?P<subject>participant[ _-]?\d+)",
+    r"(?P<subject>subj(?:ect)?[ _-]?\d+)",
+    r"(?P<subject>patient[ _-]?\d+)",
+    r"(?P<subject>person[ _-]?\d+)",
+    r"(?P<subject>proband[ _-]?\d+)",
+    r"(?P<subject>volunteer[ _-]?\d+)",
+    r"(?P<subject>(?:szemely|paciens|beteg|alany)[ _-]?\d+)",
+    r"(?<![a-z0-9])(?P<subject>sub[ _-]?\d+)(?![a-z0-9])",
+    r"(?<![a-z0-9])(?P<subject>id[ _-]?\d+)(?![a-z0-9])",
+    r"(?<![a-z0-9])(?P<subject>[ps][ _-]?\d+)(?![a-z0-9])",
 )
-LEAST_SHARE = 0.1  # of the photos that a person pattern must fit
-MOST_DIFFERENT = 0.8  # share of different numbers among those found; photos are numbered one by one
+LEAST_SHARE = 0.1  # share of photos that a subject pattern must match
+MOST_DIFFERENT = 0.8  # maximum share of distinct numbers; a higher share means photo numbers
 
 
 @dataclass(frozen=True)
-class Reading:
-    """A folder as one layout reads it: how its labels are spelled, and what was seen.
+class LayoutCandidate:
+    """The result of reading a folder with one layout.
 
-    `texts` counts the photos, answers or rows that carry a label; `keys` are the table layout's
-    part of the dataset's block; `said` are remarks for the report. With a `doubt` the layout is not
-    chosen unless its owner names it.
+    `texts` counts the photos, answers or rows of each label. `keys` are the config keys of the
+    table layout. `said` are remarks for the report. A layout with a `doubt` is chosen only if the
+    user requests it.
     """
 
     layout: str
@@ -89,19 +88,18 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Found:
-    """All readings of a folder, and remarks on what cannot be read as a layout."""
+class LayoutCandidates:
+    """All layouts that can read a folder, and remarks on files that no layout can read."""
 
-    readings: tuple[Reading, ...]
+    readings: tuple[LayoutCandidate, ...]
     said: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Classes:
-    """Classes made of labels: each with its other spellings.
+    """Classes with their aliases.
 
-    `like` is the dataset whose classes they are, or ''; `alike` are pairs that are written nearly
-    alike.
+    `like` is the dataset that defines the classes, or ''. `alike` are pairs of similar names.
     """
 
     classes: dict[str, tuple[str, ...]]
@@ -109,17 +107,17 @@ class Classes:
     alike: tuple[tuple[str, str], ...] = ()
 
 
-def readings(root: Path, known: Mapping[str, Dataset]) -> Found:
-    """Read a folder by every layout that it may have.
+def read_layouts(root: Path, known: Mapping[str, Dataset]) -> LayoutCandidates:
+    """Read a folder with every layout.
 
     Raises:
-        ValueError: The folder is not there, or holds no file.
+        ValueError: The folder does not exist or contains no file.
     """
-    files, _ = walk(root)
+    files, _ = list_files(root)
     if not files:
-        raise ValueError(f"{root} holds no file; name the folder of the photos")
+        raise ValueError(f"{root} contains no file; pass the folder of the photos")
     photos = [file for file in files if _is_photo(root, file)]
-    found: list[Reading] = []
+    found: list[LayoutCandidate] = []
     said: list[str] = [f"{len(photos)} files that look like photos, of {len(files)}"]
     for reading, remarks in (
         _exports(root, files, photos, known),
@@ -129,7 +127,7 @@ def readings(root: Path, known: Mapping[str, Dataset]) -> Found:
         said += remarks
         if reading:
             found.append(reading)
-    return Found(tuple(found), tuple(said))
+    return LayoutCandidates(tuple(found), tuple(said))
 
 
 def _is_photo(root: Path, file: str) -> bool:
@@ -139,14 +137,13 @@ def _is_photo(root: Path, file: str) -> bool:
         return is_photo(stream.read(HEAD))
 
 
-def choose(found: Found, layout: str | None) -> Reading:
-    """Return the reading of a layout, or the only one that fits.
+def choose(found: LayoutCandidates, layout: str | None) -> LayoutCandidate:
+    """Return the candidate of the requested layout, or the only plausible candidate.
 
-    Labels that somebody has written down, in an export or a table, count for more than the names of
-    folders, unless these are the same words.
+    Labels in an export or table take precedence over folder names, unless both use the same words.
 
     Raises:
-        ValueError: None fits, or several do; it says what was seen.
+        ValueError: No candidate or several candidates are plausible. The message lists them.
     """
     seen = [*(f"{r.layout}: {r.story}" for r in found.readings), *found.said]
     by_layout = {reading.layout: reading for reading in found.readings}
@@ -164,7 +161,7 @@ def choose(found: Found, layout: str | None) -> Reading:
     if len(rivals) == 1:
         (only,) = rivals
         if only.doubt:
-            raise ValueError(_listed(f"{only.doubt}; else give LAYOUT={only.layout}", seen))
+            raise ValueError(_listed(f"{only.doubt}; otherwise pass --layout {only.layout}", seen))
         return only
     if not rivals:
         raise ValueError(
@@ -174,28 +171,28 @@ def choose(found: Found, layout: str | None) -> Reading:
                 seen,
             )
         )
-    choices = " or ".join(f"LAYOUT={reading.layout}" for reading in rivals)
-    raise ValueError(_listed(f"the folder can be read in {len(rivals)} ways; give {choices}", seen))
+    choices = " or ".join(f"--layout {reading.layout}" for reading in rivals)
+    raise ValueError(_listed(f"the folder matches {len(rivals)} layouts; pass {choices}", seen))
 
 
 def _listed(problem: str, seen: Sequence[str]) -> str:
-    return "\n  ".join([f"{problem}; what was seen:", *seen])
+    return "\n  ".join([f"{problem}; evidence found:", *seen])
 
 
 def _exports(
     root: Path, files: Sequence[str], photos: Sequence[str], known: Mapping[str, Dataset]
-) -> tuple[Reading | None, list[str]]:
+) -> tuple[LayoutCandidate | None, list[str]]:
     """Read the folder's Label Studio exports."""
     asked: dict[str, Counter[str]] = defaultdict(Counter)
     good, said = 0, []
     holders: set[str] = set()  # folders with an export
     for file in tqdm(files, "exports", unit="file", delay=1, leave=False, disable=None):
-        if consensus.belongs(file) or not is_export(root, file):
+        if consensus.in_consensus_folder(file) or not is_export(root, file):
             continue
         try:
-            answered = label_studio_export.questions(file, (root / file).read_bytes())
+            answered = label_studio_export.count_answers(file, (root / file).read_bytes())
         except (BrokenExportError, OSError) as error:
-            said.append(f"{printable(file)} is no export: {error}")
+            said.append(f"{escape_unprintable(file)} is not a valid export: {error}")
             continue
         good += bool(answered)
         holders.add(file.rpartition("/")[0])
@@ -213,31 +210,34 @@ def _exports(
         )
         return None, said
     if others:
-        said.append(f"labels are the answers to {question!r}; left aside: {', '.join(others)}")
+        said.append(f"labels are the answers to {question!r}; ignored: {', '.join(others)}")
     texts = asked[question]
     story = f"{good} Label Studio export{'s' * (good > 1)} with {texts.total()} answers"
-    return Reading("label_studio", story, texts, {}, tuple(said), _wrapped(photos, holders)), []
+    return LayoutCandidate(
+        "label_studio", story, texts, {}, tuple(said), _wrapped(photos, holders)
+    ), []
 
 
 def _wrapped(photos: Sequence[str], holders: Collection[str]) -> str:
-    """Return the doubt that collectors' folders lie one folder too deep."""
+    """Return a warning if the collector folders are one level too deep, else an empty string."""
     tops = {file.partition("/")[0] for file in photos}
     if len(tops) != 1 or len({folder for folder in holders if "/" in folder}) < 2:
         return ""
     (top,) = tops
+    name = escape_unprintable(top)
     return (
-        f"all photos lie in {printable(top)}, so it would be taken for a collector; name it as DATA"
+        f"all photos are in {name}, which would be read as a collector; pass {name} as the folder"
     )
 
 
 def _joined(
     asked: Mapping[str, Counter[str]], known: Mapping[str, Dataset]
 ) -> dict[str, Counter[str]]:
-    """Join questions that share two answers: each collector's own project has its own names."""
+    """Merge questions that share two answers, since question names differ between projects."""
     spoken = [_spoken(dataset) for dataset in known.values()]
 
     def meaning(text: str) -> str:
-        return next((name for labels in spoken if (name := labels.find(text))), _key(text))
+        return next((name for labels in spoken if (name := labels.class_of(text))), _key(text))
 
     joined: dict[str, Counter[str]] = {}
     for question, answers in sorted(asked.items(), key=lambda item: (-len(item[1]), item[0])):
@@ -255,17 +255,17 @@ def _joined(
 
 def _table(
     root: Path, files: Sequence[str], photos: Sequence[str], known: Mapping[str, Dataset]
-) -> tuple[Reading | None, list[str]]:
-    """Read the CSV that names the most photos."""
+) -> tuple[LayoutCandidate | None, list[str]]:
+    """Read the CSV file that refers to the most photos."""
     lists = [
         file
         for file in files
         if suffix(file) in TABLES
-        and not consensus.belongs(file)
+        and not consensus.in_consensus_folder(file)
         and not is_export(root, file)
         and (root / file).stat().st_size <= LARGEST_TABLE
     ]
-    paths = csv_table.Paths(photos)
+    paths = csv_table.PathIndex(photos)
     said: list[str] = []
     others: list[str] = []  # tables that name no photo
     best: tuple[int, str, str, list[str], list[list[str]], int] | None = None
@@ -273,13 +273,15 @@ def _table(
         try:
             encoding, columns, rows = _decoded((root / file).read_bytes(), str(root / file))
         except (ValueError, OSError) as error:
-            said.append(printable(str(error)))
+            said.append(escape_unprintable(str(error)))
             continue
         folder = file.rpartition("/")[0]
         if any(_named(paths, cell, folder) for cell in columns):
-            said.append(f"{printable(file)} has no header line; add one, such as path,label")
+            said.append(
+                f"{escape_unprintable(file)} has no header line; add one, such as path,label"
+            )
             continue
-        # Different photos, as a column of small numbers names the first few over and over.
+        # Count distinct photos, since a column of small numbers refers to few photos repeatedly.
         hits = [
             len({f for row in rows[:ENOUGH] if n < len(row) for f in _named(paths, row[n], folder)})
             for n in range(len(columns))
@@ -290,7 +292,7 @@ def _table(
         place = hits.index(max(hits))
         most = sum(len(_named(paths, row[place], folder)) for row in rows if place < len(row))
         said.append(
-            f"{printable(file)}: {most} of {len(rows)} rows name a photo in column "
+            f"{escape_unprintable(file)}: {most} of {len(rows)} rows name a photo in column "
             f"{columns[place]!r}; read as {encoding}"
         )
         if best is None or most > best[0]:
@@ -300,7 +302,7 @@ def _table(
     most, file, encoding, columns, rows, place = best
     label, why = _label_column(columns, rows, place, known)
     if label is None:
-        return None, [*said, f"{printable(file)}: {why}"]
+        return None, [*said, f"{escape_unprintable(file)}: {why}"]
     keys = {"csv": file, "path_column": columns[place], "label_column": columns[label]}
     if encoding != "utf-8":
         keys["encoding"] = encoding
@@ -310,21 +312,22 @@ def _table(
     if groups:
         keys["group_column"] = columns[groups[0]]
     texts = Counter(row[label].strip() for row in rows if label < len(row) and row[label].strip())
-    story = f"{printable(file)} with {len(rows)} rows, {most} of which name a photo"
-    return Reading("table", story, texts, keys, tuple(said)), []
+    story = f"{escape_unprintable(file)} with {len(rows)} rows, {most} of which name a photo"
+    return LayoutCandidate("table", story, texts, keys, tuple(said)), []
 
 
 def _nameless(file: str, row: Sequence[str]) -> str:
-    """Return the remark on a table that names no photo, with its first row."""
+    """Return the remark on a table without photo paths, including its first row."""
+    cells = escape_unprintable(", ".join(row))
     return (
-        f"{printable(file)}: no row names a photo, such as the first, {printable(', '.join(row))};"
+        f"{escape_unprintable(file)}: no row names a photo, such as the first, {cells};"
         " write each photo's path below the CSV's folder, or the end of it"
     )
 
 
-def _named(paths: csv_table.Paths, cell: str, folder: str) -> list[str]:
-    """Return the photo that a cell names, alone in a list, or an empty one."""
-    files = paths.fitting(cell, folder) if cell.strip() else []
+def _named(paths: csv_table.PathIndex, cell: str, folder: str) -> list[str]:
+    """Return a list with the photo that a cell refers to, or an empty list."""
+    files = paths.lookup(cell, folder) if cell.strip() else []
     return files if len(files) == 1 else []
 
 
@@ -335,7 +338,7 @@ def _decoded(data: bytes, name: str) -> tuple[str, list[str], list[list[str]]]:
         encodings = ["utf-16"]
     for encoding in encodings:
         try:
-            columns, rows = csv_table.cells(data, name, encoding)
+            columns, rows = csv_table.parse_csv(data, name, encoding)
         except ValueError:
             if encoding == encodings[-1]:
                 raise
@@ -347,27 +350,30 @@ def _decoded(data: bytes, name: str) -> tuple[str, list[str], list[list[str]]]:
 def _label_column(
     columns: Sequence[str], rows: Sequence[Sequence[str]], path: int, known: Mapping[str, Dataset]
 ) -> tuple[int | None, str]:
-    """Return the place of the column that holds the labels, or None and why."""
+    """Return the index of the label column, or None and the reason."""
     values: dict[str, Counter[str]] = {}
     for n, name in enumerate(columns):
         texts = Counter(row[n].strip() for row in rows if n < len(row) and row[n].strip())
-        # A label recurs, and there are at least two.
+        # Labels recur, and there are at least two.
         if n != path and fold(name) not in GROUP_NAMES and 2 <= len(texts) <= texts.total() / 2:
             values[name] = texts
     if not values:
-        return None, "no column holds two labels that recur"
+        return None, "no column contains two recurring labels"
     decided = _decide(values, known)
     if decided is None:
         names = ", ".join(f"{name!r} ({_few(texts)})" for name, texts in values.items())
-        return None, f"the label may stand in column {names}; call the right one label"
+        return (
+            None,
+            f"several columns may contain the labels: {names}; rename the right one to label",
+        )
     return columns.index(decided), ""
 
 
 def _decide(values: Mapping[str, Counter[str]], known: Mapping[str, Dataset]) -> str | None:
-    """Return the column or question that holds the labels, or None where nothing tells.
+    """Return the column or question that contains the labels, or None if it is ambiguous.
 
-    It is the only one, or the only one called as labels are, or the one whose values fit another
-    dataset's classes best.
+    It is the only one, the only one with a usual label name, or the one whose values best match the
+    classes of an existing dataset.
     """
     named = [name for name in values if fold(name) in LABEL_NAMES]
     for only in (list(values), named):
@@ -381,11 +387,11 @@ def _decide(values: Mapping[str, Counter[str]], known: Mapping[str, Dataset]) ->
     return max(best, key=lambda name: best[name]) if first > second else None
 
 
-def _folders(photos: Sequence[str]) -> tuple[Reading | None, list[str]]:
+def _folders(photos: Sequence[str]) -> tuple[LayoutCandidate | None, list[str]]:
     """Read the names of the folders that hold photos."""
     tops = {file.split("/")[0] for file in photos if "/" in file}
-    # Where another folder stands beside them, train and test are names of classes.
-    parts = all(given(f"{top}/x") for top in tops)
+    # If there are other top-level folders, train and test are class names.
+    parts = all(predefined_split_of(f"{top}/x") for top in tops)
     texts: Counter[str] = Counter()
     second: dict[str, set[str]] = defaultdict(set)
     for file in photos:
@@ -395,12 +401,14 @@ def _folders(photos: Sequence[str]) -> tuple[Reading | None, list[str]]:
         if len(folders) > 1:
             second[_key(folders[1])].add(folders[0])
     if len(texts) < 2:
-        names = ", ".join(map(printable, texts)) or "none"
+        names = ", ".join(map(escape_unprintable, texts)) or "none"
         top, beside = _alone(photos)
         deeper = ""
         if beside:
-            deeper = f"; {printable(top)} holds {_few(beside)}; if these are the classes, name "
-            deeper += f"{printable(top)} as DATA"
+            deeper = (
+                f"; {escape_unprintable(top)} holds {_few(beside)}; if these are the classes, pass "
+            )
+            deeper += f"{escape_unprintable(top)} as the folder"
         return None, [f"fewer than two folders hold photos: {names}{deeper}"]
     doubt = ""
     recurring = sorted(name for name, above in second.items() if len(above) > 1)
@@ -417,11 +425,11 @@ def _folders(photos: Sequence[str]) -> tuple[Reading | None, list[str]]:
     story = f"{texts.total()} photos in {len(texts)} folders: {_few(texts)}"
     if parts:
         story += f", below {', '.join(sorted(tops))}"
-    return Reading("folders", story, texts, doubt=doubt), []
+    return LayoutCandidate("folders", story, texts, doubt=doubt), []
 
 
 def _alone(photos: Sequence[str]) -> tuple[str, Counter[str]]:
-    """Return the deepest folder that holds all photos, and how many lie in which folder of it."""
+    """Return the deepest folder that holds all photos, and the photo count of each subfolder."""
     folders = [file.rpartition("/")[0] for file in photos]
     top = posixpath.commonpath(folders) if folders else ""
     inside = (folder.removeprefix(top).strip("/") for folder in folders if top)
@@ -429,17 +437,17 @@ def _alone(photos: Sequence[str]) -> tuple[str, Counter[str]]:
 
 
 def _few(texts: Counter[str]) -> str:
-    names = [printable(name) for name, _ in texts.most_common(6)]
+    names = [escape_unprintable(name) for name, _ in texts.most_common(6)]
     return ", ".join(names) + (", …" if len(texts) > 6 else "")
 
 
 def name_classes(texts: Mapping[str, int], known: Mapping[str, Dataset]) -> Classes:
-    """Return the classes that labels stand for.
+    """Group labels into classes.
 
-    Where another dataset's classes fit at least half of what is labelled, and two of them occur,
-    they are the classes, and whatever fits none is left out. Else spellings that differ in case,
-    accents, leading numbering and Unicode form are one class, named by the most frequent one; what
-    occurs less than FEWEST times is left out.
+    If at least two classes of an existing dataset occur and cover at least half of the labeled
+    items, those classes are used and all other labels are ignored. Otherwise, spellings that differ
+    in case, accents, leading numbering or Unicode form become one class, named after the most
+    frequent spelling. Classes with fewer than FEWEST items are ignored.
     """
     texts = {text: count for text, count in texts.items() if fold(text)}
     best, like = 1, ""
@@ -456,13 +464,13 @@ def name_classes(texts: Mapping[str, int], known: Mapping[str, Dataset]) -> Clas
     for text, count in sorted(texts.items()):
         spellings[_key(text)][text] += count
     for key, forms in list(spellings.items()):
-        # 1_left and 2_left are two classes; numbering alone tells them apart.
+        # 1_left and 2_left are two classes, distinguished only by their numbers.
         numbers = {fold(text) for text in forms if fold(text) != key}
         if len({form.removesuffix(key) for form in numbers}) > 1:
             del spellings[key]
             for text, count in forms.items():
                 spellings[fold(text)][text] += count
-    # Counted in the order of the texts, so that the first of equals is always the same.
+    # Texts are counted in sorted order, so that ties are resolved deterministically.
     counted = [forms.most_common() for forms in spellings.values() if forms.total() >= FEWEST]
     named = {usual: tuple(sorted(t for t, _ in others)) for (usual, _), *others in counted}
     order = sorted(named, key=lambda name: (fold(name), name))
@@ -476,7 +484,7 @@ def name_classes(texts: Mapping[str, int], known: Mapping[str, Dataset]) -> Clas
 
 
 def _alike(one: str, other: str) -> bool:
-    """Tell whether two labels may be one, mistyped; numbers tell labels apart on purpose."""
+    """Return whether one label may be a misspelling of the other, ignoring digits."""
     first, second = ("".join(c for c in text if not c.isdigit()) for text in (one, other))
     return first != second and difflib.SequenceMatcher(a=first, b=second).ratio() >= ALIKE
 
@@ -486,7 +494,7 @@ def _key(text: str) -> str:
 
 
 def _spoken(dataset: Dataset) -> Labels:
-    """Return a dataset's labels without bare numbers: 0 and 1 mean something else everywhere."""
+    """Return a dataset's labels without numeric aliases, whose meaning differs by dataset."""
     classes = {
         name: [a for a in aliases if any(c.isalpha() for c in a)]
         for name, aliases in dataset.classes.items()
@@ -495,27 +503,27 @@ def _spoken(dataset: Dataset) -> Labels:
 
 
 def _fitting(labels: Labels, texts: Mapping[str, int]) -> Counter[str]:
-    """Return how many of the labels each class fits."""
+    """Count the labels that match each class."""
     fitting: Counter[str] = Counter()
     for text, count in texts.items():
-        name = labels.find(text)
+        name = labels.class_of(text)
         if name is not None:
             fitting[name] += count
     return fitting
 
 
-def find_persons(entries: Sequence[Entry], known: Mapping[str, Dataset]) -> str | None:
-    """Return the pattern that tells who is on the most photos, or None where none tells.
+def find_subject_pattern(entries: Sequence[Entry], known: Mapping[str, Dataset]) -> str | None:
+    """Return the pattern that identifies the subject of the most photos, or None.
 
-    A number that no two photos share numbers photos, not people.
+    Patterns whose numbers rarely recur are rejected, because they number photos, not subjects.
     """
     collectors = {entry.collector for entry in entries} - {""}
-    own = [dataset.person for dataset in known.values() if dataset.person]
+    own = [dataset.subject_pattern for dataset in known.values() if dataset.subject_pattern]
     best, most = None, 0
     tried = dict.fromkeys([*own, *PERSONS])
-    for text in tqdm(tried, "persons", unit="pattern", delay=1, leave=False, disable=None):
-        pattern = compiled(text)
-        who = [person(e.file, pattern, e.collector, collectors) for e in entries]
+    for text in tqdm(tried, "subjects", unit="pattern", delay=1, leave=False, disable=None):
+        pattern = compile_subject_pattern(text)
+        who = [subject_of(e.file, pattern, e.collector, collectors) for e in entries]
         met = [name for name in who if name]
         repeated = 2 <= len(set(met)) <= MOST_DIFFERENT * len(met)
         if repeated and len(met) >= LEAST_SHARE * len(who) and len(met) > most:

@@ -1,16 +1,14 @@
-"""The command for new photos.
+"""Predict the classes of new photos with a trained bundle.
 
-    python -m anklealign.cli.predict PHOTO_OR_FOLDER … --out predictions.csv [--model model]
+    anklealign predict PHOTO_OR_FOLDER … --out predictions.csv [--model model]
 
-Folders are searched with all their subfolders. The table has a row a photo: path, predicted, a
-column p_<class> for each class, set (the classes that hold the truth for 90 % of photos, joined
-by |), abstain (True unless the set is one class), and reason, which is empty unless the photo could
-not be read.
-Exit status: 0 when every photo was read, 1 when some were not, 2 when none was or the command is
-wrong.
+Folders are searched recursively. The table has one row per photo: path, predicted, a column
+p_<class> for each class, prediction_set (the classes that contain the true one for 90% of photos,
+joined by |), abstain (True unless the set has exactly one class), and reason, which is empty
+unless the photo could not be read.
+Exit status: 0 all photos read, 1 some unreadable, 2 none readable or wrong command.
 """
 
-import argparse
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -23,31 +21,24 @@ from anklealign.inference.predictor import Predictor
 from anklealign.io import decode, files
 from anklealign.models import calibration
 
-# Photos decoded before the network sees them: what bounds the memory, 50 MB at 256 pixels.
-TOGETHER = 256
-# Names that claim a photo: a text file named so is listed as unreadable, others are passed over.
-SUFFIXES = (
-    ".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".avif", ".heic",
-    ".heif", ".jp2", ".ppm", ".pgm",
-)  # fmt: skip
+# Photos decoded before each forward pass. Bounds the memory: 50 MB at 256 px.
+CHUNK = 256
+# A file with one of these suffixes that is no photo is listed as unreadable; others are ignored.
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Predict photos and write the table; return the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m anklealign.cli.predict",
-        description="Predict the class of photos by a trained model.",
-        epilog="exit status: 0 every photo read, 1 some not, 2 none or a wrong command",
-    )
-    parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO_OR_FOLDER")
-    parser.add_argument("--out", type=Path, required=True, help="the CSV file to write")
-    parser.add_argument("--model", type=Path, default=Path("model"), help="the bundle's folder")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
-    given = parser.parse_args(arguments)
+def predict_photos(paths: Sequence[Path], out: Path, model: Path, device: str = "auto") -> int:
+    """Predict photos and write the table; return the exit status.
+
+    Args:
+        paths: Photos, and folders to search.
+        out: CSV file to write.
+        model: Folder of the trained bundle.
+        device: auto, cpu, cuda, cuda:1 or mps.
+    """
     try:
-        predictor = Predictor.load(given.model, given.device)
-        table = predictions(predictor, find(given.photos))
-        files.write_table(given.out, table)
+        predictor = Predictor.load(model, device)
+        table = predictions(predictor, list_photos(paths))
+        files.write_table(out, table)
     except (ValueError, OSError) as error:
         print(f"predict: {error}", file=sys.stderr)
         return 2
@@ -55,29 +46,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for path, reason in zip(unread.path, unread.reason, strict=True):
         print(f"predict: {path} could not be read: {reason}", file=sys.stderr)
     read = len(table) - len(unread)
-    print(f"predict: {read} photos predicted, {len(unread)} unreadable; see {given.out}")
+    print(f"predict: {read} photos predicted, {len(unread)} unreadable; see {out}")
     return 2 if not read else int(len(unread) > 0)
 
 
-def find(given: Iterable[Path]) -> list[Path]:
-    """Return the photos among files and folders, sorted, each once.
+def list_photos(paths: Iterable[Path]) -> list[Path]:
+    """Return the photos among files and folders, sorted and without repeats.
 
-    A file that is named is taken whatever it is. In folders, hidden files and what is no photo by
-    its first bytes nor by its name are passed over: a CSV beside the photos is not unreadable.
-    A named path that is not there, and a broken link, are taken too, to be listed as unreadable.
+    A file named explicitly is always included, as are missing paths and broken links, which are
+    then listed as unreadable. In folders, hidden files are ignored, and so are files that are no
+    photo by their first bytes or suffix, such as a CSV next to the photos.
 
     Raises:
-        ValueError: Nothing was found.
+        ValueError: There is no photo.
     """
-    found: set[Path] = set()
-    for path in given:
-        if path.is_dir():
-            found.update(_photos_in(path))
-        else:
-            found.add(path)
-    if not found:
-        raise ValueError(f"no photo in {', '.join(map(str, given))}; name a photo or a folder")
-    return sorted(found)
+    photos: set[Path] = set()
+    for path in paths:
+        photos.update(_photos_in(path) if path.is_dir() else [path])
+    if not photos:
+        raise ValueError(f"no photo in {', '.join(map(str, paths))}; name a photo or a folder")
+    return sorted(photos)
 
 
 def _photos_in(folder: Path) -> Iterator[Path]:
@@ -89,7 +77,7 @@ def _photos_in(folder: Path) -> Iterator[Path]:
 
 
 def _looks_like_photo(path: Path) -> bool:
-    if path.suffix.lower() in SUFFIXES:
+    if path.suffix.lower() in decode.PHOTO_SUFFIXES:
         return True
     if not path.exists():
         return False
@@ -98,35 +86,31 @@ def _looks_like_photo(path: Path) -> bool:
 
 
 def predictions(predictor: Predictor, paths: Sequence[Path]) -> pd.DataFrame:
-    """Return a row a photo, in the order given: path, predicted, p_<class>…, set…, reason."""
-    given = [f"p_{name}" for name in predictor.classes]
-    columns = ["path", "predicted", *given, "set", "abstain", "reason"]
+    """Return one row per photo: path, predicted, p_<class>, …, prediction_set, abstain, reason."""
+    probability_columns = [f"p_{name}" for name in predictor.classes]
+    columns = ["path", "predicted", *probability_columns, "prediction_set", "abstain", "reason"]
     rows: list[dict[str, object]] = []
     with tqdm(total=len(paths), unit="photo", disable=None) as bar:
-        for start in range(0, len(paths), TOGETHER):
-            seen = []
-            for path in paths[start : start + TOGETHER]:
+        for start in range(0, len(paths), CHUNK):
+            pixels = []
+            for path in paths[start : start + CHUNK]:
                 row: dict[str, object] = {"path": str(path), "predicted": "", "reason": ""}
                 try:
-                    seen.append(predictor.prepare(path))
+                    pixels.append(predictor.preprocess(path))
                 except decode.PhotoError as error:
                     row["reason"] = f"{error.reason}: {error}"
                 rows.append(row)
                 bar.update()
-            if seen:
+            if pixels:
                 read = (row for row in rows[start:] if not row["reason"])
-                answers = predictor.probabilities(np.stack(seen))
-                sets = predictor.prediction_sets(answers)
-                spelled = calibration.spelled(sets, predictor.classes)
-                abstained = calibration.abstains(sets)
-                for row, answer, members, abstain in zip(
-                    read, answers, spelled, abstained, strict=True
+                probabilities = predictor.probabilities(np.stack(pixels))
+                sets = predictor.prediction_sets(probabilities)
+                set_texts = calibration.format_sets(sets, predictor.classes)
+                abstentions = calibration.abstains(sets)
+                for row, scores, set_text, abstain in zip(
+                    read, probabilities, set_texts, abstentions, strict=True
                 ):
-                    row["predicted"] = predictor.classes[int(answer.argmax())]
-                    row.update(zip(given, map(float, answer), strict=True))
-                    row["set"], row["abstain"] = members, bool(abstain)
+                    row["predicted"] = predictor.classes[int(scores.argmax())]
+                    row.update(zip(probability_columns, map(float, scores), strict=True))
+                    row["prediction_set"], row["abstain"] = set_text, bool(abstain)
     return pd.DataFrame(rows, columns=columns)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

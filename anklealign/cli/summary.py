@@ -1,8 +1,8 @@
-"""The few lines that a person wants to read after a run: scores, what was left out, pictures.
+"""Print scores, counts and pictures of the last run.
 
-    python -m anklealign.cli.summary
+    anklealign summary
 
-Reads metrics/*.json and plots/train/run.json alone.
+Reads only metrics/*.json and plots/train/run.json.
 """
 
 import json
@@ -13,31 +13,31 @@ from pathlib import Path
 from typing import Any
 
 METRICS = Path("metrics")
+STAGES = ("prepare", "clean", "split", "train", "evaluate")
 RUN = Path("plots/train/run.json")
-# Of kappa and the Matthews correlation the one that fits the classes: kappa where they are ordered.
+# The table shows kappa for ordered classes and the Matthews correlation otherwise.
 SCORES = ("accuracy", "balanced_accuracy", "macro_f1", "kappa", "mcc", "roc_auc", "log_loss")
 PICTURES = {
-    "plots/prepare/": "a first look: each class's photos, sizes, shapes, collectors",
-    "plots/report.html": "all of this on one page: open it in a browser",
-    "plots/clean/": "what was removed, beside what was kept instead, and why",
-    "plots/split/": "who is where",
-    "plots/train/pictures/": "what augmentation makes of a photo",
+    "plots/prepare/": "photos of each class, sizes, aspect ratios, collectors",
+    "plots/report.html": "everything on one page; open it in a browser",
+    "plots/clean/": "removed photos, each next to the one kept, with the reason",
+    "plots/split/": "classes in each split, most similar photos across splits",
+    "plots/train/pictures/": "augmented training photos",
     "plots/evaluate/pictures/": "confusion, calibration, robustness, learning curves, mistakes",
-    "plots/evaluate/explanations/": "where the model looked",
+    "plots/evaluate/explanations/": "heat maps of the predicted class",
 }
 
 
-def main() -> int:
-    """Print the summary of the last run."""
-    stages = ("prepare", "clean", "split", "train", "evaluate")
+def print_summary() -> int:
+    """Print the summary of the last run; return the exit status, 1 if there is none."""
     try:
         metrics = {
             stage: json.loads((METRICS / f"{stage}.json").read_text(encoding="utf-8"))
-            for stage in stages
+            for stage in STAGES
         }
         run = json.loads(RUN.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        print(f"{error.filename} is not there; run `dvc repro` first", file=sys.stderr)
+        print(f"summary: {error.filename} is missing; run `dvc repro` first", file=sys.stderr)
         return 1
     print(
         "\n".join(
@@ -57,53 +57,55 @@ def main() -> int:
 
 
 def story(metrics: dict[str, Any], run: dict[str, Any]) -> list[str]:
-    """Return what became of the photos, stage by stage."""
+    """Return the counts of photos, stage by stage."""
     prepare, clean, split = metrics["prepare"], metrics["clean"], metrics["split"]
-    parts = ", ".join(f"{part} {split[part]['photos']}" for part in ("train", "val", "test"))
+    splits = ", ".join(f"{name} {split[name]['photos']}" for name in ("train", "val", "test"))
     skipped = Counter[str]()
     for kind, counts in prepare.items():
         if kind.startswith("skipped"):
             skipped.update({k: n for k, n in counts.items() if k != "total"})
-    left_out = f", {split['left_out']} left out" if split["left_out"] else ""
+    excluded = f", {split['excluded']} excluded" if split["excluded"] else ""
     parameters = metrics["evaluate"]["parameters"]
-    agreed = prepare.get("agreement", {})
+    agreement = prepare.get("agreement", {})
     return [
-        f"came in   {prepare['files_seen']} files, {prepare['tasks_seen']} labelling tasks",
-        *([vote_line(agreed)] if agreed.get("votes") else []),
+        f"input     {prepare['files_seen']} files, {prepare['tasks_seen']} labeling tasks",
+        *([vote_line(agreement)] if agreement.get("votes") else []),
         f"skipped   {_reasons(skipped)}  (data/prepared/skipped.csv)",
         f"removed   {_reasons(clean['reasons'])}  (data/clean/removed.csv)",
-        f"split     {parts}{left_out}; {split['groups']} groups, none on two sides",
+        f"split     {splits}{excluded}; {split['groups']} groups, none in two splits",
         f"dataset   {run['params']['dataset_name']}",
         f"model     {run['params']['model_name']}, {parameters:,} parameters",
     ]
 
 
-def vote_line(agreed: Mapping[str, Any]) -> str:
-    """Return who voted, and how far they agree."""
+def vote_line(agreement: Mapping[str, Any]) -> str:
+    """Return the counts of votes and the inter-annotator agreement."""
     names = {"alpha_nominal": "alpha", "alpha_ordinal": "ordinal alpha", "pairwise": "pairwise"}
-    known = ", ".join(f"{name} {agreed[key]:.2f}" for key, name in names.items() if key in agreed)
+    scores = ", ".join(
+        f"{name} {agreement[key]:.2f}" for key, name in names.items() if key in agreement
+    )
     return (
-        f"votes     {agreed['votes']} by {agreed['annotators']} people on {agreed['photos']} photos"
-        f"; {known}"
+        f"votes     {agreement['votes']} by {agreement['annotators']} annotators on "
+        f"{agreement['photos']} photos; {scores}"
     )
 
 
 def _reasons(counts: Mapping[str, int]) -> str:
-    found = {reason: count for reason, count in counts.items() if count and reason != "total"}
-    listed = ", ".join(f"{reason} {count}" for reason, count in found.items())
-    return f"{sum(found.values())} ({listed})" if found else "0"
+    nonzero = {reason: count for reason, count in counts.items() if count and reason != "total"}
+    listed = ", ".join(f"{reason} {count}" for reason, count in nonzero.items())
+    return f"{sum(nonzero.values())} ({listed})" if nonzero else "0"
 
 
 def score_table(evaluate: dict[str, Any]) -> list[str]:
-    """Return the scores with their intervals beside the majority class's, as lines of a table."""
+    """Return a table of the scores, their 95% CI and the scores of the majority class."""
     lines = [
         f"{evaluate['photos']} test photos of {evaluate['groups']} groups",
-        f"{'score':<20}{'model':>7}   {'95 % interval':<17}{'majority':>8}   gain, 95 % interval",
+        f"{'score':<20}{'model':>7}   {'95% CI':<17}{'majority':>8}   gain, 95% CI",
     ]
-    left_out = "mcc" if "kappa" in evaluate else "kappa"
+    omitted = "mcc" if "kappa" in evaluate else "kappa"
     few = f"n/a, {evaluate['groups']} groups"
     for name in SCORES:
-        if name == left_out:
+        if name == omitted:
             continue
         score = evaluate[name]
         interval, gain = few, f"{score['gain']:+.3f}"
@@ -118,34 +120,31 @@ def score_table(evaluate: dict[str, Any]) -> list[str]:
 
 
 def remarks(evaluate: dict[str, Any]) -> list[str]:
-    """Return where the model is worst, what its prediction sets hold, and how people compare."""
-    worst, sets = evaluate["worst"], evaluate["calibration"]
+    """Return the worst class and collector, the coverage and the human baseline."""
+    worst, block = evaluate["worst"], evaluate["calibration"]
     lines = []
-    for who, score in (("class", "recall"), ("collector", "accuracy")):
-        if who in worst:
-            value, photos = worst[f"{who}_{score}"], worst[f"{who}_photos"]
-            told = f"{worst[who]}, {score} {value:.3f} on {photos} photos"
-            lines.append(f"{f'worst {who}':<18}{told}")
-    coverage, abstention = sets["coverage"], sets["abstention"]["value"]
+    for kind, score in (("class", "recall"), ("collector", "accuracy")):
+        if kind in worst:
+            value, photos = worst[f"{kind}_{score}"], worst[f"{kind}_photos"]
+            text = f"{worst[kind]}, {score} {value:.3f} on {photos} photos"
+            lines.append(f"{f'worst {kind}':<18}{text}")
+    coverage, abstention = block["coverage"], block["abstention"]["value"]
     lines.append(
-        f"prediction sets   hold the truth for {coverage['value']:.0%} of photos, "
-        f"{coverage['promised']:.0%} promised ({coverage['expected_low']:.0%} to "
-        f"{coverage['expected_high']:.0%} by chance of persons); {abstention:.0%} abstained"
+        f"prediction sets   contain the true class for {coverage['value']:.0%} of photos (nominal "
+        f"{coverage['nominal']:.0%}, expected range under resampling of groups "
+        f"{coverage['expected_low']:.0%} to {coverage['expected_high']:.0%}); "
+        f"{abstention:.0%} abstained"
     )
-    people = evaluate.get("people", {})
-    if people.get("votes"):
-        own, model = people["accuracy"]["value"], people["model_accuracy"]["value"]
+    humans = evaluate.get("human_baseline", {})
+    if humans.get("votes"):
+        human, model = humans["accuracy"]["value"], humans["model_accuracy"]["value"]
         lines.append(
-            f"people            agree with each other's majority on {own:.0%} of "
-            f"{people['votes']} votes, the model there on {model:.0%}"
+            f"annotators        match the majority of the others on {human:.0%} of "
+            f"{humans['votes']} votes, the model on {model:.0%}"
         )
     return lines
 
 
 def pictures() -> list[str]:
-    """Return where the pictures of the run lie."""
+    """Return the paths of the pictures of the run."""
     return [f"{path:<30}{what}" for path, what in PICTURES.items() if Path(path).exists()]
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -3,11 +3,12 @@
 A stage depends on every project module that it imports, directly or through another module. Where
 these are all modules of a package, the package's folder is listed instead of its files.
 
-    python -m anklealign.cli.sync_deps
+    anklealign sync-deps
 """
 
 import ast
 import re
+import sys
 from collections.abc import Iterable
 from itertools import takewhile
 from pathlib import Path
@@ -32,7 +33,7 @@ def module_file(root: Path, name: str) -> Path | None:
 def imports_of(root: Path, file: Path) -> set[Path]:
     """Return the project files that a file imports, anywhere in it, without __init__.py files.
 
-    Those are empty but for the top one, which only looks names up (tests/test_dvc.py).
+    Those are empty, except for the top one, which only looks names up (tests/test_dvc.py).
 
     Raises:
         ValueError: The file has a relative import, which is not followed.
@@ -53,12 +54,12 @@ def imports_of(root: Path, file: Path) -> set[Path]:
 def closure(root: Path, file: Path) -> set[Path]:
     """Return a file and all project files that it imports, transitively."""
     seen: set[Path] = set()
-    waiting = [file]
-    while waiting:
-        path = waiting.pop()
+    pending = [file]
+    while pending:
+        path = pending.pop()
         if path not in seen:
             seen.add(path)
-            waiting += imports_of(root, path)
+            pending += imports_of(root, path)
     return seen
 
 
@@ -68,14 +69,14 @@ def modules_in(folder: Path) -> set[Path]:
 
 
 def grouped(root: Path, files: Iterable[Path]) -> list[str]:
-    """Return files as sorted dependency paths, with a package's folder where all of it is there."""
+    """Return files as sorted dependency paths; a package needed in full is listed as a folder."""
     needed = set(files)
     paths = set()
     for file in needed:
         folder = file.parent
         package = folder.parent == root / "anklealign" or folder == root / "synthetic"
-        whole = package and modules_in(folder) <= needed
-        paths.add((folder if whole else file).relative_to(root).as_posix())
+        complete = package and modules_in(folder) <= needed
+        paths.add((folder if complete else file).relative_to(root).as_posix())
     return sorted(paths)
 
 
@@ -98,7 +99,7 @@ def is_code(dependency: str) -> bool:
 
 
 def synced(root: Path, pipeline: str) -> str:
-    """Return the text of a dvc.yaml with each stage's code dependencies as they must be."""
+    """Return the text of a dvc.yaml with the current code dependencies of each stage."""
     text = (root / pipeline).read_text(encoding="utf-8")
     stages = YAML(typ="safe", pure=True).load(text)["stages"]
     for name, stage in stages.items():
@@ -117,15 +118,28 @@ def synced(root: Path, pipeline: str) -> str:
     return text
 
 
-def main() -> None:
-    """Rewrite both pipelines where their lists are not as they must be."""
-    for pipeline in PIPELINES:
-        text = synced(Path(), pipeline)
-        if text != Path(pipeline).read_text(encoding="utf-8"):
+def stale(root: Path) -> list[str]:
+    """Return the pipelines whose lists of code dependencies are not up to date."""
+    return [
+        pipeline
+        for pipeline in PIPELINES
+        if (root / pipeline).exists()
+        and synced(root, pipeline) != (root / pipeline).read_text(encoding="utf-8")
+    ]
+
+
+def write_dependencies() -> int:
+    """Write both pipelines where their lists are stale; return the exit status, 1 on an error."""
+    try:
+        pipelines = stale(Path())
+        for pipeline in pipelines:
+            text = synced(Path(), pipeline)
             with replacing(Path(pipeline)) as temporary:
                 temporary.write_text(text, encoding="utf-8")
             print(f"{pipeline}: dependencies written")
-
-
-if __name__ == "__main__":
-    main()
+    except (ValueError, OSError) as error:
+        print(f"sync-deps: {error}", file=sys.stderr)
+        return 1
+    if not pipelines:
+        print("sync-deps: all dependencies are up to date")
+    return 0

@@ -1,7 +1,7 @@
-"""Class names as people write them: case, accents, leading numbering and Unicode form do not count.
+"""Class name matching that ignores case, accents, leading numbering and Unicode form.
 
-`1_Pronáció`, `1. PRONACIO` and `pronáció` are the same label. A label that fits no class is never
-guessed; the nearest class is only a hint for whoever mends the data.
+`1_Pronáció`, `1. PRONACIO` and `pronáció` are the same label. A label that matches no class is
+never assigned to one; the closest class name is reported only as a hint for correcting the data.
 """
 
 import difflib
@@ -9,40 +9,40 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 
-# What spreadsheets and pandas write where there is nothing.
+# Values that spreadsheets and pandas write for an empty cell.
 EMPTY = {"", "nan", "na", "n/a", "<na>", "null", "none", "-"}
 
 
 def fold(text: str) -> str:
-    """Return the text without case, accents, Unicode form and outer or repeated spaces.
+    """Normalize case, accents, Unicode form and whitespace.
 
-    Underscores and spaces are the same; a number reads the same with and without `.0`, which a
-    table with empty cells puts behind every number.
+    Underscores are treated as spaces. A trailing `.0` of a number is removed, because pandas
+    writes integers as floats in columns with empty cells.
     """
-    split = unicodedata.normalize("NFKD", text)
-    plain = "".join(c for c in split if not unicodedata.combining(c)).casefold()
+    decomposed = unicodedata.normalize("NFKD", text)
+    plain = "".join(c for c in decomposed if not unicodedata.combining(c)).casefold()
     words = " ".join(plain.replace("_", " ").split())
     return re.sub(r"^(\d+)\.0+$", r"\1", words)
 
 
 def unnumbered(folded: str) -> str:
-    """Return a folded text without the numbering before it."""
-    # A separator is needed, so that '3d' is not taken for the third class, 'd'.
+    """Return a folded text without its leading number."""
+    # A separator is required, so that '3d' is not parsed as class number 3, 'd'.
     return re.sub(r"^\d+[\s.):-]+(?=[^\W\d])", "", folded)
 
 
 class Labels:
-    """The classes of a dataset and every way in which they may be written."""
+    """Map label texts to the classes of a dataset, using their names and aliases."""
 
     def __init__(self, classes: Mapping[str, Sequence[str]]) -> None:
-        """Take each class with its aliases; the class's own name is always one of them.
+        """Initialize from the aliases of each class. A class name is always its own alias.
 
         Raises:
             ValueError: Two classes share a name or an alias.
         """
         self._exact: dict[str, str] = {}
-        # Numbering tells classes apart where nothing else does (1_left, 2_left).
-        short: dict[str, dict[str, tuple[str, str]]] = {}  # word -> number -> class, as written
+        # Numbers distinguish classes only if their names are otherwise equal (1_left, 2_left).
+        short: dict[str, dict[str, tuple[str, str]]] = {}  # name -> number -> (class, alias)
         for name, aliases in classes.items():
             for alias in (name, *aliases):
                 folded = fold(alias)
@@ -57,28 +57,28 @@ class Labels:
                     if other and other[0] != name:
                         raise ValueError(
                             f"classes: {alias!r} means {name!r}, but {other[1]!r} is an alias of "
-                            f"{other[0]!r} (case, accents and leading numbers do not count); take "
-                            "it from one of them"
+                            f"{other[0]!r} (case, accents and leading numbers are ignored); "
+                            "remove it from one of them"
                         )
                 numbers[number] = name, alias
         meant = {word: {name for name, _ in by.values()} for word, by in short.items()}
         self._unnumbered = {word: min(names) for word, names in meant.items() if len(names) == 1}
 
-    def find(self, text: str) -> str | None:
-        """Return the class that the text names, or None where it names none."""
+    def class_of(self, text: str) -> str | None:
+        """Return the class that matches the text, or None if there is no match."""
         folded = fold(text)
-        found = self._exact.get(folded)
-        return found if found is not None else self._unnumbered.get(unnumbered(folded))
+        exact = self._exact.get(folded)
+        return exact if exact is not None else self._unnumbered.get(unnumbered(folded))
 
     def is_empty(self, text: str) -> bool:
-        """Tell whether the text is one of the ways to write nothing (and no class)."""
-        return fold(text) in EMPTY and self.find(text) is None
+        """Return whether the text denotes a missing value and is not a class name."""
+        return fold(text) in EMPTY and self.class_of(text) is None
 
-    def nearest(self, text: str) -> str:
-        """Return a hint for a text that fits no class: the class written most like it."""
+    def suggest(self, text: str) -> str:
+        """Return a hint with the closest class name for a text that matches no class."""
         folded = unnumbered(fold(text))
         known = {unnumbered(alias): name for alias, name in self._exact.items()}
         near = difflib.get_close_matches(folded, known, n=1, cutoff=0.5)
         if near:
-            return f"{text!r} is no class; the nearest is {known[near[0]]!r}"
-        return f"{text!r} is no class, nor like one"
+            return f"{text!r} is not a class; the closest class is {known[near[0]]!r}"
+        return f"{text!r} is not a class, and no class name is similar"

@@ -1,7 +1,7 @@
-"""The parameters of params.yaml, typed and strict: an unknown key is an error that names it.
+"""Typed and strict parameters of params.yaml: an unknown key is an error.
 
-`python -m anklealign.config.params` checks the whole file. A stage reads only the sections that
-dvc.yaml declares for it, so that nothing else can change its result:
+A stage reads only the sections that dvc.yaml declares for it, so that no other parameter can change
+its result:
 
     raw = params.read()
     settings = params.section(raw, "prepare", Prepare)
@@ -11,7 +11,6 @@ dvc.yaml declares for it, so that nothing else can change its result:
 import difflib
 import json
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -30,13 +29,14 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
 from anklealign.config.class_names import Labels
+from anklealign.config.paths import RAW
 
 PARAMS = Path("params.yaml")
-CONSENSUS = "consensus"  # split.test: the photos with votes
+CONSENSUS = "consensus"  # value of split.test: test on the photos with votes
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
-Share = Annotated[float, Field(ge=0, le=1)]
-NotNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Byte = Annotated[int, Field(ge=0, le=255)]
 Name = Annotated[str, Field(min_length=1)]
@@ -51,17 +51,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, config=STRICT)
 class Dataset:
-    """One photo set below data/raw: how it is laid out and what its labels mean.
+    """A dataset below data/raw: its layout and the meaning of its labels.
 
-    `person` is searched in each photo's path, whatever the case and without accents where that
-    helps; the digits of its group `participant` are who is on the photo, one of the collector's
-    participants. `csv`, its `encoding` and the columns speak of the table layout; there
-    `group_column` is the person. `imagenet` tells which of ImageNet's classes each class is.
+    `subject_pattern` is a regular expression that is searched in each photo's path, ignoring case
+    and, if needed, accents; the digits of its group `subject` identify the subject among those of
+    the collector. `csv`, `encoding` and the columns belong to the table layout, where
+    `group_column` is the subject. `imagenet` maps each class to ImageNet classes.
     """
 
     layout: Literal["folders", "label_studio", "table"]
     classes: Annotated[dict[Name, tuple[str, ...]], Field(min_length=2)]
-    person: str | None = None
+    subject_pattern: str | None = None
     ordered: bool = False
     mirror_safe: bool = True
     fit: Fit = "letterbox"
@@ -73,7 +73,7 @@ class Dataset:
     imagenet: dict[Name, Annotated[tuple[ImageNetIndex, ...], Field(min_length=1)]] | None = None
 
     def imagenet_indices(self) -> tuple[tuple[int, ...], ...]:
-        """Return each class's ImageNet indices, ascending; nothing where there is no table."""
+        """Return the sorted ImageNet indices of each class, or () without a mapping."""
         table = self.imagenet or {}
         return tuple(tuple(sorted(_indices(table[name]))) for name in self.classes if table)
 
@@ -85,100 +85,101 @@ class Dataset:
                     f"imagenet: {', '.join(self.imagenet)} are not the classes "
                     f"{', '.join(self.classes)}; give each class its indices"
                 )
-            found = [i for indices in self.imagenet_indices() for i in indices]
-            twice = sorted({i for i in found if found.count(i) > 1})
+            mapped = [i for indices in self.imagenet_indices() for i in indices]
+            twice = sorted({i for i in mapped if mapped.count(i) > 1})
             if twice:
                 raise ValueError(
-                    f"imagenet: {twice[0]} stands twice; a class of ImageNet is one class at most"
+                    f"imagenet: {twice[0]} is listed twice; map each ImageNet class to one class"
                 )
         try:
             "".encode(self.encoding)
         except LookupError:
             raise ValueError(
-                f"encoding: {self.encoding!r} is none that Python knows; write utf-8, utf-16, "
-                "cp1250, cp1252, …"
+                f"encoding: {self.encoding!r} is not an encoding that Python knows; write utf-8, "
+                "utf-16, cp1250, cp1252, …"
             ) from None
-        if self.person is not None:
+        if self.subject_pattern is not None:
             try:
-                pattern = re.compile(self.person)
+                pattern = re.compile(self.subject_pattern)
             except re.error as error:
                 raise ValueError(
-                    f"person: {self.person!r} is no regular expression: {error}"
+                    f"subject_pattern: {self.subject_pattern!r} is not a regular expression: "
+                    f"{error}"
                 ) from None
-            if "participant" not in pattern.groupindex:
+            if "subject" not in pattern.groupindex:
                 raise ValueError(
-                    f"person: {self.person!r} has no group named participant; "
-                    "write the part that tells people apart as (?P<participant>…)"
+                    f"subject_pattern: {self.subject_pattern!r} has no group named subject; write "
+                    "the part that identifies the subject as (?P<subject>…)"
                 )
-        Labels(self.classes)  # refuses an alias of two classes
+        Labels(self.classes)  # raises if two classes share an alias
         return self
 
 
 def _indices(entries: tuple[int | str, ...]) -> list[int]:
-    found: list[int] = []
+    indices: list[int] = []
     for entry in entries:
         first, _, last = str(entry).partition("-")
-        found += range(int(first), int(last or first) + 1)
-    return found
+        indices += range(int(first), int(last or first) + 1)
+    return indices
 
 
 @dataclass(frozen=True, config=STRICT)
-class Phantom:
-    """The generated sample set."""
+class Synthetic:
+    """Parameters of the synthetic dataset."""
 
     seed: Annotated[int, Field(ge=0)]
     photos: Annotated[int, Field(ge=30)]
     collectors: Count
-    difficulty: NotNegative
-    planted: Annotated[int, Field(ge=0)]
+    difficulty: NonNegative
+    corruptions: Annotated[int, Field(ge=0)]
 
 
 @dataclass(frozen=True, config=STRICT)
 class Prepare:
-    """Photos into the pixel store."""
+    """Parameters of the prepare stage."""
 
     size: Annotated[int, Field(ge=32, le=1024)]
     fill: Byte
-    # Pillow itself refuses 178.96 MP and more.
+    # Pillow rejects 178.96 MP and more.
     max_megapixels: Annotated[float, Field(gt=0, le=178)]
     consensus: Literal["majority", "dawid_skene"] = "majority"
 
 
 @dataclass(frozen=True, config=STRICT)
 class Clean:
-    """What is removed before the split: copies, and photos that show too little."""
+    """Thresholds for removing duplicates and photos of poor quality before the split."""
 
     hash_distance: Annotated[int, Field(ge=0, le=16)]
-    residual: Share
-    too_small: NotNegative
+    residual: Fraction
+    too_small: NonNegative
     aspect: Annotated[float, Field(ge=1)]
     dark: Annotated[float, Field(ge=0, le=255)]
     bright: Annotated[float, Field(ge=0, le=255)]
     low_contrast: Annotated[float, Field(ge=0, le=255)]
-    blurred: NotNegative
+    blurred: NonNegative
 
 
 @dataclass(frozen=True, config=STRICT)
 class Split:
-    """Parts that share no group."""
+    """Parameters of the split: no group spans two splits."""
 
-    validation: Annotated[float, Field(gt=0, lt=1)]
+    val: Annotated[float, Field(gt=0, lt=1)]
     test: float | str
-    group: Literal["person", "collector"]
-    given: Literal["keep", "ignore"]
-    folds: Annotated[int, Field(ge=3)]  # one tests, one validates, the rest trains
+    group: Literal["subject", "collector"]
+    predefined: Literal["keep", "ignore"]
+    folds: Annotated[int, Field(ge=3)]  # one for test, one for validation, the rest for training
     fold: Annotated[int, Field(ge=0)] | None
-    leak_residual: Share
-    leak_correlation: Annotated[float, Field(gt=0, le=1)]
-    accept_leaks: tuple[tuple[Name, Name], ...]
+    leakage_residual: Fraction
+    leakage_correlation: Annotated[float, Field(gt=0, le=1)]
+    allowed_leaks: tuple[tuple[Name, Name], ...]
 
-    @field_validator("accept_leaks", mode="before")
+    @field_validator("allowed_leaks", mode="before")
     @classmethod
     def _pairs(cls, value: object) -> object:
         pairs = value if isinstance(value, (list, tuple)) else [value]
         if not all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in pairs):
             raise ValueError(
-                f"{value!r} is not a list of pairs of paths; write each accepted pair as in "
+                f"{value!r} is not a list of pairs of paths; write each allowed pair as in "
                 '[["a/1.jpg", "b/2.jpg"]]'
             )
         return tuple(map(tuple, pairs))
@@ -188,19 +189,18 @@ class Split:
         if isinstance(self.test, str):
             if self.test != CONSENSUS:
                 raise ValueError(
-                    f"test = {self.test!r} is neither a share of the photos nor {CONSENSUS!r}"
+                    f"test = {self.test!r} is neither a fraction of the photos nor {CONSENSUS!r}"
                 )
             if self.fold is not None:
                 raise ValueError(
                     f"fold = {self.fold} with test = {CONSENSUS!r}: folds test every photo once, "
-                    f"{CONSENSUS!r} the photos that were voted on; choose one"
+                    f"{CONSENSUS!r} tests only the photos with votes; choose one"
                 )
         elif not 0 < self.test < 1:
-            raise ValueError(f"test = {self.test} is no share of the photos between 0 and 1")
-        elif self.validation + self.test >= 1:
+            raise ValueError(f"test = {self.test} is not a fraction between 0 and 1")
+        elif self.val + self.test >= 1:
             raise ValueError(
-                f"validation {self.validation} + test {self.test} leave nothing to train on; "
-                "lower one of them"
+                f"val = {self.val} and test = {self.test} leave no photos for training; lower one"
             )
         if self.fold is not None and self.fold >= self.folds:
             raise ValueError(f"fold = {self.fold} is not below folds = {self.folds}; count from 0")
@@ -209,22 +209,22 @@ class Split:
 
 @dataclass(frozen=True, config=STRICT)
 class Augmentation:
-    """Random changes of a training photo."""
+    """Random transforms of a training photo."""
 
-    crop: Annotated[float, Field(ge=0, lt=1)]
-    mirror: bool
+    random_crop: Annotated[float, Field(ge=0, lt=1)]
+    horizontal_flip: bool
     rotation: Annotated[float, Field(ge=0, le=180)]
-    brightness: Share
-    contrast: Share
-    saturation: Share
-    shift: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
-    flip: bool = False
+    brightness: Fraction
+    contrast: Fraction
+    saturation: Fraction
+    translate: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    vertical_flip: bool = False
     shear: Annotated[float, Field(ge=0, lt=90)] = 0.0
 
 
 @dataclass(frozen=True, config=STRICT)
 class Train:
-    """How a network is fitted."""
+    """Parameters of training."""
 
     device: Name
     precision: Literal["auto", "fp32", "bf16", "fp16"]
@@ -235,49 +235,49 @@ class Train:
         "mcc", "kappa", "roc_auc", "average_precision", "brier", "calibration_error",
     ]  # fmt: skip
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
-    weight_decay: NotNegative
+    weight_decay: NonNegative
     augmentation: Augmentation
-    processes: Count = 1
+    num_processes: Count = 1
     channels_last: bool = True
     deterministic: bool = True
-    accumulation: Count = 1
+    gradient_accumulation_steps: Count = 1
     optimizer: Name = "adamw"
-    scheduler: Literal["cosine", "poly", "tanh", "wsd", "rsqrt", "multistep", "constant"] = "cosine"
+    scheduler: Literal["cosine", "poly", "multistep", "constant"] = "cosine"
     decay_at: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.5, 0.75)
     decay_rate: Annotated[float, Field(gt=0, lt=1)] = 0.1
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    clip_gradient: NotNegative = 0.0
+    max_grad_norm: NonNegative = 0.0
     optimizer_arguments: dict[str, bool | int | float | str | tuple[float, ...]] = Field(
         default_factory=dict
     )
-    loss: Literal["cross_entropy", "bce", "asymmetric", "poly"] = "cross_entropy"
-    balance: Literal["none", "weights", "sampler"] = "weights"
+    loss: Literal["cross_entropy", "bce"] = "cross_entropy"
+    class_balancing: Literal["none", "loss_weights", "sampler"] = "loss_weights"
     soft_labels: bool = False
 
     @field_validator("decay_at")
     @classmethod
     def _ascending(cls, value: tuple[float, ...]) -> tuple[float, ...]:
         if list(value) != sorted(set(value)):
-            raise ValueError(f"{list(value)} does not ascend; write it in order, each share once")
+            raise ValueError(f"{list(value)} is not strictly ascending; sort it and remove repeats")
         return value
 
 
 @dataclass(frozen=True, config=STRICT)
 class Model:
-    """One variant: an architecture by its timm name, and how it is fitted."""
+    """A model config: an architecture by its timm name, and its training parameters."""
 
     architecture: Name
     image_size: Annotated[int, Field(ge=32, le=1024)]
     epochs: Annotated[int, Field(ge=0)]
-    learning_rate: NotNegative
+    learning_rate: NonNegative
     pretrained: bool = False
     weights: Name | None = None
     weights_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     frozen: bool = False
-    last_blocks: Annotated[int, Field(ge=0)] = 0
-    head_width: Annotated[int, Field(ge=0)] = 0
+    unfreeze_last_n: Annotated[int, Field(ge=0)] = 0
+    head_hidden_dim: Annotated[int, Field(ge=0)] = 0
     head_epochs: Annotated[int, Field(ge=0)] = 0
-    head_learning_rate: NotNegative = 0.0
+    head_learning_rate: NonNegative = 0.0
     imagenet_head: bool = False
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     freeze_batch_norm: bool = False
@@ -286,31 +286,33 @@ class Model:
 
     @property
     def head_alone(self) -> bool:
-        """Return whether nothing but the head learns."""
-        return self.frozen and not self.last_blocks
+        """Return whether only the head is trained."""
+        return self.frozen and not self.unfreeze_last_n
 
     @model_validator(mode="after")
     def _check(self) -> "Model":
         if (self.weights is None) != (self.weights_sha256 is None):
             raise ValueError(
-                "weights and weights_sha256 go together, so that changed weights rerun train; "
+                "weights and weights_sha256 belong together, so that changed weights rerun train; "
                 "give both (`sha256sum FILE`) or neither"
             )
         if self.weights and not self.pretrained:
-            raise ValueError("weights are given but pretrained is false; set pretrained: true")
+            raise ValueError("weights is set but pretrained is false; set pretrained: true")
         if self.frozen and not self.pretrained:
-            raise ValueError("frozen keeps random weights, as pretrained is false; set it to true")
-        if self.last_blocks and not self.frozen:
             raise ValueError(
-                f"last_blocks = {self.last_blocks} learn beside a frozen rest, but frozen is "
-                "false, so that all learns; set frozen: true, or leave last_blocks out"
+                "frozen would keep random weights because pretrained is false; set pretrained: true"
+            )
+        if self.unfreeze_last_n and not self.frozen:
+            raise ValueError(
+                f"unfreeze_last_n = {self.unfreeze_last_n} has no effect as frozen is false and "
+                "all weights are trained; set frozen: true, or remove unfreeze_last_n"
             )
         if self.epochs and not self.learning_rate:
-            raise ValueError("learning_rate = 0 learns nothing in any epoch; raise it")
-        if self.zero_shot and (self.epochs or self.head_width or not self.pretrained):
+            raise ValueError("learning_rate = 0 trains nothing; raise it, or set epochs: 0")
+        if self.zero_shot and (self.epochs or self.head_hidden_dim or not self.pretrained):
             raise ValueError(
-                "zero_shot takes a pretrained classifier as it is: set pretrained: true, "
-                "epochs: 0 and no head_width"
+                "zero_shot uses a pretrained classifier without training: set pretrained: true and "
+                "epochs: 0, and remove head_hidden_dim"
             )
         return self
 
@@ -319,29 +321,29 @@ class Model:
         if bool(self.head_epochs) != bool(self.head_learning_rate):
             raise ValueError(
                 f"head_epochs = {self.head_epochs} and head_learning_rate = "
-                f"{self.head_learning_rate} go together; give both or neither"
+                f"{self.head_learning_rate} belong together; give both or neither"
             )
         if self.head_epochs and not (self.epochs and self.pretrained):
             raise ValueError(
-                "head_epochs fit the head on pretrained features before epochs train the rest; "
-                "set pretrained: true and epochs above 0, or leave head_epochs out"
+                "head_epochs fits the head on pretrained features before fine-tuning; "
+                "set pretrained: true and epochs above 0, or remove head_epochs"
             )
         if self.head_epochs and self.head_alone:
             raise ValueError(
-                "head_epochs come before more than the head learns, but frozen is true, so that "
-                "nothing more does; set frozen: false, or leave head_epochs out"
+                "head_epochs precedes fine-tuning, but frozen is true: only the head is trained; "
+                "set frozen: false, or remove head_epochs"
             )
-        if self.imagenet_head and (self.zero_shot or self.head_width or not self.pretrained):
+        if self.imagenet_head and (self.zero_shot or self.head_hidden_dim or not self.pretrained):
             raise ValueError(
-                "imagenet_head starts a linear head from a pretrained classifier: set pretrained: "
-                "true and neither zero_shot nor head_width, or leave imagenet_head out"
+                "imagenet_head initializes a linear head from a pretrained classifier: set "
+                "pretrained: true and remove zero_shot and head_hidden_dim, or remove imagenet_head"
             )
         return self
 
 
 @dataclass(frozen=True, config=STRICT)
 class Evaluate:
-    """How the trained model is judged."""
+    """Parameters of the evaluation."""
 
     bootstrap: Annotated[int, Field(ge=100)]
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
@@ -350,8 +352,47 @@ class Evaluate:
     robustness: Annotated[int, Field(ge=0)]
 
 
+# Keys of earlier releases: old dotted key -> new dotted key. `*` is any dataset or model.
+RENAMED = {
+    "phantom": "synthetic",
+    "synthetic.planted": "synthetic.corruptions",
+    "datasets.phantom": "datasets.synthetic",
+    "datasets.*.person": "datasets.*.subject_pattern",
+    "split.validation": "split.val",
+    "split.given": "split.predefined",
+    "split.accept_leaks": "split.allowed_leaks",
+    "split.leak_residual": "split.leakage_residual",
+    "split.leak_correlation": "split.leakage_correlation",
+    "train.processes": "train.num_processes",
+    "train.accumulation": "train.gradient_accumulation_steps",
+    "train.clip_gradient": "train.max_grad_norm",
+    "train.balance": "train.class_balancing",
+    "train.augmentation.crop": "train.augmentation.random_crop",
+    "train.augmentation.shift": "train.augmentation.translate",
+    "train.augmentation.mirror": "train.augmentation.horizontal_flip",
+    "train.augmentation.flip": "train.augmentation.vertical_flip",
+    "models.gap_cnn": "models.grid_pool_cnn",
+    "models.*.last_blocks": "models.*.unfreeze_last_n",
+    "models.*.head_width": "models.*.head_hidden_dim",
+}
+# Values of earlier releases: (dotted key, old value) -> new value, or the closest one that remains.
+RENAMED_VALUES = {
+    ("dataset", "phantom"): "synthetic",
+    ("model", "gap_cnn"): "grid_pool_cnn",
+    ("split.group", "person"): "subject",
+    ("train.class_balancing", "weights"): "loss_weights",
+}
+REMOVED_VALUES = {
+    ("train.loss", "asymmetric"): "bce",
+    ("train.loss", "poly"): "cross_entropy",
+    ("train.scheduler", "tanh"): "cosine",
+    ("train.scheduler", "wsd"): "cosine",
+    ("train.scheduler", "rsqrt"): "cosine",
+}
+
+
 def read(path: Path = PARAMS) -> dict[str, Any]:
-    """Return the file's plain dict, read by the YAML 1.2 rules that DVC writes by.
+    """Return the content of params.yaml as a dict, parsed as YAML 1.2 like DVC does.
 
     Raises:
         ValueError: The file is missing, does not parse or repeats a key.
@@ -360,14 +401,16 @@ def read(path: Path = PARAMS) -> dict[str, Any]:
         # PyYAML reads 1e-4 as a string and `no` as False; DVC and YAML 1.2 do not.
         raw = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ValueError(f"{path} is not there; run this in the project's top folder") from None
+        raise ValueError(
+            f"{path} does not exist; run this in the root folder of the project"
+        ) from None
     except MarkedYAMLError as error:
         mark = error.problem_mark
         where = f", line {mark.line + 1}" if mark else ""
         problem = " ".join(str(error.problem).split())
-        raise ValueError(f"{path}{where}: {problem}; mend the YAML there") from None
+        raise ValueError(f"{path}{where}: {problem}; fix the syntax at that line") from None
     if not isinstance(raw, dict):
-        raise ValueError(f"{path} holds no keys; restore it with `git checkout {path}`")
+        raise ValueError(f"{path} has no keys; restore it with `git checkout {path}`")
     return raw
 
 
@@ -375,19 +418,50 @@ def section(raw: Mapping[str, Any], key: str, kind: type[T]) -> T:
     """Return the section at a dotted key as its dataclass.
 
     Raises:
-        ValueError: The section is missing, or one of its keys is unknown, missing, of the wrong
-            type or out of range; one line names key, value and remedy.
+        ValueError: The section is missing, or one of its keys is renamed, unknown, missing, of the
+            wrong type or out of range; one line names the key, the value and the remedy.
     """
     value: Any = raw
     for part in key.split("."):
         if not isinstance(value, Mapping) or part not in value:
-            raise ValueError(f"params.yaml: {key} is missing; add it as README.md describes")
+            for old, new in RENAMED.items():
+                if new == key and isinstance(value, Mapping) and old.split(".")[-1] in value:
+                    raise ValueError(f"params.yaml: {old} was renamed to {new}; rename the key")
+            raise ValueError(f"params.yaml: {key} is missing; add it as described in README.md")
         value = value[part]
+    if outdated := _outdated(key, value):
+        raise ValueError("; ".join(outdated))
     try:
-        # By way of JSON, so that lists become tuples while types stay strict.
+        # Via JSON, so that lists become tuples while types stay strict.
         return TypeAdapter(kind).validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
         raise ValueError("; ".join(_explain(key, kind, e) for e in error.errors())) from None
+
+
+def _outdated(key: str, value: object) -> list[str]:
+    """Return one line for each key or value of an earlier release at or below a dotted key."""
+    if not isinstance(value, Mapping):
+        named = f"params.yaml: {key} = {value!r}"
+        if new := RENAMED_VALUES.get((key, str(value))):
+            return [f"{named} was renamed to {new}; change the value"]
+        if new := REMOVED_VALUES.get((key, str(value))):
+            return [f"{named} was removed; use {new}"]
+        return []
+    lines: list[str] = []
+    for name, child in value.items():
+        path = f"{key}.{name}"
+        if new := _new_key(path):
+            lines.append(f"params.yaml: {path} was renamed to {new}; rename the key")
+        else:
+            lines += _outdated(path, child)
+    return lines
+
+
+def _new_key(path: str) -> str:
+    """Return the new name of a dotted key of an earlier release, or ''."""
+    table, *names = path.split(".")
+    anywhere = ".".join([table, "*", *names[1:]])
+    return RENAMED.get(path, "") or RENAMED.get(anywhere, "").replace("*", "".join(names[:1]))
 
 
 def _explain(key: str, kind: type, error: Mapping[str, Any]) -> str:
@@ -405,30 +479,30 @@ def _explain(key: str, kind: type, error: Mapping[str, Any]) -> str:
     return f"params.yaml: {where}{value}: {message}; change it there"
 
 
-def choice(raw: Mapping[str, Any], key: str, table: str, kind: type[T]) -> tuple[str, T]:
-    """Return the name that a top-level key chooses, and its block in a table of blocks.
+def selected(raw: Mapping[str, Any], key: str, table: str, kind: type[T]) -> tuple[str, T]:
+    """Return the value of a top-level key, and the config of that name in a table.
 
     Raises:
-        ValueError: The table has no such block, or the block is wrong.
+        ValueError: The table has no config of that name, or the config is invalid.
     """
     name = section(raw, key, str)
-    known = raw.get(table)
-    if not isinstance(known, Mapping) or name not in known:
-        names = ", ".join(known) if isinstance(known, Mapping) else "none"
+    configs = raw.get(table)
+    if not isinstance(configs, Mapping) or name not in configs:
+        names = ", ".join(configs) if isinstance(configs, Mapping) else "none"
         raise ValueError(
-            f"params.yaml: {key} = {name!r} is no block of {table}; choose one of: {names}"
+            f"params.yaml: {key} = {name!r} is not a key of {table}; choose one of: {names}"
         )
     return name, section(raw, f"{table}.{name}", kind)
 
 
 def dataset(raw: Mapping[str, Any]) -> tuple[str, Dataset]:
-    """Return the chosen dataset's name and block."""
-    return choice(raw, "dataset", "datasets", Dataset)
+    """Return the name and the config of the selected dataset."""
+    return selected(raw, "dataset", "datasets", Dataset)
 
 
 SECTIONS: dict[str, type] = {
     "seed": int,
-    "phantom": Phantom,
+    "synthetic": Synthetic,
     "prepare": Prepare,
     "clean": Clean,
     "split": Split,
@@ -442,65 +516,55 @@ TABLES: dict[str, tuple[str, type]] = {
 
 
 def check(raw: Mapping[str, Any]) -> list[str]:
-    """Return one line for each fault in the whole file; an empty list means that it is sound."""
-    faults: list[str] = []
-    known = [*SECTIONS, *TABLES, *(table for table, _ in TABLES.values())]
-    for key in raw:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
-            faults.append(f"params.yaml: {key} is an unknown key; {hint}")
-    wanted: list[tuple[str, type]] = list(SECTIONS.items())
+    """Return one line per error in the whole file; an empty list means that it is valid."""
+    errors = _unknown_sections(raw)
+    sections: list[tuple[str, type]] = list(SECTIONS.items())
     for table, kind in TABLES.values():
-        blocks = raw.get(table)
-        wanted += [(f"{table}.{name}", kind) for name in blocks] if blocks else []
-    for key, kind in wanted:
+        for name in raw.get(table) or ():
+            path = f"{table}.{name}"
+            if new := RENAMED.get(path):
+                errors.append(f"params.yaml: {path} was renamed to {new}; rename the key")
+            sections.append((path, kind))
+    for key, kind in sections:
         try:
             section(raw, key, kind)
         except ValueError as error:
-            faults.append(str(error))
+            errors.append(str(error))
     for key, (table, kind) in TABLES.items():
         try:
             name = section(raw, key, str)
             if name not in raw.get(table, {}):
-                choice(raw, key, table, kind)
+                selected(raw, key, table, kind)
         except ValueError as error:
-            faults.append(str(error))
-    return faults
+            errors.append(str(error))
+    return errors
+
+
+def _unknown_sections(raw: Mapping[str, Any]) -> list[str]:
+    errors = []
+    known = [*SECTIONS, *TABLES, *(table for table, _ in TABLES.values())]
+    for key in raw:
+        if key not in known and key not in RENAMED:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
+            errors.append(f"params.yaml: {key} is an unknown key; {hint}")
+    return errors
 
 
 def missing_files(raw: Mapping[str, Any]) -> list[str]:
-    """Return a line for each thing on disk that the chosen dataset and model need and lack."""
-    faults = []
+    """Return one line per missing file or folder of the selected dataset and model."""
+    errors = []
     name, _ = dataset(raw)
-    folder = Path("data/raw", name)
-    if name != "phantom" and not folder.is_dir():
-        faults.append(
-            f"params.yaml: dataset = {name!r}: {folder} is not there; put or link the photos "
-            "there, `dvc pull` them, or choose another dataset"
+    folder = RAW / name
+    if name != "synthetic" and not folder.is_dir():
+        errors.append(
+            f"params.yaml: dataset = {name!r}: {folder} does not exist; put or link the photos "
+            "there, run `dvc pull`, or choose another dataset"
         )
-    name, model = choice(raw, "model", "models", Model)
+    name, model = selected(raw, "model", "models", Model)
     if model.weights and not Path(model.weights).is_file():
-        faults.append(
-            f"params.yaml: model = {name!r}: its weights {model.weights} are not there; put the "
-            "file there, `dvc pull` it, or choose another model"
+        errors.append(
+            f"params.yaml: model = {name!r}: the weights file {model.weights} does not exist; put "
+            "it there, run `dvc pull`, or choose another model"
         )
-    return faults
-
-
-def main() -> int:
-    """Check params.yaml and say what is wrong with it."""
-    try:
-        raw = read()
-        faults = check(raw) or missing_files(raw)
-    except ValueError as error:
-        faults = [str(error)]
-    if faults:
-        print("\n".join(faults), file=sys.stderr)
-        return 1
-    print(f"params.yaml is sound: dataset {raw['dataset']}, model {raw['model']}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return errors

@@ -1,4 +1,4 @@
-"""How a stage ends: a known error is one line that helps, and never exit status 0."""
+"""Stage entry point: map exceptions to exit statuses and short error messages."""
 
 import errno
 import signal
@@ -8,27 +8,28 @@ from typing import NoReturn
 
 
 def run(name: str, main: Callable[[], None]) -> NoReturn:
-    """Run a stage's main() and exit: 0 when it is done, 1 after one line when it cannot go on.
+    """Run a stage's main() and exit with 0 on success or 1 on a known error.
 
-    Interrupted it exits with 130 or 143, as a shell says it, and never with 0, by which DVC would
-    take it for done; a SIGTERM too lets temporary files be removed on the way out.
+    An interrupted stage exits with 130 (SIGINT) or 143 (SIGTERM), following the shell convention.
+    It never exits with 0, because DVC would treat the stage as complete. Temporary files are
+    removed after SIGTERM too.
 
-    DVC deletes a stage's outputs before it runs the stage, those in git too, so a second line says
-    how to have them back.
+    DVC deletes a stage's outputs, including those tracked by git, before it runs the stage.
+    Therefore the error message includes a second line with the command that restores them.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         main()
     except KeyboardInterrupt:
-        print(f"{name}: interrupted; `dvc repro` takes it up again", file=sys.stderr)
+        print(f"{name}: interrupted; rerun `dvc repro` to resume", file=sys.stderr)
         sys.exit(130)
     except (ValueError, OSError) as error:
-        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-        remedy = "; free some space (`dvc gc --workspace` removes old results), then run it again"
+        disk_full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        remedy = "; free disk space (`dvc gc --workspace` removes old results) and rerun the stage"
         print(
-            f"{name}: {error}{remedy if full else ''}\n"
-            f"{name}: DVC removed its outputs before it ran; "
-            "`git checkout metrics plots && dvc checkout` brings the committed ones back",
+            f"{name}: {error}{remedy if disk_full else ''}\n"
+            f"{name}: DVC removed the outputs of this stage before running it; "
+            "run `git checkout metrics plots && dvc checkout` to restore the committed versions",
             file=sys.stderr,
         )
         sys.exit(1)

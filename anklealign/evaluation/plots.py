@@ -1,4 +1,4 @@
-"""Plots of a model's answers: reliability, robustness, and how it stands beside people.
+"""Evaluation plots: reliability, robustness, human baseline, confusion matrix and history.
 
 Shapes: N photos, K classes.
 """
@@ -7,119 +7,111 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import beta
 
-from anklealign.metrics.scores import Floats, Integers, bins_of
+from anklealign.metrics.scores import Floats, Integers, confidence_bins
 from anklealign.plotting import style
 
-# Kinds of worse photos (anklealign/evaluation/robustness.py) as a person reads them.
-KINDS = {
-    "blur_permille": "blur, sigma in ‰ of the side",
-    "noise_levels": "noise, sd in grey levels",
-    "jpeg_quality": "JPEG quality",
-    "brightness_percent": "brightness, %",
-    "rotation_degrees": "rotation, degrees",
-    "downscaling_pixels": "downscaled to pixels",
-    "mirror": "mirrored",
+# Panel titles of the corruptions of anklealign/evaluation/robustness.py, with their units.
+CORRUPTION_TITLES = {
+    "gaussian_blur": "Gaussian blur (sigma, ‰ of the side)",
+    "gaussian_noise": "Gaussian noise (SD, gray levels)",
+    "jpeg_compression": "JPEG compression (quality)",
+    "brightness": "brightness (%)",
+    "rotation": "rotation (degrees)",
+    "downscaling": "downscaling (longer side, px)",
+    "horizontal_flip": "horizontal flip",
 }
 
 
 def reliability(labels: Integers, before: Floats, after: Floats, temperature: float) -> Figure:
-    """Draw how often the model is right at each probability: (N,), (N, K), (N, K)."""
+    """Draw reliability diagrams before and after temperature scaling: (N,), (N, K), (N, K)."""
     figure = style.new(9, 4.7)
     left, right = figure.subplots(1, 2, sharey=True)
-    _reliability(left, labels, before)
-    _reliability(right, labels, after)
-    left.set_title("as trained", fontsize=10)
-    right.set_title(f"temperature {temperature:.2f}, as delivered", fontsize=10)
-    left.set_ylabel("share that is right")
+    for axes, probabilities in ((left, before), (right, after)):
+        correct = probabilities.argmax(1) == labels
+        _draw_bins(axes, correct, probabilities)
+        _draw_photos(axes, correct, probabilities)
+    left.set_title("before temperature scaling", fontsize=10)
+    right.set_title(f"after temperature scaling (T = {temperature:.2f})", fontsize=10)
+    left.set_ylabel("accuracy")
     handles, names = right.get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     return figure
 
 
-def _reliability(axes: Axes, labels: Integers, probabilities: Floats) -> None:
-    right = probabilities.argmax(1) == labels
-    sure = probabilities.max(1)
-    bins = bins_of(probabilities)
-    counts = np.bincount(bins)
-    counts, held = counts[counts > 0], np.bincount(bins, weights=right)[counts > 0]
-    said = np.bincount(bins, weights=sure)[np.bincount(bins) > 0] / counts
-    share = held / counts
-    # Jeffreys' 95 % interval of a share.
-    low = np.where(held > 0, beta.ppf(0.025, held + 0.5, counts - held + 0.5), 0)
-    high = np.where(held < counts, beta.ppf(0.975, held + 0.5, counts - held + 0.5), 1)
-    start = 1 / probabilities.shape[1]
-    axes.plot([0, 1], [0, 1], color="0.6", linewidth=1, label="as sure as right")
-    axes.vlines(
-        said,
-        low,
-        high,
-        color=style.COLOURS[0],
-        linewidth=1.2,
-        label="95 %, were photos independent",
-    )
-    axes.plot(
-        said,
-        share,
-        "o-",
-        color=style.COLOURS[0],
-        markersize=5,
-        label="photos, in bins of as many",
-    )
-    axes.plot(sure[right], np.full(right.sum(), 1.06), "|", color=style.COLOURS[2], markersize=8)
-    axes.plot(
-        sure[~right], np.full((~right).sum(), -0.06), "|", color=style.COLOURS[5], markersize=8
-    )
-    axes.text(start, 1.1, "right, a line a photo", color=style.COLOURS[2], fontsize=8, va="bottom")
-    axes.text(start, -0.1, "wrong", color=style.COLOURS[5], fontsize=8, va="top")
-    error = float(np.abs(said * counts - held).sum() / counts.sum())
+def _draw_bins(axes: Axes, correct: npt.NDArray[np.bool_], probabilities: Floats) -> None:
+    """Draw the accuracy of each equal-count bin against its mean confidence, with the error."""
+    bins = confidence_bins(probabilities)
+    sizes = np.bincount(bins)
+    counts, hits = sizes[sizes > 0], np.bincount(bins, weights=correct)[sizes > 0]
+    confidence = np.bincount(bins, weights=probabilities.max(1))[sizes > 0] / counts
+    # Jeffreys' 95% interval of a proportion.
+    low = np.where(hits > 0, beta.ppf(0.025, hits + 0.5, counts - hits + 0.5), 0)
+    high = np.where(hits < counts, beta.ppf(0.975, hits + 0.5, counts - hits + 0.5), 1)
+    color = style.COLORS[0]
+    axes.plot([0, 1], [0, 1], color="0.6", linewidth=1, label="perfect calibration")
+    label = "95% CI (assumes independence)"
+    axes.vlines(confidence, low, high, color=color, linewidth=1.2, label=label)
+    label = "photos in equal-count bins"
+    axes.plot(confidence, hits / counts, "o-", color=color, markersize=5, label=label)
+    error = float(np.abs(confidence * counts - hits).sum() / counts.sum())
+    text = f"calibration error {error:.3f}"
+    axes.text(0.98, 0.12, text, ha="right", fontsize=9, transform=axes.transAxes)
+
+
+def _draw_photos(axes: Axes, correct: npt.NDArray[np.bool_], probabilities: Floats) -> None:
+    """Draw one tick per photo at its confidence, and set the limits and labels of the axes."""
+    confidence = probabilities.max(1)
+    chance = 1 / probabilities.shape[1]
+    for photos, place, color in (
+        (correct, 1.06, style.COLORS[2]),
+        (~correct, -0.06, style.COLORS[5]),
+    ):
+        heights = np.full(photos.sum(), place)
+        axes.plot(confidence[photos], heights, "|", color=color, markersize=8)
     axes.text(
-        0.98,
-        0.12,
-        f"calibration error {error:.3f}",
-        ha="right",
-        fontsize=9,
-        transform=axes.transAxes,
+        chance, 1.1, "correct (one tick per photo)", color=style.COLORS[2], fontsize=8, va="bottom"
     )
-    axes.set_xlim(start - 0.02, 1.02)
+    axes.text(chance, -0.1, "wrong", color=style.COLORS[5], fontsize=8, va="top")
+    axes.set_xlim(chance - 0.02, 1.02)
     axes.set_ylim(-0.18, 1.18)
     axes.set_yticks(np.linspace(0, 1, 6))
-    axes.set_xlabel("probability of the predicted class")
+    axes.set_xlabel("confidence (probability of the predicted class)")
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def robustness(
-    found: Mapping[str, Mapping[int, float]],
+    scores: Mapping[str, Mapping[int, float]],
     clean: float,
     photos: int,
     classes: int,
 ) -> Figure:
-    """Draw the balanced accuracy of worse photos, a panel a kind.
+    """Draw the balanced accuracy on corrupted photos, one panel per kind of corruption.
 
     Args:
-        found: Kind to level to score.
-        clean: Score of the photos as they are.
-        photos: How many.
-        classes: K; the line of chance is 1 / K.
+        scores: Kind to level to score.
+        clean: Score on the unmodified photos.
+        photos: Number of photos.
+        classes: K; chance level is 1 / K.
     """
     figure = style.new(10, 5.2)
     panels = figure.subplots(2, 4, sharey=True).ravel()
-    for axes, (kind, levels) in zip(panels, found.items(), strict=False):
-        values = list(levels.values())
-        places = range(len(values))
-        axes.axhline(clean, color="0.35", linewidth=1, label="photos as they are")
-        axes.axhline(1 / classes, color="0.35", linewidth=1, linestyle=":", label="chance")
-        axes.plot(places, values, "o-", color=style.COLOURS[0])
-        axes.set_xticks(places, [str(level) if len(levels) > 1 else "" for level in levels])
-        axes.set_title(KINDS[kind], fontsize=9)
+    for axes, (kind, levels) in zip(panels, scores.items(), strict=False):
+        positions = range(len(levels))
+        axes.axhline(clean, color="0.35", linewidth=1, label="unmodified photos")
+        axes.axhline(1 / classes, color="0.35", linewidth=1, linestyle=":", label="chance level")
+        axes.plot(positions, list(levels.values()), "o-", color=style.COLORS[0])
+        axes.set_xticks(positions, [str(level) if len(levels) > 1 else "" for level in levels])
+        axes.set_title(CORRUPTION_TITLES[kind], fontsize=9)
         axes.margins(x=0.15)
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_ylim(0, 1.02)
-    for axes in panels[len(found) :]:
+    for axes in panels[len(scores) :]:
         axes.set_axis_off()
     for axes in panels[::4]:
         axes.set_ylabel("balanced accuracy", fontsize=9)
@@ -137,32 +129,32 @@ def robustness(
     return figure
 
 
-def people(beside: Mapping[str, Any]) -> Figure:
-    """Draw each annotator's accuracy and the model's on the same photos by the same votes.
+def human_baseline(metrics: Mapping[str, Any]) -> Figure:
+    """Draw the accuracy of each annotator and of the model on the same photos.
 
     Args:
-        beside: What `evaluation.beside_people` returns of at least one judged vote.
+        metrics: Result of `score_tables.human_baseline_scores` with at least one scored vote.
     """
-    rows = sorted(beside["by_annotator"].items(), key=lambda row: (-row[1]["accuracy"], row[0]))
+    rows = sorted(metrics["by_annotator"].items(), key=lambda row: (-row[1]["accuracy"], row[0]))
     figure = style.new(8, 1.5 + 0.27 * len(rows))
     axes = figure.subplots()
-    places = np.arange(len(rows))
+    positions = np.arange(len(rows))
     own, model = ([row[name] for _, row in rows] for name in ("accuracy", "model_accuracy"))
-    axes.hlines(places, own, model, color="0.8", linewidth=1.5)
-    axes.plot(own, places, "o", color=style.COLOURS[1], label="the person")
-    axes.plot(model, places, "s", color=style.COLOURS[0], label="the model on the same photos")
-    axes.set_yticks(places, [f"{style.short(name)} ({row['photos']})" for name, row in rows])
+    axes.hlines(positions, own, model, color="0.8", linewidth=1.5)
+    axes.plot(own, positions, "o", color=style.COLORS[1], label="annotator")
+    axes.plot(model, positions, "s", color=style.COLORS[0], label="model on the same photos")
+    axes.set_yticks(positions, [f"{style.short(name)} ({row['photos']})" for name, row in rows])
     axes.tick_params(axis="y", length=0, labelsize=8)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(-0.03, 1.03)
-    axes.set_xlabel("share of photos on which the other people's majority says the same")
+    axes.set_xlabel("accuracy against the majority of the other annotators")
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.grid(axis="x", color="0.92")
     axes.set_axisbelow(True)
     axes.set_title(
-        f"{beside['votes']} votes of {beside['annotators']} people on {beside['photos']} test "
-        f"photos: people {beside['accuracy']['value']:.2f}, the model "
-        f"{beside['model_accuracy']['value']:.2f}",
+        f"{metrics['votes']} votes of {metrics['annotators']} annotators on {metrics['photos']} "
+        f"test photos: annotators {metrics['accuracy']['value']:.2f}, model "
+        f"{metrics['model_accuracy']['value']:.2f}",
         fontsize=10,
     )
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
@@ -170,7 +162,11 @@ def people(beside: Mapping[str, Any]) -> Figure:
 
 
 def confusion(counts: pd.DataFrame) -> Figure:
-    """Draw a confusion matrix: index the actual class, columns the predicted, values photos."""
+    """Draw a confusion matrix.
+
+    Args:
+        counts: Photo counts; the index is the actual class, the columns the predicted class.
+    """
     classes = list(counts.index)
     values = counts.to_numpy()
     shares = values / np.maximum(values.sum(1, keepdims=True), 1)
@@ -193,29 +189,29 @@ def confusion(counts: pd.DataFrame) -> Figure:
     axes.set_yticks(range(len(classes)), classes)
     axes.set_xlabel("predicted")
     axes.set_ylabel("actual")
-    axes.set_title("Test photos; % of the actual class", fontsize=10)
+    axes.set_title("Test photos, % of the actual class", fontsize=10)
     axes.spines[:].set_visible(False)
     return figure
 
 
 def history(epochs: pd.DataFrame, best: int, monitor: str) -> Figure:
-    """Draw losses and validation scores by epoch, with the epoch whose weights were kept."""
+    """Draw losses and validation scores by epoch and mark the best epoch."""
     figure = style.new(9, 3.6)
     loss, score = figure.subplots(1, 2)
-    for column, colour in (("train_loss", style.COLOURS[0]), ("val_loss", style.COLOURS[1])):
-        loss.plot(epochs.epoch, epochs[column], color=colour, label=column.replace("_", " "))
+    for column, color in (("train_loss", style.COLORS[0]), ("val_loss", style.COLORS[1])):
+        loss.plot(epochs.epoch, epochs[column], color=color, label=column.replace("_", " "))
     loss.set_ylabel("loss, nats")
-    for column, colour in (
-        ("val_accuracy", style.COLOURS[0]),
-        ("val_balanced_accuracy", style.COLOURS[1]),
-        ("val_macro_f1", style.COLOURS[2]),
+    for column, color in (
+        ("val_accuracy", style.COLORS[0]),
+        ("val_balanced_accuracy", style.COLORS[1]),
+        ("val_macro_f1", style.COLORS[2]),
     ):
         name = column.removeprefix("val_").replace("_", " ")
-        score.plot(epochs.epoch, epochs[column], color=colour, label=name)
+        score.plot(epochs.epoch, epochs[column], color=color, label=name)
     score.set_ylabel("validation score")
     score.set_ylim(0, 1.02)
     for axes in (loss, score):
-        axes.axvline(best, color="0.4", linestyle=":", label=f"kept: best {monitor}")
+        axes.axvline(best, color="0.4", linestyle=":", label=f"best {monitor.replace('_', ' ')}")
         axes.set_xlabel("epoch")
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=8)

@@ -1,13 +1,14 @@
-"""How far a model holds when its photos get worse: blur, noise, JPEG, light, tilt, size, mirroring.
+"""Robustness to common corruptions: blur, noise, JPEG, brightness, rotation, downscaling, flip.
 
-Shapes: N photos, S the store's side, K classes. The photo inside its letterbox is changed, the
-borders stay as they were. The kinds follow Hendrycks and Dietterich, Benchmarking Neural Network
-Robustness to Common Corruptions and Perturbations (2019); the levels run from hardly seen to hardly
-recognised.
+Shapes: N photos, S the store's side, K classes. Only the photo inside its letterbox is corrupted;
+the borders stay as they are. The kinds follow Hendrycks and Dietterich, Benchmarking Neural Network
+Robustness to Common Corruptions and Perturbations (2019). The levels range from barely visible to
+barely recognizable.
 """
 
 import io
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -17,96 +18,133 @@ from anklealign.io.pixel_store import Pixels
 from anklealign.metrics.scores import Floats, Integers, point_scores
 
 SCORE = "balanced_accuracy"
-MIRROR = "mirror"
+FLIP = "horizontal_flip"
 
-# Kind to its levels, mild to strong either way; the kind's name says the unit.
+# Kind to levels, mild to strong in each direction. The comment gives the unit.
 LEVELS: dict[str, tuple[int, ...]] = {
-    "blur_permille": (5, 10, 20, 40),  # sigma, of the store's side
-    "noise_levels": (10, 20, 40, 80),  # standard deviation, of 256 grey levels
-    "jpeg_quality": (50, 20, 10, 5),
-    "brightness_percent": (40, 70, 150, 200),
-    "rotation_degrees": (-10, -5, 5, 10),  # positive is counter-clockwise
-    "downscaling_pixels": (64, 32, 16, 8),  # longer side, then enlarged again
-    MIRROR: (1,),
+    "gaussian_blur": (5, 10, 20, 40),  # sigma, thousandths of the store's side
+    "gaussian_noise": (10, 20, 40, 80),  # standard deviation, gray levels of 0 to 255
+    "jpeg_compression": (50, 20, 10, 5),  # JPEG quality, 1 to 95
+    "brightness": (40, 70, 150, 200),  # percent of the original brightness
+    "rotation": (-10, -5, 5, 10),  # degrees, positive is counterclockwise
+    "downscaling": (64, 32, 16, 8),  # longer side in pixels, then enlarged to the original size
+    FLIP: (1,),  # no unit
 }
 
 
-def change(photo: Pixels, kind: str, level: int, *, side: int, fill: int, key: str) -> Pixels:
-    """Return a worse photo: uint8 (H, W, 3) -> (H, W, 3).
+@dataclass(frozen=True)
+class Context:
+    """Properties of a photo and its store that some corruptions need.
 
-    Args:
-        photo: The photo without its letterbox.
-        kind: A key of LEVELS.
-        level: In the kind's unit.
-        side: S, of which a blur is a share.
-        fill: Grey level of the corners that a rotation leaves empty.
-        key: The photo's id; decides its noise, whatever the order of the photos.
+    Attributes:
+        side: S, the store's side in pixels; a blur is a fraction of it.
+        fill: Gray level of the corners that a rotation leaves empty.
+        photo_id: Hexadecimal id of the photo. It seeds the noise, so the noise does not depend on
+            the order of the photos.
     """
+
+    side: int
+    fill: int
+    photo_id: str
+
+
+def gaussian_blur(photo: Pixels, level: int, context: Context) -> Pixels:
+    """Blur with a sigma of `level` thousandths of the store's side."""
+    blur = ImageFilter.GaussianBlur(context.side * level / 1000)
+    return np.asarray(Image.fromarray(photo).filter(blur))
+
+
+def gaussian_noise(photo: Pixels, level: int, context: Context) -> Pixels:
+    """Add noise with a standard deviation of `level` gray levels."""
+    generator = np.random.default_rng([int(context.photo_id, 16), level])
+    return _to_uint8(photo + generator.normal(0, level, photo.shape))
+
+
+def jpeg_compression(photo: Pixels, level: int, _: Context) -> Pixels:
+    """Compress as JPEG of quality `level`."""
+    stream = io.BytesIO()
+    Image.fromarray(photo).save(stream, "JPEG", quality=level)
+    return np.asarray(Image.open(stream))
+
+
+def brightness(photo: Pixels, level: int, _: Context) -> Pixels:
+    """Scale the brightness to `level` percent."""
+    return _to_uint8(photo * (level / 100))
+
+
+def rotation(photo: Pixels, level: int, context: Context) -> Pixels:
+    """Rotate counterclockwise by `level` degrees."""
+    fill = (context.fill,) * 3
+    rotated = Image.fromarray(photo).rotate(level, Image.Resampling.BICUBIC, fillcolor=fill)
+    return np.asarray(rotated)
+
+
+def downscaling(photo: Pixels, level: int, _: Context) -> Pixels:
+    """Reduce the longer side to `level` pixels and enlarge to the original size."""
     image = Image.fromarray(photo)
-    if kind == "blur_permille":
-        image = image.filter(ImageFilter.GaussianBlur(side * level / 1000))
-    elif kind == "noise_levels":
-        noise = np.random.default_rng([int(key, 16), level]).normal(0, level, photo.shape)
-        return _levels(photo + noise)
-    elif kind == "jpeg_quality":
-        stream = io.BytesIO()
-        image.save(stream, "JPEG", quality=level)
-        image = Image.open(stream)
-    elif kind == "brightness_percent":
-        return _levels(photo * (level / 100))
-    elif kind == "rotation_degrees":
-        image = image.rotate(level, Image.Resampling.BICUBIC, fillcolor=(fill,) * 3)
-    elif kind == "downscaling_pixels":
-        scale = min(1.0, level / max(image.size))
-        small = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-        image = image.resize(small, Image.Resampling.LANCZOS).resize(
-            image.size, Image.Resampling.BICUBIC
-        )
-    elif kind == MIRROR:
-        return photo[:, ::-1]
-    return np.asarray(image)
+    scale = min(1.0, level / max(image.size))
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    small = image.resize(size, Image.Resampling.LANCZOS)
+    return np.asarray(small.resize(image.size, Image.Resampling.BICUBIC))
 
 
-def _levels(values: npt.NDArray[np.floating]) -> Pixels:
-    levels: Pixels = np.clip(np.rint(values), 0, 255).astype(np.uint8)
-    return levels
+def horizontal_flip(photo: Pixels, _: int, __: Context) -> Pixels:
+    """Flip left and right."""
+    return photo[:, ::-1]
 
 
-def changed(
-    pixels_nhwc: Pixels, boxes: Integers, keys: Sequence[str], kind: str, level: int, *, fill: int
+CORRUPTIONS: dict[str, Callable[[Pixels, int, Context], Pixels]] = {
+    "gaussian_blur": gaussian_blur,
+    "gaussian_noise": gaussian_noise,
+    "jpeg_compression": jpeg_compression,
+    "brightness": brightness,
+    "rotation": rotation,
+    "downscaling": downscaling,
+    FLIP: horizontal_flip,
+}
+
+
+def _to_uint8(values: npt.NDArray[np.floating]) -> Pixels:
+    pixels: Pixels = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return pixels
+
+
+def corrupt(
+    pixels_nhwc: Pixels, boxes: Integers, ids: Sequence[str], kind: str, level: int, *, fill: int
 ) -> Pixels:
-    """Return worse photos in their letterboxes: uint8 (N, S, S, 3) -> (N, S, S, 3)."""
-    worse = np.array(pixels_nhwc)
-    for square, (left, top, right, bottom), key in zip(worse, boxes.tolist(), keys, strict=True):
+    """Return corrupted photos in their letterboxes: uint8 (N, S, S, 3) -> (N, S, S, 3)."""
+    corrupted = np.array(pixels_nhwc)
+    for square, (left, top, right, bottom), photo_id in zip(
+        corrupted, boxes.tolist(), ids, strict=True
+    ):
         photo = square[top:bottom, left:right].copy()
-        square[top:bottom, left:right] = change(
-            photo, kind, level, side=len(square), fill=fill, key=key
-        )
-    return worse
+        context = Context(side=len(square), fill=fill, photo_id=photo_id)
+        square[top:bottom, left:right] = CORRUPTIONS[kind](photo, level, context)
+    return corrupted
 
 
-def scores(
+def corruption_scores(
     pixels_nhwc: Pixels,
     boxes: Integers,
-    keys: Sequence[str],
+    ids: Sequence[str],
     labels: Integers,
-    answer: Callable[[Pixels], Floats],
+    predict: Callable[[Pixels], Floats],
     *,
     fill: int,
-    mirror: bool,
+    flip: bool,
 ) -> Iterator[tuple[str, int, float]]:
-    """Yield kind, level and the balanced accuracy there.
+    """Yield kind, level and the balanced accuracy of the corrupted photos.
 
     Args:
         pixels_nhwc: uint8 (N, S, S, 3).
-        boxes: (N, 4), where each photo lies in its square: left, top, right, bottom.
-        keys: The photos' ids.
+        boxes: (N, 4), position of each photo in its square: left, top, right, bottom.
+        ids: N photo ids.
         labels: (N,) class indices.
-        answer: From squares to (N, K) probabilities.
-        fill: Grey level of the letterbox.
-        mirror: Whether a mirrored photo has the same label.
+        predict: Function from squares to (N, K) probabilities.
+        fill: Gray level of the letterbox.
+        flip: Whether a flipped photo keeps its label; otherwise the flip is left out.
     """
     for kind, levels in LEVELS.items():
-        for level in levels if mirror or kind != MIRROR else ():
-            worse = changed(pixels_nhwc, boxes, keys, kind, level, fill=fill)
-            yield kind, level, point_scores(labels, answer(worse))[SCORE]
+        for level in levels if flip or kind != FLIP else ():
+            corrupted = corrupt(pixels_nhwc, boxes, ids, kind, level, fill=fill)
+            yield kind, level, point_scores(labels, predict(corrupted))[SCORE]

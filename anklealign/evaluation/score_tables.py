@@ -1,7 +1,7 @@
-"""A trained model's figures as DVC keeps them: nested dicts of numbers, rounded to a millionth.
+"""Metrics of a trained model as nested dicts for DVC, rounded to six decimals.
 
-Shapes: N photos, K classes. An interval is `ci_low` and `ci_high` beside a value; with fewer groups
-than `intervals.LEAST_GROUPS` both are missing.
+Shapes: N photos, K classes. A confidence interval is stored as `ci_low` and `ci_high` next to its
+value. Both are missing where there are fewer groups than `bootstrap.MIN_GROUPS`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ import pandas as pd
 
 from anklealign.config.params import Evaluate
 from anklealign.evaluation import human_baseline
-from anklealign.metrics.bootstrap import Parts, mean_with_interval, scores_with_intervals
+from anklealign.metrics.bootstrap import Estimate, mean_with_ci, scores_with_ci
 from anklealign.metrics.scores import (
     FURTHER,
     OVERALL,
@@ -26,13 +26,13 @@ from anklealign.metrics.scores import (
 )
 from anklealign.models import calibration
 
-# A collector with fewer photos is not called the worst: one mistake would decide it.
-LEAST_PHOTOS = 5
+# Fewer photos do not qualify a collector as the worst: a single mistake would decide.
+MIN_COLLECTOR_PHOTOS = 5
 
 
 @dataclass(frozen=True)
-class Answers:
-    """A model's answers to a part: labels (N,), calibrated probabilities (N, K) and groups (N,)."""
+class Predictions:
+    """Predictions on one split: labels (N,), calibrated probabilities (N, K), groups (N,)."""
 
     labels: Integers
     probabilities: Floats
@@ -44,13 +44,13 @@ class Answers:
         return np.asarray(self.probabilities.argmax(1), np.int64)
 
 
-def numbers(parts: Mapping[str, npt.ArrayLike]) -> dict[str, float]:
-    """Return scalars as plain numbers."""
-    # Adding 0 makes 0 of -0, which would be shown with its sign.
-    return {name: round(float(np.asarray(value)), 6) + 0.0 for name, value in parts.items()}
+def rounded(values: Mapping[str, npt.ArrayLike]) -> dict[str, float]:
+    """Return scalars as Python floats with six decimals."""
+    # Adding 0 turns -0 into 0, which would otherwise print with its sign.
+    return {name: round(float(np.asarray(value)), 6) + 0.0 for name, value in values.items()}
 
 
-def scored(
+def classification_scores(
     test: pd.DataFrame,
     classes: Sequence[str],
     probabilities: Floats,
@@ -60,19 +60,19 @@ def scored(
     ordered: bool,
     seed: int,
 ) -> dict[str, Any]:
-    """Return all scores with intervals, those per class, and the worst class and collector.
+    """Return overall and per-class scores with CIs, and the worst class and collector.
 
     Args:
-        test: A row a photo: label, group, collector.
+        test: One row per photo: label, group, collector.
         classes: K names.
         probabilities: (N, K).
-        frequencies: (K,) of the classes in train, which the majority baseline knows.
-        settings: How many resamples, which confidence.
-        ordered: Whether the classes lie on a scale; kappa is of such alone.
-        seed: Of the resamples.
+        frequencies: (K,) class frequencies in train, used by the majority baseline.
+        settings: Number of resamples and confidence level.
+        ordered: Whether the classes are ordered; kappa is reported for ordered classes only.
+        seed: Seed of the resampling.
     """
     labels = test.label.map(list(classes).index).to_numpy(np.int64)
-    found = scores_with_intervals(
+    estimates = scores_with_ci(
         labels,
         probabilities,
         list(test.group),
@@ -82,150 +82,155 @@ def scored(
         seed=seed,
     )
     names = [name for name in (*OVERALL, *FURTHER) if ordered or name != "kappa"]
-    metrics: dict[str, Any] = {name: numbers(found[name]) for name in names}
+    metrics: dict[str, Any] = {name: rounded(estimates[name]) for name in names}
     for k, name in enumerate(classes):
-        metrics[f"class_{name}"] = {"support": int((labels == k).sum())} | of_class(found, k)
+        support = int((labels == k).sum())
+        metrics[f"class_{name}"] = {"support": support} | class_scores(estimates, k)
     return metrics | {"worst": worst(test, classes, probabilities)}
 
 
-def of_class(found: Mapping[str, Parts], k: int) -> dict[str, float]:
-    """Return one class's scores and their intervals, without the majority's."""
+def class_scores(estimates: Mapping[str, Estimate], k: int) -> dict[str, float]:
+    """Return the scores of class k with their CIs, without those of the majority baseline."""
     metrics = {}
     sources = {name: name for name in PER_CLASS} | {name: f"class_{name}" for name in RANKED}
     for name, source in sources.items():
-        parts = {part: value[k] for part, value in found[source].items()}
-        metrics[name] = parts["value"]
-        metrics |= {f"{name}_{end}": parts[end] for end in ("ci_low", "ci_high") if end in parts}
-    return numbers(metrics)
+        estimate = {key: values[k] for key, values in estimates[source].items()}
+        metrics[name] = estimate["value"]
+        metrics |= {
+            f"{name}_{end}": estimate[end] for end in ("ci_low", "ci_high") if end in estimate
+        }
+    return rounded(metrics)
 
 
 def worst(
     test: pd.DataFrame, classes: Sequence[str], probabilities: Floats
 ) -> dict[str, str | int | float]:
-    """Return the class of least recall and the collector of least accuracy, with their photos."""
-    right = test.label.to_numpy() == np.array(classes)[probabilities.argmax(1)]
-    by_class = pd.Series(right).groupby(test.label.to_numpy()).agg(["mean", "size"])
+    """Return the class with the lowest recall and the collector with the lowest accuracy."""
+    correct = test.label.to_numpy() == np.array(classes)[probabilities.argmax(1)]
+    by_class = pd.Series(correct).groupby(test.label.to_numpy()).agg(["mean", "size"])
     name = str(by_class["mean"].idxmin())
     metrics: dict[str, str | int | float] = {
         "class": name,
         "class_photos": int(by_class["size"][name]),
         "class_recall": round(float(by_class["mean"][name]), 6),
     }
-    by_collector = pd.Series(right).groupby(test.collector.to_numpy()).agg(["mean", "size"])
-    enough = by_collector[(by_collector["size"] >= LEAST_PHOTOS) & (by_collector.index != "")]
-    if len(enough):
-        name = str(enough["mean"].idxmin())
+    by_collector = pd.Series(correct).groupby(test.collector.to_numpy()).agg(["mean", "size"])
+    large = by_collector["size"] >= MIN_COLLECTOR_PHOTOS
+    eligible = by_collector[large & (by_collector.index != "")]
+    if len(eligible):
+        name = str(eligible["mean"].idxmin())
         metrics |= {
             "collector": name,
-            "collector_photos": int(enough["size"][name]),
-            "collector_accuracy": round(float(enough["mean"][name]), 6),
+            "collector_photos": int(eligible["size"][name]),
+            "collector_accuracy": round(float(eligible["mean"][name]), 6),
         }
     return metrics
 
 
-def calibrated(
-    test: Answers,
-    validation: Answers,
+def calibration_scores(
+    test: Predictions,
+    validation: Predictions,
     *,
     uncalibrated: Floats,
     sets: npt.NDArray[np.bool_],
     settings: Evaluate,
     seed: int,
 ) -> dict[str, Any]:
-    """Return what the temperature changed, and what the prediction sets hold.
+    """Return the scores before temperature scaling and those of the prediction sets.
 
-    `expected_low` and `expected_high` are the coverage's where chance deals the groups of both
-    parts anew.
+    `expected_low` and `expected_high` are the range of the coverage when the groups of both splits
+    are reassigned at random.
 
     Args:
-        test: N photos.
-        validation: Those that temperature and threshold were fitted on.
-        uncalibrated: (N, K), of the same model without its temperature.
-        sets: (N, K), the prediction sets.
-        settings: How many resamples, which confidence.
-        seed: Of the resamples.
+        test: Predictions on N photos.
+        validation: Predictions on the photos that temperature and threshold were fitted on.
+        uncalibrated: (N, K) test probabilities of the same model without its temperature.
+        sets: (N, K) prediction sets.
+        settings: Number of resamples and confidence level.
+        seed: Seed of the resampling.
     """
     photos, classes = test.probabilities.shape
     before = loss_scores(test.labels, uncalibrated, photos)(np.ones(photos))
-    held = sets[np.arange(photos), test.labels]
+    covered = sets[np.arange(photos), test.labels]
     abstained = calibration.abstains(sets)
-    right = test.predicted == test.labels
-    fitting_groups = len(set(validation.groups))
+    correct = test.predicted == test.labels
+    validation_groups = len(set(validation.groups))
     low, high = calibration.coverage_range(
         np.concatenate(
-            [calibration.of_truth(part.probabilities, part.labels) for part in (validation, test)]
+            [
+                calibration.true_class_probabilities(split.probabilities, split.labels)
+                for split in (validation, test)
+            ]
         ),
         [*validation.groups, *test.groups],
-        fitting_groups,
+        validation_groups,
         confidence=settings.confidence,
         draws=settings.bootstrap,
         seed=seed,
     )
-    promised = calibration.promised(fitting_groups)
+    nominal = calibration.nominal_coverage(validation_groups)
 
-    def mean(values: npt.ArrayLike, most: float = 1.0) -> dict[str, float]:
-        return numbers(
-            mean_with_interval(
-                values,
-                test.groups,
-                (0.0, most),
-                resamples=settings.bootstrap,
-                confidence=settings.confidence,
-                seed=seed,
-            )
-        )
+    def mean(values: npt.ArrayLike, upper: float = 1.0) -> dict[str, float]:
+        return _mean(values, test.groups, (0.0, upper), settings, seed)
 
     metrics: dict[str, Any] = {
-        "before_temperature": numbers(before),
-        "coverage": mean(held)
-        | numbers({"promised": promised, "expected_low": low, "expected_high": high}),
+        "before_temperature": rounded(before),
+        "coverage": mean(covered)
+        | rounded({"nominal": nominal, "expected_low": low, "expected_high": high}),
         "set_size": mean(sets.sum(1), classes),
         "abstention": mean(abstained),
     }
     if not abstained.all():
-        answered = float(right[~abstained].mean())
-        metrics["accuracy_where_answered"] = round(answered, 6)
+        metrics["selective_accuracy"] = round(float(correct[~abstained].mean()), 6)
     return metrics
 
 
-def beside_people(
+def human_baseline_scores(
     rows: pd.DataFrame, groups: pd.Series, classes: int, settings: Evaluate, seed: int
 ) -> dict[str, Any]:
-    """Return people's accuracy and the model's, each against the other people's majority.
+    """Return the accuracy of the annotators and of the model against the other annotators.
 
     Args:
-        rows: As `people.beside_people` returns them.
-        groups: Photo id to group.
+        rows: Result of `human_baseline.scored_votes`.
+        groups: Group of each photo, indexed by photo id.
         classes: K.
-        settings: How many resamples, which confidence.
-        seed: Of the resamples.
+        settings: Number of resamples and confidence level.
+        seed: Seed of the resampling.
     """
-    told: dict[str, Any] = {
+    metrics: dict[str, Any] = {
         "annotators": int(rows.annotator.nunique()),
         "photos": int(rows.photo.nunique()),
         "votes": len(rows),
     }
     if rows.empty:
-        return told
-    said, predicted = ((rows[name] == rows.truth).astype(float) for name in ("said", "predicted"))
-    each = {
-        "accuracy": (said, (0.0, 1.0)),
-        "model_accuracy": (predicted, (0.0, 1.0)),
-        "model_gain": (predicted - said, (-1.0, 1.0)),
+        return metrics
+    vote, predicted = (
+        (rows[name] == rows.reference).astype(float) for name in ("vote", "predicted")
+    )
+    vote_groups = list(groups[rows.photo])
+    table = human_baseline.scores_by_annotator(rows, classes).set_index("annotator")
+    return metrics | {
+        "accuracy": _mean(vote, vote_groups, (0.0, 1.0), settings, seed),
+        "model_accuracy": _mean(predicted, vote_groups, (0.0, 1.0), settings, seed),
+        "model_gain": _mean(predicted - vote, vote_groups, (-1.0, 1.0), settings, seed),
+        "by_annotator": table.to_dict("index"),
     }
-    of_photo = list(groups[rows.photo])
-    told |= {
-        name: numbers(
-            mean_with_interval(
-                values,
-                of_photo,
-                bounds,
-                resamples=settings.bootstrap,
-                confidence=settings.confidence,
-                seed=seed,
-            )
+
+
+def _mean(
+    values: npt.ArrayLike,
+    groups: Sequence[str],
+    bounds: tuple[float, float],
+    settings: Evaluate,
+    seed: int,
+) -> dict[str, float]:
+    return rounded(
+        mean_with_ci(
+            values,
+            groups,
+            bounds,
+            resamples=settings.bootstrap,
+            confidence=settings.confidence,
+            seed=seed,
         )
-        for name, (values, bounds) in each.items()
-    }
-    table = human_baseline.by_annotator(rows, classes).set_index("annotator")
-    return told | {"by_annotator": table.to_dict("index")}
+    )

@@ -1,16 +1,15 @@
-"""What changed in the data between two revisions: photos added, removed, relabelled, moved.
+"""Compare the data of two revisions: photos added, removed, renamed, changed, relabeled, moved.
 
-    python -m anklealign.experiments.data_diff main workspace
-    python -m anklealign.experiments.data_diff main workspace --out changes.csv
+    anklealign diff main workspace --data
+    anklealign diff main workspace --data --out changes.csv
 
-Reads data/prepared/photos.csv, data/clean/removed.csv and data/split/photos.csv of both through
-DVC. A photo is its path; one whose bytes reappear under another path is 'renamed'. The part is
-train, val, test, left_out, or what clean removed it for.
+Reads data/prepared/photos.csv, data/clean/removed.csv and data/split/photos.csv of both revisions
+through DVC. Photos are identified by path; a photo whose bytes reappear under another path is
+'renamed'. The status of a photo is its split (train, val, test or excluded) or the reason for which
+clean removed it.
 """
 
-import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -19,61 +18,59 @@ from anklealign.experiments.revisions import Revision
 from anklealign.io import files
 
 KINDS = {
-    "added": "photos that were not there",
-    "removed": "photos that are there no more",
-    "renamed": "the same bytes under another path",
-    "changed": "other bytes under the same path",
-    "relabelled": "photos with another label",
-    "moved": "photos in another part",
+    "added": "new photos",
+    "removed": "photos that no longer exist",
+    "renamed": "same bytes, different path",
+    "changed": "same path, different bytes",
+    "relabeled": "different label",
+    "moved": "different split or removal reason",
 }
 COLUMNS = ("kind", "path", "class", "before", "after")
 SHOWN = 20
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the difference of two revisions' data; exit status 2 when one cannot be read."""
-    parser = argparse.ArgumentParser(
-        prog="python -m anklealign.experiments.data_diff",
-        description=(__doc__ or "").split("\n", 1)[0],
-    )
-    parser.add_argument("first", help="git revision, experiment or 'workspace'")
-    parser.add_argument("second", help="the same; what it became")
-    parser.add_argument("--out", type=Path, help="a CSV for the whole list")
-    chosen = parser.parse_args(arguments)
+def print_data_diff(first: str, second: str, out: Path | None = None) -> int:
+    """Print how the data of two revisions differ; return the exit status, 2 if one is unreadable.
+
+    Args:
+        first: Git revision, experiment or 'workspace'.
+        second: The same; the newer one.
+        out: CSV file for the full list.
+    """
     try:
-        first, second = (data_of(Revision.open(name)) for name in (chosen.first, chosen.second))
+        before, after = (data_of(Revision.open(name)) for name in (first, second))
     except ValueError as error:
-        print(f"changes: {error}", file=sys.stderr)
+        print(f"diff: {error}", file=sys.stderr)
         return 2
-    found = difference(first, second)
-    print("\n".join(report(found, chosen.first, chosen.second)))
-    if chosen.out:
-        files.write_table(chosen.out, found)
+    changes = difference(before, after)
+    print("\n".join(report(changes, first, second)))
+    if out:
+        files.write_table(out, changes)
     return 0
 
 
 def data_of(revision: Revision) -> pd.DataFrame:
-    """Return a row a photo that came in, indexed by path: label, sha256, part.
+    """Return one row per prepared photo, indexed by path: label, sha256, status.
 
     Raises:
-        ValueError: The revision lacks a table.
+        ValueError: A table is missing in the revision.
     """
     table = revision.table("data/prepared/photos.csv").set_index("path")
     removed = revision.table("data/clean/removed.csv").set_index("path")
     split = revision.table("data/split/photos.csv").set_index("path")
-    parts = pd.concat([split.split, removed.reason])
-    return table[["label", "sha256"]].assign(part=parts)
+    status = pd.concat([split.split, removed.reason])
+    return table[["label", "sha256"]].assign(status=status)
 
 
 def difference(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
-    """Return what changed from one table of `data_of` to another: kind, path, class, before, after.
+    """Return the changes between two tables of `data_of`: kind, path, class, before, after.
 
-    Sorted by kind and path; a photo that was relabelled and moved stands in two rows. The class is
-    the new one, of a removed photo its last.
+    Sorted by kind and path. A photo that is both relabeled and moved has two rows. The class is the
+    new one, and for a removed photo the last one.
     """
     gone = first.loc[first.index.difference(second.index)]
     new = second.loc[second.index.difference(first.index)]
-    # By bytes; of several copies that were renamed, the first by path to the first by path.
+    # Matched by bytes. Several renamed duplicates are matched in the order of their paths.
     old_names, new_names = (
         t.sort_index().assign(copy=t.sort_index().groupby("sha256").cumcount()).reset_index()
         for t in (gone.rename_axis("path"), new.rename_axis("path"))
@@ -84,36 +81,36 @@ def difference(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     both = first.index.intersection(second.index)
     pairs = [(path, path) for path in both]
     pairs += list(zip(renamed.path_x, renamed.path_y, strict=True))
-    rows = [("added", path, label, "", part) for path, label, _, part in new.itertuples()]
-    rows += [("removed", path, label, part, "") for path, label, _, part in gone.itertuples()]
+    rows = [("added", path, label, "", status) for path, label, _, status in new.itertuples()]
+    rows += [("removed", path, label, status, "") for path, label, _, status in gone.itertuples()]
     rows += [("renamed", path, second.label[path], old, path) for old, path in pairs[len(both) :]]
     for old, path in pairs:
         before, after = first.loc[old], second.loc[path]
-        for kind, column in (("changed", "sha256"), ("relabelled", "label"), ("moved", "part")):
+        for kind, column in (("changed", "sha256"), ("relabeled", "label"), ("moved", "status")):
             if before[column] != after[column]:
                 rows.append((kind, path, after["label"], before[column], after[column]))
-    found = pd.DataFrame(rows, columns=list(COLUMNS))
-    found["kind"] = pd.Categorical(found.kind, list(KINDS), ordered=True)
-    return found.sort_values(["kind", "path"], ignore_index=True).astype({"kind": str})
+    changes = pd.DataFrame(rows, columns=list(COLUMNS))
+    changes["kind"] = pd.Categorical(changes.kind, list(KINDS), ordered=True)
+    return changes.sort_values(["kind", "path"], ignore_index=True).astype({"kind": str})
 
 
-def report(found: pd.DataFrame, first: str, second: str) -> list[str]:
-    """Return the difference as lines of Markdown: counts per class, then the lists, 20 of each."""
-    if found.empty:
-        return [f"The data of {second} are those of {first}."]
-    classes = sorted(set(found["class"]))
+def report(changes: pd.DataFrame, first: str, second: str) -> list[str]:
+    """Return the changes as Markdown lines: counts by class, then up to 20 photos of each kind."""
+    if changes.empty:
+        return [f"The data of {second} and {first} are identical."]
+    classes = sorted(set(changes["class"]))
     lines = [
         "| | " + " | ".join([*classes, "all"]) + " |",
         "|---|" + "---:|" * (len(classes) + 1),
     ]
     lists: list[str] = []
     for kind, meaning in KINDS.items():
-        rows = found[found.kind == kind]
+        rows = changes[changes.kind == kind]
         if rows.empty:
             continue
-        numbers = [int((rows["class"] == name).sum()) for name in classes]
-        told = " | ".join(map(str, [*numbers, len(rows)]))
-        lines.append(f"| {kind}: {meaning} | {told} |")
+        counts = [int((rows["class"] == name).sum()) for name in classes]
+        cells = " | ".join(map(str, [*counts, len(rows)]))
+        lines.append(f"| {kind}: {meaning} | {cells} |")
         lists += ["", f"**{kind}**", ""]
         lists += [f"- {_line(*row)}" for row in rows.head(SHOWN).itertuples(index=False)]
         if len(rows) > SHOWN:
@@ -125,11 +122,7 @@ def _line(kind: str, path: str, label: str, before: str, after: str) -> str:
     if kind in ("added", "removed"):
         return f"`{path}` ({label}, {before or after})"
     if kind == "renamed":
-        return f"`{before}` is `{path}` ({label})"
+        return f"`{before}` -> `{path}` ({label})"
     if kind == "changed":
         return f"`{path}` ({label})"
-    return f"`{path}`: {before} became {after}"
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return f"`{path}`: {before} -> {after}"

@@ -1,6 +1,6 @@
-"""What this project's files held at a git revision, in an experiment or in the workspace, by DVC.
+"""Read files of a git revision, an experiment or the workspace through DVC.
 
-Files in git and outputs in DVC's cache or remote are read alike, and nothing is checked out.
+Reads files in git as well as outputs in the DVC cache or remote. Nothing is checked out.
 """
 
 import io
@@ -21,25 +21,25 @@ WORKSPACE = "workspace"
 
 @dataclass(frozen=True)
 class Revision:
-    """One state of the project: a git revision, an experiment's name, or 'workspace'."""
+    """A state of the project: a git revision, an experiment or 'workspace'."""
 
     name: str
     files: DVCFileSystem
 
     @classmethod
     def open(cls, name: str) -> "Revision":
-        """Find a revision of the repository around the current folder.
+        """Open a revision of the repository that contains the current folder.
 
         Raises:
-            ValueError: There is no such revision or experiment, or no repository.
+            ValueError: The revision, experiment or repository does not exist.
         """
         try:
             system = DVCFileSystem(".", rev=None if name == WORKSPACE else name)
-            _ = system.repo  # resolves the name, which opening alone does not
+            _ = system.repo  # resolves the name; opening does not
         except DvcException as error:
             raise ValueError(
                 f"revision {name!r} cannot be read ({error}); give a branch, tag, commit, "
-                f"experiment (`dvc exp list --all` names them) or {WORKSPACE}"
+                f"experiment (see `dvc exp list --all`) or {WORKSPACE}"
             ) from None
         return cls(name, system)
 
@@ -47,55 +47,55 @@ class Revision:
         """Return a file's bytes.
 
         Raises:
-            ValueError: The revision has no such file, or its bytes are in no cache or remote.
+            ValueError: The file is missing in the revision, or its content in the cache and remote.
         """
         try:
             with self.files.open(path, "rb") as file:
                 content: bytes = file.read()
         except FileNotFoundError:
-            known = self.files.exists(path)
+            tracked = self.files.exists(path)
             raise ValueError(
-                self._lost(path)
-                if known
-                else f"{self.name} has no {path}; it was made before the pipeline wrote one, or "
+                self._not_cached(path)
+                if tracked
+                else f"{self.name} has no {path}; it is older than this output of the pipeline, or "
                 "`dvc repro` has not been run there"
             ) from None
-        except DataIndexDirError:  # not even the names in its folder are known
-            raise ValueError(self._lost(path)) from None
+        except DataIndexDirError:  # the listing of its folder is not cached either
+            raise ValueError(self._not_cached(path)) from None
         return content
 
     def list(self, folder: str) -> list[str]:
         """Return the paths of all files below a folder, in git or in DVC, sorted.
 
         Raises:
-            ValueError: The names in a folder of it are in no cache or remote.
+            ValueError: The listing of a folder is in no cache or remote.
         """
         try:
-            found = self.files.find(folder) if self.files.exists(folder) else []
+            paths = self.files.find(folder) if self.files.exists(folder) else []
         except DataIndexDirError:
-            raise ValueError(self._lost(folder)) from None
-        return sorted(path.removeprefix("./").lstrip("/") for path in found)
+            raise ValueError(self._not_cached(folder)) from None
+        return sorted(path.removeprefix("./").lstrip("/") for path in paths)
 
-    def _lost(self, path: str) -> str:
+    def _not_cached(self, path: str) -> str:
         return (
-            f"{path} of {self.name} is in neither DVC's cache nor its remote; fetch it by `dvc "
-            "fetch --all-commits`, or push it from where it was made by `dvc push`"
+            f"{path} of {self.name} is in neither DVC's cache nor its remote; run `dvc fetch "
+            "--all-commits`, or `dvc push` on the machine that has it"
         )
 
     def table(self, path: str) -> pd.DataFrame:
-        """Return a CSV with its text columns as text, so that '007' and 'NA' survive.
+        """Return a CSV file with text columns as strings, so '007' and 'NA' are kept.
 
         Raises:
-            ValueError: It is not there; see `read`.
+            ValueError: The file cannot be read; see `read`.
         """
         content = io.BytesIO(self.read(path))
         return pd.read_csv(content, dtype=dict.fromkeys(TEXT_COLUMNS, str), keep_default_na=False)
 
     def yaml(self, path: str) -> Mapping[str, Any]:
-        """Return a YAML file's content.
+        """Return the content of a YAML file.
 
         Raises:
-            ValueError: It is not there; see `read`.
+            ValueError: The file cannot be read; see `read`.
         """
         content: Mapping[str, Any] = YAML(typ="safe", pure=True).load(self.read(path).decode())
         return content

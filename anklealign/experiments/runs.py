@@ -1,16 +1,14 @@
-"""All runs in one table: variant, parameters, scores over folds and seeds, difference to the best.
+"""Compare all runs in one table: variant, parameters, mean score, difference to the best.
 
-    make compare
-    python -m anklealign.experiments.runs --score accuracy run-a run-b
+    anklealign compare --score accuracy run-a run-b
 
-Reads every experiment of the current commit and the workspace (or the revisions named) through DVC:
-params.yaml, metrics/evaluate.json and plots/evaluate/predictions.csv. Runs that differ in `seed`
-and `split.fold` alone are one variant; the best has the best mean. A variant is compared with it on
-the test photos of the seeds and folds that both have, all folds' persons together, in the way of
-`anklealign.experiments.comparison`.
+Reads the experiments of the current commit and the workspace, or the named revisions, through DVC:
+params.yaml, metrics/evaluate.json and plots/evaluate/predictions.csv. Runs that differ only in
+`seed` and `split.fold` are repeats of one variant. The best variant has the best mean score. The
+other variants are compared with it on the pooled test photos of the seeds and folds that both have,
+by the method of `anklealign.experiments.comparison`.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,124 +21,118 @@ from dvc.api import exp_show
 from tqdm import tqdm
 
 from anklealign.experiments.comparison import (
-    LESS_IS_BETTER,
     PREDICTIONS,
-    Answers,
     Difference,
+    PairedPredictions,
     differences,
     pair,
 )
 from anklealign.experiments.revisions import WORKSPACE, Revision
-from anklealign.metrics.scores import OVERALL
+from anklealign.metrics.scores import LOWER_IS_BETTER
 
-REPEATED = ("seed", "split.fold")  # what a variant is repeated over
+REPEAT_KEYS = ("seed", "split.fold")  # parameters in which the repeats of a variant differ
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run: what it was asked, how it came out, what it predicted."""
+    """Parameters, metrics and predictions of a run."""
 
     name: str
-    asked: Mapping[str, str]  # the parameters that it used, flat, as text
-    repeat: tuple[str, ...]  # values of REPEATED
+    params: Mapping[str, str]  # the used parameters as dotted keys and text
+    repeat: tuple[str, ...]  # values of REPEAT_KEYS
     parameters: int
     metrics: Mapping[str, Any]
     predictions: pd.DataFrame
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table; exit status 2 when there is nothing to compare."""
-    parser = argparse.ArgumentParser(
-        prog="python -m anklealign.experiments.runs", description=(__doc__ or "").split("\n", 1)[0]
-    )
-    parser.add_argument("names", nargs="*", help="revisions; all experiments and the workspace")
-    parser.add_argument("--score", choices=OVERALL, default="balanced_accuracy")
-    chosen = parser.parse_args(arguments)
+def print_runs(names: Sequence[str], score: str) -> int:
+    """Print the table of the named revisions; return the exit status, 2 if there is no run.
+
+    Without names, the table has the workspace and all experiments of the current commit.
+    """
     runs = []
-    for name in tqdm(
-        chosen.names or known(), "read", unit="run", delay=1, leave=False, disable=None
-    ):
+    for name in tqdm(names or run_names(), "read", unit="run", delay=1, leave=False, disable=None):
         try:
-            runs.append(read(name))
+            runs.append(read_run(name))
         except ValueError as error:
-            print(f"runs: left out: {error}", file=sys.stderr)
+            print(f"compare: skipped: {error}", file=sys.stderr)
     if not runs:
-        print("runs: no finished run; start some by `dvc exp run -S model=…`", file=sys.stderr)
+        print("compare: no finished run; start one by `dvc exp run -S model=…`", file=sys.stderr)
         return 2
-    print("\n".join(table(variants(runs), chosen.score)))
+    print("\n".join(table(variants(runs), score)))
     return 0
 
 
-def known() -> list[str]:
+def run_names() -> list[str]:
     """Return the workspace and the experiments of the current commit."""
     rows = exp_show()
     return [WORKSPACE, *(row["Experiment"] for row in rows if row.get("Experiment"))]
 
 
-def read(name: str) -> Run:
+def read_run(name: str) -> Run:
     """Read one run.
 
     Raises:
-        ValueError: There is no such revision, or it holds no finished run.
+        ValueError: The revision does not exist or has no finished run.
     """
     revision = Revision.open(name)
-    asked = dict(flat(used(revision.yaml("params.yaml"))))
+    params = dict(flat(used_params(revision.yaml("params.yaml"))))
     metrics = json.loads(revision.read("metrics/evaluate.json"))
-    repeat = tuple(asked.pop(key, "") for key in REPEATED)
-    return Run(name, asked, repeat, metrics["parameters"], metrics, revision.table(PREDICTIONS))
+    repeat = tuple(params.pop(key, "") for key in REPEAT_KEYS)
+    return Run(name, params, repeat, metrics["parameters"], metrics, revision.table(PREDICTIONS))
 
 
-def used(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of params.yaml that a run used: the chosen dataset and model alone."""
+def used_params(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters a run uses, with the config of its dataset and model only."""
     kept = {k: v for k, v in values.items() if k not in ("datasets", "models")}
-    if values["dataset"] != "phantom":
-        kept.pop("phantom", None)
+    if values["dataset"] != "synthetic":
+        kept.pop("synthetic", None)
     dataset, model = values["datasets"][values["dataset"]], values["models"][values["model"]]
     return kept | {"datasets": dataset, "models": model}
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """Return nested values as (dotted key, text)."""
-    found = []
+    items = []
     for key, value in values.items():
-        inner = isinstance(value, Mapping)
-        found += flat(value, f"{prefix}{key}.") if inner else [(f"{prefix}{key}", str(value))]
-    return found
+        nested = isinstance(value, Mapping)
+        items += flat(value, f"{prefix}{key}.") if nested else [(f"{prefix}{key}", str(value))]
+    return items
 
 
 def variants(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Return the runs by variant; its name is the model's, with what tells it from the others.
+    """Return the runs by variant, named after the model and the parameters in which it differs.
 
-    A run that repeats another to the letter (the workspace after an experiment) is left out.
+    A run with the same parameters as an earlier one (the workspace after an experiment) is skipped.
     """
     values: dict[tuple[str, str], set[str | None]] = {}
     for run in runs:
-        for key in {key for other in runs for key in other.asked}:
-            values.setdefault((run.asked["model"], key), set()).add(run.asked.get(key))
-    found: dict[str, dict[tuple[str, ...], Run]] = {}
+        for key in {key for other in runs for key in other.params}:
+            values.setdefault((run.params["model"], key), set()).add(run.params.get(key))
+    by_variant: dict[str, dict[tuple[str, ...], Run]] = {}
     for run in sorted(runs, key=lambda run: (run.name == WORKSPACE, run.name)):
-        model = run.asked["model"]
-        told = [f"{k}={v}" for k, v in sorted(run.asked.items()) if len(values[model, k]) > 1]
-        found.setdefault(" ".join([model, *told]), {}).setdefault(run.repeat, run)
-    return {name: list(repeats.values()) for name, repeats in sorted(found.items())}
+        model = run.params["model"]
+        differing = [f"{k}={v}" for k, v in sorted(run.params.items()) if len(values[model, k]) > 1]
+        by_variant.setdefault(" ".join([model, *differing]), {}).setdefault(run.repeat, run)
+    return {name: list(repeats.values()) for name, repeats in sorted(by_variant.items())}
 
 
-def against(best: Sequence[Run], other: Sequence[Run], score: str) -> Difference | None:
-    """Return the other variant's difference to the best on the repeats that both have, or None.
+def difference_to_best(best: Sequence[Run], other: Sequence[Run], score: str) -> Difference | None:
+    """Return the difference to the best variant on their common repeats, None if there are none.
 
     Raises:
-        ValueError: The same seed and fold have other test photos.
+        ValueError: The test photos of a common seed and fold differ.
     """
-    mine = {run.repeat: run for run in best}
-    pairs = [(mine[run.repeat], run) for run in other if run.repeat in mine]
-    return differences(pooled(pairs))[score] if pairs else None
+    by_repeat = {run.repeat: run for run in best}
+    pairs = [(by_repeat[run.repeat], run) for run in other if run.repeat in by_repeat]
+    return differences(pool(pairs))[score] if pairs else None
 
 
-def pooled(pairs: Sequence[tuple[Run, Run]]) -> Answers:
-    """Return the answers of several pairs of runs as one; a person is one group in all of them."""
+def pool(pairs: Sequence[tuple[Run, Run]]) -> PairedPredictions:
+    """Return the predictions of several pairs of runs as one; groups keep their identity."""
     first, second = (
         pd.concat(
-            # A photo that two seeds test is two rows of one person.
+            # A photo in the test splits of two seeds gives two rows of one group.
             [
                 p[k].predictions.assign(id=p[k].predictions.id + f"/{n}")
                 for n, p in enumerate(pairs)
@@ -152,40 +144,43 @@ def pooled(pairs: Sequence[tuple[Run, Run]]) -> Answers:
     return pair(first, second, (pairs[0][0].name, pairs[0][1].name))
 
 
-def table(found: Mapping[str, Sequence[Run]], score: str) -> list[str]:
-    """Return the table's lines, best mean first."""
+def difference_text(best: Sequence[Run], other: Sequence[Run], score: str) -> str:
+    """Return the difference to the best variant with CI and verdict, or the reason for none."""
+    try:
+        difference = difference_to_best(best, other, score)
+    except ValueError:
+        return "different test photos"
+    if difference is None:
+        return "no common seed and fold"
+    return (
+        f"{difference.value:+.3f}, {difference.low:+.3f} to {difference.high:+.3f}: "
+        f"{difference.verdict}"
+    )
+
+
+def table(runs: Mapping[str, Sequence[Run]], score: str) -> list[str]:
+    """Return the lines of the table, best mean first."""
     means = {
-        name: float(np.mean([run.metrics[score]["value"] for run in runs]))
-        for name, runs in found.items()
+        name: float(np.mean([run.metrics[score]["value"] for run in repeats]))
+        for name, repeats in runs.items()
     }
-    sign = 1 if score in LESS_IS_BETTER else -1
-    ranked = sorted(found, key=lambda name: (sign * means[name], name))
-    best = ranked[0]
+    sign = 1 if score in LOWER_IS_BETTER else -1
+    ranked = sorted(runs, key=lambda name: (sign * means[name], name))
+    best = runs[ranked[0]]
     rows = []
     for name in ranked:
-        values = [run.metrics[score]["value"] for run in found[name]]
+        values = [run.metrics[score]["value"] for run in runs[name]]
         spread = f"{np.std(values, ddof=1):.3f}" if len(values) > 1 else "-"
-        told = "the best"
-        if name != best:
-            try:
-                difference = against(found[best], found[name], score)
-                told = (
-                    f"{difference.value:+.3f}, {difference.low:+.3f} to {difference.high:+.3f}: "
-                    f"{difference.verdict}"
-                    if difference
-                    else "no seed and fold in common"
-                )
-            except ValueError:
-                told = "other test photos"
-        parameters = f"{found[name][0].parameters:,}"
-        rows.append((name, parameters, str(len(values)), f"{means[name]:.3f}", spread, told))
+        parameters = f"{runs[name][0].parameters:,}"
+        difference = "best" if name == ranked[0] else difference_text(best, runs[name], score)
+        rows.append((name, parameters, str(len(values)), f"{means[name]:.3f}", spread, difference))
     head = (
         "variant",
         "parameters",
         "runs",
         score.replace("_", " "),
         "sd",
-        "difference to the best",
+        "difference to best",
     )
     widths = [max(len(row[k]) for row in [head, *rows]) for k in range(len(head))]
     return [
@@ -195,7 +190,3 @@ def table(found: Mapping[str, Sequence[Run]], score: str) -> list[str]:
         ).rstrip()
         for row in [head, *rows]
     ]
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,7 +1,7 @@
-"""The predictor with its network run by ONNX Runtime, from a file that anklealign.cli.export wrote.
+"""Run a predictor's network with ONNX Runtime, from a file written by `anklealign export`.
 
-Opening, fitting, resizing and normalising are the predictor's own, so that only the network's
-arithmetic differs: probabilities agree with PyTorch's to 1e-4.
+Decoding, resizing and normalization are shared with `Predictor`. Only the arithmetic of the network
+differs: probabilities agree with PyTorch's to 1e-4.
 """
 
 from collections.abc import Iterator
@@ -21,41 +21,41 @@ from anklealign.models.inputs import Floats, Integers
 
 # Keys of the ONNX file's metadata.
 BUNDLE_HASH = "bundle_sha256"
-FASTER = "faster_engine"
-# Names that no module has for a parameter: the exporter would mix them up.
-INPUT, OUTPUT = "normalised_photos", "class_logits"
+FASTER_ENGINE = "faster_engine"
+# Must differ from all parameter names: the exporter confuses equal names.
+INPUT, OUTPUT = "normalized_photos", "class_logits"
 
 
 @dataclass(frozen=True)
 class OnnxPredictor(Predictor):
-    """A trained bundle whose network is run by ONNX Runtime on the CPU."""
+    """A trained bundle whose network runs in ONNX Runtime on the CPU."""
 
     session: onnxruntime.InferenceSession
 
     def logits(self, pixels_nhwc: Pixels, rows: Integers | None = None) -> Floats:
-        """Return the network's answers: uint8 (N, S, S, 3) -> (N, K)."""
-        some = np.arange(len(pixels_nhwc)) if rows is None else rows
-        answers = []
-        # At least one pass, in the chunks of the other engine: the answer to none has K columns.
-        for start in range(0, max(1, len(some)), inputs.CHUNK):
-            chunk = pixels_nhwc[some[start : start + inputs.CHUNK]]
+        """Return the logits of all photos, or of some rows: uint8 (N, S, S, 3) -> (N, K)."""
+        index = np.arange(len(pixels_nhwc)) if rows is None else rows
+        outputs = []
+        # At least one pass, as with PyTorch, so that the output for no photos has K columns.
+        for start in range(0, max(1, len(index)), inputs.CHUNK):
+            chunk = pixels_nhwc[index[start : start + inputs.CHUNK]]
             with one_thread():
-                x = inputs.whole(chunk, self.bundle.network_input, self.device).numpy()
-            answers += self.session.run([OUTPUT], {INPUT: x})
-        return np.concatenate(answers).astype(np.float64)
+                x = inputs.to_input(chunk, self.bundle.input_config, self.device).numpy()
+            outputs += self.session.run([OUTPUT], {INPUT: x})
+        return np.concatenate(outputs).astype(np.float64)
 
     @property
     def faster_engine(self) -> str:
-        """Return the engine that was the faster one when the file was written: onnx or torch."""
-        return str(self.session.get_modelmeta().custom_metadata_map.get(FASTER, "onnx"))
+        """Return the engine that was faster when the file was exported: onnx or torch."""
+        return str(self.session.get_modelmeta().custom_metadata_map.get(FASTER_ENGINE, "onnx"))
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Keep PyTorch to this thread for a while.
+    """Limit PyTorch to one thread in this context.
 
-    Resizing a batch gains nothing from others, and they wait busily on cores that decode: 1.9 ms of
-    CPU a photo instead of 0.8, on two busy cores.
+    More threads do not speed up the resizing of a batch, and their busy waiting takes CPU time from
+    decoding: 1.9 ms per photo instead of 0.8 ms, on two busy cores.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -66,36 +66,37 @@ def one_thread() -> Iterator[None]:
 
 
 def bundle_hash(folder: Path) -> str:
-    """Return the SHA-256 that tells a bundle: its config's, which names its weights' own."""
+    """Return the SHA-256 of a bundle's config, which contains that of its weights."""
     return files.sha256(folder / bundle.CONFIG)
 
 
 def open_session(model: bytes) -> onnxruntime.InferenceSession:
-    """Return a session on the CPU for the bytes of an ONNX model."""
+    """Return a CPU session for the bytes of an ONNX model."""
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors; its warnings are about its own optimiser
-    # Threads that wait for work would otherwise burn the cores that decode the next photos.
+    options.log_severity_level = 3  # errors only; its warnings concern its graph optimizer
+    # Idle threads would otherwise spin on the cores that decode the next photos.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def load(folder: Path, export: Path) -> OnnxPredictor:
-    """Read a bundle from its folder and the network from its export.
+    """Load a bundle from its folder and its network from an exported ONNX file.
 
     Raises:
-        ValueError: There is no sound bundle or export, or the export is another bundle's.
+        ValueError: The bundle or the export is missing or invalid, or the export belongs to
+            another bundle.
     """
-    remedy = "run `make export`, or remove the file to be served by PyTorch"
+    remedy = "run `make export`, or remove the file to use PyTorch"
     loaded = bundle.load(folder)
     try:
-        # From bytes: a path would let the file name others beside it.
+        # From bytes: loaded from a path, the file could reference other files.
         session = open_session(export.read_bytes())
     except OSError as error:
         raise ValueError(f"{export} cannot be read ({error.strerror}); {remedy}") from None
-    except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors share no base of their own
+    except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors have no common base class
         reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"{export} is no model for ONNX Runtime ({reason}); {remedy}") from None
-    made_for = session.get_modelmeta().custom_metadata_map.get(BUNDLE_HASH)
-    if made_for != bundle_hash(folder):
-        raise ValueError(f"{export} was made from another bundle than {folder}; {remedy}")
+        raise ValueError(f"{export} is not a valid ONNX model ({reason}); {remedy}") from None
+    exported_from = session.get_modelmeta().custom_metadata_map.get(BUNDLE_HASH)
+    if exported_from != bundle_hash(folder):
+        raise ValueError(f"{export} was exported from another bundle than {folder}; {remedy}")
     return OnnxPredictor(loaded, torch.device("cpu"), session)

@@ -1,6 +1,6 @@
-"""From photos to class probabilities: the one path that evaluate, predict and the service share.
+"""Compute class probabilities of photos: evaluate, predict and the service share this module.
 
-Shapes: N photos, S the store's side, K classes.
+Shapes: N photos, S side of the stored image in px, K classes.
 """
 
 from dataclasses import dataclass
@@ -18,10 +18,14 @@ from anklealign.models.inputs import Floats, Integers, logits, pick_device
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A photo as the store would hold it: (S, S, 3) uint8, where it lies in it, its full size.
+class OpenedPhoto:
+    """A preprocessed photo, the box of the photo inside its letterbox, and the original size.
 
-    `box` is half open: left, top, right, bottom. `width` and `height` are the upright photo's.
+    Attributes:
+        pixels: (S, S, 3) uint8, as in the pixel store.
+        box: Half-open left, top, right, bottom of the photo in `pixels`.
+        width: Width of the upright original in px.
+        height: Height of the upright original in px.
     """
 
     pixels: Pixels
@@ -32,64 +36,79 @@ class Opened:
 
 @dataclass(frozen=True)
 class Predictor:
-    """A trained bundle on a device."""
+    """A trained bundle on a device.
+
+    Attributes:
+        bundle: Model, class names, preprocessing and calibration.
+        device: Device of the model.
+
+    >>> predictor = Predictor.load("model")
+    >>> pixels = np.stack([predictor.preprocess(path) for path in ["photo.jpg", "photo.jpg"]])
+    >>> predictor.probabilities(pixels).sum(axis=1).round(6).tolist()
+    [1.0, 1.0]
+    """
 
     bundle: Bundle
     device: torch.device
 
     @classmethod
-    def load(cls, folder: Path, device: str = "auto") -> "Predictor":
-        """Read a bundle from its folder and put its model on a device.
+    def load(cls, folder: str | Path, device: str = "auto") -> "Predictor":
+        """Load a bundle from its folder and move its model to a device.
+
+        Args:
+            folder: Folder with config.json and model.safetensors.
+            device: auto, cpu, cuda, cuda:1 or mps.
 
         Raises:
-            ValueError: The folder holds no sound bundle, or there is no such device.
+            ValueError: The folder contains no valid bundle, or the device does not exist.
         """
         chosen = pick_device(device)
-        loaded = bundle.load(folder)
+        loaded = bundle.load(Path(folder))
         loaded.model.to(chosen)
         return cls(loaded, chosen)
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Return the K names, in the order of the probabilities."""
+        """Return the K class names, in the order of the probabilities."""
         return self.bundle.classes
 
     @property
     def parameter_count(self) -> int:
-        """Return how many weights the model has."""
-        return factory.parameters(self.bundle.model)
+        """Return the number of parameters of the model."""
+        return factory.count_parameters(self.bundle.model)
 
-    def prepare(self, photo: bytes | Path) -> Pixels:
-        """Return a photo file as the store would hold it: its bytes or path -> (S, S, 3) uint8.
-
-        Raises:
-            images.PhotoError: The photo is refused; its `reason` says why.
-        """
-        return self.open(photo).pixels
-
-    def open(self, photo: bytes | Path) -> Opened:
-        """Return a photo file as the store would hold it, and where and how large it is.
+    def preprocess(self, photo: bytes | str | Path) -> Pixels:
+        """Return the pixels of a photo, given its bytes or its path: (S, S, 3) uint8.
 
         Raises:
-            images.PhotoError: The photo is refused; its `reason` says why.
+            PhotoError: The photo cannot be read; `reason` has the reason code.
         """
-        how = self.bundle.preparation
-        opened = decode.open_photo(photo, how.max_megapixels, least_side=2 * how.size)
-        pixels, box = decode.fit(opened.image, how.size, how.fit, how.fill)
-        return Opened(pixels, box, opened.width, opened.height)
+        return self.open_photo(photo).pixels
+
+    def open_photo(self, photo: bytes | str | Path) -> OpenedPhoto:
+        """Return a preprocessed photo with its box and original size, given its bytes or path.
+
+        Raises:
+            PhotoError: The photo cannot be read; `reason` has the reason code.
+        """
+        config = self.bundle.preprocessing
+        source = photo if isinstance(photo, bytes) else Path(photo)
+        opened = decode.open_photo(source, config.max_megapixels, least_side=2 * config.size)
+        pixels, box = decode.fit(opened.image, config.size, config.fit, config.fill)
+        return OpenedPhoto(pixels, box, opened.width, opened.height)
 
     def logits(self, pixels_nhwc: Pixels, rows: Integers | None = None) -> Floats:
-        """Return the network's answers: uint8 (N, S, S, 3) -> (N, K)."""
-        some = np.arange(len(pixels_nhwc)) if rows is None else rows
-        return logits(self.bundle.model, pixels_nhwc, some, self.bundle.network_input, self.device)
+        """Return the logits of all photos, or of some rows: uint8 (N, S, S, 3) -> (N, K)."""
+        index = np.arange(len(pixels_nhwc)) if rows is None else rows
+        return logits(self.bundle.model, pixels_nhwc, index, self.bundle.input_config, self.device)
 
     def probabilities(self, pixels_nhwc: Pixels, rows: Integers | None = None) -> Floats:
         """Return calibrated probabilities: uint8 (N, S, S, 3) -> (N, K), rows summing to 1.
 
-        With `rows` of those alone, of which no more than a batch is read at a time.
+        With `rows`, only those rows are read, one batch at a time.
         """
         return calibration.probabilities(self.logits(pixels_nhwc, rows), self.bundle.temperature)
 
     def prediction_sets(self, probabilities: Floats) -> npt.NDArray[np.bool_]:
-        """Return which classes are in each photo's prediction set: (N, K) -> (N, K)."""
+        """Return True for the classes in each photo's prediction set: (N, K) -> (N, K) bool."""
         return calibration.prediction_sets(probabilities, self.bundle.conformal_threshold)

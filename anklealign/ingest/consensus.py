@@ -1,17 +1,18 @@
-r"""consensus/: a list of photos that lie in the collectors' folders, and an export per annotator.
+r"""consensus/: a list of photos in the collectors' folders, and one export per annotator.
 
-    consensus/list.txt      FO6K58\sajat_reszvevo01_01.jpg, a photo a line
-    consensus/anna.json     a Label Studio export of these photos, as `exports` reads them
+    consensus/list.txt      FO6K58\sajat_reszvevo01_01.jpg, one photo per line
+    consensus/anna.json     a Label Studio export of these photos; see label_studio_export
 
-Any .txt is a list; a name may stand with its collector's folder or alone, with slashes or
-backslashes. Any export is an annotator, whose name is the file's (an e-mail address becomes a
-pseudonym): each one ran an own Label Studio, so that `completed_by` is 1 in all of them. Only where
-one export names several people in `completed_by` is each of them an annotator, `<file>/<number>`.
+Every .txt file is a list. Its names may include the collector's folder, with slashes or
+backslashes. Every export belongs to the annotator whose name is the file name (an e-mail address
+becomes a pseudonym), because each ran their own Label Studio and `completed_by` is always 1.
+Only an export with several annotators in `completed_by` counts as several annotators, named
+`<file>/<number>`.
 
-Names and votes find their photos by `anklealign.ingest.filename_matching`; votes look among the
-listed photos alone, where there is a list, as file names repeat from collector to collector. A name
-whose folder looks like a collector that is not there fits nothing. Whoever voted on a photo more
-than once is counted with the newest vote; of two that are as new the later in the export counts.
+`anklealign.ingest.filename_matching` matches names and votes with photos. If there is a list, votes
+match listed photos only, because file names recur across collectors. A name whose folder looks like
+an unknown collector matches nothing. If an annotator voted on a photo more than once, the newest
+vote counts; for equal times, the later one in the export.
 """
 
 import codecs
@@ -23,16 +24,16 @@ from pathlib import Path
 from tqdm import tqdm
 
 from anklealign.config.class_names import Labels
-from anklealign.ingest.filename_matching import Match, is_code, match
+from anklealign.ingest.filename_matching import Match, is_code, match_photos
 from anklealign.ingest.inventory import Skip, Vote, suffix
 from anklealign.ingest.label_studio_export import (
     Annotation,
     BrokenExportError,
     Task,
-    choice,
-    newest,
+    chosen_class,
+    newest_annotations,
     pseudonym,
-    read,
+    read_tasks,
 )
 
 FOLDER = "consensus"
@@ -43,8 +44,8 @@ WINDOWS = "cp1250"
 
 
 @dataclass
-class Panel:
-    """What consensus/ holds; every name and every vote is here, or is a skip."""
+class ConsensusFolder:
+    """The votes and listed photos of consensus/; every other name and vote is a skip."""
 
     votes: list[Vote] = field(default_factory=list)
     votes_seen: int = 0
@@ -55,55 +56,58 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Spoken:
-    """A vote as it was cast."""
+class CastVote:
+    """The label and time of a vote."""
 
     updated: str
-    vote: str  # its name for skipped.csv
+    vote: str  # the name used in skipped.csv
     label: str
 
 
-def belongs(file: str) -> bool:
-    """Tell whether a path below the dataset's folder lies in consensus/."""
+def in_consensus_folder(file: str) -> bool:
+    """Return True if a path below the dataset's folder is in consensus/."""
     top, _, rest = file.partition("/")
     return bool(rest) and top.casefold() == FOLDER
 
 
-def find(
+def read_consensus_folder(
     root: Path,
     files: Iterable[str],
     photos: Sequence[str],
     collectors: Collection[str],
     labels: Labels,
-) -> Panel:
-    """Return the votes in those of consensus/'s files, on photos of the collectors."""
-    count = _Count(photos, collectors, labels)
-    panel = count.panel
-    # Lists first: votes look among the photos that they name.
+) -> ConsensusFolder:
+    """Return the votes and listed photos in the given files of consensus/."""
+    reader = _FolderReader(photos, collectors, labels)
+    content = reader.content
+    # Lists first, because votes match listed photos.
     ordered = sorted(files, key=lambda file: (suffix(file) != LIST, file))
     for file in tqdm(ordered, "votes", unit="export", delay=1, leave=False, disable=None):
         kind = suffix(file)
         if kind not in EXPORTS | {LIST}:
-            panel.skips.append(Skip(file, "file", "consensus"))
+            content.skips.append(Skip(file, "file", "consensus"))
             continue
-        panel.exports_seen += 1
+        content.exports_seen += 1
         try:
             data = (root / file).read_bytes()
-            known = count.names(file, _lines(data)) if kind == LIST else count.votes(file, data)
+            if kind == LIST:
+                number = reader.add_list(file, _lines(data))
+            else:
+                number = reader.add_export(file, data)
         except BrokenExportError as error:
-            panel.skips.append(Skip(file, "export", error.reason, str(error)))
+            content.skips.append(Skip(file, "export", error.reason, str(error)))
         except OSError as error:
-            panel.skips.append(Skip(file, "export", "cannot_open", error.strerror or str(error)))
+            content.skips.append(Skip(file, "export", "cannot_open", error.strerror or str(error)))
         else:
-            if not known:
+            if not number:
                 reason = "empty_list" if kind == LIST else "empty_export"
-                panel.skips.append(Skip(file, "export", reason))
-    panel.votes = sorted(Vote(*key, said.label) for key, said in count.latest.items())
-    return panel
+                content.skips.append(Skip(file, "export", reason))
+    content.votes = sorted(Vote(*key, vote.label) for key, vote in reader.latest.items())
+    return content
 
 
 def _lines(data: bytes) -> list[tuple[int, str]]:
-    """Return the names in a list with their line numbers, whatever editor saved it."""
+    """Return the names in a list with their line numbers, decoded like common editors save it."""
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         text = data.decode("utf-16", "replace")
     else:
@@ -119,28 +123,29 @@ def _folded(path: str) -> str:
     return unicodedata.normalize("NFC", path).casefold().removeprefix("./")
 
 
-def _unmatched(missing: Skip, found: Match) -> Skip:
-    if not found.rivals:
+def _unmatched(missing: Skip, match: Match) -> Skip:
+    """Return the skip of a name or vote without exactly one photo."""
+    if not match.rivals:
         return missing
-    others = ", as another name does" if len(found.rivals) == 1 else ""
-    fits = f"{' and '.join(found.rivals)}{others} (rule: {found.rule})"
-    return Skip(missing.path, missing.item, "ambiguous", f"{missing.detail} fits {fits}")
+    others = ", as does another name" if len(match.rivals) == 1 else ""
+    photos = f"{' and '.join(match.rivals)}{others} (rule: {match.rule})"
+    return Skip(missing.path, missing.item, "ambiguous", f"{missing.detail} matches {photos}")
 
 
-class _Count:
-    """Counts lists and exports one after the other."""
+class _FolderReader:
+    """Read lists and exports one after the other."""
 
     def __init__(self, photos: Sequence[str], collectors: Collection[str], labels: Labels) -> None:
-        self.panel = Panel()
-        self.latest: dict[tuple[str, str], Spoken] = {}  # by photo and annotator
+        self.content = ConsensusFolder()
+        self.latest: dict[tuple[str, str], CastVote] = {}  # by photo and annotator
         self._photos = photos
         self._collectors = collectors
         self._labels = labels
 
-    def names(self, file: str, names: Sequence[tuple[int, str]]) -> int:
-        """Add a list's photos; return how many names it has."""
-        panel = self.panel
-        panel.names_seen += len(names)
+    def add_list(self, file: str, names: Sequence[tuple[int, str]]) -> int:
+        """Add the photos of a list; return its number of names."""
+        content = self.content
+        content.names_seen += len(names)
         first: dict[str, int] = {}
         scopes: dict[str | None, list[tuple[str, str]]] = {}
         for number, name in names:
@@ -150,29 +155,29 @@ class _Count:
             if before == number:
                 scopes.setdefault(self._scope(path), []).append((line, path))
             else:
-                # By its spelling alone, lest matching give it another photo.
-                detail = f"{name} stands in line {before}"
-                panel.skips.append(Skip(line, "name", "listed_twice", detail))
-        listed = set(panel.listed)
+                # Checked before matching, which would find another photo for the second name.
+                detail = f"{name} is already in line {before}"
+                content.skips.append(Skip(line, "name", "listed_twice", detail))
+        listed = set(content.listed)
         for scope, group in scopes.items():
             nearby: Sequence[str] = [] if scope is None else self._photos
             if scope:
                 nearby = [photo for photo in self._photos if photo.startswith(f"{scope}/")]
-            found = match([[path] for _, path in group], nearby, self._collectors)
-            for (line, path), matched in zip(group, found, strict=True):
+            matches = match_photos([[path] for _, path in group], nearby, self._collectors)
+            for (line, path), matched in zip(group, matches, strict=True):
                 if matched.file is None:
                     missing = Skip(line, "name", "missing_file", path)
-                    panel.skips.append(_unmatched(missing, matched))
+                    content.skips.append(_unmatched(missing, matched))
                 elif matched.file in listed:
                     detail = f"{path} is {matched.file}"
-                    panel.skips.append(Skip(line, "name", "listed_twice", detail))
+                    content.skips.append(Skip(line, "name", "listed_twice", detail))
                 else:
                     listed.add(matched.file)
-        panel.listed = sorted(listed)
+        content.listed = sorted(listed)
         return len(names)
 
     def _scope(self, path: str) -> str | None:
-        """Return the collector in whose folder a name stands, '' for any, None for one unknown."""
+        """Return the collector in a name's path, '' if there is none, or None if it is unknown."""
         known = {_folded(collector): collector for collector in self._collectors}
         folders = [_folded(part) for part in path.split("/")[:-1]]
         inside = [known[folder] for folder in folders if folder in known]
@@ -180,56 +185,59 @@ class _Count:
             return inside[-1]
         return None if any(is_code(folder) for folder in folders) else ""
 
-    def votes(self, file: str, data: bytes) -> int:
-        """Add an export's votes; return how many tasks it has.
+    def add_export(self, file: str, data: bytes) -> int:
+        """Add the votes of an export; return its number of tasks.
 
         Raises:
-            BrokenExportError: It does not parse, or is no list of tasks.
+            BrokenExportError: The export cannot be parsed or is not a list of tasks.
         """
-        panel = self.panel
-        tasks = read(file, data, self._labels)
+        content = self.content
+        tasks = read_tasks(file, data, self._labels)
         stem = file.partition("/")[2].removesuffix(Path(file).suffix)
         if "@" in stem:
             stem = pseudonym(stem)
         named = {annotation.annotator for task in tasks for annotation in task.annotations}
-        # A number sign stands before the place of an annotation that nobody is named for.
+        # The name of an annotation without an annotator is # and its position.
         several = len({name for name in named if not name.startswith("#")}) > 1
-        photos = panel.listed or self._photos
-        found = match([task.addresses for task in tasks], photos, self._collectors)
-        for task, matched in zip(tasks, found, strict=True):
-            people: dict[str, list[Annotation]] = {}
+        photos = content.listed or self._photos
+        matches = match_photos([task.addresses for task in tasks], photos, self._collectors)
+        for task, match in zip(tasks, matches, strict=True):
+            by_annotator: dict[str, list[Annotation]] = {}
             for annotation in task.annotations:
-                who = f"{stem}/{annotation.annotator}" if several else stem
-                people.setdefault(who, []).append(replace(annotation, annotator=who))
-            for who, annotations in sorted(people.items()) or [(stem, [])]:
-                vote = f"{task.name} by {who}" if several else task.name
-                panel.votes_seen += 1
-                self._cast(who, vote, annotations, task, matched)
+                annotator = f"{stem}/{annotation.annotator}" if several else stem
+                by_annotator.setdefault(annotator, []).append(
+                    replace(annotation, annotator=annotator)
+                )
+            for annotator, annotations in sorted(by_annotator.items()) or [(stem, [])]:
+                vote = f"{task.name} by {annotator}" if several else task.name
+                content.votes_seen += 1
+                self._add_vote(annotator, vote, annotations, task, match)
         return len(tasks)
 
-    def _cast(
-        self, who: str, vote: str, annotations: Sequence[Annotation], task: Task, found: Match
+    def _add_vote(
+        self, annotator: str, vote: str, annotations: Sequence[Annotation], task: Task, match: Match
     ) -> None:
-        """Add one annotator's vote on one task, or its skip."""
-        panel = self.panel
-        if found.file is None:
+        """Add the vote of one annotator on one task, or its skip."""
+        content = self.content
+        if match.file is None:
             names = sorted({address.rpartition("/")[2] for address in task.addresses})
-            reason = "not_listed" if panel.listed else "missing_file"
+            reason = "not_listed" if content.listed else "missing_file"
             missing = Skip(vote, "vote", reason, " or ".join(names) or "no address")
-            panel.skips.append(_unmatched(missing, found))
+            content.skips.append(_unmatched(missing, match))
             return
-        said, cancelled = newest(annotations)
-        if said:
-            label, reason, detail = choice(said[who], self._labels)
+        newest, cancelled = newest_annotations(annotations)
+        if newest:
+            label, reason, detail = chosen_class(newest[annotator], self._labels)
         else:
             label, reason, detail = "", "cancelled" if cancelled else task.without, ""
         if reason:
-            panel.skips.append(Skip(vote, "vote", reason, f"{found.file} {detail}".strip()))
+            content.skips.append(Skip(vote, "vote", reason, f"{match.file} {detail}".strip()))
             return
-        now = Spoken(said[who].updated, vote, label)
-        before = self.latest.get((found.file, who))
+        vote_cast = CastVote(newest[annotator].updated, vote, label)
+        before = self.latest.get((match.file, annotator))
         if before:
-            older, now = (before, now) if before.updated <= now.updated else (now, before)
-            detail = f"{found.file}: by {now.vote}"
-            panel.skips.append(Skip(older.vote, "vote", "superseded", detail))
-        self.latest[found.file, who] = now
+            older, newer = sorted((before, vote_cast), key=lambda cast: cast.updated)
+            detail = f"{match.file}: by {newer.vote}"
+            content.skips.append(Skip(older.vote, "vote", "superseded", detail))
+            vote_cast = newer
+        self.latest[match.file, annotator] = vote_cast

@@ -1,9 +1,9 @@
-"""Photos anywhere below a folder, labelled by a CSV with path, label and perhaps group column.
+"""Photos anywhere below a folder, labeled by a CSV with path, label and optional group columns.
 
-The CSV is UTF-8 (with or without a byte order mark) unless `encoding` names another, separated by
-commas, semicolons or tabs, whichever its header holds most. Paths are relative to the CSV's folder;
-backslashes, `./`, Unicode form, case and a missing suffix do not matter where exactly one photo
-fits. A path that leads nowhere finds the photos below other folders whose path ends with it.
+The CSV is UTF-8 (with or without a byte order mark) unless `encoding` names another encoding. The
+delimiter is the comma, semicolon or tab that is most frequent in its header. Paths are relative to
+the CSV's folder; backslashes, `./`, Unicode form, case and a missing suffix are ignored if exactly
+one photo matches. A path that does not exist matches the photos whose paths end with it.
 """
 
 import csv
@@ -18,132 +18,135 @@ from tqdm import tqdm
 from anklealign.config.class_names import Labels
 from anklealign.config.params import Dataset
 from anklealign.ingest.inventory import (
-    PHOTO_SUFFIXES,
     Claim,
     Entry,
     Inventory,
     Skip,
-    compiled,
-    given,
-    person,
-    settle,
+    compile_subject_pattern,
+    list_files,
+    predefined_split_of,
+    resolve_claims,
+    subject_of,
     suffix,
-    walk,
 )
+from anklealign.io.decode import PHOTO_SUFFIXES
 
 
-def find(root: Path, dataset: Dataset) -> Inventory:
-    """Return the photos that the rows of `dataset.csv` name and label.
+def read_csv_table(root: Path, dataset: Dataset) -> Inventory:
+    """Return the photos and labels of the rows of `dataset.csv`.
 
-    A row is a task, named `<csv>#<line>`, where line 1 is the header.
+    Each row is a task named `<csv>#<line>`, where line 1 is the header.
 
     Raises:
-        ValueError: The folder or the CSV is not there, the CSV does not parse or lacks a column.
+        ValueError: The folder or the CSV does not exist, or the CSV cannot be parsed or lacks a
+            column.
     """
     labels = Labels(dataset.classes)
-    pattern = compiled(dataset.person)
-    files, skips = walk(root)
+    pattern = compile_subject_pattern(dataset.subject_pattern)
+    files, skips = list_files(root)
     seen = len(files) + len(skips)
     table = PurePosixPath(dataset.csv).as_posix()
     if table not in files:
         raise ValueError(
-            f"{root / table} is not there; add it, or name the right one as csv in the dataset's "
-            "block of params.yaml"
+            f"{root / table} does not exist; add it, or set the dataset's csv in params.yaml"
         )
     files.remove(table)
-    wanted = [dataset.path_column, dataset.label_column]
+    columns = [dataset.path_column, dataset.label_column]
     if dataset.group_column is not None:
-        wanted.append(dataset.group_column)
+        columns.append(dataset.group_column)
     data = (root / table).read_bytes()
-    rows = _wanted(*cells(data, str(root / table), dataset.encoding), str(root / table), wanted)
+    content = parse_csv(data, str(root / table), dataset.encoding)
+    rows = _select_columns(*content, str(root / table), columns)
 
     folder = table.rpartition("/")[0]
-    known = Paths(files)
+    index = PathIndex(files)
     claims: dict[str, list[Claim]] = {}
-    groups: dict[str, str] = {}  # a row's task -> its group
-    reasons: dict[str, tuple[str, str]] = {}  # a photo without a good row -> why
+    groups: dict[str, str] = {}  # by task
+    reasons: dict[str, tuple[str, str]] = {}  # by photo without a label
     for line, (path, text, *group) in tqdm(
         rows, "match", unit="row", delay=1, leave=False, disable=None
     ):
         task = f"{table}#{line}"
-        fitting = known.fitting(path, folder)
-        if len(fitting) != 1:
-            reason = "ambiguous" if fitting else "missing_file"
-            detail = f"{path!r} fits {', '.join(fitting)}" if fitting else f"{path!r}"
+        matches = index.lookup(path, folder)
+        if len(matches) != 1:
+            reason = "ambiguous" if matches else "missing_file"
+            detail = f"{path!r} matches {', '.join(matches)}" if matches else f"{path!r}"
             skips.append(Skip(task, "task", reason, detail))
-            reasons |= dict.fromkeys(fitting, (reason, f"{task} may mean it"))
+            reasons |= dict.fromkeys(matches, (reason, f"{task} may refer to it"))
             continue
-        (file,) = fitting
-        label = labels.find(text)
+        (file,) = matches
+        label = labels.class_of(text)
         if label is None:
             empty = labels.is_empty(text)
             reason = "no_label" if empty else "label_unknown"
-            detail = "" if empty else labels.nearest(text)
+            detail = "" if empty else labels.suggest(text)
             skips.append(Skip(task, "task", reason, detail or f"{text!r}"))
             reasons[file] = (reason, f"{task}: {text!r}")
             continue
         claims.setdefault(file, []).append(Claim(task, label))
         groups[task] = group[0].strip() if group else ""
 
-    settled, unsettled = settle(claims)
+    settled, unsettled = resolve_claims(claims)
     skips += unsettled
     entries: list[Entry] = []
+    for file, claim in ((file, settled[file]) for file in files if file in settled):
+        subject = groups[claim.task]
+        if dataset.group_column is None:
+            subject = subject_of(file, pattern, "", ())
+        split = predefined_split_of(file)
+        entries.append(Entry(file, claim.label, "", subject, split, claim.task))
     for file in files:
-        if file in settled:
-            claim = settled[file]
-            who = groups[claim.task]
-            if dataset.group_column is None:
-                who = person(file, pattern, "", ())
-            entries.append(Entry(file, claim.label, "", who, given(file), claim.task))
-        elif file not in claims:
-            reason, detail = reasons.get(file, ("no_task", f"no row of {table} names it"))
-            skips.append(Skip(file, "file", reason, detail))
+        if file not in claims:
+            cause = reasons.get(file, ("no_task", f"no row of {table} refers to it"))
+            skips.append(Skip(file, "file", *cause))
     return Inventory(tuple(entries), tuple(skips), seen - 1, len(rows), 1)
 
 
-def cells(data: bytes, name: str, encoding: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Return a CSV's column names, and line number and cells of each row that is not blank.
+def parse_csv(
+    data: bytes, name: str, encoding: str
+) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Return the column names of a CSV, and the line number and cells of each non-blank row.
 
     Raises:
-        ValueError: It is not in this encoding, or does not parse.
+        ValueError: The CSV has another encoding or cannot be parsed.
     """
     try:
         text = data.decode("utf-8-sig" if encoding == "utf-8" else encoding)
     except UnicodeError as error:
-        at = f" at byte {error.start}" if isinstance(error, UnicodeDecodeError) else ""
+        position = f" at byte {error.start}" if isinstance(error, UnicodeDecodeError) else ""
         raise ValueError(
-            f"{name} is not {encoding.upper()}{at}; save it as UTF-8, or name its encoding in the "
-            "dataset's block"
+            f"{name} is not {encoding.upper()}{position}; save it as UTF-8, or set the dataset's "
+            "encoding in params.yaml"
         ) from None
     header = text.partition("\n")[0]
-    best = max(",;\t", key=header.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=best)
+    delimiter = max(",;\t", key=header.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
         columns = [cell.strip() for cell in next(reader, [])]
         return columns, [(reader.line_num, row) for row in reader if any(map(str.strip, row))]
     except csv.Error as error:
-        raise ValueError(f"{name}, line {reader.line_num}: {error}; mend it there") from None
+        raise ValueError(f"{name}, line {reader.line_num}: {error}; fix that line") from None
 
 
-def _wanted(
-    columns: list[str], rows: list[tuple[int, list[str]]], name: str, wanted: list[str]
+def _select_columns(
+    names: list[str], rows: list[tuple[int, list[str]]], table: str, columns: list[str]
 ) -> list[tuple[int, list[str]]]:
-    """Return line number and wanted cells of each row."""
-    places = [columns.index(column) for column in wanted if column in columns]
-    if len(places) < len(wanted):
-        lacking = next(column for column in wanted if column not in columns)
-        raise ValueError(
-            f"{name} has no column {lacking!r}, only {', '.join(columns) or 'none'}; rename "
-            "it there, or name the right one in the dataset's block of params.yaml"
-        )
+    """Return the line number and the cells in the given columns of each row."""
+    for column in columns:
+        if column not in names:
+            raise ValueError(
+                f"{table} has no column {column!r}, only {', '.join(names) or 'none'}; rename the "
+                "column there, or set the dataset's columns in params.yaml"
+            )
+    places = [names.index(column) for column in columns]
     return [(line, [row[p] if p < len(row) else "" for p in places]) for line, row in rows]
 
 
-class Paths:
-    """The files below the dataset's folder, found by path in ever looser form."""
+class PathIndex:
+    """An index of the files below a dataset's folder by path, in increasingly tolerant forms."""
 
     def __init__(self, files: Iterable[str]) -> None:
-        """Take the paths of all files."""
+        """Index the paths of all files."""
         self._by_form: list[dict[str, list[str]]] = [{}, {}, {}, {}]
         self._by_name: dict[str, list[str]] = {}
         for file in files:
@@ -151,17 +154,17 @@ class Paths:
             for index, form in zip(self._by_form, _forms(file), strict=True):
                 index.setdefault(form, []).append(file)
 
-    def fitting(self, path: str, folder: str) -> list[str]:
-        """Return the files that the strictest form finds: none, one, or several."""
+    def lookup(self, path: str, folder: str) -> list[str]:
+        """Return the files that match in the strictest form with any match."""
         plain = posixpath.normpath(path.strip().replace("\\", "/"))
-        wanted = posixpath.normpath(posixpath.join(folder, plain))
-        for index, form in zip(self._by_form, _forms(wanted), strict=True):
+        full_path = posixpath.normpath(posixpath.join(folder, plain))
+        for index, form in zip(self._by_form, _forms(full_path), strict=True):
             if form in index:
                 return index[form]
-        # All of the row's path counts: cats/1.jpg is never dogs/1.jpg.
+        # The whole path must match: cats/1.jpg is never dogs/1.jpg.
         tail = _forms(plain)[-1]
-        named = self._by_name.get(tail.rpartition("/")[2], [])
-        return [file for file in named if _forms(file)[-1].endswith(f"/{tail}")]
+        same_name = self._by_name.get(tail.rpartition("/")[2], [])
+        return [file for file in same_name if _forms(file)[-1].endswith(f"/{tail}")]
 
 
 def _forms(path: str) -> tuple[str, str, str, str]:

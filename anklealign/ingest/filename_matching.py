@@ -1,15 +1,17 @@
-r"""Which photo does a Label Studio task mean? Names are compared by ever looser rules.
+r"""Match Label Studio tasks to photos by file name, with a sequence of increasingly loose rules.
 
-A task knows a photo by the name it was stored under. On the way there a name is changed by Label
-Studio (`<8 hex digits>-` before it), by Django (spaces to `_`, every character outside `[-\w.]`
-dropped, and `_` + 7 alphanumerics put before the suffixes where the name was taken or the path
-longer than 100 characters, which also cuts the stem; `django.core.files.storage`), by file systems
-(Unicode form, case) and by people (collector codes before or after, a `_2`, another suffix).
+A task refers to a photo by its stored name, which may differ from the original name:
 
-A match is made by the strongest rule that finds exactly one photo. Where the strongest rule that
-finds any finds several, nobody can know, and none is chosen; nor where it finds one photo for tasks
-of different names. A photo that a stronger rule has given to one task is not open to a weaker rule
-for another.
+- Label Studio adds the prefix `<8 hex digits>-`.
+- Django replaces spaces with `_` and drops every character outside `[-\w.]`. If the name exists or
+  the path is longer than 100 characters, Django also inserts `_` and 7 alphanumeric characters
+  before the suffixes, and truncates the stem of a long path (`django.core.files.storage`).
+- File systems change the Unicode form and the case.
+- People add collector codes at either end, append `_2`, or change the suffix.
+
+The first rule that finds any photo for a task decides. The task is matched if that rule finds
+exactly one photo. It is left unmatched if the rule finds several photos, or the same photo for
+tasks with different names. A photo matched by an earlier rule is not available to later rules.
 """
 
 import re
@@ -22,27 +24,27 @@ from functools import lru_cache
 
 from tqdm import tqdm
 
-from anklealign.ingest.inventory import PHOTO_SUFFIXES
+from anklealign.io.decode import PHOTO_SUFFIXES
 
 UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-(?=.)")
-# A number of seven digits is somebody's own; Django's random one has no letter once in 300,000.
+# Seven digits are part of the original name: 1 in 300,000 of Django's suffixes has no letter.
 COLLISION = re.compile(r"_(?!\d{7}(?:\.|$))[0-9A-Za-z]{7}(?=\.|$)")
 DROPPED = re.compile(r"[^-\w.]")
 SEPARATORS = re.compile(r"[-_.\s]+")
 CODE = re.compile(r"(?=.*\d)(?=.*[a-z])(?![a-z]+\d+$|\d+[a-z]+$)[0-9a-z]{6}")
-# Django cuts paths to 100 characters; `upload/<project>/` or `upload/<project>/<8 hex>/` goes off.
+# Django truncates paths to 100 characters, including `upload/<project>/` (and `<8 hex>/`).
 SHORTEST_CUT = 70
 SHORTEST_STEM = 20
-# Names whose forms are remembered from one rule to the next.
-MEMORY = 1 << 17
-RULES = 14  # for the progress bar
+# Number of names whose normalized forms are cached between rules.
+CACHE_SIZE = 1 << 17
+RULES = 14  # total of the progress bar
 
 
 @dataclass(frozen=True)
 class Match:
-    """The photo that a task means, or the rivals between which nobody can choose, or neither.
+    """The photo matched to a task, or the ambiguous candidates (`rivals`), or neither.
 
-    A single rival is a photo that tasks of other names mean as much.
+    A single rival is a photo that also matches tasks with other names.
     """
 
     file: str | None
@@ -52,49 +54,48 @@ class Match:
 
 @dataclass(frozen=True)
 class _Key:
-    """What a rule compares, and the collector codes that were taken off the name for it."""
+    """The text that a rule compares, and the collector codes removed from it."""
 
     text: str
     codes: frozenset[str] = frozenset()
 
 
-def match(
+def match_photos(
     tasks: Sequence[Sequence[str]], files: Sequence[str], codes: Collection[str]
 ) -> list[Match]:
-    """Return a match for each task.
+    """Return the match of each task.
 
     Args:
-        tasks: For each task the addresses that it gives for its photo: names, or paths with
-            folders, percent signs decoded.
-        files: The photos that may be meant, as POSIX paths.
-        codes: Names of the collectors, which people put into file names.
+        tasks: Photo addresses of each task: percent-decoded names or paths.
+        files: POSIX paths of the candidate photos.
+        codes: Names of the collectors, which may occur in file names.
     """
     known = _codes(codes)
-    found: list[Match | None] = [None] * len(tasks)
+    matches: list[Match | None] = [None] * len(tasks)
     taken: set[str] = set()
     rules = _rules(tasks, files, known, taken)
-    # 21,000 tasks take a second where names are whole, some ten where people renamed them all.
+    # 21,000 tasks take 1 s if the names are unchanged and about 10 s if all were renamed.
     for rule, candidates in tqdm(
         rules, "matching", RULES, unit="rule", delay=2, leave=False, disable=None
     ):
-        if None not in found:
+        if None not in matches:
             break
         chosen: dict[str, list[int]] = defaultdict(list)
-        for number, already in enumerate(found):
-            if already is not None:
+        for number, match in enumerate(matches):
+            if match is not None:
                 continue
             fitting = sorted(candidates(number) - taken)
             if len(fitting) == 1:
                 chosen[fitting[0]].append(number)
             elif fitting:
-                found[number] = Match(None, tuple(fitting), rule)
+                matches[number] = Match(None, tuple(fitting), rule)
         for file, numbers in chosen.items():
-            # One name twice is one photo uploaded twice; two names are two photos.
+            # Equal names mean that one photo was uploaded twice; different names mean two photos.
             contested = len({_bare_names(tasks[number]) for number in numbers}) > 1
             for number in numbers:
-                found[number] = Match(None, (file,), rule) if contested else Match(file, (), rule)
-        taken.update(chosen)  # in place: `_rules` looks at it
-    return [match or Match(None) for match in found]
+                matches[number] = Match(None, (file,), rule) if contested else Match(file, (), rule)
+        taken.update(chosen)  # updated in place because `_rules` reads it
+    return [match or Match(None) for match in matches]
 
 
 def _names(addresses: Sequence[str]) -> list[str]:
@@ -111,9 +112,10 @@ def _rules(
     codes: frozenset[str],
     taken: Collection[str],
 ) -> Iterator[tuple[str, Callable[[int], set[str]]]]:
-    """Yield each rule, strongest first, with the photos that it finds for a task's number.
+    """Yield the rules from strictest to loosest, each with its candidates by task index.
 
-    `taken` grows between two rules: of 21,000 photos few are left when the costly ones come.
+    The caller adds matched photos to `taken` between two rules, so the slow last rules search only
+    the few photos that remain.
     """
 
     def left() -> list[str]:
@@ -154,7 +156,7 @@ def _rules(
 def _by_tail(
     tasks: Sequence[Sequence[str]], files: Sequence[str], form: Callable[[str], str]
 ) -> Callable[[int], set[str]]:
-    """Find the photos whose path shares the longest end with an address, a folder at least."""
+    """Find the photos whose path shares the longest tail, at least folder and name, with one."""
     by_name: dict[str, list[tuple[str, list[str]]]] = defaultdict(list)
     for file in files:
         parts = form(file).split("/")
@@ -186,9 +188,10 @@ def _common_tail(one: Sequence[str], other: Sequence[str]) -> int:
 
 
 def _sides(name: str, stored: bool, prefixed: bool) -> Iterator[tuple[int, str]]:
-    """Yield a name with and without its upload prefix, numbered by which side lost it.
+    """Yield a name with and without its upload prefix, numbered by the side that was stripped.
 
-    One side at most loses it: two different prefixes are two uploads, so two photos.
+    The prefix is stripped from at most one side, because two different prefixes belong to two
+    uploads and therefore to two photos.
     """
     yield 0, name
     if prefixed:
@@ -211,7 +214,7 @@ def _by_key(
     prefixed: bool = True,
     relation: Callable[[frozenset[str], frozenset[str], str], bool] | None = None,
 ) -> Callable[[int], set[str]]:
-    """Find the photos that share a key with a task, and whose codes are so related."""
+    """Find the photos that share a key with a task and whose codes satisfy `relation`."""
     index: dict[tuple[int, str], list[tuple[str, frozenset[str]]]] = defaultdict(list)
     for file in files:
         for side, name in _sides(file.rpartition("/")[2], False, prefixed):
@@ -239,7 +242,10 @@ def _by_start(
     *,
     bare: bool = False,
 ) -> Callable[[int], set[str]]:
-    """Find the photos whose name begins and ends as a name that Django cut; bare, begins."""
+    """Find the photos whose name has the start and end of a name that Django truncated.
+
+    If `bare` is true, the suffix is not compared.
+    """
     forms: set[tuple[str, str]] = set()
     for file in files:
         folded = {_fold(clean) for clean in _cleaned(file.rpartition("/")[2])}
@@ -279,7 +285,7 @@ def _same(task: frozenset[str], file: frozenset[str], own: str) -> bool:
 
 
 def _compatible(task: frozenset[str], file: frozenset[str], own: str) -> bool:
-    """Two names with codes of different collectors are photos of different people."""
+    """Return whether one set of codes contains the other: other codes mean other collectors."""
     one, other = task - {own}, file - {own}
     return one <= other or other <= one
 
@@ -292,11 +298,11 @@ def _caseless(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-@lru_cache(MEMORY)
+@lru_cache(CACHE_SIZE)
 def _cleaned(name: str) -> frozenset[str]:
-    r"""Return what Django makes of a name, uploaded by Linux (NFC) and by macOS (NFD).
+    r"""Return the names that Django stores for an upload from Linux (NFC) and macOS (NFD).
 
-    Combining marks are outside `[-\w.]`, so the second loses its accents.
+    Combining marks are outside `[-\w.]`, so the NFD form loses its accents.
     """
     known = {name} if name.isascii() else {unicodedata.normalize(f, name) for f in ("NFC", "NFD")}
     return frozenset(DROPPED.sub("", form.strip().replace(" ", "_")) for form in known)
@@ -304,14 +310,14 @@ def _cleaned(name: str) -> frozenset[str]:
 
 def _fold_stem(stem: str) -> str:
     if not stem.isascii():
-        split = unicodedata.normalize("NFKD", stem)
-        stem = "".join(c for c in split if not unicodedata.combining(c))
+        decomposed = unicodedata.normalize("NFKD", stem)
+        stem = "".join(c for c in decomposed if not unicodedata.combining(c))
     return SEPARATORS.sub("_", stem.casefold()).strip("_")
 
 
-@lru_cache(MEMORY)
+@lru_cache(CACHE_SIZE)
 def _fold(name: str) -> str:
-    """Return a name without case and accents, with runs of separators as one `_`."""
+    """Return a name without case and accents, with each run of separators replaced by `_`."""
     stem, dot, suffix = name.rpartition(".")
     if f".{suffix.casefold()}" not in PHOTO_SUFFIXES or not dot:
         return _fold_stem(name)
@@ -319,32 +325,35 @@ def _fold(name: str) -> str:
 
 
 def _plain_names(name: str, stored: bool) -> set[str]:
-    """Return the folded names that a name may have had before a collision on upload."""
+    """Return the folded names that a name may have had before the collision suffix was added."""
     names = {name}
     if stored:
-        # Django puts it before the first of all suffixes, older releases before the last.
+        # Django inserts it before the first suffix; older releases insert it before the last.
         names |= {name[: m.start()] + name[m.end() :] for m in COLLISION.finditer(name)}
     return {_fold(clean) for each in names for clean in _cleaned(each)}
 
 
 def _codes(collectors: Collection[str]) -> frozenset[str]:
-    """Return the collectors' folded names; a bare number is none to look for."""
+    """Return the folded names of the collectors, except names without a letter."""
     folded = {_fold_stem(name) for name in collectors}
     return frozenset(code for code in folded if re.search(r"[^\W\d_]", code))
 
 
 def is_code(word: str) -> bool:
-    """Tell whether a word is a six-character code: letters and digits mixed, unlike img001."""
+    """Return whether a word is a six-character code of mixed letters and digits, unlike img001."""
     return len(word) == 6 and CODE.fullmatch(word) is not None
 
 
-@lru_cache(MEMORY)
+@lru_cache(CACHE_SIZE)
 def _without_codes(
     name: str, codes: frozenset[str], copy: bool = False, bare: bool = False
 ) -> _Key:
-    """Take collector codes off both ends of a folded name, and at will a `_2` and the suffix."""
+    """Remove collector codes from both ends of a folded name.
+
+    If `copy` is true, also remove a trailing `_2`. If `bare` is true, also remove the suffix.
+    """
     stem, dot, suffix = name.rpartition(".") if "." in name else (name, "", "")
-    off: set[str] = set()
+    removed: set[str] = set()
     while True:
         words = stem.split("_")
         cuts = range(len(words) - 1, 0, -1)
@@ -352,13 +361,13 @@ def _without_codes(
         head = next((c for c in heads if c in codes or is_code(c)), None)
         tail = next((c for c in tails if c in codes or is_code(c)), None)
         if head is not None:
-            off.add(head)
+            removed.add(head)
             stem = stem.removeprefix(f"{head}_")
         elif tail is not None:
-            off.add(tail)
+            removed.add(tail)
             stem = stem.removesuffix(f"_{tail}")
         elif copy and stem.endswith("_2") and len(stem) > 2:
             stem, copy = stem.removesuffix("_2"), False
         else:
             break
-    return _Key(stem if bare else stem + dot + suffix, frozenset(off))
+    return _Key(stem if bare else stem + dot + suffix, frozenset(removed))

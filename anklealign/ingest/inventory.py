@@ -1,13 +1,13 @@
-"""What a dataset's folder holds: the photos to decode, and what is left out with its reason.
+"""The content of a dataset's folder: the photos to decode, and what is skipped with its reason.
 
-A source (`folders`, `table`, `label_studio`) turns a folder into an `Inventory`. Nothing is lost:
-every file below the folder is a photo's entry, an export, or a skip; every task (a Label Studio
-task, a row of a table) belongs to an entry or is a skip, and so with votes and with the names on a
-consensus list. `Inventory` checks the sums.
+A layout (`class_folders`, `csv_table`, `label_studio`) turns a folder into an `Inventory`. Nothing
+is lost: every file below the folder is the photo of an entry, an export, or a skip; every task (a
+Label Studio task or a row of a table) belongs to an entry or is a skip, and the same holds for
+votes and for the names on a consensus list. `Inventory` checks the totals.
 
-Names come from anybody's disk. Inside the program a path is the POSIX path below the dataset's
-folder as the system gives it (bytes that are no UTF-8 as surrogates), so that the file can be
-opened; `printable` gives the form that is written to tables.
+Paths are POSIX paths below the dataset's folder as the system returns them, with bytes that are not
+UTF-8 as surrogates, so that the files can be opened. `escape_unprintable` returns the form that is
+written to tables.
 """
 
 import errno
@@ -27,78 +27,75 @@ from anklealign.io import decode
 
 Item = Literal["file", "task", "export", "name", "vote"]
 
-# What it means, a colon, and what to do about it.
+# Reason code -> "meaning: remedy".
 REASONS = decode.REASONS | {
     # Files.
-    "not_a_file": "a broken link, a pipe, a link in a circle, or a folder named like a photo: "
-    "mend the link, rename the folder, or take it away",
-    "system_file": "left by the system or a tool (.DS_Store, Thumbs.db, .git): nothing",
-    "no_class_folder": "lies in no folder at all: move it into its class's folder",
-    "no_task": "no task or row names this photo: label it, or take it away",
-    "id_taken": "another file's path differs only in Unicode form: keep one of the two",
+    "not_a_file": "a broken link, a pipe, a circular link, or a folder named like a photo: fix the "
+    "link, rename the folder, or remove it",
+    "system_file": "created by the operating system or a tool (.DS_Store, Thumbs.db, .git): no "
+    "action needed",
+    "no_class_folder": "not in any folder: move it into the folder of its class",
+    "no_task": "no task or row refers to this photo: label it, or remove it",
+    "id_taken": "the path of another file differs only in Unicode form: keep one of the two",
     # Tasks and rows; a file whose only task is skipped has the task's reason.
-    "missing_file": "the photo that the task or row names is not there, or may not be opened: add "
-    "it, or give leave to read it",
-    "ambiguous": "several photos fit the name equally well: write the folder before it where it "
-    "stands, in the export, table or list (FO6K58/photo.jpg), or take away all photos but one",
-    "file_skipped": "the photo of the task or vote was skipped, for its own reason: mend the photo",
-    "duplicate_task": "another task gives the same photo the same label, and that one counts: "
-    "nothing",
-    "superseded": "an older copy of a task, or an older vote, and the newer one counts: nothing",
+    "missing_file": "the photo of the task or row does not exist or cannot be opened: add it, or "
+    "grant read permission",
+    "ambiguous": "several photos match the name equally well: add the folder to the name in the "
+    "export, table or list (FO6K58/photo.jpg), or remove all photos but one",
+    "file_skipped": "the photo of the task or vote was skipped for its own reason: fix the photo",
+    "duplicate_task": "another task gives the same photo the same label and is used: no action "
+    "needed",
+    "superseded": "an older copy of a task, or an older vote; the newer one is used: no action "
+    "needed",
     # Labels.
     "no_label": "no annotation, an empty one, or an empty cell: label the photo",
-    "cancelled": "the annotator skipped the task: label it, or take the photo away",
-    "draft_only": "there is only a draft: submit it",
-    "prediction_only": "there is only a model's prediction, which is no label: label the photo",
-    "label_unknown": "the label fits no class: mend it, or add it as an alias in params.yaml",
-    "several_choices": "one annotation chooses several classes: leave one",
-    "label_tie": "the annotators' votes are tied: let one more annotator decide",
-    "label_conflict": "tasks give the same photo different labels: settle which is right",
+    "cancelled": "the annotator skipped the task: label it, or remove the photo",
+    "draft_only": "the task has only a draft: submit it",
+    "prediction_only": "the task has only a model's prediction, which is not a label: label the "
+    "photo",
+    "label_unknown": "the label matches no class: fix it, or add it as an alias in params.yaml",
+    "several_choices": "one annotation chooses several classes: keep one",
+    "label_tie": "the annotators' votes are tied: add the vote of another annotator",
+    "label_conflict": "tasks give the same photo different labels: correct the wrong one",
     # Exports.
-    "broken_export": "the export does not parse: export it again",
-    "not_an_export": "no list of Label Studio tasks: take it away, or export it again as JSON",
-    # consensus/: votes on photos that lie in the collectors' folders.
-    "consensus": "lies in consensus/, which holds lists (.txt) and annotators' exports alone: take "
-    "it away",
-    "empty_list": "the list names no photo: fill it, or take it away",
-    "empty_export": "the annotator's export holds no task: export it again, or take it away",
-    "listed_twice": "the list names this photo before: nothing",
-    "not_listed": "the vote's photo is not on the list: add it there, or mend its name",
+    "broken_export": "the export cannot be parsed: export it again",
+    "not_an_export": "not a list of Label Studio tasks: remove it, or export it again as JSON",
+    # consensus/: votes on photos in the collectors' folders.
+    "consensus": "consensus/ contains only lists (.txt) and annotators' exports: remove it",
+    "empty_list": "the list names no photo: fill it, or remove it",
+    "empty_export": "the annotator's export has no task: export it again, or remove it",
+    "listed_twice": "the list already names this photo: no action needed",
+    "not_listed": "the photo of the vote is not on the list: add it there, or fix its name",
 }
 
-GIVEN = {
+PREDEFINED_SPLITS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
     "test": "test", "testing": "test",
 }  # fmt: skip
 SYSTEM_FILES = {"thumbs.db", "desktop.ini", "__macosx"}
 LIKE_A_PHOTO = "a folder named like a photo"
 UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}  # control, surrogate, line and paragraph separator
-PHOTO_SUFFIXES = {
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".heic",
-    ".heif", ".hif", ".avif", ".jp2", ".ppm", ".pgm", ".pbm",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One photo with its label, still to be decoded; `task` names where the label stands.
+    """A photo to decode and its label; `task` is the source of the label.
 
-    `by_vote`: the label is what several annotators' votes make of it, and '' until they are
-    counted.
+    `by_vote`: the label is aggregated from votes, and is '' until they are counted.
     """
 
     file: str
     label: str
     collector: str = ""
-    person: str = ""
-    given: str = ""
+    subject: str = ""
+    predefined_split: str = ""
     task: str = ""
     by_vote: bool = False
 
 
 @dataclass(frozen=True, order=True)
 class Vote:
-    """What one annotator says of a photo that others vote on too."""
+    """The label of one annotator for a photo that several annotators label."""
 
     file: str
     annotator: str
@@ -107,7 +104,7 @@ class Vote:
 
 @dataclass(frozen=True)
 class Skip:
-    """What is left out: a file, an export, a task, a vote, a name on a list.
+    """A skipped file, export, task, vote or listed name.
 
     `reason` is a key of REASONS.
     """
@@ -118,18 +115,18 @@ class Skip:
     detail: str = ""
 
     def __post_init__(self) -> None:
-        """Hold every reason to the documented list."""
+        """Check that the reason is documented in REASONS."""
         if self.reason not in REASONS:
-            raise ValueError(f"{self.reason!r} is no reason code; add it to inventory.REASONS")
+            raise ValueError(f"{self.reason!r} is not a reason code; add it to inventory.REASONS")
 
 
 @dataclass(frozen=True)
 class Inventory:
-    """All that a source found, sorted by path.
+    """All entries, skips and votes of a dataset's folder, sorted by path.
 
-    `files_seen` counts files without exports, `tasks_seen` tasks or rows, `exports_seen` exports,
-    tables and lists, whether they could be read or not; `listed` are the photos that a consensus
-    list names, of `names_seen` names.
+    `files_seen` counts files other than exports, `tasks_seen` tasks or rows, and `exports_seen`
+    exports, tables and lists, readable or not. `listed` are the photos on the consensus lists,
+    which have `names_seen` names.
     """
 
     entries: tuple[Entry, ...]
@@ -143,10 +140,10 @@ class Inventory:
     names_seen: int = 0
 
     def __post_init__(self) -> None:
-        """Check that every file, task, vote and listed name is accounted for once.
+        """Check that every file, task, vote and listed name is counted exactly once.
 
         Raises:
-            ValueError: A source lost or counted twice what it saw; a bug, whatever the data.
+            ValueError: An item is lost or counted twice, which is a bug for any data.
         """
         skipped = Counter[str](skip.item for skip in self.skips)
         with_task = sum(entry.task != "" for entry in self.entries)
@@ -158,8 +155,8 @@ class Inventory:
         ):
             if used + skipped[item] != seen:
                 raise ValueError(
-                    f"{used} used and {skipped[item]} skipped: not all {seen} {kind} are accounted "
-                    "for; please report this with a listing of the folder"
+                    f"{used} used and {skipped[item]} skipped {kind} do not add up to {seen}; "
+                    "report this with a listing of the folder"
                 )
         for kind, paths in (
             ("photo", [entry.file for entry in self.entries]),
@@ -171,73 +168,80 @@ class Inventory:
                 raise ValueError(f"the {kind} {twice[0]!r} is counted twice; please report this")
 
 
-def rows(skips: Iterable[Skip]) -> list[tuple[str, str, str, str, str]]:
-    """Return (path, item, reason, detail, remedy) of each skip, sorted, each a single line."""
+def skip_rows(skips: Iterable[Skip]) -> list[tuple[str, str, str, str, str]]:
+    """Return the sorted (path, item, reason, detail, remedy) rows, each text on a single line."""
     return sorted(
-        (printable(s.path), s.item, s.reason, printable(s.detail), remedy(s.reason)) for s in skips
+        (
+            escape_unprintable(s.path),
+            s.item,
+            s.reason,
+            escape_unprintable(s.detail),
+            remedy(s.reason),
+        )
+        for s in skips
     )
 
 
 def remedy(reason: str) -> str:
-    """Return what to do about a reason."""
+    """Return the remedy for a reason."""
     return REASONS[reason].partition(": ")[2]
 
 
-def dropped(entry: Entry, reason: str, detail: str) -> list[Skip]:
-    """Return the skips of a file that had been chosen, and of the task that chose it."""
+def skips_of_entry(entry: Entry, reason: str, detail: str) -> list[Skip]:
+    """Return the skip of an entry's file, and that of its task."""
     skips = [Skip(entry.file, "file", reason, detail)]
     if entry.task:
         skips.append(Skip(entry.task, "task", "file_skipped", f"{entry.file}: {reason}"))
     return skips
 
 
-def printable(text: str) -> str:
+def escape_unprintable(text: str) -> str:
     r"""Return a path or sentence as one line of valid UTF-8.
 
-    Bytes that were no UTF-8, control characters and line ends become `\xhh` or `\uhhhh`.
+    Bytes that are not UTF-8, control characters and line ends become `\xhh` or `\uhhhh`.
     """
     return "".join(_escaped(c) if unicodedata.category(c) in UNPRINTABLE else c for c in text)
 
 
 def _escaped(character: str) -> str:
     code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:  # Python's stand-in for a byte that is no UTF-8 (PEP 383)
+    if 0xDC80 <= code <= 0xDCFF:  # the surrogate of a byte that is not UTF-8 (PEP 383)
         return f"\\x{code - 0xDC00:02x}"
     return character.encode("unicode_escape").decode("ascii")
 
 
-def walk(root: Path) -> tuple[list[str], list[Skip]]:
-    """Return all plain files below a folder, sorted, and a skip for each thing that is none.
+def list_files(root: Path) -> tuple[list[str], list[Skip]]:
+    """Return the sorted regular files below a folder, and a skip for each other item.
 
-    Links to files and folders are followed, each folder once.
+    Links to files and folders are followed; each folder is visited once.
 
     Raises:
-        ValueError: The folder is not there, or not to be read.
+        ValueError: The folder does not exist or cannot be read.
     """
     if not root.is_dir():
         raise ValueError(
-            f"{root} is not there; put or link the photos there (or `dvc pull`), or choose another "
+            f"{root} does not exist; put or link the photos there, `dvc pull`, or choose another "
             "dataset in params.yaml"
         )
     files: list[str] = []
     skips: dict[str, Skip] = {}
     seen: set[tuple[int, int]] = set()
-    # How many there will be is not known; a small folder shows no bar.
+    # The total is unknown; a small folder shows no bar.
     bar = tqdm(desc="scan", unit=" files", delay=1, disable=None)
 
     def enter(folder: str) -> None:
-        facts = (root / folder).stat()
-        if (facts.st_dev, facts.st_ino) in seen:
-            detail = "a link to a folder already counted"
+        status = (root / folder).stat()
+        if (status.st_dev, status.st_ino) in seen:
+            detail = "a link to a folder that is already counted"
             skips.setdefault(folder, Skip(folder, "file", "not_a_file", detail))
             return
-        seen.add((facts.st_dev, facts.st_ino))
+        seen.add((status.st_dev, status.st_ino))
         try:
             names = sorted(item.name for item in (root / folder).iterdir())
         except OSError as error:
             if not folder:
                 raise ValueError(
-                    f"{root} cannot be opened: {error.strerror}; give leave to read it"
+                    f"{root} cannot be opened: {error.strerror}; grant read permission"
                 ) from None
             detail = f"folder: {error.strerror}"
             skips.setdefault(folder, Skip(folder, "file", "cannot_open", detail))
@@ -259,7 +263,7 @@ def walk(root: Path) -> tuple[list[str], list[Skip]]:
 
 
 def _kind(root: Path, path: str) -> tuple[str, Skip | None]:
-    """Return what lies at a path (file, folder or '' for nothing to look into), and its skip."""
+    """Return the kind of a path (file, folder, or '' for neither), and its skip."""
     name = path.rpartition("/")[2]
     reason, detail = "not_a_file", "a pipe, socket or device"
     try:
@@ -267,85 +271,88 @@ def _kind(root: Path, path: str) -> tuple[str, Skip | None]:
         if name.startswith(".") or name.casefold() in SYSTEM_FILES:
             return "", Skip(path, "file", "system_file")
         if stat.S_ISDIR(mode):
-            like = suffix(name) in PHOTO_SUFFIXES
-            return "folder", Skip(path, "file", reason, LIKE_A_PHOTO) if like else None
+            photo_name = suffix(name) in decode.PHOTO_SUFFIXES
+            return "folder", Skip(path, "file", reason, LIKE_A_PHOTO) if photo_name else None
         if stat.S_ISREG(mode):
-            # Asked for here and not when it is read: `add` cannot copy it, and the task that names
-            # it is to end alike before and after.
+            # Checked here and not when the file is read: `anklealign add` cannot copy it, and its
+            # task must have the same result before and after the copy.
             if os.access(root / path, os.R_OK):
                 return "file", None
             reason, detail = "cannot_open", os.strerror(errno.EACCES)
     except OSError as error:
-        denied = isinstance(error, PermissionError)  # by its folder, or on a link's way
+        denied = isinstance(
+            error, PermissionError
+        )  # by its folder, or by a folder on the link's path
         reason, detail = "cannot_open" if denied else reason, error.strerror or str(error)
     return "", Skip(path, "file", reason, detail)
 
 
 def suffix(name: str) -> str:
-    """Return a file name's last suffix in small letters, with its dot, or ''."""
+    """Return the last suffix of a file name in lower case, with its dot, or ''."""
     return PurePosixPath(name).suffix.casefold()
 
 
-def given(path: str) -> str:
-    """Return train, val or test where the path begins with such a folder, else ''."""
+def predefined_split_of(path: str) -> str:
+    """Return train, val or test if the path starts with such a folder, else ''."""
     top, _, rest = path.partition("/")
-    return GIVEN.get(top.casefold(), "") if rest else ""
+    return PREDEFINED_SPLITS.get(top.casefold(), "") if rest else ""
 
 
-def plain(text: str) -> str:
+def strip_accents(text: str) -> str:
     """Return the text without accents, in composed Unicode form."""
-    split = unicodedata.normalize("NFD", text)
-    return unicodedata.normalize("NFC", "".join(c for c in split if not unicodedata.combining(c)))
+    decomposed = unicodedata.normalize("NFD", text)
+    return unicodedata.normalize(
+        "NFC", "".join(c for c in decomposed if not unicodedata.combining(c))
+    )
 
 
-def person(
+def subject_of(
     path: str, pattern: re.Pattern[str] | None, collector: str, collectors: Collection[str]
 ) -> str:
-    """Return who is on the photo by its path, unique in the dataset, or '' where it does not say.
+    """Return the subject of a photo by its path, unique in the dataset, or '' if unknown.
 
-    A participant is a number of the collector who met them, so the result is
-    `<collector>/<number>`. Only the digits of what the pattern's group `participant` finds count:
-    reszvevo03, reszvevo_3 and resztvevo03 are one person. A file name that carries another
-    collector's code shows that collector's participant.
+    Subjects are numbered by each collector, so the result is `<collector>/<number>`. Only the
+    digits in the pattern's group `subject` count: reszvevo03, reszvevo_3 and resztvevo03 are the
+    same subject. A file name with the code of another collector shows that collector's subject.
     """
     if pattern is None:
         return ""
     composed = unicodedata.normalize("NFC", path)
-    match = pattern.search(composed) or pattern.search(plain(composed))
-    participant = match.group("participant") if match else None
-    if not participant:
+    match = pattern.search(composed) or pattern.search(strip_accents(composed))
+    name = match.group("subject") if match else None
+    if not name:
         return ""
-    numbers = re.findall(r"\d+", participant)
-    # Without a number the word itself is the name.
-    who = "-".join(f"{int(n):02d}" for n in numbers) or plain(participant).casefold().strip()
+    numbers = re.findall(r"\d+", name)
+    # Without digits, the word itself is the subject.
+    subject = "-".join(f"{int(n):02d}" for n in numbers) or strip_accents(name).casefold().strip()
     codes = {code.casefold(): code for code in collectors}
     words = re.split(r"[^0-9a-z]+", path.rpartition("/")[2].casefold())
     others = [codes[word] for word in words if word in codes and word != collector.casefold()]
     owner = others[0] if others else collector
-    return f"{owner}/{who}" if owner else who
+    return f"{owner}/{subject}" if owner else subject
 
 
-def compiled(pattern: str | None) -> re.Pattern[str] | None:
-    """Return a dataset's person pattern, to be searched whatever the case."""
+def compile_subject_pattern(pattern: str | None) -> re.Pattern[str] | None:
+    """Return the case-insensitive subject pattern of a dataset."""
     return None if pattern is None else re.compile(pattern, re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A task that names a photo and gives it a class."""
+    """The label of a photo by a task."""
 
     task: str
     label: str
     by_vote: bool = False
 
 
-def settle(
+def resolve_claims(
     claims: Mapping[str, Sequence[Claim]],
 ) -> tuple[dict[str, Claim], list[Skip]]:
-    """Return the claim that counts for each photo, and a skip for every other task and photo.
+    """Return the claim used for each photo, and a skip for every other task and photo.
 
-    The first of several tasks that agree counts. Where they contradict each other the photo and
-    all its tasks are skipped: nobody knows which label is right.
+    If several tasks agree, the first one is used. If they contradict each other, the photo and all
+    its tasks are skipped, because the correct label is unknown.
     """
     settled: dict[str, Claim] = {}
     skips: list[Skip] = []

@@ -1,12 +1,12 @@
-"""Label Studio exports of every kind, read into tasks: JSON, JSON-MIN and CSV.
+"""Parse Label Studio exports (JSON, JSON-MIN and CSV) into tasks.
 
-The JSON export has the tasks with their annotations; JSON-MIN and CSV have one record for each
-annotation, with the names of data and questions as keys. Old releases say `completions` for
-`annotations` and `skipped` for `was_cancelled`. Whatever does not fit is left out of a task, or
-breaks the export; nothing else is raised.
+A JSON export contains tasks with their annotations. JSON-MIN and CSV exports contain one record per
+annotation, with the names of data fields and questions as keys. Old releases of Label Studio write
+`completions` for `annotations` and `skipped` for `was_cancelled`. Invalid values are omitted from a
+task; an invalid file raises `BrokenExportError`. No other exception is raised.
 
-Who annotated is kept as Label Studio's number, or as a pseudonym where an export has an address or
-a name in its place: metrics and plots, which are committed to git, name annotators.
+Annotators are identified by their Label Studio id. An email address or name is replaced by a
+pseudonym, because annotators appear in metrics and plots, which are committed to git.
 """
 
 import base64
@@ -23,15 +23,16 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from anklealign.config.class_names import Labels
-from anklealign.ingest.inventory import PHOTO_SUFFIXES, suffix
+from anklealign.ingest.inventory import suffix
+from anklealign.io.decode import PHOTO_SUFFIXES
 
 TASK_KEYS = {"data", "annotations", "completions", "file_upload"}
-# What JSON-MIN and CSV exports add to the data's and the labels' own columns.
+# Columns of JSON-MIN and CSV exports that hold neither task data nor labels.
 RECORD_KEYS = {
     "id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time", "agreement",
     "ground_truth", "project", "inner_id", "was_cancelled",
 }  # fmt: skip
-# A task file, not a photo: what `file_upload` names where tasks were imported.
+# Suffixes of imported task files. `file_upload` names such a file if tasks were imported from it.
 TASK_FILES = {".json", ".jsonl", ".csv", ".tsv", ".txt", ".xml"}
 
 
@@ -47,36 +48,36 @@ class Annotation:
 
 @dataclass
 class Task:
-    """One task of one export, with its addresses and what its annotations choose."""
+    """One task of an export, with its photo addresses and annotations."""
 
     name: str  # <export>#<task id>
-    key: tuple[str, ...]  # equal for the same task in two exports of a project, '' parts: unknown
+    key: tuple[str, ...]  # equal for the same task in two exports of a project; '' is unknown
     updated: str
     addresses: list[str]
     annotations: list[Annotation] = field(default_factory=list)
-    without: str = "no_label"  # the reason where no annotation is left
+    without: str = "no_label"  # reason reported if there is no annotation
 
 
 class BrokenExportError(ValueError):
     """An export that cannot be used; `reason` is a key of inventory.REASONS."""
 
     def __init__(self, reason: str, detail: str) -> None:
-        """Keep the code beside the sentence."""
+        """Store the reason in addition to the message."""
         super().__init__(detail)
         self.reason = reason
 
 
 def is_csv_export(header: str) -> bool:
-    """Tell by a CSV's first line whether it is an export."""
+    """Return whether a CSV file with this header line is a Label Studio export."""
     columns = set(next(csv.reader(header.splitlines()), []))
     return "annotation_id" in columns or {"id", "annotator"} <= columns
 
 
-def read(export: str, data: bytes, labels: Labels) -> list[Task]:
-    """Return an export's tasks.
+def read_tasks(export: str, data: bytes, labels: Labels) -> list[Task]:
+    """Return the tasks of an export.
 
     Raises:
-        BrokenExportError: It does not parse, or is no list of tasks.
+        BrokenExportError: The export cannot be parsed, or is not a list of tasks.
     """
     items, annotated = _items(export, data)
     if annotated:
@@ -84,35 +85,35 @@ def read(export: str, data: bytes, labels: Labels) -> list[Task]:
     return _from_records(export, items, labels)
 
 
-def questions(export: str, data: bytes) -> dict[str, Counter[str]]:
-    """Return how often each answer was given to each question, before any class is known.
+def count_answers(export: str, data: bytes) -> dict[str, Counter[str]]:
+    """Count the answers to each question, without knowledge of the classes.
 
-    Cancelled annotations do not count. A column of a JSON-MIN or CSV export is a question where
-    answers recur and none is an address.
+    Canceled annotations are not counted. A column of a JSON-MIN or CSV export is treated as a
+    question if at least one answer recurs and no answer is an address.
 
     Raises:
-        BrokenExportError: It does not parse, or is no list of tasks.
+        BrokenExportError: The export cannot be parsed, or is not a list of tasks.
     """
     items, annotated = _items(export, data)
-    found: dict[str, Counter[str]] = defaultdict(Counter)
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
     for item in items:
         if annotated:
             for annotation in _dicts(item.get("annotations", item.get("completions"))):
                 if not _annotation(annotation, 0).cancelled:
                     for question, texts in _answers(annotation).items():
-                        found[question].update(texts)
+                        counts[question].update(texts)
         else:
             for column in item.keys() - RECORD_KEYS:
-                found[column].update(_chosen(item[column]))
+                counts[column].update(_chosen(item[column]))
     return {
         question: answers
-        for question, answers in sorted(found.items())
+        for question, answers in sorted(counts.items())
         if annotated or (len(answers) < answers.total() and not any(map(_like_address, answers)))
     }
 
 
 def _items(export: str, data: bytes) -> tuple[list[Mapping[str, Any]], bool]:
-    """Return an export's items, and whether they are tasks with annotations, not records."""
+    """Return the items of an export, and whether they are tasks instead of records."""
     if not data.strip():
         raise BrokenExportError("zero_bytes", "the export is empty")
     if suffix(export) == ".csv":
@@ -124,19 +125,19 @@ def _items(export: str, data: bytes) -> tuple[list[Mapping[str, Any]], bool]:
     if isinstance(content, dict):
         content = [content]
     if not isinstance(content, list):
-        raise BrokenExportError("not_an_export", f"holds no list but {type(content).__name__}")
+        raise BrokenExportError("not_an_export", f"expected a list, got {type(content).__name__}")
     tasks = [item if isinstance(item, dict) else {} for item in content]
     if not tasks or any(TASK_KEYS & task.keys() for task in tasks):
         return list(tasks), True
     if all("id" in task for task in tasks):
         return list(tasks), False
-    raise BrokenExportError("not_an_export", "its items have neither `data` nor `id`")
+    raise BrokenExportError("not_an_export", "its items have neither a `data` nor an `id` key")
 
 
-def newest(annotations: Sequence[Annotation]) -> tuple[dict[str, Annotation], bool]:
-    """Return each annotator's newest annotation that says something, and whether any is cancelled.
+def newest_annotations(annotations: Sequence[Annotation]) -> tuple[dict[str, Annotation], bool]:
+    """Return the newest non-empty annotation of each annotator, and whether any is canceled.
 
-    Of two that are as new the later in the export counts.
+    If two annotations have the same time, the later one in the export is returned.
     """
     latest: dict[str, Annotation] = {}
     cancelled = False
@@ -150,17 +151,18 @@ def newest(annotations: Sequence[Annotation]) -> tuple[dict[str, Annotation], bo
     return latest, cancelled
 
 
-def choice(annotation: Annotation, labels: Labels) -> tuple[str, str, str]:
-    """Return the class that one annotation chooses, or '' with a reason and its detail."""
-    # Other questions may stand beside the one for the class; theirs fit no class at all.
-    asked = [q for q in annotation.questions if any(labels.find(text) for text in q)]
-    chosen = sorted({text for question in asked or annotation.questions for text in question})
-    known = {labels.find(text) for text in chosen}
-    if not asked:
-        return "", "label_unknown", "; ".join(labels.nearest(text) for text in chosen)
+def chosen_class(annotation: Annotation, labels: Labels) -> tuple[str, str, str]:
+    """Return the class of an annotation, or '' with the reason and its detail."""
+    # A project may have other questions. Their answers match no class.
+    class_questions = [q for q in annotation.questions if any(labels.class_of(text) for text in q)]
+    questions = class_questions or annotation.questions
+    chosen = sorted({text for question in questions for text in question})
+    known = {labels.class_of(text) for text in chosen}
+    if not class_questions:
+        return "", "label_unknown", "; ".join(labels.suggest(text) for text in chosen)
     if len(known) > 1:
         return "", "several_choices", ", ".join(chosen)
-    return labels.find(chosen[0]) or "", "", ""
+    return labels.class_of(chosen[0]) or "", "", ""
 
 
 def _from_task(export: str, number: int, task: Mapping[str, Any]) -> Task:
@@ -198,28 +200,29 @@ def _annotation(annotation: Mapping[str, Any], number: int) -> Annotation:
     )
 
 
-def _annotator(who: Any, number: int) -> str:  # noqa: ANN401 - whatever JSON holds
-    """Return an annotator's number or pseudonym."""
+def _annotator(who: Any, number: int) -> str:  # noqa: ANN401 - any JSON value
+    """Return the id or pseudonym of an annotator."""
     if isinstance(who, dict):
         names = [str(who[key]) for key in ("first_name", "last_name") if who.get(key)]
         who = who.get("id") or who.get("email") or " ".join(names)
     text = "" if who is None else str(who).strip()
-    if not text:  # without a name each annotation is taken for somebody else's
+    if not text:  # an unnamed annotation gets an annotator of its own
         return f"#{number}"
     return text if text.isdecimal() else pseudonym(text)
 
 
 def pseudonym(name: str) -> str:
-    """Return the same 8 hex digits for the same person, whichever export names them.
+    """Return a pseudonym of 8 hex digits that is the same in all exports.
 
-    Of SHA-256, so whoever knows an address can tell whether it is there; nobody can read it.
+    The digits are taken from a SHA-256 hash. The name cannot be read from the pseudonym, but anyone
+    who knows a name can check whether it occurs.
     """
-    text = name.casefold().encode("utf-8", "surrogatepass")  # JSON may hold half a letter
+    text = name.casefold().encode("utf-8", "surrogatepass")  # JSON may contain lone surrogates
     return f"person-{hashlib.sha256(text).hexdigest()[:8]}"
 
 
 def _answers(annotation: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return what one annotation chooses, by question (from_name)."""
+    """Return the choices of an annotation by question (from_name)."""
     answers: dict[str, list[str]] = defaultdict(list)
     for result in _dicts(annotation.get("result")):
         value = result.get("value")
@@ -231,14 +234,14 @@ def _answers(annotation: Mapping[str, Any]) -> dict[str, list[str]]:
 
 def _from_records(export: str, records: Sequence[Mapping[str, Any]], labels: Labels) -> list[Task]:
     """Return the tasks of a JSON-MIN or CSV export, which has one record per annotation."""
-    fits: Counter[str] = Counter()
+    matches: Counter[str] = Counter()
     for record in records:
         for key, value in record.items():
             if key not in RECORD_KEYS:
-                fits[key] += any(labels.find(text) for text in _chosen(value))
-    question, count = min(fits.items(), key=lambda fit: (-fit[1], fit[0]), default=("", 0))
+                matches[key] += any(labels.class_of(text) for text in _chosen(value))
+    question, count = min(matches.items(), key=lambda match: (-match[1], match[0]), default=("", 0))
     if records and not count:
-        raise BrokenExportError("not_an_export", "no column holds a label that fits a class")
+        raise BrokenExportError("not_an_export", "no column contains a label that matches a class")
     tasks: dict[str, Task] = {}
     for number, record in enumerate(records):
         identity = str(record.get("id") or f"item {number + 1}")
@@ -265,8 +268,8 @@ def _csv_records(data: bytes) -> list[Mapping[str, Any]]:
         raise BrokenExportError("broken_export", " ".join(str(error).split())) from None
 
 
-def _chosen(value: Any) -> list[str]:  # noqa: ANN401 - whatever a column holds
-    """Return the choices in a column: a string, a dict of choices, or that as a JSON string."""
+def _chosen(value: Any) -> list[str]:  # noqa: ANN401 - any cell value
+    """Return the choices in a cell: a string, a dict of choices, or the same dict as JSON."""
     if isinstance(value, str) and value.startswith("{"):
         try:
             value = json.loads(value)
@@ -277,23 +280,23 @@ def _chosen(value: Any) -> list[str]:  # noqa: ANN401 - whatever a column holds
     return _texts(value)
 
 
-def _texts(value: Any) -> list[str]:  # noqa: ANN401 - whatever JSON holds
+def _texts(value: Any) -> list[str]:  # noqa: ANN401 - any JSON value
     values = value if isinstance(value, list) else [value]
     flat = (part for each in values for part in (each if isinstance(each, list) else [each]))
     return [text for text in flat if isinstance(text, str) and text.strip()]
 
 
-def _dicts(value: Any) -> list[Mapping[str, Any]]:  # noqa: ANN401 - whatever JSON holds
+def _dicts(value: Any) -> list[Mapping[str, Any]]:  # noqa: ANN401 - any JSON value
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def _addresses(data: Mapping[str, Any], *, names: bool) -> list[str]:
-    """Return the paths of all photos' addresses among the values, decoded.
+    """Return the decoded paths of all values that are photo addresses.
 
-    With `names` a value without a folder or scheme is an address too, unless it names the file
-    from which tasks were imported.
+    If `names` is true, a value without a folder or scheme is also an address, unless it names the
+    file from which the tasks were imported.
     """
-    found: list[str] = []
+    photo_paths: list[str] = []
     for value in data.values():
         for text in _texts(value):
             if len(text) > 4096 or "\n" in text.strip():
@@ -305,8 +308,8 @@ def _addresses(data: Mapping[str, Any], *, names: bool) -> list[str]:
                 if suffix(name) in TASK_FILES:
                     continue
                 if names or is_address or suffix(name) in PHOTO_SUFFIXES:
-                    found.append(path)
-    return found
+                    photo_paths.append(path)
+    return photo_paths
 
 
 def _like_address(text: str) -> bool:
@@ -314,27 +317,27 @@ def _like_address(text: str) -> bool:
 
 
 def _paths(address: str) -> list[str]:
-    """Return the path that an address leads to, as it stands and with percent signs decoded."""
+    """Return the path in an address, both unchanged and percent-decoded."""
     address = address.replace("\\", "/")
-    found = [address]
+    paths = [address]
     if "://" in address or address.startswith("/"):
         try:
             parts = urlsplit(address)
             query = parse_qs(parts.query)
         except ValueError:
-            return found
-        # Files served from disk or fetched for the browser stand in the query.
+            return paths
+        # The URL query contains the path of files from local storage or the file proxy.
         inner = query.get("d") or query.get("filepath")
         if inner:
-            # A plus sign is a space in a query, unless nobody encoded it.
+            # A plus sign is a space in an encoded query, but a literal plus in an unencoded one.
             raw = unquote(parts.query.partition("=")[2])
             return [path for each in dict.fromkeys([inner[0], raw]) for path in _paths(each)]
         if query.get("fileuri"):
             try:
                 return _paths(base64.b64decode(query["fileuri"][0]).decode())
             except (binascii.Error, UnicodeDecodeError):
-                return found
-        found = [re.sub(r"^[a-z][a-z0-9+.-]*://", "", address, flags=re.IGNORECASE)]
-        found.append(parts.path or found[0])
-    found += [unquote(path) for path in found]
-    return list(dict.fromkeys(path.strip("/") for path in found if path.strip("/")))
+                return paths
+        paths = [re.sub(r"^[a-z][a-z0-9+.-]*://", "", address, flags=re.IGNORECASE)]
+        paths.append(parts.path or paths[0])
+    paths += [unquote(path) for path in paths]
+    return list(dict.fromkeys(path.strip("/") for path in paths if path.strip("/")))

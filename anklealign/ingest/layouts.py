@@ -1,4 +1,4 @@
-"""The source that reads each layout."""
+"""The reader of each layout."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -6,30 +6,30 @@ from pathlib import Path
 
 from anklealign.config.params import Dataset
 from anklealign.ingest import class_folders, csv_table, label_studio
-from anklealign.ingest.inventory import Entry, Inventory, Skip, dropped, printable
+from anklealign.ingest.inventory import Entry, Inventory, Skip, escape_unprintable, skips_of_entry
 from anklealign.io.pixel_store import photo_id
 
 LAYOUTS: Mapping[str, Callable[[Path, Dataset], Inventory]] = {
-    "folders": class_folders.find,
-    "label_studio": label_studio.find,
-    "table": csv_table.find,
+    "folders": class_folders.read_class_folders,
+    "label_studio": label_studio.read_label_studio,
+    "table": csv_table.read_csv_table,
 }
 
 
-def find(root: Path, dataset: Dataset) -> Inventory:
-    """Return the inventory of a dataset's folder by the dataset's layout, sorted by path.
+def read_inventory(root: Path, dataset: Dataset) -> Inventory:
+    """Return the inventory of a dataset's folder, sorted by path.
 
-    Two names that differ in Unicode form alone share an id: they are one photo on macOS, so one is
-    skipped.
+    Two names that differ only in Unicode form have the same id and are one file on macOS, so one of
+    them is skipped.
 
     Raises:
-        ValueError: The folder, or what its layout needs, is not there or does not parse.
+        ValueError: The folder, or a file that its layout needs, does not exist or cannot be parsed.
     """
-    found = LAYOUTS[dataset.layout](root, dataset)
+    inventory = LAYOUTS[dataset.layout](root, dataset)
     first: dict[str, Entry] = {}
     skips: list[Skip] = []
-    for entry in sorted(found.entries, key=lambda e: e.file):
-        twin = first.setdefault(photo_id(printable(entry.file)), entry)
+    for entry in sorted(inventory.entries, key=lambda e: e.file):
+        twin = first.setdefault(photo_id(escape_unprintable(entry.file)), entry)
         if twin is not entry:
-            skips += dropped(entry, "id_taken", f"by {twin.file}")
-    return replace(found, entries=tuple(first.values()), skips=(*found.skips, *skips))
+            skips += skips_of_entry(entry, "id_taken", f"by {twin.file}")
+    return replace(inventory, entries=tuple(first.values()), skips=(*inventory.skips, *skips))

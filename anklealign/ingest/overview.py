@@ -1,9 +1,9 @@
-"""A first look at any dataset: what its photos show, how many there are, how large, by whom.
+"""Overview plots of a dataset: class counts, image sizes, aspect ratios and collectors.
 
-overview.write(folder, table, store, classes, skipped) writes below the folder:
-    overview.png            photos per class, sizes, shapes, and what was left out
-    collectors.png          photos per collector by class, where the photos have collectors
-    class_01_<class>.png …  a contact sheet of each class, a fair sample of its photos
+overview.write_overview(folder, table, store, classes, skipped) writes below the folder:
+    overview.png            photos per class, sizes, shapes, and skipped items
+    collectors.png          photos per collector by class, if there are collectors
+    class_01_<class>.png …  a contact sheet of each class, a balanced sample of its photos
 """
 
 import re
@@ -20,17 +20,17 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from tqdm import tqdm
 
-from anklealign.ingest.inventory import plain
+from anklealign.ingest.inventory import strip_accents
 from anklealign.io.pixel_store import Pixels
 from anklealign.plotting import contact_sheets, style
 
 SAMPLE = 24  # photos on a class's sheet: six columns, four rows, a screenful
 COLUMNS = 6
-# More classes than the palette has colours are drawn in one.
-MOST_COLOURS = len(style.COLOURS)
-MOST_BARS = 40  # more collectors or classes are drawn as one bar, the rest
-LONGEST = 28  # letters of a name beside an axis
-# Where an axis has room, the earlier of two ticks too close to each other is shown.
+# More classes than the palette has colors are drawn in one.
+MOST_COLORS = len(style.COLORS)
+MOST_BARS = 40  # further collectors or classes are combined in one bar
+LONGEST = 28  # maximum length of a tick label
+# Of two overlapping ticks, the earlier one is shown.
 SHAPES = {
     "1:1": 1.0, "4:3": 4 / 3, "3:4": 3 / 4, "3:2": 3 / 2, "2:3": 2 / 3, "16:9": 16 / 9,
     "9:16": 9 / 16, "2:1": 2.0, "1:2": 1 / 2, "4:1": 4.0, "1:4": 1 / 4,
@@ -40,53 +40,55 @@ LETTER = 0.026  # of the axis's width, with room between two names
 Numbers = npt.NDArray[np.float64]
 
 
-def write(
+def write_overview(
     folder: Path,
     table: pd.DataFrame,
     store: Pixels,
     classes: Sequence[str],
     skipped: Mapping[str, int],
 ) -> None:
-    """Write the pictures.
+    """Write the plots.
 
     Args:
-        folder: Where they go.
+        folder: Output folder.
         table: The photo table with prepare's columns.
         store: (N, S, S, 3) uint8; only the sampled photos are read.
-        classes: In the order in which they are drawn.
-        skipped: How many files, tasks and exports were left out for each reason.
+        classes: Class names in drawing order.
+        skipped: Number of skipped files, tasks and exports for each reason.
     """
     with warnings.catch_warnings():
-        # A name in letters that the font lacks shows as boxes; there is nothing to do about it.
+        # Characters missing from the font are drawn as boxes.
         warnings.filterwarnings("ignore", message="Glyph")
-        style.save(panels(table, classes, skipped, store.shape[1]), folder / "overview.png")
+        style.save(
+            overview_figure(table, classes, skipped, store.shape[1]), folder / "overview.png"
+        )
         if (table.collector != "").any():
-            style.save(collectors(table, classes), folder / "collectors.png")
+            style.save(collectors_figure(table, classes), folder / "collectors.png")
     for number, name in enumerate(tqdm(classes, "sheets", unit="class", delay=1, disable=None), 1):
         photos = table[table.label == name]
-        shown = sample(photos, SAMPLE)
+        shown = sample_photos(photos, SAMPLE)
         title = f"{name}: {len(photos)} photos"
         if len(shown) < len(photos):
             title = f"{name}: {len(shown)} of {len(photos)} photos{_evenly(photos)}"
-        tiles = [tile(row, store) for row in shown.itertuples()]
+        tiles = [photo_tile(row, store) for row in shown.itertuples()]
         (sheet,) = contact_sheets.pages(
             tiles, title, "no photo", columns=COLUMNS, rows=SAMPLE // COLUMNS
         )
         contact_sheets.write(folder, f"class_{number:02}_{_slug(name)}", [sheet])
 
 
-def sample(table: pd.DataFrame, number: int) -> pd.DataFrame:
-    """Return up to `number` rows, sorted by path, that come evenly from all collectors and parts.
+def sample_photos(table: pd.DataFrame, number: int) -> pd.DataFrame:
+    """Return up to `number` rows, sorted by path, balanced over collectors and predefined splits.
 
-    The choice within a source is as good as random and always the same: by id, which is a hash.
+    Within a source, rows are chosen by id, a hash, so the choice is random but reproducible.
     """
     ordered = table.sort_values("id")
-    turn = ordered.groupby(["collector", "given"]).cumcount()
+    turn = ordered.groupby(["collector", "predefined_split"]).cumcount()
     taken = ordered.assign(turn=turn).sort_values(["turn", "id"]).head(number)
     return taken.drop(columns="turn").sort_values("path")
 
 
-def tile(row: Any, store: Pixels) -> contact_sheets.Tile:  # noqa: ANN401 - a named tuple
+def photo_tile(row: Any, store: Pixels) -> contact_sheets.Tile:  # noqa: ANN401 - a named tuple
     """Return a photo without its letterbox, with its name, its folder and its size."""
     pixels = np.asarray(store[row.row, row.top : row.bottom, row.left : row.right])
     folder, _, name = row.path.rpartition("/")
@@ -96,16 +98,16 @@ def tile(row: Any, store: Pixels) -> contact_sheets.Tile:  # noqa: ANN401 - a na
 
 
 def _evenly(table: pd.DataFrame) -> str:
-    sources = table[["collector", "given"]].drop_duplicates()
-    people, parts = sources.collector.nunique(), sources.given.nunique()
-    among = [f"{people} collectors"] * (people > 1) + [f"{parts} given parts"] * (parts > 1)
+    sources = table[["collector", "predefined_split"]].drop_duplicates()
+    people, parts = sources.collector.nunique(), sources.predefined_split.nunique()
+    among = [f"{people} collectors"] * (people > 1) + [f"{parts} predefined splits"] * (parts > 1)
     return f", evenly from {' and '.join(among)}" if among else ""
 
 
-def panels(
+def overview_figure(
     table: pd.DataFrame, classes: Sequence[str], skipped: Mapping[str, int], size: int
 ) -> Figure:
-    """Draw photos per class, sizes, shapes, and what was left out, in four panels."""
+    """Draw photos per class, sizes, shapes and skipped items in four panels."""
     above = max(3.4, 0.26 * min(max(len(classes), len(skipped)), MOST_BARS))
     figure = style.new(12, above + 3.4)
     figure.get_layout_engine().set(w_pad=0.15, h_pad=0.15)  # type: ignore[union-attr,call-arg]
@@ -113,14 +115,14 @@ def panels(
         2, 2, height_ratios=(above, 3.4)
     )
     counts = {name: int((table.label == name).sum()) for name in classes}
-    colours = _colours(classes)
-    _bars(count_axes, counts, [colours[name] for name in counts], share=True)
+    colors = _colors(classes)
+    _bars(count_axes, counts, [colors[name] for name in counts], share=True)
     count_axes.set_title(f"{len(table)} photos in {len(classes)} classes", fontsize=10)
 
     items = dict(sorted(skipped.items(), key=lambda item: (-item[1], item[0])))
     _bars(skip_axes, items, ["0.5"] * len(items), share=False)
     skip_axes.set_title(
-        f"left out: {sum(items.values())} files, tasks and exports (data/prepared/skipped.csv)",
+        f"skipped: {sum(items.values())} files, tasks and exports (data/prepared/skipped.csv)",
         fontsize=10,
     )
     if not items:
@@ -154,8 +156,8 @@ def panels(
     return figure
 
 
-def collectors(table: pd.DataFrame, classes: Sequence[str]) -> Figure:
-    """Draw each collector's photos, stacked by class; the one with the most stands on top."""
+def collectors_figure(table: pd.DataFrame, classes: Sequence[str]) -> Figure:
+    """Draw each collector's photos, stacked by class, in descending order."""
     counts = pd.crosstab(table.collector, table.label).reindex(columns=list(classes), fill_value=0)
     order = counts.sum(axis=1).sort_values(ascending=False, kind="stable").index
     counts = counts.loc[order]
@@ -167,10 +169,10 @@ def collectors(table: pd.DataFrame, classes: Sequence[str]) -> Figure:
     axes = figure.subplots()
     places = np.arange(len(counts))
     left = np.zeros(len(counts))
-    colours = _colours(classes)
+    colors = _colors(classes)
     for name in classes:
         values = counts[name].to_numpy()
-        axes.barh(places, values, left=left, color=colours[name], label=_short(name))
+        axes.barh(places, values, left=left, color=colors[name], label=_short(name))
         left += values
     names = [_short(str(name)) or "(none)" for name in counts.index]
     for place, total in zip(places.tolist(), left.tolist(), strict=True):
@@ -181,20 +183,20 @@ def collectors(table: pd.DataFrame, classes: Sequence[str]) -> Figure:
     axes.set_xlabel("photos")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)
-    if len(classes) <= MOST_COLOURS:
+    if len(classes) <= MOST_COLORS:
         figure.legend(loc="outside upper center", ncols=min(len(classes), 5), frameon=False)
     return figure
 
 
-def _bars(axes: Axes, counts: Mapping[str, int], colours: Sequence[str], *, share: bool) -> None:
-    """Draw horizontal bars with their numbers, and at will their share of the sum."""
+def _bars(axes: Axes, counts: Mapping[str, int], colors: Sequence[str], *, share: bool) -> None:
+    """Draw horizontal bars with their values, and optionally their share of the sum."""
     names, values = list(counts), list(counts.values())
     if len(names) > MOST_BARS:
         rest = sum(values[MOST_BARS - 1 :])
         names = [*names[: MOST_BARS - 1], f"{len(values) - MOST_BARS + 1} others"]
         values = [*values[: MOST_BARS - 1], rest]
     places = list(range(len(names)))
-    axes.barh(places, values, color=list(colours[: len(names)]))
+    axes.barh(places, values, color=list(colors[: len(names)]))
     for place, value in zip(places, values, strict=True):
         text = f" {value}  {value / max(sum(values), 1):.0%}" if share else f" {value}"
         axes.text(value, place, text, va="center", fontsize=8)
@@ -213,15 +215,15 @@ def _histogram(
     low = min(float(values.min()), middle / least)
     high = max(float(values.max()), middle * least)
     bins = np.geomspace(low * 0.999, high * 1.001, 41)
-    if len(classes) <= MOST_COLOURS:
-        colours = _colours(classes)
+    if len(classes) <= MOST_COLORS:
+        colors = _colors(classes)
         parts = [values[(labels == name).to_numpy()] for name in classes]
         axes.hist(
             parts, bins=bins.tolist(), stacked=True,
-            color=[colours[name] for name in classes],
+            color=[colors[name] for name in classes],
         )  # fmt: skip
     else:
-        axes.hist(values, bins=bins.tolist(), color=style.COLOURS[0])
+        axes.hist(values, bins=bins.tolist(), color=style.COLORS[0])
     axes.set_xscale("log")
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlim(float(bins[0]), float(bins[-1]))
@@ -231,7 +233,7 @@ def _histogram(
 
 
 def _ticks(axes: Axes, places: Mapping[str, float]) -> None:
-    """Set ticks on a logarithmic axis, leaving out what would touch an earlier one."""
+    """Set ticks on a logarithmic axis, omitting ticks that overlap an earlier one."""
     low, high = axes.get_xlim()
     shown: dict[str, float] = {}
     for name, place in places.items():
@@ -245,16 +247,16 @@ def _ticks(axes: Axes, places: Mapping[str, float]) -> None:
     axes.set_xticklabels(list(shown))
 
 
-def _colours(classes: Sequence[str]) -> dict[str, str]:
-    many = len(classes) > MOST_COLOURS
-    return {name: style.COLOURS[0 if many else k] for k, name in enumerate(classes)}
+def _colors(classes: Sequence[str]) -> dict[str, str]:
+    many = len(classes) > MOST_COLORS
+    return {name: style.COLORS[0 if many else k] for k, name in enumerate(classes)}
 
 
 def _short(name: str) -> str:
     short = name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
-    return short.replace("$", r"\$")  # which begins a formula
+    return short.replace("$", r"\$")  # a dollar sign starts math text
 
 
 def _slug(name: str) -> str:
-    """Return a class's name as a part of a file name."""
-    return re.sub(r"[^a-z0-9]+", "_", plain(name).casefold()).strip("_")[:40] or "class"
+    """Return a class name in a form suitable for file names."""
+    return re.sub(r"[^a-z0-9]+", "_", strip_accents(name).casefold()).strip("_")[:40] or "class"

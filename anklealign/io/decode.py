@@ -1,13 +1,13 @@
-"""Open, orient, convert, fit: hostile bytes in, RGB pixels and the photo's box out.
+"""Decode a photo: untrusted bytes in, RGB pixels and the photo's box out.
 
-The one way in which photos are read: prepare, the predictor and the service share it, so that a
-photo looks the same to each of them. Bytes are trusted in nothing: the format is told by the
-content and never by the name, only formats that photos come in are tried, a photo is refused by
-the size that its header states before a pixel is decoded, and whatever a decoder raises becomes
-one `PhotoError` with a reason code.
+prepare, the predictor and the service all read photos with this module, so a photo has the same
+pixels in each of them. No property of the bytes is trusted: the format is detected from the content
+and not from the name, only common photo formats are tried, photos above the size limit are rejected
+by their header before any pixel is decoded, and every decoder error becomes one `PhotoError` with a
+reason code.
 
-Embedded colour profiles (ICC) are left aside: pixels are taken as sRGB. Transparent parts are laid
-on white. Of an animation the first frame counts.
+Embedded color profiles (ICC) are ignored; pixels are read as sRGB. Transparent areas become white.
+Only the first frame of an animation is decoded.
 """
 
 import io
@@ -25,22 +25,28 @@ from PIL import ExifTags, Image
 Pixels = npt.NDArray[np.uint8]
 Box = tuple[int, int, int, int]
 
-# What it means, a colon, and what to do about it.
+# Reason code -> "meaning: remedy".
 REASONS = {
-    "cannot_open": "the file cannot be opened, mostly for want of permission: `chmod u+r` it",
-    "zero_bytes": "the file is empty: fetch it again",
-    "not_an_image": "the content is in no photo format, whatever the name says: take it away, or "
+    "cannot_open": "the file cannot be opened, usually because of missing permissions: run "
+    "`chmod u+r` on it",
+    "zero_bytes": "the file is empty: download or copy it again",
+    "not_an_image": "the content is not in a photo format, whatever the file name: remove it, or "
     "save it again as JPEG or PNG",
-    "truncated": "the file ends before its picture does: fetch it again",
-    "unreadable": "the content is damaged, or of a kind that the decoder does not know: fetch it "
+    "truncated": "the file ends before the picture does: download or copy it again",
+    "unreadable": "the content is damaged or uses an unsupported encoding: download or copy it "
     "again, or save it again as JPEG or PNG",
-    "unsupported": "the pixels are of a kind without a fixed white, such as 32-bit floats: save "
-    "it again as JPEG or PNG",
-    "too_large": "more megapixels or bytes than prepare.max_megapixels allows, or a bomb: save it "
-    "smaller, or raise that key",
+    "unsupported": "the pixel format has no defined white, such as 32-bit floats: save it again as "
+    "JPEG or PNG",
+    "too_large": "more megapixels or bytes than prepare.max_megapixels allows, or a decompression "
+    "bomb: save it smaller, or raise prepare.max_megapixels",
 }
+# Suffixes of photo files, in lower case.
+PHOTO_SUFFIXES = {
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".heic",
+    ".heif", ".hif", ".avif", ".jp2", ".ppm", ".pgm", ".pbm",
+}  # fmt: skip
 
-# Some decoders do much more than decode (EPS starts a program), so only photo formats are tried.
+# Only photo formats are tried: some other decoders do more than decode (EPS starts a program).
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "JPEG2000", "PPM")
 SIGNATURES = (
     b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM", b"II*\0", b"MM\0*",
@@ -49,19 +55,19 @@ SIGNATURES = (
 )  # fmt: skip
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 AVIF_BRANDS = (b"avif", b"avis")
-HEAD = 64  # bytes that tell the format
+HEAD = 64  # bytes needed to detect the format
 
-# Where an object lies in memory: decoders name their stream so, and it differs from run to run.
+# The memory address of an object, which decoders put into messages; it differs between runs.
 ADDRESS = re.compile(r" ?<[^<>]* at 0x[0-9a-fA-F]+>")
 
-# What ends a JPEG's scan; restarts and stuffed zeros belong to it.
+# The marker after a JPEG scan; restart markers and stuffed zeros belong to the scan.
 MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
-# A decoder passes over the whole picture once for each scan of a JPEG: a few kB of empty scans
-# over a large frame would keep it busy for minutes. Encoders write one, or about ten.
+# A decoder processes the whole picture once per JPEG scan, so a few kB of empty scans over a large
+# frame would take minutes. Encoders write one scan, or about ten.
 SCAN_PIXELS = 1_500_000_000
-# These decoders hold several copies of the picture: this share of the megapixels takes a GiB.
+# Decoders that hold several copies of the picture: the megapixel limit is scaled by this factor.
 COSTLY = {"JPEG2000": 0.5, "WEBP": 0.5}
-# 16-bit RGBA without compression, the largest honest file, and room for metadata beside it.
+# The largest valid file is uncompressed 16-bit RGBA, plus metadata.
 BYTES_PER_PIXEL = 8
 METADATA_BYTES = 64 << 20
 
@@ -78,20 +84,21 @@ SIDEWAYS = {TURNS[value] for value in (5, 6, 7, 8)}
 
 
 class PhotoError(ValueError):
-    """A photo that is refused; `reason` is a key of REASONS."""
+    """A photo that cannot be decoded; `reason` is a key of REASONS."""
 
     def __init__(self, reason: str, message: str) -> None:
-        """Keep the code beside the sentence."""
+        """Set the message and the reason code."""
         super().__init__(message)
         self.reason = reason
 
 
 @dataclass(frozen=True)
 class Photo:
-    """A decoded photo as it is meant to be seen, and what its file says of it.
+    """A decoded, upright photo and its properties.
 
-    `image` is RGB. `width` and `height` are the full photo's, in pixels, also where `image` was
-    decoded smaller; `orientation` is the EXIF value as found, 1 where there is none or no good one.
+    `image` is RGB. `width` and `height` are those of the full photo in px, even if `image` was
+    decoded at a smaller size; `orientation` is the EXIF value of the file, or 1 if it is missing or
+    invalid.
     """
 
     image: Image.Image
@@ -102,7 +109,7 @@ class Photo:
 
 
 def is_photo(head: bytes) -> bool:
-    """Tell by a file's first HEAD bytes whether it claims to be in a photo format."""
+    """Return True if the first HEAD bytes of a file have the signature of a photo format."""
     return (
         head.startswith(SIGNATURES)
         or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
@@ -111,17 +118,17 @@ def is_photo(head: bytes) -> bool:
 
 
 def read_bytes(path: Path, max_megapixels: float) -> bytes:
-    """Return a photo file's bytes, having looked at its kind, size and first bytes.
+    """Return the bytes of a photo file after checking its type, size and signature.
 
     Raises:
-        PhotoError: No plain file that may be read, empty, in no photo format, or longer than any
-            photo of `max_megapixels` can be.
+        PhotoError: The file is not a readable regular file, is empty, is not in a photo format, or
+            is larger than any photo of `max_megapixels` can be.
     """
     try:
-        # Opening a named pipe would wait for ever.
+        # Opening a named pipe would block forever.
         facts = path.stat()
         if not stat.S_ISREG(facts.st_mode):
-            raise PhotoError("cannot_open", "no plain file but a folder, pipe or device")
+            raise PhotoError("cannot_open", "not a regular file but a folder, pipe or device")
         if facts.st_size == 0:
             raise PhotoError("zero_bytes", "the file has 0 bytes")
         with path.open("rb") as stream:
@@ -132,8 +139,7 @@ def read_bytes(path: Path, max_megapixels: float) -> bytes:
             if facts.st_size > most:
                 raise PhotoError(
                     "too_large",
-                    f"{facts.st_size} bytes are more than a photo of {max_megapixels:g} MP can "
-                    f"take ({most})",
+                    f"{facts.st_size} bytes; a photo of {max_megapixels:g} MP has at most {most}",
                 )
             return head + stream.read()
     except OSError as error:
@@ -145,22 +151,24 @@ def open_photo(source: bytes | Path, max_megapixels: float, least_side: int = 0)
 
     Args:
         source: The bytes of a file, or its path.
-        max_megapixels: Larger photos are refused by their header. Pillow's own limit of 178.9
-            stays in force above it.
-        least_side: When positive, a JPEG may be decoded at a half, a quarter or an eighth of its
-            size as long as its shorter side keeps this many pixels. At twice the side that it is
-            then fitted to, this is four times faster and within 57 dB of the full decode.
+        max_megapixels: Larger photos are rejected by their header. Pillow's limit of 178.9 MP
+            also applies.
+        least_side: If positive, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size as long as
+            its shorter side keeps this many pixels. With twice the side of the stored square, this
+            is four times faster and within 57 dB of the full decode.
 
     Raises:
-        PhotoError: The photo is refused; nothing else is raised whatever the bytes are.
+        PhotoError: The photo cannot be decoded. No other exception is raised for any bytes.
     """
     data = read_bytes(source, max_megapixels) if isinstance(source, Path) else source
     if not data:
-        raise PhotoError("zero_bytes", "there are 0 bytes")
+        raise PhotoError("zero_bytes", "the file has 0 bytes")
     if not is_photo(data[:HEAD]):
         raise PhotoError("not_an_image", _describe(data[:HEAD]))
     if len(data) > _most_bytes(max_megapixels):
-        raise PhotoError("too_large", f"{len(data)} bytes for at most {max_megapixels:g} MP")
+        raise PhotoError(
+            "too_large", f"{len(data)} bytes exceed the limit for {max_megapixels:g} MP"
+        )
     try:
         return _decode(data, max_megapixels, least_side)
     except PhotoError:
@@ -168,7 +176,7 @@ def open_photo(source: bytes | Path, max_megapixels: float, least_side: int = 0)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise PhotoError("too_large", _line(error)) from None
     except MemoryError:
-        raise PhotoError("too_large", "there is not enough memory to decode it") from None
+        raise PhotoError("too_large", "not enough memory to decode it") from None
     except Exception as error:  # noqa: BLE001 - decoders raise OSError, SyntaxError, struct.error, …
         raise PhotoError(_reason(error), _line(error)) from None
 
@@ -183,14 +191,14 @@ def _decode(data: bytes, max_megapixels: float, least_side: int) -> Photo:
     if pixels > most * 1e6:
         raise PhotoError(
             "too_large",
-            f"{image.width} x {image.height} px are {pixels / 1e6:.3g} MP; the most that is "
-            f"decoded from {image.format} is {most:g}",
+            f"{image.width} x {image.height} px are {pixels / 1e6:.3g} MP; the limit for "
+            f"{image.format} is {most:g} MP",
         )
     if scans * pixels > SCAN_PIXELS:
-        raise PhotoError("too_large", f"{scans} scans over {pixels} px: a bomb")
-    found = _orientation(image)
-    # The decoders of these two turn the picture themselves.
-    turn = None if image.format in {"HEIF", "TIFF"} else TURNS.get(found)
+        raise PhotoError("too_large", f"{scans} scans of {pixels} px: a decompression bomb")
+    orientation = _orientation(image)
+    # The decoders of these two formats apply the orientation.
+    turn = None if image.format in {"HEIF", "TIFF"} else TURNS.get(orientation)
     width, height = image.size if turn not in SIDEWAYS else image.size[::-1]
     if least_side and image.format == "JPEG":
         image.draft(None, (least_side, least_side))
@@ -198,29 +206,29 @@ def _decode(data: bytes, max_megapixels: float, least_side: int) -> Photo:
     rgb = _rgb(image)
     if turn is not None:
         rgb = rgb.transpose(turn)
-    return Photo(rgb, image.format or "", found, width, height)
+    return Photo(rgb, image.format or "", orientation, width, height)
 
 
 def identify(data: bytes) -> Image.Image:
-    """Return a photo of which only the header is read; whatever a decoder raises is passed on."""
+    """Return a photo whose header is read and whose pixels are not; decoder errors propagate."""
     brands = data[8:HEAD]
     if data[4:8] == b"ftyp" and not any(brand in brands for brand in AVIF_BRANDS):
-        # Called directly: registering it would change Pillow for the whole process.
+        # Called directly, because registering the plugin would change Pillow for the whole process.
         heif: Image.Image = HeifImageFile(io.BytesIO(data))
         return heif
     return Image.open(io.BytesIO(data), formats=FORMATS)
 
 
 def _open_ended(jpeg: bytes) -> tuple[bytes, int]:
-    """Return a JPEG with zeros in the place of its end marker if it has one scan, and its scans.
+    """Return a JPEG and its number of scans; a single scan gets zeros for its end marker.
 
-    Where the marker comes too early (a cut download that some tool has "repaired"), libjpeg paints
-    the rest grey and only warns, which Pillow does not pass on. Without a marker it waits for more
-    and Pillow says that the file is truncated. A whole picture needs a few bits of look-ahead, so
-    the zeros are 16 bytes.
+    If the marker comes too early (a truncated download that some tool has "repaired"), libjpeg
+    fills the rest with gray and emits a warning that Pillow drops. Without a marker, libjpeg needs
+    more data and Pillow raises an error for a truncated file. A complete picture needs a few bits
+    of look-ahead, hence 16 zero bytes.
 
     Raises:
-        PhotoError: A scan never ends: disks and downloads fill what is missing with zeros.
+        PhotoError: A scan has no end, as in files whose missing part is filled with zeros.
     """
     at, scans = 2, 0
     while jpeg[at : at + 2] != b"\xff\xd9":
@@ -239,45 +247,45 @@ def _open_ended(jpeg: bytes) -> tuple[bytes, int]:
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation as found, 1 where it is missing, broken or out of range."""
-    if image.format == "HEIF":  # the plugin sets the tag to 1 and keeps what it was
+    """Return the EXIF orientation of the file, or 1 if it is missing, broken or out of range."""
+    if image.format == "HEIF":  # the plugin sets the tag to 1 and keeps the original value
         value = image.info.get("original_orientation")
     else:
         try:
             value = image.getexif().get(ExifTags.Base.Orientation)
-        except Exception:  # noqa: BLE001 - broken metadata raises anything; the pixels may be fine
+        except Exception:  # noqa: BLE001 - broken metadata raises any exception; pixels may be valid
             value = None
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """Return the picture in 8-bit RGB: 16 bits scaled, transparency laid on white."""
+    """Return the picture as 8-bit RGB; 16 bits are scaled, transparent pixels become white."""
     if image.mode in {"I;16", "I;16L", "I;16B", "I;16N"} or (
-        # Pillow hands 16-bit grey maps over in 32 bits, scaled to 16.
+        # Pillow returns 16-bit gray images in 32 bits, scaled to 16.
         image.mode == "I" and image.format in {"PPM", "PNG"}
     ):
         return _from_16_bits(image)
     if image.mode in {"I", "F", "LAB"}:
-        raise PhotoError("unsupported", f"pixels of mode {image.mode} have no fixed white")
+        raise PhotoError("unsupported", f"pixels of mode {image.mode} have no defined white")
     if image.mode in {"LA", "La", "PA", "RGBA", "RGBa"} or "transparency" in image.info:
-        seen = image if image.mode == "RGBA" else image.convert("RGBA")
-        white = Image.new("RGB", seen.size, "white")
-        white.paste(seen, mask=seen.getchannel("A"))
-        return white
+        rgba = image if image.mode == "RGBA" else image.convert("RGBA")
+        rgb = Image.new("RGB", rgba.size, "white")
+        rgb.paste(rgba, mask=rgba.getchannel("A"))
+        return rgb
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _from_16_bits(image: Image.Image) -> Image.Image:
     values = np.asarray(image)
     clear = image.info.get("transparency")
-    grey = np.empty(values.shape, np.uint8)
-    for top in range(0, len(values), 256):  # in strips, to hold no second copy of the photo
+    gray = np.empty(values.shape, np.uint8)
+    for top in range(0, len(values), 256):  # in strips, to avoid a second copy of the photo
         strip = values[top : top + 256].astype(np.uint32)
         if isinstance(clear, int):
             strip[strip == clear] = 65535
         # 65535 is 255 x 257, so this rounds 16 bits to 8 exactly.
-        grey[top : top + 256] = (strip + 128) // 257
-    return Image.fromarray(grey).convert("RGB")
+        gray[top : top + 256] = (strip + 128) // 257
+    return Image.fromarray(gray).convert("RGB")
 
 
 def fit(
@@ -285,9 +293,9 @@ def fit(
 ) -> tuple[Pixels, Box]:
     """Return (S, S, 3) uint8 pixels and the photo's half-open box (left, top, right, bottom).
 
-    letterbox keeps all of the photo and its shape: the longer side fills the square, small photos
-    are enlarged, and the rest is grey `fill`. crop takes the centre square; stretch ignores the
-    shape. Both fill the square, so the box is all of it.
+    letterbox keeps the whole photo and its aspect ratio: the longer side fills the square, small
+    photos are enlarged, and the rest is gray `fill`. crop takes the center square; stretch ignores
+    the aspect ratio. Both fill the square, so the box is the whole square.
     """
     if mode == "stretch":
         return np.asarray(image.resize((size, size), Image.Resampling.LANCZOS)), (0, 0, size, size)
@@ -324,4 +332,4 @@ def _line(error: BaseException) -> str:
 
 
 def _describe(head: bytes) -> str:
-    return f"begins with {head[:12]!r}, which no photo format does"
+    return f"starts with {head[:12]!r}, which is not a photo format"

@@ -1,4 +1,4 @@
-"""Whole files or none: everything is written under a temporary name and then renamed."""
+"""Atomic file writes: write to a temporary file, then rename it."""
 
 import hashlib
 import json
@@ -14,10 +14,10 @@ import pandas as pd
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside `path` that takes its place when the block ends well.
+    """Yield a temporary path that replaces `path` if the block succeeds.
 
     Raises:
-        OSError: The folder cannot be written, or the disk is full.
+        OSError: The folder is not writable, or the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
@@ -25,26 +25,26 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        # mkstemp gives 0600; results are as readable as any other new file.
+        # mkstemp creates files with mode 0600; apply the default mode instead.
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
     except OSError as error:
-        error.filename = error.filename or str(path)  # a write that fails names no file
+        error.filename = error.filename or str(path)  # write errors have no file name
         raise
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text with line feeds as line ends on every system."""
+    """Write UTF-8 text with LF line endings on all platforms."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
-def write_json(path: Path, value: Any) -> None:  # noqa: ANN401 - whatever JSON takes
-    """Write indented JSON in the order given; NaN and infinity, which JSON lacks, are refused."""
+def write_json(path: Path, value: Any) -> None:  # noqa: ANN401 - any JSON value
+    """Write indented JSON without sorting keys; raise ValueError for NaN and infinity."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 

@@ -1,27 +1,29 @@
-"""Intervals of scores by a bootstrap over groups.
+"""Confidence intervals of scores by a bootstrap over groups.
 
 Shapes: N photos, K classes, G groups, B resamples, P = K * K pseudo-photos.
 
-Photos of one person are not independent (they share legs, light and camera), so whole groups are
-resampled. With twenty persons, of whom three have the rare class, the plain ways fail: percentile,
-BCa and studentised 95 % intervals of a nearly faultless model hold the true score in a third of
-cases (`benchmarks/intervals.py`), for where the model makes no mistake, no resample does. So:
+Photos of one group are not independent (photos of one subject share legs, light and camera), so
+whole groups are resampled. With 20 groups, 3 of them of the rare class, the standard methods fail:
+percentile, BCa and studentized 95% CIs of a nearly perfect model cover the true score in one third
+of the cases (`benchmarks/intervals.py`), because a model without errors has none in any resample.
+This module therefore differs in three ways:
 
-1. Groups get exponential weights (the Bayesian bootstrap, Rubin 1981): no resample lacks a class.
-2. Each class gets a part of a person who is not there, right or wrong by even chance: `PSEUDO`
-   persons for scores of the predicted classes, half of that for those of the probabilities. On
-   independent photos, with a whole one, this is Jeffreys' interval of a share (Brown, Cai and
-   DasGupta, Interval Estimation for a Binomial Proportion (2001)). Wrong answers go to the other
-   classes by their shares.
-3. Percentiles are taken further out, by Student's t and sqrt(G / (G - 1)) (Hesterberg, What
-   Teachers Should Know About the Bootstrap (2015), section 4.3).
+1. Groups get exponential weights (the Bayesian bootstrap, Rubin 1981), so no resample lacks a
+   class.
+2. Each class gets a pseudo-group whose predictions are correct or wrong with equal weight. It
+   counts as `PSEUDO_GROUPS` groups for scores of the predicted class and as half of that for scores
+   of the probabilities. With independent photos and a count of 1, this is Jeffreys' interval of a
+   proportion (Brown, Cai and DasGupta, Interval Estimation for a Binomial Proportion (2001)). The
+   wrong predictions are distributed over the other classes by their frequencies.
+3. Percentiles are widened by Student's t and sqrt(G / (G - 1)) (Hesterberg, What Teachers Should
+   Know About the Bootstrap (2015), section 4.3).
 
-So made, they hold accuracy, balanced accuracy, macro F1 and their gains in 91.8 to 97.5 % of
-simulated tests with 20 and 60 groups (sampling error 0.7 points), the others in 91.5 to 98.4 %,
-but the calibration error in 84 to 97 %.
+The resulting 95% CIs of accuracy, balanced accuracy, macro F1 and their gains cover the true value
+in 91.8 to 97.5 % of simulated test splits with 20 and 60 groups (sampling error 0.7 points), those
+of the other scores in 91.5 to 98.4 %, and that of the calibration error in 84 to 97 %.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -37,20 +39,21 @@ from anklealign.metrics.scores import (
     rank_scores,
 )
 
-# With fewer groups there is no interval: it would hold the truth always, and tell nothing.
-LEAST_GROUPS = 10
-# Persons who are not there, for each class; of the sizes tried it keeps coverage nearest to 95 %.
-PSEUDO = 0.5
-# Numbers in a block of weights: bounds the memory, some 16 MB a table of them.
-BLOCK = 2_000_000
-# Resampling adds to a calibration error, as sampling did before. So it says how far up the truth
-# may lie, and the lower end is taken as far down.
+# No CI with fewer groups: it would be too wide to be informative.
+MIN_GROUPS = 10
+# Pseudo-groups per class. Of the sizes tried, this one keeps the coverage closest to 95 %.
+PSEUDO_GROUPS = 0.5
+# Numbers per block of weights; limits the memory to about 16 MB per array.
+BLOCK_SIZE = 2_000_000
+# Resampling biases the calibration error upward, as sampling already did. Only the upper end of the
+# resamples is informative; the lower end is placed at the same distance below the value.
 ONE_SIDED = ("calibration_error",)
 
-Parts = dict[str, Floats]
+# Keys value, ci_low and ci_high, and for scores also majority, gain, gain_ci_low and gain_ci_high.
+Estimate = dict[str, Floats]
 
 
-def scores_with_intervals(
+def scores_with_ci(
     labels: Integers,
     probabilities: Floats,
     groups: Sequence[str],
@@ -59,70 +62,88 @@ def scores_with_intervals(
     resamples: int,
     confidence: float,
     seed: int,
-) -> dict[str, Parts]:
-    """Return every score with its interval, the majority baseline's, and the paired gain.
+) -> dict[str, Estimate]:
+    """Return every score with its CI, the majority baseline's score and the paired gain.
 
     Args:
         labels: (N,) class indices.
-        probabilities: (N, K) of the model; its prediction is the largest.
-        groups: (N,) names; what is resampled.
-        frequencies: (K,) of the classes in train: the majority baseline gives these probabilities
-            to every photo alike.
+        probabilities: (N, K); the largest one is the predicted class.
+        groups: (N,) group names; groups are the resampling units.
+        frequencies: (K,) class frequencies in train, the probabilities of the majority baseline.
         resamples: B.
-        confidence: Of the intervals, such as 0.95.
-        seed: Of the resampling.
+        confidence: Confidence level, such as 0.95.
+        seed: Seed of the resampling.
 
     Returns:
         Score name to value, ci_low, ci_high, majority, gain, gain_ci_low and gain_ci_high: scalars,
-        or (K,) for the scores per class. Gains are the model's score less the majority's on the
-        same resamples; for scores where less is better, a good model's gain is negative. With
-        fewer than `LEAST_GROUPS` groups the ci keys are missing.
+        or (K,) for per-class scores. The gain is the model's score minus the baseline's on the same
+        resamples. The ci keys are missing with fewer than `MIN_GROUPS` groups.
     """
     labels = np.asarray(labels, np.int64)
     photos, classes = probabilities.shape
-    codes, count = _numbered(groups)
-    pseudo_labels, answers, shapes = pseudo_photos(labels, classes)
-    every = np.concatenate([labels, pseudo_labels])
-    said = np.concatenate([probabilities, answers])
-    scored = [
-        (decision_scores(every, some), rank_scores(every, some), loss_scores(every, some, photos))
-        for some in (said, np.broadcast_to(frequencies, said.shape))
-    ]
-
-    def score(weights: Floats) -> list[Parts]:
-        """Return the model's scores and the majority's: (..., N + 2 P)."""
-        real, half, quarter = np.split(weights, [photos, len(every)], axis=-1)
-        for_decisions = np.concatenate([real, half], axis=-1)
-        for_chances = np.concatenate([real, quarter], axis=-1)
-        return [
-            decide(for_decisions) | rank(for_chances) | lose(for_chances)
-            for decide, rank, lose in scored
-        ]
-
-    value, majority = score(np.repeat([1.0, 0.0], [photos, 2 * len(shapes)]))
-    result = {
-        name: {"value": value[name], "majority": other, "gain": value[name] - other}
-        for name, other in majority.items()
+    codes, count = _group_codes(groups)
+    pseudo_labels, pseudo_probabilities, shapes = pseudo_photos(labels, classes)
+    score = _paired_scores(
+        np.concatenate([labels, pseudo_labels]),
+        np.concatenate([probabilities, pseudo_probabilities]),
+        frequencies,
+        photos,
+    )
+    model, baseline = score(np.repeat([1.0, 0.0], [photos, 2 * len(shapes)]))
+    estimates = {
+        name: {"value": model[name], "majority": majority, "gain": model[name] - majority}
+        for name, majority in baseline.items()
     }
-    if count < LEAST_GROUPS:
-        return result
+    if count < MIN_GROUPS:
+        return estimates
     generator = np.random.default_rng(seed)
     shapes = np.concatenate([shapes, shapes / 2])
-    blocks = [score(some) for some in weights(codes, count, shapes, resamples, generator)]
-    for name, parts in result.items():
-        drawn, other = (np.concatenate([block[k][name] for block in blocks]) for k in (0, 1))
-        for prefix, numbers, around in (
-            ("", drawn, parts["value"]),
-            ("gain_", drawn - other, parts["gain"]),
+    blocks = [
+        score(block) for block in resampling_weights(codes, count, shapes, resamples, generator)
+    ]
+    for name, estimate in estimates.items():
+        drawn, majority = (np.concatenate([block[k][name] for block in blocks]) for k in (0, 1))
+        for prefix, draws, value in (
+            ("", drawn, estimate["value"]),
+            ("gain_", drawn - majority, estimate["gain"]),
         ):
-            low, high = ends(numbers, around, count, confidence)
+            low, high = ci_bounds(draws, value, count, confidence)
             if name in ONE_SIDED:
-                low = 2 * around - high if prefix else np.maximum(2 * around - high, 0)
-            parts[f"{prefix}ci_low"], parts[f"{prefix}ci_high"] = low, high
-    return result
+                low = 2 * value - high if prefix else np.maximum(2 * value - high, 0)
+            estimate[f"{prefix}ci_low"], estimate[f"{prefix}ci_high"] = low, high
+    return estimates
 
 
-def mean_with_interval(
+def _paired_scores(
+    labels: Integers, probabilities: Floats, frequencies: Floats, photos: int
+) -> Callable[[Floats], list[Estimate]]:
+    """Return a function from weights (..., N + 2 P) to the scores of the model and the baseline.
+
+    Labels (N + P,) and probabilities (N + P, K) are those of the photos and the pseudo-photos. The
+    weights of the pseudo-photos come twice: for decision scores and for probability scores.
+    """
+    scorers = [
+        (
+            decision_scores(labels, predicted),
+            rank_scores(labels, predicted),
+            loss_scores(labels, predicted, photos),
+        )
+        for predicted in (probabilities, np.broadcast_to(frequencies, probabilities.shape))
+    ]
+
+    def score(weights: Floats) -> list[Estimate]:
+        real, half, quarter = np.split(weights, [photos, len(labels)], axis=-1)
+        for_decisions = np.concatenate([real, half], axis=-1)
+        for_probabilities = np.concatenate([real, quarter], axis=-1)
+        return [
+            decision(for_decisions) | rank(for_probabilities) | loss(for_probabilities)
+            for decision, rank, loss in scorers
+        ]
+
+    return score
+
+
+def mean_with_ci(
     values: npt.ArrayLike,
     groups: Sequence[str],
     bounds: tuple[float, float],
@@ -130,78 +151,80 @@ def mean_with_interval(
     resamples: int,
     confidence: float,
     seed: int,
-) -> Parts:
-    """Return the mean of (N,) values that lie within bounds: value, ci_low, ci_high.
+) -> Estimate:
+    """Return the mean of bounded values (N,) with its CI: value, ci_low, ci_high.
 
-    As the scores' intervals, with half a person who is not there at either bound by even chance.
-    Without the ci keys where groups are fewer than `LEAST_GROUPS`.
+    The method is that of the scores, with a pseudo-group split equally between both bounds. The ci
+    keys are missing with fewer than `MIN_GROUPS` groups.
     """
-    numbers = np.asarray(values, np.float64)
-    codes, count = _numbered(groups)
-    result = {"value": numbers.mean()}
-    if count < LEAST_GROUPS:
-        return result
-    every = np.concatenate([numbers, bounds])
+    values = np.asarray(values, np.float64)
+    codes, count = _group_codes(groups)
+    estimate = {"value": values.mean()}
+    if count < MIN_GROUPS:
+        return estimate
+    with_pseudo = np.concatenate([values, bounds])
     generator = np.random.default_rng(seed)
-    shapes = np.full(2, PSEUDO / 2)
+    shapes = np.full(2, PSEUDO_GROUPS / 2)
     drawn = np.concatenate(
         [
-            some @ every / some.sum(-1)
-            for some in weights(codes, count, shapes, resamples, generator)
+            block @ with_pseudo / block.sum(-1)
+            for block in resampling_weights(codes, count, shapes, resamples, generator)
         ]
     )
-    result["ci_low"], result["ci_high"] = ends(drawn, result["value"], count, confidence)
-    return result
+    low, high = ci_bounds(drawn, estimate["value"], count, confidence)
+    return estimate | {"ci_low": low, "ci_high": high}
 
 
 def pseudo_photos(labels: Integers, classes: int) -> tuple[Integers, Floats, Floats]:
-    """Return the pseudo-photos' labels (P,), answers (P, K) and Gamma shapes (P,).
+    """Return labels (P,), probabilities (P, K) and Gamma shapes (P,) of the pseudo-photos.
 
-    Their answers are sure: 1 for one class. Classes without photos have none.
+    The probabilities are one-hot. Classes without photos have shape 0.
     """
     shares = np.bincount(labels, minlength=classes) / len(labels)
     others = np.tile(shares, (classes, 1))
     np.fill_diagonal(others, 0)
     others /= np.maximum(others.sum(1, keepdims=True), np.finfo(np.float64).tiny)
-    shapes = PSEUDO / 2 * (np.eye(classes) + others) * (shares > 0)[:, None]
-    truth, answer = (some.ravel() for some in np.indices((classes, classes)))
-    return truth, np.eye(classes)[answer], shapes.ravel()
+    shapes = PSEUDO_GROUPS / 2 * (np.eye(classes) + others) * (shares > 0)[:, None]
+    actual, predicted = (indices.ravel() for indices in np.indices((classes, classes)))
+    return actual, np.eye(classes)[predicted], shapes.ravel()
 
 
-def weights(
+def resampling_weights(
     codes: Integers,
     groups: int,
     shapes: Floats,
     resamples: int,
     generator: np.random.Generator,
 ) -> Iterator[Floats]:
-    """Yield weights of photos and pseudo-photos: (N,), (P,) -> blocks of rows (N + P), B in all.
+    """Yield blocks of weights of photos and pseudo-photos: rows of N + P, B rows in total.
 
     Args:
         codes: (N,) group numbers from 0.
         groups: G.
-        shapes: (P,) of the pseudo-photos' Gamma numbers.
+        shapes: (P,) Gamma shapes of the pseudo-photos.
         resamples: B.
-        generator: Of the random numbers.
+        generator: Random number generator.
     """
     mean_size = len(codes) / groups
-    most = max(1, BLOCK // (len(codes) + len(shapes)))
-    starts = range(0, resamples, most)
-    for start in tqdm(starts, "intervals", unit="block", delay=1, leave=False, disable=None):
-        rows = min(most, resamples - start)
+    block_rows = max(1, BLOCK_SIZE // (len(codes) + len(shapes)))
+    starts = range(0, resamples, block_rows)
+    for start in tqdm(starts, "bootstrap", unit="block", delay=1, leave=False, disable=None):
+        rows = min(block_rows, resamples - start)
         drawn = generator.exponential(size=(rows, groups))
         pseudo = generator.gamma(shapes, size=(rows, len(shapes)))
         yield np.concatenate([drawn[:, codes], mean_size * pseudo], axis=1)
 
 
-def _numbered(groups: Sequence[str]) -> tuple[Integers, int]:
+def _group_codes(groups: Sequence[str]) -> tuple[Integers, int]:
     codes = pd.factorize(np.asarray(groups), sort=True)[0].astype(np.int64)
     return codes, int(codes.max(initial=-1)) + 1
 
 
-def ends(drawn: Floats, value: Floats, groups: int, confidence: float) -> tuple[Floats, Floats]:
-    """Return both ends: (B, …), (…) -> (…), (…), never leaving the value itself out."""
-    further = np.sqrt(groups / (groups - 1)) * stats.t.ppf((1 - confidence) / 2, groups - 1)
-    tail = float(stats.norm.cdf(further))
+def ci_bounds(
+    drawn: Floats, value: Floats, groups: int, confidence: float
+) -> tuple[Floats, Floats]:
+    """Return the widened percentile CI, extended to include the value: (B, ...) -> (...), (...)."""
+    quantile = np.sqrt(groups / (groups - 1)) * stats.t.ppf((1 - confidence) / 2, groups - 1)
+    tail = float(stats.norm.cdf(quantile))
     low, high = np.quantile(drawn, [tail, 1 - tail], axis=0)
     return np.minimum(low, value), np.maximum(high, value)

@@ -1,8 +1,18 @@
-"""Save and load a trained model with everything needed to use it: model/config.json and weights.
+"""Save and load a bundle: a trained model with everything that prediction needs.
 
-The form is timm's `local-dir:`, which the Hugging Face hub takes too; what timm has no key for
-stands under `anklealign`. Weights are safetensors: no pickle anywhere, so a stranger's bundle
-cannot run code.
+A bundle is a folder with config.json and model.safetensors, in the format that timm and the Hugging
+Face hub load as `local-dir:FOLDER`. Values without a key in that format are below `anklealign` in
+config.json. The weights are safetensors, not pickle, so an untrusted bundle cannot run code.
+
+Plain timm loads a bundle whose `architecture` in config.json is timm's own; no arguments are
+needed, as timm reads num_classes and the other arguments from `model_args`. The architectures
+`anklealign_cnn`, `anklealign_majority` and `anklealign_reheaded` need one import that registers
+them:
+
+    import timm
+    import anklealign.models.networks
+
+    model = timm.create_model("local-dir:model", pretrained=True).eval()
 """
 
 import errno
@@ -21,17 +31,24 @@ from timm.models import save_for_hf
 from torch import nn
 
 from anklealign.io import files
-from anklealign.models import networks  # noqa: F401 - makes the own networks known to timm
-from anklealign.models.inputs import Input
+from anklealign.models import networks  # noqa: F401 - registers the own networks with timm
+from anklealign.models.inputs import InputConfig
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
-HALF = ".saving."
+TEMPORARY_PREFIX = ".saving."
 
 
 @dataclass(frozen=True)
-class Preparation:
-    """How a photo file becomes the square that the store holds, as in params.yaml's prepare."""
+class Preprocessing:
+    """Conversion of a photo file to the square that the store holds.
+
+    Attributes:
+        size: Side of the square in pixels.
+        fit: How a photo that is not square is fitted.
+        fill: Gray level of the borders of a letterbox, 0 to 255.
+        max_megapixels: Photos with more pixels are rejected.
+    """
 
     size: int
     fit: Literal["letterbox", "crop", "stretch"]
@@ -41,46 +58,51 @@ class Preparation:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A trained model and what using it takes.
+    """A trained model and everything needed to predict with it.
 
     Attributes:
-        model: With K outputs.
-        classes: K names, in the order of the outputs.
-        preparation: From photo file to stored square.
-        network_input: From stored square to the network's input.
-        temperature: What logits are divided by before the softmax.
-        conformal_threshold: Calibrated probability from which on a class is in the prediction set.
-        record: Where it comes from: chosen epoch, versions, hashes of the data, parameters.
+        model: Network with K outputs.
+        classes: K class names, in the order of the outputs.
+        preprocessing: Conversion from photo file to stored square.
+        input_config: Conversion from stored square to network input.
+        temperature: Divisor of the logits before the softmax.
+        conformal_threshold: Least calibrated probability of a class in the prediction set.
+        record: Provenance: selected epoch, versions, data hashes, parameters.
     """
 
     model: nn.Module
     classes: tuple[str, ...]
-    preparation: Preparation
-    network_input: Input
+    preprocessing: Preprocessing
+    input_config: InputConfig
     temperature: float
     conformal_threshold: float
     record: Mapping[str, Any]
 
 
-def input_of(model: nn.Module, image_size: int) -> Input:
-    """Return the input that a timm model was made for, at a side of `image_size` pixels."""
+def default_input(model: nn.Module, image_size: int) -> InputConfig:
+    """Return the input config of a timm model's pretrained config, at `image_size` pixels."""
     config: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
-    return Input(image_size, tuple(config["mean"]), tuple(config["std"]), config["interpolation"])
+    return InputConfig(
+        image_size, tuple(config["mean"]), tuple(config["std"]), config["interpolation"]
+    )
 
 
 def save(folder: Path, bundle: Bundle) -> None:
-    """Write a bundle, weights first: its config tells their SHA-256, so a torn pair is noticed.
+    """Write a bundle to a folder.
+
+    The weights are written first. The config holds their SHA-256, so `load` detects a mismatch
+    after an interrupted write.
 
     Raises:
-        OSError: The folder cannot be written, or the disk is full.
+        OSError: The folder is not writable, or the disk is full.
     """
     model = bundle.model.cpu().to(memory_format=torch.contiguous_format)
-    size = bundle.network_input.image_size
+    size = bundle.input_config.image_size
     folder.mkdir(parents=True, exist_ok=True)
-    # Inside, so that DVC, which removes a stage's outputs before it runs, takes what a kill left.
-    for left in folder.glob(f"{HALF}*"):
-        shutil.rmtree(left)
-    with tempfile.TemporaryDirectory(prefix=HALF, dir=folder) as temporary:
+    # Inside `folder`: DVC removes a stage's outputs before a run, including a killed run's files.
+    for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
+        shutil.rmtree(leftover)
+    with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=folder) as temporary:
         try:
             save_for_hf(
                 model,
@@ -88,14 +110,14 @@ def save(folder: Path, bundle: Bundle) -> None:
                 model_config={"label_names": list(bundle.classes)},
                 data_config={
                     "input_size": (3, size, size),
-                    "mean": bundle.network_input.mean,
-                    "std": bundle.network_input.std,
-                    "interpolation": bundle.network_input.interpolation,
-                    "crop_pct": 1.0,  # the whole square
+                    "mean": bundle.input_config.mean,
+                    "std": bundle.input_config.std,
+                    "interpolation": bundle.input_config.interpolation,
+                    "crop_pct": 1.0,  # no center crop
                 },
                 safe_serialization=True,
             )
-        except SafetensorError as error:  # its writer has an error of its own for a full disk
+        except SafetensorError as error:  # safetensors raises it for a full disk too
             full = "os error 28" in str(error)
             code = errno.ENOSPC if full else errno.EIO
             raise OSError(code, f"the weights cannot be written: {error}", str(folder)) from None
@@ -104,8 +126,8 @@ def save(folder: Path, bundle: Bundle) -> None:
             (Path(temporary) / WEIGHTS).replace(path)
     config["anklealign"] = {
         "classes": list(bundle.classes),
-        "preparation": asdict(bundle.preparation),
-        "input": asdict(bundle.network_input),
+        "preprocessing": asdict(bundle.preprocessing),
+        "input": asdict(bundle.input_config),
         "temperature": bundle.temperature,
         "conformal_threshold": bundle.conformal_threshold,
         "weights_sha256": files.sha256(folder / WEIGHTS),
@@ -115,37 +137,37 @@ def save(folder: Path, bundle: Bundle) -> None:
 
 
 def load(folder: Path) -> Bundle:
-    """Read a bundle, its model on the CPU and ready to answer.
+    """Load a bundle, with its model on the CPU in evaluation mode.
 
     Raises:
-        ValueError: There is no bundle, it is none of this project's, or its files are damaged.
+        ValueError: The folder holds no bundle of this project, or its files are damaged.
     """
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         own = dict(config["anklealign"])
         classes = tuple(own.pop("classes"))
-        preparation = Preparation(**own.pop("preparation"))
+        preprocessing = Preprocessing(**own.pop("preprocessing"))
         values = own.pop("input")
-        network_input = Input(**values | {k: tuple(values[k]) for k in ("mean", "std")})
+        input_config = InputConfig(**values | {k: tuple(values[k]) for k in ("mean", "std")})
         temperature = float(own.pop("temperature"))
         conformal_threshold = float(own.pop("conformal_threshold"))
-        expected = own.pop("weights_sha256")
+        expected_hash = own.pop("weights_sha256")
     except FileNotFoundError:
         raise ValueError(
-            f"{folder / CONFIG} is not there; train a model by `dvc repro train`, or fetch one by "
-            "`dvc pull`"
+            f"{folder / CONFIG} does not exist; train a model with `dvc repro train`, or fetch one "
+            "with `dvc pull`"
         ) from None
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{folder / CONFIG} is no config of an AnkleAlign bundle ({error!r}); train a model by "
-            "`dvc repro train`"
+            f"{folder / CONFIG} is not the config of an AnkleAlign bundle of this version "
+            f"({error!r}); train a model with `dvc repro train`"
         ) from None
-    if not (folder / WEIGHTS).is_file() or files.sha256(folder / WEIGHTS) != expected:
+    if not (folder / WEIGHTS).is_file() or files.sha256(folder / WEIGHTS) != expected_hash:
         raise ValueError(
-            f"{folder / WEIGHTS} is missing or not the file that {CONFIG} was written for; "
-            "bring both back by `dvc checkout` or `dvc pull`"
+            f"{folder / WEIGHTS} is missing or does not match {CONFIG}; restore both with "
+            "`dvc checkout` or `dvc pull`"
         )
     model: nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=True)
     return Bundle(
-        model.eval(), classes, preparation, network_input, temperature, conformal_threshold, own
+        model.eval(), classes, preprocessing, input_config, temperature, conformal_threshold, own
     )

@@ -1,4 +1,4 @@
-"""The one factory for every architecture: timm's names, own networks, own heads, their weights.
+"""Build any network by its timm name, with its head and its pretrained weights.
 
 Shapes: K classes.
 """
@@ -7,7 +7,7 @@ import difflib
 import json
 import math
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -23,125 +23,260 @@ from anklealign.models.networks import IMAGENET_CLASSES
 
 
 def build(
-    name: str, block: Model, classes: int, imagenet: Sequence[Sequence[int]] = ()
+    name: str, config: Model, classes: int, imagenet: Sequence[Sequence[int]] = ()
 ) -> nn.Module:
-    """Return a variant's network with K outputs, with its pretrained weights if it asks for them.
+    """Return the network of a model config with K outputs, and its pretrained weights if set.
 
     Args:
-        name: Of the block below `models` in params.yaml, for the errors.
-        block: What to build.
+        name: Key of the model config below `models` in params.yaml, for error messages.
+        config: Architecture, head and weights.
         classes: K.
-        imagenet: ImageNet's indices of each of the K classes, for `zero_shot` and `imagenet_head`.
+        imagenet: ImageNet class indices of each of the K classes, for `zero_shot` and
+            `imagenet_head`.
 
     Raises:
         ValueError: The architecture is unknown, its arguments or its head do not fit, or its
-            weights cannot be had: the file is missing, is another one than `weights_sha256`, does
-            not hold this architecture's weights, or the hub cannot be reached.
+            weights cannot be loaded: the file is missing, does not match `weights_sha256` or does
+            not fit the architecture, or the hub cannot be reached.
     """
     where = f"params.yaml: models.{name}"
-    if block.zero_shot and not imagenet:
+    if config.zero_shot and not imagenet:
         raise ValueError(
-            f"{where}: zero_shot needs to know which of ImageNet's 1,000 classes each class is, "
-            "and this dataset does not say; add datasets.<name>.imagenet, or choose another model"
+            f"{where}: zero_shot requires the ImageNet indices of each class, and this dataset "
+            "defines none; add datasets.<name>.imagenet, or choose another model"
         )
-    arguments: dict[str, Any] = dict(block.arguments)
-    from_imagenet = block.zero_shot or (block.imagenet_head and bool(imagenet))
-    inner = IMAGENET_CLASSES if from_imagenet else classes
-    config = _config(where, block.architecture)
-    if config.get("fixed_input_size"):
-        arguments.setdefault("img_size", block.image_size)
+    keep_imagenet_head = config.zero_shot or (config.imagenet_head and bool(imagenet))
+    arguments: dict[str, Any] = dict(config.arguments)
+    if _timm_config(where, config.architecture).get("fixed_input_size"):
+        arguments.setdefault("img_size", config.image_size)
+    outputs = IMAGENET_CLASSES if keep_imagenet_head else classes
     random_state = torch.get_rng_state()
+    model = _create_random(where, config, arguments, outputs)
+    if config.pretrained:
+        torch.set_rng_state(random_state)
+        model = _create_pretrained(
+            where, config, arguments, outputs, random=model, whole=keep_imagenet_head
+        )
+    if config.head_hidden_dim or config.zero_shot:
+        model = _replace_head(where, model, config, arguments, classes=classes, imagenet=imagenet)
+    if config.pretrained and not keep_imagenet_head:
+        _init_classifier_small(model)
+    elif config.pretrained and config.imagenet_head:
+        _init_classifier_from_imagenet(where, model, imagenet)
+    return model
+
+
+def _timm_config(where: str, architecture: str) -> dict[str, Any]:
+    """Return timm's pretrained config of an architecture, empty where timm has none.
+
+    Raises:
+        ValueError: timm has no such architecture, or no such weights tag.
+    """
+    base, _, tag = architecture.partition(".")
+    if not timm.is_model(base):
+        similar = difflib.get_close_matches(base, timm.list_models(), n=3)
+        hint = (
+            f"did you mean {' or '.join(similar)}?"
+            if similar
+            else "see timm.list_models() for the valid names"
+        )
+        raise ValueError(f"{where}.architecture = {architecture!r} is not a timm model; {hint}")
+    try:
+        config = timm.get_pretrained_cfg(architecture)
+    except RuntimeError:
+        known = ", ".join(timm.list_pretrained(f"{base}.*")) or base
+        raise ValueError(
+            f"{where}.architecture = {architecture!r}: timm has no weights tagged {tag!r}; "
+            f"choose one of: {known}"
+        ) from None
+    return asdict(config) if config else {}
+
+
+def _create_random(
+    where: str, config: Model, arguments: Mapping[str, Any], outputs: int
+) -> nn.Module:
+    """Return the network with random weights.
+
+    Raises:
+        ValueError: timm cannot build it with these arguments.
+    """
     try:
         model: nn.Module = timm.create_model(
-            block.architecture, num_classes=inner, pretrained=False, **arguments
+            config.architecture, num_classes=outputs, pretrained=False, **arguments
         )
-    except Exception as error:  # noqa: BLE001 - timm's constructors raise what they please
+    except Exception as error:  # noqa: BLE001 - timm's constructors raise any exception type
         raise ValueError(
-            f"{where}: {block.architecture} at {block.image_size} pixels with arguments "
-            f"{json.dumps(arguments)} cannot be built: {_line(error)}; "
+            f"{where}: {config.architecture} at {config.image_size} pixels with arguments "
+            f"{json.dumps(arguments)} cannot be built: {_one_line(error)}; "
             "change arguments, image_size or architecture there"
         ) from None
-    if not block.pretrained:
-        return _with_head(where, model, block, classes, imagenet=imagenet, arguments=arguments)
-    overlay = {"file": str(_checked(where, block))} if block.weights else None
-    torch.set_rng_state(random_state)
+    return model
+
+
+def _checked_weights(where: str, config: Model) -> Path:
+    """Return the path of the config's weights file.
+
+    Raises:
+        ValueError: The file is missing, or its SHA-256 is not `weights_sha256`.
+    """
+    path = Path(str(config.weights))
+    if not path.is_file():
+        raise ValueError(
+            f"{where}.weights = {config.weights!r} does not exist; put the file there (and "
+            "`dvc add` it for queued runs and colleagues), or remove weights and weights_sha256 to "
+            "download timm's weights"
+        )
+    actual = files.sha256(path)
+    if actual != config.weights_sha256:
+        raise ValueError(
+            f"{where}.weights = {config.weights!r} has the SHA-256 {actual}, but weights_sha256 is "
+            f"{config.weights_sha256}; put the right file there, or correct weights_sha256"
+        )
+    return path
+
+
+def _create_pretrained(
+    where: str,
+    config: Model,
+    arguments: Mapping[str, Any],
+    outputs: int,
+    *,
+    random: nn.Module,
+    whole: bool,
+) -> nn.Module:
+    """Return the network with the weights of a file, or of timm's hub without one.
+
+    Args:
+        where: Position in params.yaml, for error messages.
+        config: Architecture and weights.
+        arguments: Arguments of the architecture.
+        outputs: Number of logits.
+        random: The same network with random weights drawn from the current random state.
+        whole: Require the classifier's weights too.
+
+    Raises:
+        ValueError: The weights cannot be loaded, or lack tensors of the network.
+    """
+    weights = _checked_weights(where, config) if config.weights else None
     try:
-        with _missing_keys() as keys:
+        with _record_missing_keys() as keys:
             pretrained: nn.Module = timm.create_model(
-                block.architecture,
-                num_classes=inner,
+                config.architecture,
+                num_classes=outputs,
                 pretrained=True,
-                pretrained_cfg_overlay=overlay,
+                pretrained_cfg_overlay={"file": str(weights)} if weights else None,
                 **arguments,
             )
-        problem = _missing(model, pretrained, keys, whole=from_imagenet)
+        missing = _missing_tensors(random, pretrained, keys, whole=whole)
+        if not missing:
+            return pretrained
+        problem = f"{len(missing)} tensors are missing, such as {missing[0]}"
     except Exception as error:  # noqa: BLE001 - as above, and the hub's client adds its own
-        problem = _line(error)
-    if problem:
-        other = "set pretrained: false to start from scratch"
-        if from_imagenet:
-            other = "leave zero_shot and imagenet_head out, which need ImageNet's classifier"
-        source = (
-            f"weights = {block.weights!r} does not fit {block.architecture}"
-            if block.weights
-            else f"the weights of {block.architecture} cannot be had from timm's hub"
-        )
-        raise ValueError(
-            f"{where}: {source}: {problem}; give a file of its weights by weights: PATH and "
-            f"weights_sha256, or {other}"
-        )
-    pretrained = _with_head(
-        where, pretrained, block, classes, imagenet=imagenet, arguments=arguments
+        problem = _one_line(error)
+    source = (
+        f"weights = {config.weights!r} does not fit {config.architecture}"
+        if weights
+        else f"the weights of {config.architecture} cannot be downloaded from timm's hub"
     )
-    if not from_imagenet:
-        _start_classifier(pretrained)
-    elif block.imagenet_head:
-        _take_classifier(where, pretrained, imagenet)
-    return pretrained
+    alternative = (
+        "remove zero_shot and imagenet_head, which need ImageNet's classifier"
+        if whole
+        else "set pretrained: false to train from scratch"
+    )
+    raise ValueError(
+        f"{where}: {source}: {problem}; set weights: PATH and weights_sha256 to a file of its "
+        f"weights, or {alternative}"
+    )
 
 
-def _with_head(
+@contextmanager
+def _record_missing_keys() -> Iterator[list[str]]:
+    """Yield a list that collects the missing keys of every load_state_dict in this context.
+
+    timm only logs missing keys when the number of classes differs, and creates the model and loads
+    its weights in one call, which leaves no time to register a hook on the model.
+    """
+    keys: list[str] = []
+    original = nn.Module.load_state_dict
+
+    def recording(module: nn.Module, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - PyTorch's
+        result = original(module, *args, **kwargs)
+        keys.extend(result.missing_keys)
+        return result
+
+    nn.Module.load_state_dict = recording  # type: ignore[method-assign, assignment]
+    try:
+        yield keys
+    finally:
+        nn.Module.load_state_dict = original  # type: ignore[method-assign]
+
+
+def _missing_tensors(
+    random: nn.Module, pretrained: nn.Module, keys: Sequence[str], *, whole: bool
+) -> list[str]:
+    """Return the names of the tensors that were not loaded.
+
+    The classifier's are included only if `whole`. Some architectures have a loader of their own
+    that reports no `keys`. Both networks start from one random state, so a tensor that is equal in
+    both was not loaded. Vectors are not compared: norms start as ones and zeros, and a file may
+    hold the same values.
+    """
+    head = set() if whole else _classifier_ids(pretrained)
+    initial = dict(random.named_parameters())
+    optional = {name for name, weight in pretrained.named_parameters() if id(weight) in head}
+    unchanged = {
+        name
+        for name, weight in pretrained.named_parameters()
+        if weight.ndim > 1 and weight.equal(initial[name])
+    }
+    return [n for n in pretrained.state_dict() if n in unchanged.union(keys) - optional]
+
+
+def _replace_head(
     where: str,
     model: nn.Module,
-    block: Model,
-    classes: int,
+    config: Model,
+    arguments: Mapping[str, Any],
     *,
+    classes: int,
     imagenet: Sequence[Sequence[int]],
-    arguments: dict[str, Any],
 ) -> nn.Module:
-    """Return the network with the head that its block asks for, in a form that timm rebuilds."""
-    if not (block.head_width or block.zero_shot):
-        return model
-    head = {"groups": imagenet} if block.zero_shot else {"width": block.head_width}
-    config: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
+    """Return the network with the config's head and its weights, in a form that timm can rebuild.
+
+    Raises:
+        ValueError: The network does not end in one linear layer.
+    """
+    head = {"groups": imagenet} if config.zero_shot else {"hidden_dim": config.head_hidden_dim}
+    timm_config: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
     kept = ("mean", "std", "interpolation", "input_size", "fixed_input_size", "first_conv")
     try:
-        other: nn.Module = timm.create_model(
+        reheaded: nn.Module = timm.create_model(
             "anklealign_reheaded",
-            backbone=block.architecture,
+            backbone=config.architecture,
             num_classes=classes,
-            pretrained_cfg_overlay={key: config[key] for key in kept if key in config},
+            pretrained_cfg_overlay={key: timm_config[key] for key in kept if key in timm_config},
             **head,
             **arguments,
         )
     except ValueError as error:
         raise ValueError(f"{where}: {error}; choose another architecture") from None
     state = model.state_dict()
-    if block.zero_shot:  # the classifier became the first part of the new head
+    if config.zero_shot:  # the classifier becomes the first layer of the new head
         last = model.get_classifier()  # type: ignore[operator]
-        place = next(name for name, module in model.named_modules() if module is last)
+        prefix = next(name for name, module in model.named_modules() if module is last)
         for name in last.state_dict():
-            state[f"{place}.0.{name}"] = state.pop(f"{place}.{name}")
-    wanted = other.state_dict()
-    other.load_state_dict({k: v for k, v in state.items() if k in wanted}, strict=False)
-    return other
+            state[f"{prefix}.0.{name}"] = state.pop(f"{prefix}.{name}")
+    expected = reheaded.state_dict()
+    reheaded.load_state_dict({k: v for k, v in state.items() if k in expected}, strict=False)
+    return reheaded
 
 
-def _start_classifier(model: nn.Module) -> None:
-    """Let a new last layer on pretrained features start near nothing, whatever timm's default.
+def _init_classifier_small(model: nn.Module) -> None:
+    """Initialize the last layer close to zero, independent of timm's default.
 
-    The default of MobileNet and EfficientNet draws from -0.7 to 0.7 for two classes: over 1,280
-    features that noise outweighs what a head can learn (ants/bees, frozen: 0.86 instead of 0.95).
+    The default of MobileNet and EfficientNet draws from -0.7 to 0.7 for two classes. Over 1,280
+    features this noise outweighs what a head can learn (ants/bees, frozen: accuracy 0.86 instead
+    of 0.95).
     """
     layers = [
         module
@@ -154,10 +289,13 @@ def _start_classifier(model: nn.Module) -> None:
             nn.init.zeros_(layer.bias)
 
 
-def _take_classifier(where: str, model: nn.Module, imagenet: Sequence[Sequence[int]]) -> None:
-    """Let a new last layer start as ImageNet's: for each of K classes the mean of its rows there.
+def _init_classifier_from_imagenet(
+    where: str, model: nn.Module, imagenet: Sequence[Sequence[int]]
+) -> None:
+    """Replace the ImageNet classifier by one of K classes.
 
-    Wortsman et al., Robust fine-tuning of zero-shot models (2022), start from such a head too.
+    Each row is the mean of the class's ImageNet rows. Wortsman et al., Robust fine-tuning of
+    zero-shot models (2022), also start from such a head.
 
     Raises:
         ValueError: The network does not end in one linear layer.
@@ -165,130 +303,71 @@ def _take_classifier(where: str, model: nn.Module, imagenet: Sequence[Sequence[i
     last = model.get_classifier()  # type: ignore[operator]
     if not isinstance(last, nn.Linear):
         raise ValueError(
-            f"{where}: it ends in {type(last).__name__} and not in one linear layer and takes no "
-            "imagenet_head; leave that out"
+            f"{where}: imagenet_head requires a network that ends in one linear layer, but this "
+            f"one ends in {type(last).__name__}; remove imagenet_head"
         )
     model.reset_classifier(len(imagenet))  # type: ignore[operator]
-    new = model.get_classifier()  # type: ignore[operator]
+    classifier = model.get_classifier()  # type: ignore[operator]
     with torch.no_grad():
         for k, indices in enumerate(imagenet):
-            new.weight[k] = last.weight[list(indices)].mean(0)
-            new.bias[k] = last.bias[list(indices)].mean()
+            classifier.weight[k] = last.weight[list(indices)].mean(0)
+            classifier.bias[k] = last.bias[list(indices)].mean()
 
 
-@contextmanager
-def _missing_keys() -> Iterator[list[str]]:
-    """Yield what load_state_dict found missing in here; timm only logs it when classes differ."""
-    keys: list[str] = []
-    plain = nn.Module.load_state_dict
-
-    def noting(module: nn.Module, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - PyTorch's
-        found = plain(module, *args, **kwargs)
-        keys.extend(found.missing_keys)
-        return found
-
-    nn.Module.load_state_dict = noting  # type: ignore[method-assign, assignment]
-    try:
-        yield keys
-    finally:
-        nn.Module.load_state_dict = plain  # type: ignore[method-assign]
-
-
-def _missing(fresh: nn.Module, pretrained: nn.Module, keys: list[str], *, whole: bool) -> str:
-    """Say which weights were not loaded; the classifier's may be, unless the `whole` is wanted.
-
-    Besides `keys`, for loaders of an architecture's own: both models started from one random state,
-    so what is still equal was never loaded. Vectors are left out there: norms start as ones and
-    zeros, which a file may hold too.
-    """
-    head = set() if whole else _head(pretrained)
-    started = dict(fresh.named_parameters())
-    spared = {name for name, weight in pretrained.named_parameters() if id(weight) in head}
-    same = {
-        name
-        for name, weight in pretrained.named_parameters()
-        if weight.ndim > 1 and weight.equal(started[name])
-    }
-    lost = [n for n in pretrained.state_dict() if n in same.union(keys) - spared]
-    return f"they lack {len(lost)} tensors, such as {lost[0]}" if lost else ""
-
-
-def _config(where: str, architecture: str) -> dict[str, Any]:
-    base, _, tag = architecture.partition(".")
-    if not timm.is_model(base):
-        near = difflib.get_close_matches(base, timm.list_models(), n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else "timm.list_models() has the names"
-        raise ValueError(f"{where}.architecture = {architecture!r} is no name of timm's; {hint}")
-    try:
-        config = timm.get_pretrained_cfg(architecture)
-    except RuntimeError:
-        known = ", ".join(timm.list_pretrained(f"{base}.*")) or base
-        raise ValueError(
-            f"{where}.architecture = {architecture!r}: timm has no weights tagged {tag!r}; "
-            f"choose one of: {known}"
-        ) from None
-    return asdict(config) if config else {}
-
-
-def _checked(where: str, block: Model) -> Path:
-    path = Path(str(block.weights))
-    if not path.is_file():
-        raise ValueError(
-            f"{where}.weights = {block.weights!r} is not there; put the file there (for queued "
-            "runs and colleagues `dvc add` it too), or remove weights and weights_sha256 to fetch "
-            "timm's from its hub"
-        )
-    found = files.sha256(path)
-    if found != block.weights_sha256:
-        raise ValueError(
-            f"{where}.weights = {block.weights!r} has sha256 {found}, but weights_sha256 says "
-            f"{block.weights_sha256}; put the right file there, or write its sha256 there"
-        )
-    return path
-
-
-def _line(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
+    """Return an exception's type and message, at most 160 characters of it."""
     text = " ".join(str(error).split())
     short = textwrap.shorten(text, 160, placeholder=" …")
     return f"{type(error).__name__}: {short}" if text else type(error).__name__
 
 
-def freeze(model: nn.Module, last_blocks: int = 0) -> None:
-    """Let the head alone learn, or with it the last blocks, as timm counts a network's layers.
+def freeze(model: nn.Module, unfreeze_last_n: int = 0) -> None:
+    """Freeze all weights but those of the classifier and of the last blocks.
 
-    A layer of a norm alone is no block, but learns with the one before it.
+    Blocks are the layers that timm's `group_matcher` defines. A layer that holds only a norm does
+    not count as a block; it is unfrozen together with the block before it.
+
+    Args:
+        model: A timm model.
+        unfreeze_last_n: Number of last blocks to train.
 
     Raises:
         ValueError: The network has fewer blocks.
     """
-    head = _head(model)
+    head = _classifier_ids(model)
     layers = timm.models.group_parameters(model, model.group_matcher(), reverse=True)  # type: ignore[operator]
     blocks = sorted(
         {layers[n] for n, p in model.named_parameters() if id(p) not in head and p.ndim > 1}
     )
-    if last_blocks > len(blocks):
+    if unfreeze_last_n > len(blocks):
         raise ValueError(
-            f"last_blocks = {last_blocks}, but the network has {len(blocks)}; lower it, or set "
-            "frozen: false to train all of it"
+            f"unfreeze_last_n = {unfreeze_last_n}, but the network has {len(blocks)} blocks; "
+            "lower it, or set frozen: false to train all of them"
         )
-    first = blocks[-last_blocks] if last_blocks else math.inf
+    first = blocks[-unfreeze_last_n] if unfreeze_last_n else math.inf
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(id(parameter) in head or layers[name] >= first)
 
 
-def hold_batch_norm(model: nn.Module, *, everywhere: bool) -> None:
-    """Put batch norms whose weights are frozen, or all, into answering mode: statistics stay."""
+def freeze_batch_norm(model: nn.Module, *, everywhere: bool) -> None:
+    """Put batch norms into evaluation mode, which freezes their running statistics.
+
+    Args:
+        model: In training mode.
+        everywhere: Include batch norms with trainable weights.
+    """
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):  # noqa: SLF001 - as timm finds them
-            learns = any(p.requires_grad for p in module.parameters())
-            if everywhere or not learns:
+            trainable = any(p.requires_grad for p in module.parameters())
+            if everywhere or not trainable:
                 module.eval()
 
 
-def _head(model: nn.Module) -> set[int]:
+def _classifier_ids(model: nn.Module) -> set[int]:
+    """Return the ids of the classifier's parameters."""
     return {id(p) for p in model.get_classifier().parameters()}  # type: ignore[operator]
 
 
-def parameters(model: nn.Module) -> int:
-    """Return how many weights a model has, frozen ones included."""
+def count_parameters(model: nn.Module) -> int:
+    """Return the number of a model's parameters, including frozen ones."""
     return sum(p.numel() for p in model.parameters())

@@ -1,8 +1,9 @@
-"""Pixels of the store into a network's input, a batch at a time.
+"""Convert stored pixels to network input, and run a network on them in batches.
 
-Shapes: N photos, S the store's side, H the network's side (`image_size`), K classes. Photos travel
-as uint8 until they are on the device. Resizing is done on uint8 on the CPU: whole-number arithmetic
-that gives the same pixels to train, evaluate, predict and the service, whatever the device.
+Shapes: N photos, S the store's side, H the network's side (`image_size`), K classes, C features.
+Photos stay uint8 until they are on the device. Resizing runs on uint8 on the CPU: integer
+arithmetic that gives training, evaluation, prediction and the service the same pixels on every
+device.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,13 +21,20 @@ from anklealign.io.pixel_store import Pixels
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
-# Photos a forward pass outside training. Fixed, as another size may round the last bit otherwise.
+# Photos per forward pass outside training. Fixed, as another batch size may round differently.
 CHUNK = 16
 
 
 @dataclass(frozen=True)
-class Input:
-    """What a network takes: its side in pixels, and the channels' mean and deviation in 0 to 1."""
+class InputConfig:
+    """The input that a network expects.
+
+    Attributes:
+        image_size: Side in pixels.
+        mean: Mean of each channel, in 0 to 1.
+        std: Standard deviation of each channel, in 0 to 1.
+        interpolation: bilinear or bicubic.
+    """
 
     image_size: int
     mean: tuple[float, float, float]
@@ -35,10 +43,10 @@ class Input:
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device of a name; auto is a CUDA GPU where there is one.
+    """Return the device of a name; `auto` is a CUDA GPU if there is one, else the CPU.
 
     Raises:
-        ValueError: The name is none, or this machine has no such device.
+        ValueError: The name is invalid, or this machine has no such device.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -48,7 +56,7 @@ def pick_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
-            f"device = {name!r} cannot be used on this machine: {reason}; choose auto or cpu"
+            f"device = {name!r} is not available on this machine: {reason}; choose auto or cpu"
         ) from None
     return device
 
@@ -61,34 +69,42 @@ def resize(pixels_nchw: Tensor, size: int, interpolation: str) -> Tensor:
     return nn.functional.interpolate(pixels_nchw, (size, size), mode=mode, antialias=True)
 
 
-def normalise(x: Tensor, network_input: Input) -> Tensor:
-    """Scale as the network learned it: (N, 3, H, H) in 0 to 1 -> (N, 3, H, H)."""
-    mean = torch.tensor(network_input.mean, device=x.device).view(1, 3, 1, 1)
-    std = torch.tensor(network_input.std, device=x.device).view(1, 3, 1, 1)
+def normalize(x: Tensor, input_config: InputConfig) -> Tensor:
+    """Normalize each channel: (N, 3, H, H) in 0 to 1 -> (N, 3, H, H)."""
+    mean = torch.tensor(input_config.mean, device=x.device).view(1, 3, 1, 1)
+    std = torch.tensor(input_config.std, device=x.device).view(1, 3, 1, 1)
     return (x - mean).div_(std)
 
 
-def whole(pixels_nhwc: Pixels, network_input: Input, device: torch.device) -> Tensor:
-    """Return whole photos as a network's input: uint8 (N, S, S, 3) -> float (N, 3, H, H)."""
+def to_input(pixels_nhwc: Pixels, input_config: InputConfig, device: torch.device) -> Tensor:
+    """Convert photos to network input, uncropped: uint8 (N, S, S, 3) -> float (N, 3, H, H)."""
     x = torch.from_numpy(np.array(pixels_nhwc)).permute(0, 3, 1, 2)
-    x = resize(x, network_input.image_size, network_input.interpolation)
-    return normalise(x.to(device).float() / 255, network_input)
+    x = resize(x, input_config.image_size, input_config.interpolation)
+    return normalize(x.to(device).float() / 255, input_config)
 
 
 def logits(
-    model: nn.Module, pixels: Pixels, rows: Integers, network_input: Input, device: torch.device
+    model: nn.Module,
+    pixels: Pixels,
+    rows: Integers,
+    input_config: InputConfig,
+    device: torch.device,
 ) -> Floats:
-    """Return a model's answers in fp32 without augmentation: N rows of the store -> (N, K)."""
+    """Return a model's logits in fp32 without augmentation: N rows of the store -> (N, K)."""
     model.eval()
-    return _in_chunks(model, pixels, rows, network_input, device).numpy().astype(np.float64)
+    return _in_chunks(model, pixels, rows, input_config, device).numpy().astype(np.float64)
 
 
 def features(
-    model: nn.Module, pixels: Pixels, rows: Integers, network_input: Input, device: torch.device
+    model: nn.Module,
+    pixels: Pixels,
+    rows: Integers,
+    input_config: InputConfig,
+    device: torch.device,
 ) -> Tensor:
-    """Return what a timm model hands to its last layer: N rows of the store -> (N, C) on the CPU.
+    """Return the input of a timm model's last layer: N rows of the store -> (N, C) on the CPU.
 
-    In fp32, without augmentation and without dropout.
+    Computed in fp32, without augmentation and without dropout.
     """
     model.eval()
 
@@ -96,31 +112,32 @@ def features(
         pooled: Tensor = model.forward_head(model.forward_features(x), pre_logits=True)  # type: ignore[operator]
         return pooled
 
-    return _in_chunks(backbone, pixels, rows, network_input, device)
+    return _in_chunks(backbone, pixels, rows, input_config, device)
 
 
 def _in_chunks(
     function: Callable[[Tensor], Tensor],
     pixels: Pixels,
     rows: Integers,
-    network_input: Input,
+    input_config: InputConfig,
     device: torch.device,
 ) -> Tensor:
-    answers = []
+    """Return a function's outputs for rows of the store, `CHUNK` rows at a time."""
+    outputs = []
     with torch.no_grad(), full_precision():
-        # At least one pass: a model's answer to no photos still has K columns.
+        # At least one pass, so that the output for no rows still has K columns.
         starts = range(0, max(1, len(rows)), CHUNK)
-        alone = len(starts) == 1  # as in the service
-        bar = tqdm(starts, "network", unit="batch", delay=1, leave=False, disable=alone or None)
+        single = len(starts) == 1  # as in the service
+        bar = tqdm(starts, "network", unit="batch", delay=1, leave=False, disable=single or None)
         for start in bar:
-            x = whole(pixels[rows[start : start + CHUNK]], network_input, device)
-            answers.append(function(x).float().cpu())
-    return torch.cat(answers)
+            x = to_input(pixels[rows[start : start + CHUNK]], input_config, device)
+            outputs.append(function(x).float().cpu())
+    return torch.cat(outputs)
 
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Turn TF32 off for a while: its 10-bit mantissa moves probabilities in the third digit."""
+    """Disable TF32 here; its 10-bit mantissa changes the third digit of probabilities."""
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     try:

@@ -1,8 +1,8 @@
-"""Own networks and own heads, registered as timm models.
+"""Define this project's networks and heads, and register them with timm.
 
-Shapes: N photos, K classes, pixels (N, 3, H, W). Importing this module makes `anklealign_cnn`,
-`anklealign_majority` and `anklealign_reheaded` timm names, so that `timm.create_model` and a
-bundle's `local-dir:` know them.
+Shapes: N photos, K classes, pixels (N, 3, H, W), C channels, h x w the feature map, F features.
+Importing this module registers `anklealign_cnn`, `anklealign_majority` and `anklealign_reheaded`,
+so that `timm.create_model` accepts these names and loads bundles that use them.
 """
 
 from collections.abc import Sequence
@@ -19,23 +19,24 @@ IMAGENET_CLASSES = 1000
 
 
 class Cnn(nn.Module):
-    """A plain convolutional network whose size and parts are configuration.
+    """A plain convolutional network of configurable size.
 
-    Stages of 3 x 3 convolutions, each stage but the first halving the resolution once more than the
-    stem did; then average pooling over a grid of places, dropout and a linear classifier. A grid of
-    one place is global average pooling: few weights, but blind to where something stood, so that
-    the left heel's tilt is not told from the right one's, whose meaning is the opposite.
+    Stages of 3 x 3 convolutions, then average pooling over a grid of cells, dropout and a linear
+    classifier. The first stage reduces the resolution by `stem_stride`, each later one by 2. A
+    grid of one cell is global average pooling. It has few weights but discards position, so the
+    network cannot distinguish the tilt of the left heel from that of the right, whose meaning is
+    the opposite.
 
     Args:
-        num_classes: K; 0 leaves the classifier out.
-        in_chans: Channels of a photo.
-        drop_rate: Share of the pooled features dropped in training.
+        num_classes: K; 0 omits the classifier.
+        in_chans: Number of input channels.
+        drop_rate: Dropout probability of the pooled features.
         widths: Channels of each stage.
-        depth: Convolutions of each stage, or one number for all.
-        stem_stride: Step of the very first convolution, 1 or 2.
-        norm: Batch normalisation after each convolution.
-        pool: Halve the resolution by the largest of four neighbours instead of by a step of 2.
-        grid: Rows and columns of places whose averages the classifier sees.
+        depth: Convolutions of each stage, or one number for all stages.
+        stem_stride: Stride of the first convolution, 1 or 2.
+        norm: Add batch normalization after each convolution.
+        pool: Reduce the resolution by max pooling instead of strided convolutions.
+        grid: Rows and columns of the pooling grid.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class Cnn(nn.Module):
         pool: bool = False,
         grid: Sequence[int] = (1, 1),
     ) -> None:
-        """Build the layers and initialise their weights."""
+        """Build the layers and initialize their weights."""
         super().__init__()
         self.num_classes = num_classes
         self.in_chans = in_chans
@@ -83,7 +84,7 @@ class Cnn(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Initialise every weight: He et al. (2015) before a ReLU, a small normal at the end."""
+        """Initialize convolutions by He et al. (2015) and the classifier by a normal of 0.01."""
         for module in self.stages.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -97,18 +98,20 @@ class Cnn(nn.Module):
             nn.init.zeros_(self.head.bias)
 
     def get_classifier(self) -> nn.Module:
-        """Return the last layer."""
+        """Return the classifier."""
         return self.head
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the last layer by a fresh one for other classes."""
+        """Replace the classifier by a new one with `num_classes` outputs."""
         if global_pool not in {None, "avg"}:
-            raise ValueError(f"global_pool = {global_pool!r}: this network averages; leave it out")
+            raise ValueError(
+                f"global_pool = {global_pool!r}: this network supports only avg; omit it"
+            )
         self.num_classes = num_classes
         self.head = nn.Linear(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
 
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
-        """Return timm's patterns that sort parameters into layers, first to last."""
+        """Return the patterns by which timm groups parameters into layers."""
         return {"blocks": r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.(\d+)"}
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -118,8 +121,8 @@ class Cnn(nn.Module):
         return x
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Return the logits, or what goes into the last layer: (N, C, h, w) -> (N, K) or (N, F)."""
-        x = self.drop(average(x, self.grid).flatten(1))
+        """Return the logits, or the classifier's input: (N, C, h, w) -> (N, K) or (N, F)."""
+        x = self.drop(grid_average_pool(x, self.grid).flatten(1))
         return x if pre_logits else self.head(x)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -127,32 +130,32 @@ class Cnn(nn.Module):
         return self.forward_head(self.forward_features(x))
 
 
-def average(x: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Average over a grid of places: (N, C, h, w) -> (N, C, rows, columns).
+def grid_average_pool(x: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Average over the cells of a grid: (N, C, h, w) -> (N, C, rows, columns).
 
-    As torch's adaptive_avg_pool2d, whose backward pass has no deterministic form on a GPU.
+    Equal to torch's adaptive_avg_pool2d, whose backward pass is not deterministic on a GPU.
     """
 
-    def places(size: int, count: int) -> Tensor:
+    def cell_weights(size: int, count: int) -> Tensor:
         weights = x.new_zeros(count, size)
         for i in range(count):
             first, last = i * size // count, -(-(i + 1) * size // count)
             weights[i, first:last] = 1 / (last - first)
         return weights
 
-    rows, columns = places(x.shape[2], grid[0]), places(x.shape[3], grid[1])
+    rows, columns = cell_weights(x.shape[2], grid[0]), cell_weights(x.shape[3], grid[1])
     return torch.einsum("nchw,rh,kw->ncrk", x, rows, columns)
 
 
 class Majority(nn.Module):
-    """The same logits for every photo: the log of the classes' shares of the training photos.
+    """Majority baseline: the same logits for every photo.
 
-    So its most likely class is the most frequent one, and its probabilities are the shares: the
-    baseline that every score must beat, on the path that every other model takes.
+    The logits are the log of the class shares in the training split. The predicted class is
+    therefore the most frequent one, and the probabilities are the shares.
     """
 
     def __init__(self, num_classes: int = 1000, in_chans: int = 3) -> None:
-        """Start from equal shares."""
+        """Initialize with equal class shares."""
         super().__init__()
         self.num_classes = num_classes
         self.in_chans = in_chans
@@ -160,28 +163,28 @@ class Majority(nn.Module):
         self.logits = nn.Parameter(torch.zeros(num_classes), requires_grad=False)
 
     def set_counts(self, counts: Sequence[int]) -> None:
-        """Take the classes' photo counts (K,), each above 0."""
+        """Set the class shares from the photo counts (K,), each above 0."""
         shares = torch.tensor(counts, dtype=torch.float64) / sum(counts)
         self.logits.data = shares.log().float()
 
     def get_classifier(self) -> nn.Module:
-        """Return the module that answers: this one."""
+        """Return this module, which has no separate classifier."""
         return self
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Start again from equal shares of other classes."""
+        """Reset to equal shares of `num_classes` classes."""
         del global_pool  # part of timm's signature
         self.num_classes = num_classes
         self.logits = nn.Parameter(torch.zeros(num_classes), requires_grad=False)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Return the photo at an eighth of its side: (N, 3, H, W) -> (N, 3, H / 8, W / 8)."""
+        """Return the photo downscaled by 8: (N, 3, H, W) -> (N, 3, H / 8, W / 8)."""
         return nn.functional.avg_pool2d(x, 8)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Return logits that no photo changes: (N, 3, h, w) -> (N, K), or (N, 3)."""
+        """Return the constant logits: (N, 3, h, w) -> (N, K), or (N, 3)."""
         x = x.mean((2, 3))
-        # Zero times the photo, so that an explanation's gradient exists and is zero.
+        # Add zero times the photo, so that the gradient of an attribution map exists and is zero.
         return x if pre_logits else self.logits + 0 * x.sum(1, keepdim=True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -189,15 +192,15 @@ class Majority(nn.Module):
         return self.forward_head(self.forward_features(x))
 
 
-class Merge(nn.Module):
-    """ImageNet's logits into those of the classes that a table maps: (N, 1000) -> (N, K).
+class MergeClasses(nn.Module):
+    """Merge ImageNet logits into those of K classes by a table: (N, 1000) -> (N, K).
 
-    A class's probability is the sum of its ImageNet classes', so its logit is their log-sum-exp.
-    What the table leaves out, a bullfrog, counts for no class.
+    A class's probability is the sum of the probabilities of its ImageNet classes, so its logit is
+    their log-sum-exp. ImageNet classes outside the table, such as bullfrog, are ignored.
     """
 
     def __init__(self, groups: Sequence[Sequence[int]]) -> None:
-        """Keep the K classes' indices."""
+        """Store the ImageNet indices of each of the K classes."""
         super().__init__()
         self.groups = [list(group) for group in groups]
 
@@ -210,28 +213,39 @@ def _reheaded(
     backbone: str,
     num_classes: int,
     *,
-    width: int = 0,
+    hidden_dim: int = 0,
     groups: Sequence[Sequence[int]] = (),
     **arguments: Any,  # noqa: ANN401 - the backbone's
 ) -> nn.Module:
-    """Return a timm model with another head: a hidden layer of `width`, or groups of ImageNet's.
+    """Return a timm model with a different head.
+
+    Args:
+        backbone: timm name.
+        num_classes: K.
+        hidden_dim: Width of a hidden layer before the classifier.
+        groups: ImageNet indices of each class, to merge the ImageNet logits instead.
+        **arguments: Arguments of the backbone.
 
     Raises:
         ValueError: The model does not end in one linear layer.
     """
-    inner = IMAGENET_CLASSES if groups else num_classes
-    model: nn.Module = timm.create_model(backbone, num_classes=inner, **arguments)
+    outputs = IMAGENET_CLASSES if groups else num_classes
+    model: nn.Module = timm.create_model(backbone, num_classes=outputs, **arguments)
     last = model.get_classifier()  # type: ignore[operator]
     if not isinstance(last, nn.Linear):
         raise ValueError(
-            f"{backbone} ends in {type(last).__name__} and not in one linear layer, so it takes no "
-            "head_width and no zero_shot"
+            f"{backbone} ends in {type(last).__name__}, but head_hidden_dim and zero_shot require "
+            "a network that ends in one linear layer"
         )
-    head: list[nn.Module] = [last, Merge(groups)]
+    head: list[nn.Module] = [last, MergeClasses(groups)]
     if not groups:
-        head = [nn.Linear(last.in_features, width), nn.GELU(), nn.Linear(width, num_classes)]
-    place = next(name for name, module in model.named_modules() if module is last)
-    parent, _, child = place.rpartition(".")
+        head = [
+            nn.Linear(last.in_features, hidden_dim),
+            nn.GELU(),
+            nn.Linear(hidden_dim, num_classes),
+        ]
+    path = next(name for name, module in model.named_modules() if module is last)
+    parent, _, child = path.rpartition(".")
     setattr(model.get_submodule(parent), child, nn.Sequential(*head))
     model.num_classes = num_classes  # type: ignore[assignment]
     return model
@@ -259,20 +273,20 @@ default_cfgs = generate_default_cfgs(
 
 @register_model
 def anklealign_cnn(pretrained: bool = False, **kwargs: Any) -> nn.Module:  # noqa: ANN401 - timm's signature
-    """Build a Cnn the timm way."""
+    """Create a `Cnn`, by timm's entry point convention."""
     model: nn.Module = build_model_with_cfg(Cnn, "anklealign_cnn", pretrained, **kwargs)
     return model
 
 
 @register_model
 def anklealign_majority(pretrained: bool = False, **kwargs: Any) -> nn.Module:  # noqa: ANN401 - timm's signature
-    """Build a Majority the timm way."""
+    """Create a `Majority`, by timm's entry point convention."""
     model: nn.Module = build_model_with_cfg(Majority, "anklealign_majority", pretrained, **kwargs)
     return model
 
 
 @register_model
 def anklealign_reheaded(pretrained: bool = False, **kwargs: Any) -> nn.Module:  # noqa: ANN401 - timm's signature
-    """Build a timm model with a head of this project's the timm way."""
+    """Create a timm model with a different head, by timm's entry point convention."""
     model: nn.Module = build_model_with_cfg(_reheaded, "anklealign_reheaded", pretrained, **kwargs)
     return model

@@ -1,10 +1,10 @@
-"""Perceptual hashes of pictures and the exact search for hashes that lie close together.
+"""Perceptual hashes of pictures and an exact search for hashes within a Hamming distance.
 
 The first word of a hash is imagehash's pHash, 64 bits: the signs of the 8 x 8 lowest frequencies
-of the cosine transform of the grey picture at 32 x 32, taken against their median. Three more words
-hold the signs of the other of the 16 x 16 lowest: finer detail, which tells apart pictures that are
-alike in the large. Mirroring and quarter turns only change signs and places of frequencies, so the
-hashes of all eight orientations cost one transform.
+of the cosine transform of the gray picture at 32 x 32, relative to their median. Three more words
+hold the signs of the remaining frequencies of the lowest 16 x 16. They describe finer detail and
+separate pictures that are alike only at a coarse scale. Mirroring and quarter turns only change the
+signs and positions of frequencies, so the hashes of all eight orientations need one transform.
 """
 
 import itertools
@@ -21,30 +21,30 @@ Rows = npt.NDArray[np.int32]
 Spectra = npt.NDArray[np.floating]
 
 BITS = 64  # of the first word
-SIDE = 32  # pixels, side of the grey picture under a hash
+SIDE = 32  # pixels, side of the gray picture that is hashed
 LOW, FINE = 8, 16  # frequencies on each axis: of the first word, of all four
 WORDS = FINE**2 // 64
 CHUNK = 1 << 21  # pairs compared at once: 16 MiB a column
-NEAREST = 16  # answers kept for each photo
-# Bits of the last three words that may differ. Of pairs of copies planted in the phantom (seed 2)
-# and the ants and bees (train), 0.5 percent differ in more in their best view; so do 65 percent of
-# the phantom's different photos that come within 8 bits in the first word.
-DETAIL = 68
+NEIGHBORS = 16  # neighbors kept for each photo
+# Bits of the last three words that may differ. Of the injected duplicates in the synthetic set
+# (seed 2) and the ants and bees (train), 0.5 percent differ in more bits in their best view. Of the
+# synthetic set's different photos within 8 bits in the first word, 65 percent do.
+MAX_DETAIL_BITS = 68
 _DETAIL = np.ones((FINE, FINE), bool)
 _DETAIL[:LOW, :LOW] = False
 
 
-def spectra(greys: npt.NDArray[np.uint8]) -> Spectra:
-    """Return the (N, 16, 16) low frequencies of (N, 32, 32) grey pictures, rows before columns.
+def spectra(grays: npt.NDArray[np.uint8]) -> Spectra:
+    """Return the (N, 16, 16) low frequencies of (N, 32, 32) gray pictures, rows before columns.
 
-    scipy.fftpack, because imagehash uses it: other transforms round differently.
+    scipy.fftpack is used because imagehash uses it; other transforms round differently.
     """
-    rows = scipy.fftpack.dct(greys, axis=1)
+    rows = scipy.fftpack.dct(grays, axis=1)
     return np.ascontiguousarray(scipy.fftpack.dct(rows, axis=2)[:, :FINE, :FINE])
 
 
 def pack(spectra_nhw: Spectra) -> Hashes:
-    """Return the (N, 4) words of (N, 16, 16) spectra: one bit a frequency."""
+    """Return the (N, 4) hash words of (N, 16, 16) spectra: one bit per frequency."""
     low = spectra_nhw[:, :LOW, :LOW].reshape(len(spectra_nhw), BITS)
     above = low > np.median(low, axis=1, keepdims=True)
     bits = np.concatenate([above, spectra_nhw[:, _DETAIL] > 0], axis=1)
@@ -55,27 +55,30 @@ def orientations(spectra_nhw: Spectra) -> Iterator[Spectra]:
     """Yield the spectra of the eight orientations, in the order of ORIENTATIONS."""
     signs = (-1.0) ** np.arange(FINE)
     for transposed, flip_x, flip_y in ORIENTATIONS:
-        turned = spectra_nhw.transpose(0, 2, 1) if transposed else spectra_nhw
+        oriented = spectra_nhw.transpose(0, 2, 1) if transposed else spectra_nhw
         if flip_x:
-            turned = turned * signs
+            oriented = oriented * signs
         if flip_y:
-            turned = turned * signs[:, None]
-        yield turned
+            oriented = oriented * signs[:, None]
+        yield oriented
 
 
-# (transposed, then mirrored left-right, then mirrored top-bottom): together the eight symmetries
-# of the square. Those whose flags sum to an even number are turns, the others mirror.
+# (transposed, then mirrored left-right, then mirrored top-bottom): the eight symmetries of the
+# square. An even number of flags is a rotation, an odd number a reflection.
 ORIENTATIONS = tuple(itertools.product((False, True), repeat=3))
 
 
-def near(queries: Hashes, index: Hashes, distance: int) -> Iterator[tuple[Indices, Indices]]:
-    """Yield all pairs of a query and an index word at most `distance` bits apart, once, in pieces.
+def pairs_within(
+    queries: Hashes, index: Hashes, distance: int
+) -> Iterator[tuple[Indices, Indices]]:
+    """Yield every (query, index) pair at most `distance` bits apart, once each, in batches.
 
-    Exact: of t + k chunks of a hash at least k agree between two hashes t bits apart. So for every
-    choice of k chunks the hashes are sorted by these, and only those that agree are compared.
-    Equal hashes are compared once, however many there are. Memory beyond the hashes is bounded.
+    The search is exact: if a hash is divided into t + k chunks, two hashes t bits apart agree in at
+    least k of them. For every choice of k chunks, the hashes are sorted by these chunks and only
+    hashes that agree on them are compared. Equal hashes are compared once regardless of their
+    number. Memory beyond the hashes is bounded.
     """
-    left, right = _Groups(queries), _Groups(index)
+    left, right = _UniqueHashes(queries), _UniqueHashes(index)
     for a, b in _search(left.hashes, right.hashes, distance):
         for pair, nth in _expand(left.sizes[a] * right.sizes[b]):
             width = right.sizes[b[pair]]
@@ -85,97 +88,102 @@ def near(queries: Hashes, index: Hashes, distance: int) -> Iterator[tuple[Indice
             )
 
 
-class Nearest:
-    """For each photo the few others that its views resemble most, found in bounded memory.
+class NearestNeighbors:
+    """Find the nearest other photos of each photo's views, in bounded memory.
 
-    M entries are looked up: one or more of each photo, the photo itself or a part of it. What is
-    kept is at most NEAREST answers a photo, so that a crowd of photos that are alike in the large
-    costs no more than its number; a copy differs in fewer bits than the crowd and is among them.
+    The index has M entries, one or more per photo: the whole photo or a region of it. At most
+    NEIGHBORS neighbors are kept per photo, so the cost of many photos that are alike at a coarse
+    scale grows linearly with their number. A duplicate differs in fewer bits than such photos do
+    and is among those kept.
     """
 
     def __init__(self, index: Hashes, owners: Indices, distance: int) -> None:
-        """Take the (M, 4) words and (M,) photos of the entries."""
+        """Index the (M, 4) words of the entries, which belong to the (M,) photos `owners`."""
         self._index, self._owners, self._distance = index, owners, distance
-        self.crowded = False  # whether a photo has more answers than are kept
-        self._asked = 0
+        self.truncated = False  # whether a photo has more neighbors than are kept
+        self._queried = 0
         self._photos = int(owners.max(initial=-1)) + 1
-        # Query, answer, bits that differ. 32 bits number the 88 views of 24 million entries.
+        # Query, neighbor, differing bits. 32 bits can number the 88 views of 24 million entries.
         self._pool = np.zeros((0, 3), np.int32)
 
-    def ask(self, views: Hashes) -> None:
-        """Look up (8 M, 4) words: a view of every entry, orientation by orientation."""
-        most = NEAREST * self._photos + 2 * CHUNK
-        for query, answer in near(views[:, 0], self._index[:, 0], self._distance):
-            differing = np.bitwise_count(views[query] ^ self._index[answer])
-            likely = differing[:, 1:].sum(axis=1) <= DETAIL
-            likely &= self._owners[query % len(self._index)] != self._owners[answer]
-            rows = (query[likely] + self._asked, answer[likely], differing[likely].sum(axis=1))
+    def query(self, views: Hashes) -> None:
+        """Look up (8 M, 4) words: one view of every entry, orientation by orientation."""
+        capacity = NEIGHBORS * self._photos + 2 * CHUNK
+        for query, neighbor in pairs_within(views[:, 0], self._index[:, 0], self._distance):
+            differing = np.bitwise_count(views[query] ^ self._index[neighbor])
+            likely = differing[:, 1:].sum(axis=1) <= MAX_DETAIL_BITS
+            likely &= self._owners[query % len(self._index)] != self._owners[neighbor]
+            rows = (
+                query[likely] + self._queried,
+                neighbor[likely],
+                differing[likely].sum(axis=1),
+            )
             self._pool = np.concatenate([self._pool, np.stack(rows, axis=1).astype(np.int32)])
-            if len(self._pool) > most:
-                self._pool = self._best()
-        self._asked += len(views)
+            if len(self._pool) > capacity:
+                self._pool = self._nearest()
+        self._queried += len(views)
 
-    def found(self) -> tuple[Indices, Indices]:
-        """Return queries and answers, the nearest first; queries count on from view to view.
+    def result(self) -> tuple[Indices, Indices]:
+        """Return queries and neighbors, the nearest first; query numbers run on across views.
 
-        A pair comes once an orientation, asked by the one whose view is nearer.
+        Each pair of photos occurs once per orientation, with the query whose view is nearer.
         """
-        self._pool = self._best()
-        pieces = []
-        for piece in self._pieces(lower=True):
-            a, b, turn = self._asked_by(piece)
-            pieces.append(_first(piece, np.minimum(a, b), np.maximum(a, b), turn))
-        self._pool = np.concatenate(pieces)
+        self._pool = self._nearest()
+        batches = []
+        for batch in self._batches(lower=True):
+            a, b, orientation = self._keys(batch)
+            batches.append(_nearest_per_key(batch, np.minimum(a, b), np.maximum(a, b), orientation))
+        self._pool = np.concatenate(batches)
         order = np.lexsort((self._pool[:, 1], self._pool[:, 0], self._pool[:, 2]))
         return self._pool[order, 0].astype(np.int64), self._pool[order, 1].astype(np.int64)
 
-    def _pieces(self, *, lower: bool = False) -> Iterator[Rows]:
-        """Yield the pool by the photo that asks, or the lower of the two, some CHUNK at a time.
+    def _batches(self, *, lower: bool = False) -> Iterator[Rows]:
+        """Yield the pool by querying photo, or by the lower photo of each pair, CHUNK rows each.
 
-        What is sorted is a piece, since sorting takes several times the memory of its rows.
+        Sorting takes several times the memory of its rows, so it is done batch by batch.
         """
         count = len(self._pool) // CHUNK + 1
-        asking, answering, _ = self._asked_by(self._pool)
+        photos, neighbors, _ = self._keys(self._pool)
         if lower:
-            np.minimum(asking, answering, out=asking)
-        del answering
-        for piece in range(count):
-            yield self._pool[asking * count // self._photos == piece]
+            np.minimum(photos, neighbors, out=photos)
+        del neighbors
+        for batch in range(count):
+            yield self._pool[photos * count // self._photos == batch]
 
-    def _best(self) -> Rows:
-        """Return the pool with each answer once an orientation, and NEAREST answers a photo."""
-        return np.concatenate([self._best_of(piece) for piece in self._pieces()])
+    def _nearest(self) -> Rows:
+        """Return the pool with one row per pair and orientation and NEIGHBORS rows per photo."""
+        return np.concatenate([self._nearest_in(batch) for batch in self._batches()])
 
-    def _best_of(self, rows: Rows) -> Rows:
-        pool = _first(rows, *self._asked_by(rows))
-        asking = self._asked_by(pool)[0]
-        order = np.argsort(asking, kind="stable")
-        starts = np.flatnonzero(np.r_[True, np.diff(asking[order]) != 0][: len(order)])
+    def _nearest_in(self, rows: Rows) -> Rows:
+        pool = _nearest_per_key(rows, *self._keys(rows))
+        photos = self._keys(pool)[0]
+        order = np.argsort(photos, kind="stable")
+        starts = np.flatnonzero(np.r_[True, np.diff(photos[order]) != 0][: len(order)])
         nth = np.arange(len(order)) - np.repeat(starts, np.diff(np.r_[starts, len(order)]))
-        self.crowded |= bool((nth >= NEAREST).any())
-        best: Rows = pool[order[nth < NEAREST]]
-        return best
+        self.truncated |= bool((nth >= NEIGHBORS).any())
+        nearest: Rows = pool[order[nth < NEIGHBORS]]
+        return nearest
 
-    def _asked_by(self, pool: Rows) -> tuple[Indices, Indices, Indices]:
-        """Return who asks, who answers, and the asker's orientation."""
+    def _keys(self, pool: Rows) -> tuple[Indices, Indices, Indices]:
+        """Return each row's querying photo, neighboring photo, and the query's orientation."""
         view, entry = np.divmod(pool[:, 0], len(self._index))
         return self._owners[entry], self._owners[pool[:, 1]], view % len(ORIENTATIONS)
 
 
-def _first(pool: Rows, *keys: npt.NDArray[np.integer]) -> Rows:
-    """Return the nearest row of (query, answer, bits) for each key, the nearest first."""
+def _nearest_per_key(pool: Rows, *keys: npt.NDArray[np.integer]) -> Rows:
+    """Return the nearest row of (query, neighbor, bits) for each key, the nearest first."""
     order = np.lexsort((pool[:, 1], pool[:, 0], pool[:, 2], *keys))
     new = np.zeros(len(order), bool)
     for key in keys:
         new[1:] |= np.diff(key[order]) != 0
     new[:1] = True
     nearest = pool[order[new]]
-    best: Rows = nearest[np.lexsort((nearest[:, 1], nearest[:, 0], nearest[:, 2]))]
-    return best
+    ordered: Rows = nearest[np.lexsort((nearest[:, 1], nearest[:, 0], nearest[:, 2]))]
+    return ordered
 
 
-class _Groups:
-    """The different hashes in a list, and where in it each stands."""
+class _UniqueHashes:
+    """The unique hashes of a list and their positions in it."""
 
     def __init__(self, hashes: Hashes) -> None:
         self.order = np.argsort(hashes, kind="stable")
@@ -196,38 +204,39 @@ def _expand(counts: Indices) -> Iterator[tuple[Indices, Indices]]:
 
 
 def _search(queries: Hashes, index: Hashes, distance: int) -> Iterator[tuple[Indices, Indices]]:
-    """Yield the near pairs of lists without equal hashes."""
+    """Yield the pairs within the distance; neither list may contain equal hashes."""
     agreeing = _agreeing_chunks(len(queries), len(index), distance)
-    # Neighbouring bits of a pHash go together; every n-th bit to a chunk evens the keys out.
+    # Neighboring bits of a pHash are correlated; assigning every n-th bit to a chunk spreads the
+    # keys evenly.
     masks = [
         np.uint64(sum(1 << bit for bit in range(first, BITS, distance + agreeing)))
         for first in range(distance + agreeing)
     ]
     for choice in itertools.combinations(range(len(masks)), agreeing):
-        key = np.uint64(sum(int(masks[chunk]) for chunk in choice))
-        order = np.argsort(index & key)
-        keys = (index & key)[order]
-        # Sorted queries look at neighbouring keys, which lie in the processor's cache.
-        asked = np.argsort(queries & key)
-        wanted = (queries & key)[asked]
-        starts = np.searchsorted(keys, wanted, side="left")
-        counts = np.searchsorted(keys, wanted, side="right") - starts
+        mask = np.uint64(sum(int(masks[chunk]) for chunk in choice))
+        order = np.argsort(index & mask)
+        keys = (index & mask)[order]
+        # Sorted queries access neighboring keys, which stay in the processor's cache.
+        query_order = np.argsort(queries & mask)
+        query_keys = (queries & mask)[query_order]
+        starts = np.searchsorted(keys, query_keys, side="left")
+        counts = np.searchsorted(keys, query_keys, side="right") - starts
         for which, nth in _expand(counts):
-            a, b = asked[which], order[starts[which] + nth]
+            a, b = query_order[which], order[starts[which] + nth]
             differing = queries[a] ^ index[b]
             close = np.bitwise_count(differing) <= distance
             a, b, differing = a[close], b[close], differing[close]
-            # A pair that agrees on more chunks comes up in several choices; the first one counts.
-            agreed = sum((differing & mask) == 0 for mask in masks[: choice[-1] + 1])
+            # A pair that agrees on more chunks occurs in several choices; yield it for the first.
+            agreed = sum((differing & chunk) == 0 for chunk in masks[: choice[-1] + 1])
             first = agreed == agreeing
             yield a[first], b[first]
 
 
 def _agreeing_chunks(queries: int, index: int, distance: int) -> int:
-    """Return how many chunks make a key: the number that costs least on random hashes.
+    """Return how many chunks make a key: the number with the lowest cost on random hashes.
 
-    More chunks make longer keys, so fewer comparisons, but more choices and so more sorts. The
-    prices, 100 ns a hash and sort and 20 ns a comparison, were measured on one core.
+    More chunks make longer keys and thus fewer comparisons, but more choices and thus more sorts.
+    The unit costs, 100 ns per hash and sort and 20 ns per comparison, were measured on one core.
     """
 
     def cost(agreeing: int) -> float:

@@ -1,14 +1,15 @@
-"""Which two photos show the same picture: proposed by hashes, decided on pixels.
+"""Find pairs of photos that show the same picture: propose them by hash, verify them on pixels.
 
-A copy may be re-encoded, resized, brightened, mirrored, turned by quarters, framed, or cut by up
-to a tenth on any side. No distance between two hashes tells such copies from other shots of the
-same scene, so hashes only propose: each photo asks with the hashes of its eight orientations, cut
-and uncut, for photos whose own hash is near. Each proposal is then laid over the other photo
-(Lucas-Kanade over shift, scale, gain and offset) and judged by what is left, place by place: a
-copy leaves compression noise everywhere, another shot leaves the outline of what moved.
+A duplicate may be re-encoded, resized, brightened, mirrored, rotated by quarter turns, framed, or
+cropped by up to a tenth on any side. No hash distance separates such duplicates from other photos
+of the same scene, so hashes only propose pairs: the hashes of each photo's eight orientations,
+cropped and uncropped, are looked up among the hashes of all photos. Each proposed pair is then
+registered (Lucas-Kanade over shift, scale, gain, and offset) and scored by the residual in every
+cell of a grid: a duplicate leaves compression noise everywhere, another photo of the scene leaves
+the outline of whatever moved.
 
-Places run from 0 to 1 over a photo's box, x before y. A placement is the (3, 3) matrix that takes
-a place (x, y, 1) on one photo to the same place on the other.
+Coordinates run from 0 to 1 over a photo's box, x before y. A transform is the (3, 3) matrix that
+maps a point (x, y, 1) of one photo to the same point of the other.
 """
 
 import math
@@ -26,90 +27,91 @@ from tqdm import tqdm
 
 from anklealign.io.pixel_store import Pixels
 from anklealign.similarity import perceptual_hash
-from anklealign.similarity.borders import content_box
+from anklealign.similarity.borders import Box, content_box
 
 Floats = npt.NDArray[np.floating[Any]]
 Indices = npt.NDArray[np.int64]
 
 SIDE = 64  # pixels, side of a thumbnail and of the last comparison
-# Shares cut off left, top, right and bottom. On 243 real photos an 8 percent cut moves a hash by
-# more than 10 bits as often as not; within this grid random cuts of 0 to 5 percent on all sides at
-# once stay within 6.
-CUTS = (
+# Shares cropped off left, top, right, and bottom. On 243 real photos, an 8 percent crop moves a
+# hash by more than 10 bits in half of the cases; with this grid, random crops of 0 to 5 percent on
+# all sides at once stay within 6.
+CROPS = (
     (0.0, 0.0, 0.0, 0.0),
     *(tuple(np.eye(4)[side] * share) for share in (0.04, 0.08) for side in range(4)),
     *((share,) * 4 for share in (0.04, 0.08)),
 )
-# Sides of the pictures that Lucas-Kanade runs on: each halves the error left by the one before. The
-# last two are taken from the photos, those before from thumbnails.
-ROUNDS = (16, 16, 16, 32, 32, SIDE, SIDE)
+# Picture sides of the Lucas-Kanade iterations; each halves the remaining error. The last two use
+# the photos, the others use thumbnails.
+ITERATION_SIDES = (16, 16, 16, 32, 32, SIDE, SIDE)
 FROM_PHOTOS = 5
-# Residual over contrast, over the whole picture, beyond which a round is the last. Of the copies
-# planted in the phantom (seed 2) and the ants and bees (train), 99 percent leave less than 0.2 and
-# 0.16; of the phantom's different photos, 55 and 94 percent leave more than is let pass here.
-HOPELESS = {2: 0.6, 3: 0.35}
-LEAST_SHARED = 0.7  # of either photo's side; two cuts of 8 percent on each side leave 0.84
-LEAST_COMMON = 0.3  # of a side, where a plain sky was taken for the border of one of the two
-SHIFT = 0.08  # of the side: a cut on one end moves the centre square of a photo by half as much
-PIECE = 2048  # entries whose thumbnails are in floating point at once: 64 MiB
-RIM = 1 / SIDE  # share of the side beside a content's edge, where the border may show
-CLIPPED = 32  # of 255: the share of clipped pixels from which a comparison leaves a spot out
-PLACES = 8  # a side: the residual is judged in 8 x 8 places
-SATURATED = 250  # level from which a channel of a brightened copy is clipped and says nothing
-PLAIN = 3.0  # grey levels: a picture that varies less about a smooth slope looks like any other
-IN_MEMORY = 1 << 28  # bytes of thumbnails; beyond that they go to a temporary file
+# Iteration -> residual over contrast, over the whole picture, above which a pair is rejected early.
+# Of the duplicates injected into the synthetic set (seed 2) and the ants and bees (train), 99
+# percent are below 0.2 and 0.16; of the synthetic set's different photos, 55 and 94 percent are
+# above these limits.
+REJECT_ABOVE = {2: 0.6, 3: 0.35}
+MIN_OVERLAP = 0.7  # of either photo's side; two crops of 8 percent on each side leave 0.84
+MIN_COMMON = 0.3  # of a side, where a plain sky was detected as a border in one of the two
+SHIFT = 0.08  # of the side: a crop on one end moves a photo's center square by half as much
+BATCH = 2048  # entries whose thumbnails are in floating point at once: 64 MiB
+MARGIN = 1 / SIDE  # share of the side next to a content's edge, where the border may bleed in
+CLIPPED = 32  # of 255: share of clipped pixels from which a comparison ignores a pixel
+GRID = 8  # the residual is the worst of 8 x 8 cells
+SATURATED = 250  # level from which a channel of a brightened duplicate counts as clipped
+MIN_CONTRAST = 3.0  # gray levels: a picture that varies less about a smooth slope is plain
+IN_MEMORY = 1 << 28  # bytes of thumbnails above which a temporary file is used
 
 
 @dataclass(frozen=True)
-class Match:
-    """Two photos that show the same picture."""
+class Registration:
+    """Two registered photos; a low residual means that they show the same picture."""
 
     a: int
     b: int
-    residual: float  # worst place's, over the picture's contrast
-    placement: Floats  # from places on b to places on a
+    residual: float  # in the worst cell, divided by the picture's contrast
+    transform: Floats  # from coordinates in b to coordinates in a
 
     @property
     def mirrored(self) -> bool:
-        """Whether they are mirror images, turned or not."""
-        return bool(np.linalg.det(self.placement) < 0)
+        """Whether the photos are mirror images, rotated or not."""
+        return bool(np.linalg.det(self.transform) < 0)
 
-    def reversed(self) -> "Match":
-        """Return the match of b with a."""
-        return Match(self.b, self.a, self.residual, np.linalg.inv(self.placement))
+    def reversed(self) -> "Registration":
+        """Return the registration of b with a."""
+        return Registration(self.b, self.a, self.residual, np.linalg.inv(self.transform))
 
 
 @dataclass(frozen=True)
 class Proposals:
-    """Pairs that may show the same picture, the likeliest first."""
+    """Pairs that may show the same picture, the most similar hashes first."""
 
     a: Indices  # (M,)
     b: Indices  # (M,)
-    turns: Indices  # (M,) of a
-    views: Floats  # (M, 4) rectangle of a that, turned, ...
-    rects: Floats  # (M, 4) ... may equal this one of b
-    crowded: bool  # some photo has more likely copies than are proposed for one
+    orientations: Indices  # (M,) of a
+    views: Floats  # (M, 4) rectangle of a that, oriented, ...
+    rects: Floats  # (M, 4) ... may equal this rectangle of b
+    truncated: bool  # a photo has more candidates than are proposed per photo
 
     def __len__(self) -> int:
         """Return the number of pairs."""
         return len(self.a)
 
     def __iter__(self) -> Iterator[tuple[int, int, Floats]]:
-        """Yield (a, b, placement)."""
-        for a, b, turn, view, rect in zip(
-            self.a, self.b, self.turns, self.views, self.rects, strict=True
+        """Yield (a, b, transform)."""
+        for a, b, orientation, view, rect in zip(
+            self.a, self.b, self.orientations, self.views, self.rects, strict=True
         ):
-            yield int(a), int(b), placement_of(int(turn), view, rect)
+            yield int(a), int(b), transform_between(int(orientation), view, rect)
 
 
-class Album:
-    """N photos, (H, W, 3) each and perhaps mapped from disk, and what is needed to compare them.
+class PhotoMatcher:
+    """Propose and register pairs among N photos, (H, W, 3) each, in memory or memory-mapped.
 
-    An entry is a rectangle of a photo that is looked up: the whole, and its content where there
-    are borders. Of photos that came cut to their centre square there are five more: the centre
-    square of the content, as a picture squared with bars came whole and its original without its
-    ends; and the photo less a strip on each side, as a cut photo's square lies elsewhere on the
-    picture than its original's.
+    An entry is a rectangle of a photo that is looked up: the whole photo and, where there are
+    borders, its content. Photos cropped to their center square have five more entries: the center
+    square of the content, because a picture squared with bars is whole while its original lacks its
+    ends; and the photo without a strip on each side, because the center square of a cropped photo
+    covers another part of the picture than that of its original.
     """
 
     def __init__(
@@ -119,53 +121,48 @@ class Album:
         *,
         squares: bool = False,
     ) -> None:
-        """Read every photo, or the chosen ones, once; some 0.2 KiB of each stay in memory."""
+        """Read every photo, or the chosen ones, once; about 0.2 KiB per photo stay in memory.
+
+        Args:
+            photos: N of (H, W, 3).
+            chosen: Positions in `photos`; None for all.
+            squares: Whether the photos were cropped to their center square.
+        """
         self._photos = photos
         self._chosen = range(len(photos)) if chosen is None else chosen
-        self._thumbs = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 - lives as long
+        self._thumbs = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 - closed by finalize
         weakref.finalize(self, self._thumbs.close)
-        sizes, contents, least, plain = [], [], [], []
+        sizes, contents, min_sides, plain = [], [], [], []
         owners, rects, words = [], [], [np.zeros((0, perceptual_hash.WORDS), np.uint64)]
-        greys: list[Pixels] = []
+        grays: list[Pixels] = []
         for photo in tqdm(range(len(self._chosen)), "read", unit="photo", disable=None):
-            grey = Image.fromarray(np.asarray(self._photo(photo))).convert("L")
-            box = content_box(np.asarray(grey))
-            content = np.array(box) / (grey.size * 2)
-            width, height = box[2] - box[0], box[3] - box[1]
-            shorter = min(width, height)
-            thumb = np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.LANCZOS))
-            self._thumbs.write(thumb.tobytes())
-            inner = grey.resize((SIDE, SIDE), Image.Resampling.LANCZOS, box=box)
-            plain.append(_contrast(np.asarray(inner, np.float64), np.ones((SIDE, SIDE))) < PLAIN)
-            sizes.append(grey.size)
-            contents.append(content)
-            sides = (shorter, shorter) if squares else (width, height)
-            least.append(np.array(sides) / grey.size)
-            left, top = box[0] + (width - shorter) / 2, box[1] + (height - shorter) / 2
-            parts: list[tuple[float, float, float, float]] = [(0, 0, *grey.size), box]
-            if squares:
-                parts.append((left, top, left + shorter, top + shorter))
-                whole = np.array([(0.0, 0.0, *grey.size)])
-                parts += [tuple(_cut(whole, SHIFT * side)[0]) for side in np.eye(4)]
-            for part in dict.fromkeys(parts):
+            gray = Image.fromarray(np.asarray(self._photo(photo))).convert("L")
+            box = content_box(np.asarray(gray))
+            self._thumbs.write(_resized(gray, SIDE).tobytes())
+            inner = _resized(gray, SIDE, box).astype(np.float64)
+            plain.append(_contrast(inner, np.ones((SIDE, SIDE))) < MIN_CONTRAST)
+            sizes.append(gray.size)
+            contents.append(np.array(box) / (gray.size * 2))
+            sides = np.array([box[2] - box[0], box[3] - box[1]])
+            min_sides.append((np.full(2, sides.min()) if squares else sides) / gray.size)
+            for entry in _entry_boxes(gray.size, box, squares=squares):
                 owners.append(photo)
-                rects.append(np.array(part) / (grey.size * 2))
-                small = (perceptual_hash.SIDE, perceptual_hash.SIDE)
-                greys.append(np.asarray(grey.resize(small, Image.Resampling.LANCZOS, box=part)))
-            if len(greys) >= PIECE:
-                words.append(perceptual_hash.pack(perceptual_hash.spectra(np.array(greys))))
-                greys.clear()
-        if greys:
-            words.append(perceptual_hash.pack(perceptual_hash.spectra(np.array(greys))))
+                rects.append(np.array(entry) / (gray.size * 2))
+                grays.append(_resized(gray, perceptual_hash.SIDE, entry))
+            if len(grays) >= BATCH:
+                words.append(perceptual_hash.pack(perceptual_hash.spectra(np.array(grays))))
+                grays.clear()
+        if grays:
+            words.append(perceptual_hash.pack(perceptual_hash.spectra(np.array(grays))))
         self.contents = np.array(contents, np.float64).reshape(-1, 4)
         self._sizes = np.array(sizes, np.float64).reshape(-1, 2)
-        least_nd = np.array(least, np.float64).reshape(-1, 1, 2)
-        self._bounds = np.concatenate([self.contents.reshape(-1, 2, 2), least_nd], axis=1)
+        min_sides_nd = np.array(min_sides, np.float64).reshape(-1, 1, 2)
+        self._bounds = np.concatenate([self.contents.reshape(-1, 2, 2), min_sides_nd], axis=1)
         self._plain = np.array(plain, bool)
         self._owners = np.array(owners, np.int64)
         self._rects = np.array(rects, np.float64).reshape(-1, 4)
         self._words = np.concatenate(words)
-        self._channels = lru_cache(maxsize=1024)(self._read)
+        self._channels = lru_cache(maxsize=1024)(self._read_channels)
 
     def __len__(self) -> int:
         """Return the number of photos."""
@@ -175,145 +172,197 @@ class Album:
         return self._photos[self._chosen[photo]]
 
     def _thumb(self, photo: int) -> Pixels:
-        """Return a photo's (64, 64) grey thumbnail."""
+        """Return a photo's (64, 64) gray thumbnail."""
         self._thumbs.seek(photo * SIDE**2)
         return np.frombuffer(self._thumbs.read(SIDE**2), np.uint8).reshape(SIDE, SIDE)
 
-    def _read(self, photo: int) -> tuple[Image.Image, Image.Image]:
-        """Return grey levels, and 255 where a channel is clipped."""
+    def _read_channels(self, photo: int) -> tuple[Image.Image, Image.Image]:
+        """Return gray levels, and a mask that is 255 where a channel is clipped."""
         pixels = np.asarray(self._photo(photo))
         clipped = np.where(pixels.max(axis=2) < SATURATED, 0, 255).astype(np.uint8)
         return Image.fromarray(pixels).convert("L"), Image.fromarray(clipped)
 
     def propose(self, distance: int, among: Sequence[int] | None = None) -> Proposals:
-        """Return the pairs where a view of a and b itself hash within `distance` bits.
+        """Return the pairs where a view of a and an entry of b hash within `distance` bits.
 
-        Each pair comes once an orientation, with the view whose hash is nearest, and each photo
-        with those alone that are nearest to it. Plain photos look like any other and are left out.
+        Each pair occurs once per orientation, with the view whose hash is nearest, and each photo
+        is paired only with its nearest photos. Plain photos resemble any other plain photo and are
+        skipped.
         """
-        wanted = ~self._plain
+        searched = ~self._plain
         if among is not None:
-            wanted &= np.isin(np.arange(len(self)), among)
-        entries = np.flatnonzero(wanted[self._owners])
-        nearest = perceptual_hash.Nearest(self._words[entries], self._owners[entries], distance)
-        for cut in tqdm(CUTS, "search", unit="view", disable=(among is not None) or None):
-            nearest.ask(self._hashes_of(entries, np.array(cut)))
-        query, answer = nearest.found()
+            searched &= np.isin(np.arange(len(self)), among)
+        entries = np.flatnonzero(searched[self._owners])
+        nearest = perceptual_hash.NearestNeighbors(
+            self._words[entries], self._owners[entries], distance
+        )
+        for crop in tqdm(CROPS, "search", unit="view", disable=(among is not None) or None):
+            nearest.query(self._view_hashes(entries, np.array(crop)))
+        query, neighbor = nearest.result()
         view, entry = np.divmod(query, max(len(entries), 1))
-        cuts, turns = np.divmod(view, len(perceptual_hash.ORIENTATIONS))
-        asking, found = entries[entry], entries[answer]
+        crops, orientations = np.divmod(view, len(perceptual_hash.ORIENTATIONS))
+        entries_a, entries_b = entries[entry], entries[neighbor]
         return Proposals(
-            self._owners[asking],
-            self._owners[found],
-            turns,
-            _cut(self._rects[asking], np.array(CUTS)[cuts]),
-            self._rects[found],
-            nearest.crowded,
+            self._owners[entries_a],
+            self._owners[entries_b],
+            orientations,
+            _cropped(self._rects[entries_a], np.array(CROPS)[crops]),
+            self._rects[entries_b],
+            nearest.truncated,
         )
 
-    def _hashes_of(self, entries: Indices, cut: Floats) -> perceptual_hash.Hashes:
-        """Return the (8 N, 4) words of N entries less a cut, orientation by orientation."""
+    def _view_hashes(self, entries: Indices, crop: Floats) -> perceptual_hash.Hashes:
+        """Return the (8 N, 4) words of N cropped entries, orientation by orientation."""
         packed = np.zeros(
             (len(perceptual_hash.ORIENTATIONS), len(entries), perceptual_hash.WORDS), np.uint64
         )
-        for start in range(0, len(entries), PIECE):
-            piece = entries[start : start + PIECE]
-            thumbs = np.stack([self._thumb(photo) for photo in self._owners[piece]])
-            spectra = _view_spectra(thumbs, _cut(self._rects[piece], cut))
-            for turn, turned in enumerate(perceptual_hash.orientations(spectra)):
-                packed[turn, start : start + PIECE] = perceptual_hash.pack(turned)
+        for start in range(0, len(entries), BATCH):
+            batch = entries[start : start + BATCH]
+            thumbs = np.stack([self._thumb(photo) for photo in self._owners[batch]])
+            spectra = _view_spectra(thumbs, _cropped(self._rects[batch], crop))
+            for n, oriented in enumerate(perceptual_hash.orientations(spectra)):
+                packed[n, start : start + BATCH] = perceptual_hash.pack(oriented)
         return packed.reshape(-1, perceptual_hash.WORDS)
 
-    def compare(
-        self, a: int, b: int, placement: Floats, shared: float = LEAST_SHARED
-    ) -> Match | None:
-        """Lay b over a, starting from a placement; None where they cannot be the same picture.
+    def register(
+        self, a: int, b: int, transform: Floats, min_overlap: float = MIN_OVERLAP
+    ) -> Registration | None:
+        """Register b with a, starting from a transform; return None if they clearly differ.
 
-        They are to have at least the share `shared` of either's sides in common.
+        The photos must overlap by at least the share `min_overlap` of either's sides.
         """
-        turned = abs(placement[0, 0]) < abs(placement[0, 1])
-        # From here on a's axes run like b's: the placement scales and shifts each by itself.
-        swap = np.eye(3)[[1, 0, 2]] if turned else np.eye(3)
-        order = [1, 0] if turned else [0, 1]
-        straight = swap @ placement
-        scale, shift = np.diag(straight)[:2].copy(), straight[:2, 2].copy()
-        least = np.array([[1.0], [1.0], [shared]])
-        inner_a, inner_b = self._bounds[a][:, order] * least, self._bounds[b] * least
-        bounds_a, bounds_b = inner_a, inner_b
-        if _shared(scale, shift, bounds_a, bounds_b) is None:
-            bounds_a = bounds_b = WHOLE * least
-        for number, most in enumerate(ROUNDS):
-            part = _shared(scale, shift, bounds_a, bounds_b)
-            common = _common(scale, shift, inner_a, inner_b)
-            if part is None or (common[1] - common[0] < LEAST_COMMON).any():
+        transposed = bool(abs(transform[0, 0]) < abs(transform[0, 1]))
+        # With a's axes swapped to run like b's, the transform scales and shifts each axis alone.
+        swap = np.eye(3)[[1, 0, 2]] if transposed else np.eye(3)
+        aligned = swap @ transform
+        scale, shift = np.diag(aligned)[:2].copy(), aligned[:2, 2].copy()
+        factors = np.array([[1.0], [1.0], [min_overlap]])
+        content_a = self._bounds[a][:, _axis_order(transposed)] * factors
+        content_b = self._bounds[b] * factors
+        bounds_a, bounds_b = content_a, content_b
+        if _overlap(scale, shift, bounds_a, bounds_b) is None:
+            bounds_a = bounds_b = FULL * factors
+        last = len(ITERATION_SIDES) - 1
+        for number in range(len(ITERATION_SIDES)):
+            region = _overlap(scale, shift, bounds_a, bounds_b)
+            common = _common(scale, shift, content_a, content_b)
+            if region is None or (common[1] - common[0] < MIN_COMMON).any():
                 return None
-            start, size = part
-            # Detail that a small copy lacks says nothing: both are shown as coarse as the coarser.
-            shown = np.minimum(abs(scale * size) * self._sizes[a][order], size * self._sizes[b])
-            side = max(ROUNDS[0], min(most, int(shown.min()) // PLACES * PLACES))
-            fine = number >= FROM_PHOTOS
-            over, in_a = self._part(
-                a, scale * start + shift, scale * size, side, fine=fine, turned=turned
+            start, size = region
+            warped, target, weights = self._sample(
+                a, b, scale, shift, region, number=number, transposed=transposed
             )
-            under, in_b = self._part(b, start, size, side, fine=fine, turned=False)
-            weights = (in_a & in_b).astype(np.float64)
-            # Two different photos in one frame share the contrast of the frame.
-            inside = _inside((common - start) / size, side)
-            if (weights * inside).mean() < 0.05:  # all but white: compare what there is
+            # Two different photos in equal frames share the contrast of the frame.
+            inside = _inside((common - start) / size, len(target))
+            if (weights * inside).mean() < 0.05:  # almost all clipped: use every pixel
                 weights[:] = 1
-            laid = _same_light(over, under, weights)
-            left = laid - under
-            contrast = (
-                _contrast(under, weights * inside) if number in {*HOPELESS, len(ROUNDS) - 1} else 0
-            )
-            if number in HOPELESS:
-                left_over = math.sqrt(_mean(left**2, weights))
-                if left_over > HOPELESS[number] * max(PLAIN, contrast):
+            matched = _match_brightness(warped, target, weights)
+            difference = matched - target
+            contrast = _contrast(target, weights * inside) if number in {*REJECT_ABOVE, last} else 0
+            if number in REJECT_ABOVE:
+                remaining = math.sqrt(_mean(difference**2, weights))
+                if remaining > REJECT_ABOVE[number] * max(MIN_CONTRAST, contrast):
                     return None
-            if number < len(ROUNDS) - 1:
-                grown, moved = _step(laid, left, weights)
-                shift += scale * (size * moved - start * grown)
-                scale *= 1 + grown
-        if contrast < PLAIN:
+            if number < last:
+                growth, move = _step(matched, difference, weights)
+                shift += scale * (size * move - start * growth)
+                scale *= 1 + growth
+        if contrast < MIN_CONTRAST:
             return None
-        residual = _worst_place(left, weights) / contrast
-        straight = np.array([[scale[0], 0, shift[0]], [0, scale[1], shift[1]], [0, 0, 1]])
-        return Match(a, b, residual, swap @ straight)
+        residual = _worst_cell(difference, weights) / contrast
+        aligned = np.array([[scale[0], 0, shift[0]], [0, scale[1], shift[1]], [0, 0, 1]])
+        return Registration(a, b, residual, swap @ aligned)
 
-    def _part(
-        self, photo: int, start: Floats, size: Floats, side: int, *, fine: bool, turned: bool
+    def _sample(
+        self,
+        a: int,
+        b: int,
+        scale: Floats,
+        shift: Floats,
+        region: tuple[Floats, Floats],
+        *,
+        number: int,
+        transposed: bool,
+    ) -> tuple[Floats, Floats, Floats]:
+        """Return gray levels of a and b over a region of b, and weights, 0 where either clips.
+
+        Each is (side, side), with the side of this iteration or of the smaller photo.
+        """
+        start, size = region
+        # A small duplicate lacks fine detail, so both are compared at the coarser resolution.
+        pixels = np.minimum(
+            abs(scale * size) * self._sizes[a][_axis_order(transposed)], size * self._sizes[b]
+        )
+        available = int(pixels.min()) // GRID * GRID
+        side = max(ITERATION_SIDES[0], min(ITERATION_SIDES[number], available))
+        fine = number >= FROM_PHOTOS
+        warped, valid_a = self._region(
+            a, scale * start + shift, scale * size, side, fine=fine, transposed=transposed
+        )
+        target, valid_b = self._region(b, start, size, side, fine=fine, transposed=False)
+        return warped, target, (valid_a & valid_b).astype(np.float64)
+
+    def _region(
+        self, photo: int, start: Floats, size: Floats, side: int, *, fine: bool, transposed: bool
     ) -> tuple[Floats, npt.NDArray[np.bool_]]:
-        """Return (side, side) grey levels of a part, and which are true; negative sizes mirror."""
+        """Return (side, side) gray levels and validity of a region; negative sizes mirror."""
         corners = np.clip(np.sort([start, start + size], axis=0), 0, 1)
         mirror = (
             slice(None, None, -1 if size[1] < 0 else 1),
             slice(None, None, -1 if size[0] < 0 else 1),
         )
 
-        def part(image: Image.Image) -> Pixels:
-            if turned:
+        def cut_out(image: Image.Image) -> Pixels:
+            if transposed:
                 image = image.transpose(Image.Transpose.TRANSPOSE)
             box = tuple((corners * image.size).ravel())
             return np.asarray(image.resize((side, side), Image.Resampling.LANCZOS, box=box))[mirror]
 
         if not fine:
-            pixels = part(Image.fromarray(self._thumb(photo)))
+            pixels = cut_out(Image.fromarray(self._thumb(photo)))
             return pixels.astype(np.float64), pixels < SATURATED
-        grey, clipped = self._channels(photo)
-        return part(grey).astype(np.float64), part(clipped) < CLIPPED
+        gray, clipped = self._channels(photo)
+        return cut_out(gray).astype(np.float64), cut_out(clipped) < CLIPPED
 
 
-def _cut(rects: Floats, cut: Floats) -> Floats:
-    """Return (N, 4) rectangles less shares of their width and height, (4,) or (N, 4)."""
+def _axis_order(transposed: bool) -> list[int]:
+    """Return the order of the axes x and y."""
+    return [1, 0] if transposed else [0, 1]
+
+
+def _resized(
+    gray: Image.Image, side: int, box: tuple[float, float, float, float] | None = None
+) -> Pixels:
+    """Return (side, side) gray levels of a picture or of a box of it."""
+    return np.asarray(gray.resize((side, side), Image.Resampling.LANCZOS, box=box))
+
+
+def _entry_boxes(
+    size: tuple[int, int], content: Box, *, squares: bool
+) -> list[tuple[float, float, float, float]]:
+    """Return the boxes, in pixels, under which a photo is looked up."""
+    boxes: list[tuple[float, float, float, float]] = [(0, 0, *size), content]
+    if squares:
+        width, height = content[2] - content[0], content[3] - content[1]
+        shorter = min(width, height)
+        left, top = content[0] + (width - shorter) / 2, content[1] + (height - shorter) / 2
+        boxes.append((left, top, left + shorter, top + shorter))
+        full = np.array([(0.0, 0.0, *size)])
+        boxes += [tuple(_cropped(full, SHIFT * side)[0]) for side in np.eye(4)]
+    return list(dict.fromkeys(boxes))
+
+
+def _cropped(rects: Floats, crop: Floats) -> Floats:
+    """Return (N, 4) rectangles cropped by shares of their width and height, (4,) or (N, 4)."""
     sizes = rects[:, 2:] - rects[:, :2]
-    return np.hstack([rects[:, :2] + cut[..., :2] * sizes, rects[:, 2:] - cut[..., 2:] * sizes])
+    return np.hstack([rects[:, :2] + crop[..., :2] * sizes, rects[:, 2:] - crop[..., 2:] * sizes])
 
 
 def _view_spectra(thumbs: Pixels, rects: Floats) -> Floats:
     """Return the (N, 16, 16) spectra of rectangles of (N, 64, 64) thumbnails.
 
-    The cosines of the rectangle are applied to the thumbnail as it is; against the hash of the
-    resized rectangle, the first word differs by 0.3 bits on average and 2 at most.
+    The rectangle's cosines are applied to the thumbnail directly. Compared with the hash of the
+    resized rectangle, the first word differs by 0.3 bits on average and by 2 at most.
     """
     across, down = _cosines(rects[:, 0], rects[:, 2]), _cosines(rects[:, 1], rects[:, 3])
     spectra: Floats = down @ thumbs.astype(np.float64) @ across.transpose(0, 2, 1)
@@ -322,23 +371,23 @@ def _view_spectra(thumbs: Pixels, rects: Floats) -> Floats:
 
 def _cosines(start: Floats, end: Floats) -> Floats:
     """Return (N, 16, 64): the first 16 cosines from start to end, sampled at the pixels."""
-    centre = (np.arange(SIDE) + 0.5) / SIDE
-    low, high = centre - 0.5 / SIDE, centre + 0.5 / SIDE
+    center = (np.arange(SIDE) + 0.5) / SIDE
+    low, high = center - 0.5 / SIDE, center + 0.5 / SIDE
     inside = np.minimum(high, end[:, None]) - np.maximum(low, start[:, None])
-    place = (centre - start[:, None]) / (end - start)[:, None]
-    waves = np.cos(np.pi * np.arange(perceptual_hash.FINE)[:, None] * place[:, None, :])
+    position = (center - start[:, None]) / (end - start)[:, None]
+    waves = np.cos(np.pi * np.arange(perceptual_hash.FINE)[:, None] * position[:, None, :])
     weighted: Floats = waves * np.clip(inside, 0, None)[:, None, :]
     return weighted
 
 
-def placement_of(turn: int, view: Floats, place: Floats) -> Floats:
-    """Return the matrix from b's places to a's, where a's view, turned, equals b's rectangle."""
-    transposed, flip_x, flip_y = perceptual_hash.ORIENTATIONS[turn]
-    to_unit = np.linalg.inv(_rectangle(place))
+def transform_between(orientation: int, view: Floats, rect: Floats) -> Floats:
+    """Return the matrix from b's to a's coordinates if a's view, oriented, equals b's rectangle."""
+    transposed, flip_x, flip_y = perceptual_hash.ORIENTATIONS[orientation]
+    to_unit = np.linalg.inv(_rectangle(rect))
     flip = _rectangle(np.array([flip_x, flip_y, not flip_x, not flip_y], np.float64))
     swap = np.eye(3)[[1, 0, 2]] if transposed else np.eye(3)
-    placement: Floats = _rectangle(view) @ swap @ flip @ to_unit
-    return placement
+    transform: Floats = _rectangle(view) @ swap @ flip @ to_unit
+    return transform
 
 
 def _rectangle(rect: Floats) -> Floats:
@@ -347,30 +396,30 @@ def _rectangle(rect: Floats) -> Floats:
     return np.array([[right - left, 0, left], [0, bottom - top, top], [0, 0, 1]])
 
 
-# Bounds are (3, 2): start and end of a content, and the sides of which a share is to be in common.
-WHOLE = np.array([[0.0, 0.0], [1.0, 1.0], [1.0, 1.0]])
+# Bounds are (3, 2): start and end of a content, and the sides of which a share must overlap.
+FULL = np.array([[0.0, 0.0], [1.0, 1.0], [1.0, 1.0]])
 
 
 def _common(scale: Floats, shift: Floats, bounds_a: Floats, bounds_b: Floats) -> Floats:
-    """Return start and end, in b's places, of what both show; the end may lie before the start."""
+    """Return start and end, in b's coordinates, of the overlap; the end may precede the start."""
     ends = np.sort((bounds_a[:2] - shift) / scale, axis=0)
     return np.stack([np.maximum(ends[0], bounds_b[0]), np.minimum(ends[1], bounds_b[1])])
 
 
-def _shared(
+def _overlap(
     scale: Floats, shift: Floats, bounds_a: Floats, bounds_b: Floats
 ) -> tuple[Floats, Floats] | None:
-    """Return start and size, in b's places, of what both show; None when it is too little."""
+    """Return start and size, in b's coordinates, of the overlap; None if it is too small."""
     start, end = _common(scale, shift, bounds_a, bounds_b)
     if (end - start < np.maximum(bounds_a[2] / abs(scale), bounds_b[2])).any():
         return None
-    return start + RIM * (end - start), (1 - 2 * RIM) * (end - start)
+    return start + MARGIN * (end - start), (1 - 2 * MARGIN) * (end - start)
 
 
 def _inside(ends: Floats, side: int) -> Floats:
-    """Return (side, side): 1 where a pixel's centre lies between (2, 2) ends, elsewhere 0."""
-    centre = (np.arange(side)[:, None] + 0.5) / side
-    across, down = ((ends[0] <= centre) & (centre <= ends[1])).T
+    """Return (side, side): 1 where a pixel's center lies between (2, 2) ends, else 0."""
+    center = (np.arange(side)[:, None] + 0.5) / side
+    across, down = ((ends[0] <= center) & (center <= ends[1])).T
     inside: Floats = (down[:, None] & across).astype(np.float64)
     return inside
 
@@ -379,64 +428,71 @@ def _mean(values: Floats, weights: Floats) -> float:
     return float((values * weights).sum() / weights.sum())
 
 
-def _same_light(over: Floats, under: Floats, weights: Floats) -> Floats:
-    """Return `over` with the gain and offset that bring it nearest to `under`."""
-    mean_over, mean_under = _mean(over, weights), _mean(under, weights)
-    shared = _mean((over - mean_over) * (under - mean_under), weights)
-    gain = shared / (_mean((over - mean_over) ** 2, weights) + 1e-9)
-    laid: Floats = gain * (over - mean_over) + mean_under
-    return laid
+def _match_brightness(source: Floats, target: Floats, weights: Floats) -> Floats:
+    """Return `source` with the gain and offset that bring it closest to `target`."""
+    mean_source, mean_target = _mean(source, weights), _mean(target, weights)
+    covariance = _mean((source - mean_source) * (target - mean_target), weights)
+    gain = covariance / (_mean((source - mean_source) ** 2, weights) + 1e-9)
+    matched: Floats = gain * (source - mean_source) + mean_target
+    return matched
 
 
-def _contrast(grey: Floats, weights: Floats) -> float:
-    """Return the standard deviation about the best quadratic surface, in grey levels.
+def _contrast(gray: Floats, weights: Floats) -> float:
+    """Return the standard deviation about the best quadratic surface, in gray levels.
 
-    A lit wall is a smooth slope; any two slopes fit each other, and say nothing.
+    A lit wall is a smooth slope, and any two slopes fit each other.
     """
-    surface = _surface(len(grey))
-    fit = _least_squares(surface, grey, weights, ridge=1e-9)
-    return math.sqrt(_mean((grey - np.tensordot(surface, fit, 1)) ** 2, weights))
+    surface = _surface(len(gray))
+    fit = _least_squares(surface, gray, weights, ridge=1e-9)
+    return math.sqrt(_mean((gray - np.tensordot(surface, fit, 1)) ** 2, weights))
 
 
 @cache
 def _surface(side: int) -> Floats:
     """Return the (side, side, 6) terms of a quadratic surface."""
-    place = np.linspace(-1, 1, side)
-    x, y = np.meshgrid(place, place)
+    position = np.linspace(-1, 1, side)
+    x, y = np.meshgrid(position, position)
     return np.stack([np.ones_like(x), x, y, x * y, x**2, y**2], axis=-1)
 
 
 def _least_squares(terms: Floats, values: Floats, weights: Floats, ridge: float) -> Floats:
-    """Return the (K,) factors of (S, S, K) terms that add up to about (S, S) values."""
-    # einsum, because the threads of a BLAS cost more than they bring on arrays this small, and
-    # because its sums do not depend on their number.
+    """Return the (K,) coefficients of (S, S, K) terms that best fit (S, S) values."""
+    # einsum: on arrays this small, BLAS threads cost more than they save, and the sums of einsum do
+    # not depend on the number of threads.
     weighted = terms * weights[..., None]
     normal = np.einsum("yxi,yxj->ij", weighted, terms)
-    wanted = np.einsum("yxi,yx->i", weighted, values)
+    right_side = np.einsum("yxi,yx->i", weighted, values)
     damped = normal + ridge * np.trace(normal) * np.eye(len(normal))
-    factors: Floats = np.linalg.solve(damped, wanted)
-    return factors
+    coefficients: Floats = np.linalg.solve(damped, right_side)
+    return coefficients
 
 
-def _step(laid: Floats, left: Floats, weights: Floats) -> tuple[Floats, Floats]:
+def _step(matched: Floats, difference: Floats, weights: Floats) -> tuple[Floats, Floats]:
     """Return one Gauss-Newton step: growth of the scale and shift, each (2,), x before y."""
-    side = len(laid)
-    place = (np.arange(side) + 0.5) / side
-    down, across = (slope * side for slope in np.gradient(laid))
-    terms = (across * place, down * place[:, None], across, down, laid, np.ones_like(laid))
-    step = _least_squares(np.stack(terms, axis=-1), -left, weights, ridge=1e-6)
+    side = len(matched)
+    position = (np.arange(side) + 0.5) / side
+    down, across = (slope * side for slope in np.gradient(matched))
+    terms = (
+        across * position,
+        down * position[:, None],
+        across,
+        down,
+        matched,
+        np.ones_like(matched),
+    )
+    step = _least_squares(np.stack(terms, axis=-1), -difference, weights, ridge=1e-6)
     growth, shift = np.clip(step[:4], -0.05, 0.05).reshape(2, 2)
     return growth, shift
 
 
-def _worst_place(left: Floats, weights: Floats) -> float:
-    """Return the largest root mean square of what is left, over PLACES x PLACES places."""
-    size = len(left) // PLACES
+def _worst_cell(difference: Floats, weights: Floats) -> float:
+    """Return the largest root mean square of the difference over the GRID x GRID cells."""
+    size = len(difference) // GRID
 
-    def places(values: Floats) -> Floats:
-        parts: Floats = values.reshape(PLACES, size, PLACES, size).sum(axis=(1, 3))
-        return parts
+    def cell_sums(values: Floats) -> Floats:
+        sums: Floats = values.reshape(GRID, size, GRID, size).sum(axis=(1, 3))
+        return sums
 
-    seen = places(weights)
-    mean = places(weights * left**2) / np.maximum(seen, 1)
-    return float(np.sqrt(mean[seen >= size * size / 4].max(initial=0)))
+    valid = cell_sums(weights)
+    mean = cell_sums(weights * difference**2) / np.maximum(valid, 1)
+    return float(np.sqrt(mean[valid >= size * size / 4].max(initial=0)))

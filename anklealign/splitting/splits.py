@@ -1,7 +1,7 @@
-"""Which part each photo is in: by share, by the folders it came in, by consensus, or by fold.
+"""Assign photos to splits: by share, by predefined split, by consensus label, or by fold.
 
-Rows are those of the photo table (`anklealign/io/pixel_store.py`); the groups that parts may not
-share are dealt by `anklealign/splitting/stratified_groups.py`.
+Rows are those of the photo table (`anklealign/io/pixel_store.py`). Groups, which no two splits may
+share, are assigned by `anklealign/splitting/stratified_groups.py`.
 """
 
 from collections.abc import Collection, Mapping
@@ -10,173 +10,187 @@ import numpy as np
 import pandas as pd
 
 from anklealign.config.params import CONSENSUS, Split
-from anklealign.splitting.stratified_groups import InfeasibleError, Integers, assign, folds, join
+from anklealign.splitting.stratified_groups import (
+    InfeasibleError,
+    Integers,
+    assign,
+    connected_groups,
+    folds,
+)
 
 TRAIN, VALIDATION, TEST = "train", "val", "test"
-PARTS = (TRAIN, VALIDATION, TEST)
-# Photos of a group that crosses given folders, or that a consensus test part shows, stay in the
-# table, out of every part.
-LEFT_OUT = "left_out"
+SPLITS = (TRAIN, VALIDATION, TEST)
+# Photos that are in no split but stay in the table: those of a group that spans predefined splits,
+# or of a group in a consensus test split.
+EXCLUDED = "excluded"
+# Prefixes of group names. The names determine the seeded order in which groups are assigned, so
+# another prefix would change the splits of every dataset; "person" predates the column `subject`.
+PREFIXES = {"subject": "person", "collector": "collector"}
 
 
-def groups_of(kept: pd.DataFrame, removed: pd.DataFrame, kind: str) -> dict[str, str]:
-    """Return each photo's group name, by id, of the kept photos and of those that clean removed.
+def group_names(kept: pd.DataFrame, removed: pd.DataFrame, kind: str) -> dict[str, str]:
+    """Return the group name of each photo id, for the kept and the removed photos.
 
-    Removed copies count: a picture that two persons' folders shared joins the two, whichever copy
-    was kept.
+    Removed duplicates count: a picture in the folders of two subjects joins them, whichever
+    duplicate was kept.
     """
     links: list[tuple[str, str]] = []
     for table in (kept, removed):
-        who = table.collector if kind == "collector" else table.person
-        for column, prefix in ((who, kind), (table.cluster, "cluster")):
-            there = column != ""
-            links += zip(table.id[there], prefix + ":" + column[there], strict=True)
-    return join([*kept.id, *removed.id], links)
+        owner = table.collector if kind == "collector" else table.subject
+        for column, prefix in ((owner, PREFIXES[kind]), (table.cluster, "cluster")):
+            known = column != ""
+            links += zip(table.id[known], prefix + ":" + column[known], strict=True)
+    return connected_groups([*kept.id, *removed.id], links)
 
 
-def parts_of(
+def assign_splits(
     table: pd.DataFrame,
     settings: Split,
     classes: list[str],
     seed: int,
-    gone: Collection[str] = (),
+    removed_groups: Collection[str] = (),
 ) -> pd.Series:
-    """Return each photo's part: train, val, test or left_out.
+    """Return each photo's split: train, val, test, or excluded.
 
-    `gone` are the groups of the panel's photos that clean removed.
+    `removed_groups` are the groups of multi-annotated photos that clean removed.
 
     Raises:
-        ValueError: A class is missing or has too few groups for the parts.
+        ValueError: A class is missing or has too few groups for the splits.
     """
     for name in classes:
         if not (table.label == name).any():
             raise ValueError(
                 f"class {name} has no photo left after clean; see data/clean/removed.csv and "
-                "data/prepared/skipped.csv, or take it out of datasets.<name>.classes"
+                "data/prepared/skipped.csv, or remove it from datasets.<name>.classes"
             )
-    keep = settings.given == "keep" and bool((table.given != "").any())
+    keep = settings.predefined == "keep" and bool((table.predefined_split != "").any())
     if keep and settings.fold is not None:
         raise ValueError(
-            f"params.yaml: split.fold = {settings.fold}, but the photos come in given folders; "
-            "set split.given: ignore to cross-validate over all of them, or split.fold: null"
+            f"params.yaml: split.fold = {settings.fold}, but the dataset has predefined splits; "
+            "set split.predefined: ignore to cross-validate over all photos, or split.fold: null"
         )
     try:
         if settings.test == CONSENSUS:
-            return consensus_parts(table, gone, settings, classes, seed)
+            return consensus_splits(table, removed_groups, settings, classes, seed)
         if keep:
-            return given_parts(table, settings, classes, seed)
-        return table.group.map(own_parts(table, settings, classes, seed))
+            return predefined_splits(table, settings, classes, seed)
+        return table.group.map(stratified_splits(table, settings, classes, seed))
     except InfeasibleError as error:
-        raise ValueError(f"{error}; {choices(settings, keep=keep)}") from None
+        raise ValueError(f"{error}; {remedies(settings, keep=keep)}") from None
 
 
-def choices(settings: Split, *, keep: bool) -> str:
-    """Return what a user can choose where the groups do not suffice for the parts."""
-    ways = ["set split.given: ignore to split all photos anew"] if keep else []
+def remedies(settings: Split, *, keep: bool) -> str:
+    """Return what a user can change if there are too few groups for the splits."""
+    options = ["set split.predefined: ignore to split all photos anew"] if keep else []
     if settings.test == CONSENSUS:
-        ways = ["set split.test to a share, such as 0.15", "let people vote on other photos"]
+        options = ["set split.test to a share, such as 0.15", "have other photos annotated"]
     if settings.group == "collector":
-        ways.append("set split.group: person, which makes more groups")
+        options.append("set split.group: subject, which makes more groups")
     if settings.fold is not None and settings.folds > 3:
-        ways.append("set split.folds lower")
-    ways.append(f"add photos of other {settings.group}s")
-    ways.append("join the class with another in datasets.<name>.classes")
-    return ", or ".join(ways)
+        options.append("reduce split.folds")
+    options.append(f"add photos of other {settings.group}s")
+    options.append("merge the class with another in datasets.<name>.classes")
+    return ", or ".join(options)
 
 
-def own_parts(
+def stratified_splits(
     table: pd.DataFrame, settings: Split, classes: list[str], seed: int
 ) -> Mapping[str, str]:
-    """Return each group's part by own search."""
+    """Return the split of each group, by share or by fold."""
     groups = class_counts(table, classes)
     if settings.fold is not None:
         validation = (settings.fold + 1) % settings.folds
         names = {settings.fold: TEST, validation: VALIDATION}
-        dealt = folds(groups, settings.folds, classes, seed)
-        return {group: names.get(fold, TRAIN) for group, fold in dealt.items()}
+        group_folds = folds(groups, settings.folds, classes, seed)
+        return {group: names.get(fold, TRAIN) for group, fold in group_folds.items()}
     test = float(settings.test)
-    shares = {
-        TRAIN: 1 - settings.validation - test,
-        VALIDATION: settings.validation,
-        TEST: test,
-    }
+    shares = {TRAIN: 1 - settings.val - test, VALIDATION: settings.val, TEST: test}
     return assign(groups, shares, classes, seed)
 
 
-def consensus_parts(
+def consensus_splits(
     table: pd.DataFrame,
-    gone: Collection[str],
+    removed_groups: Collection[str],
     settings: Split,
     classes: list[str],
     seed: int,
 ) -> pd.Series:
-    """Return each photo's part where those with a consensus label are the test part.
+    """Return each photo's split, with the photos that have a consensus label as the test split.
 
-    Other photos of the groups that the panel's photos show are left out, also where such a photo
-    has no consensus label or was removed by clean: who was set aside for the test stays aside, so
-    that another threshold of clean frees nobody. Of the rest validation gets its share.
+    Other photos of the groups of multi-annotated photos are excluded, even if such a photo has no
+    consensus label or was removed by clean. Groups reserved for the test split therefore stay
+    reserved when a threshold of clean changes. Validation gets its share of the remaining photos.
     """
-    tested = table.consensus != ""
+    in_test = table.consensus != ""
     for name in classes:
         if not (table.consensus == name).any():
             raise InfeasibleError(
-                f"split.test = {CONSENSUS!r}, but none of the {int(tested.sum())} photos with a "
+                f"split.test = {CONSENSUS!r}, but none of the {int(in_test.sum())} photos with a "
                 f"consensus label that clean kept is {name}"
             )
-    rest = table[~table.group.isin({*table.group[table.panel == 1], *gone})]
+    reserved = {*table.group[table.multi_annotated == 1], *removed_groups}
+    rest = table[~table.group.isin(reserved)]
     for name in classes:
-        left = rest.group[rest.label == name].nunique()
-        if left < 2:
+        count = rest.group[rest.label == name].nunique()
+        if count < 2:
             raise InfeasibleError(
-                f"split.test = {CONSENSUS!r}: besides the groups of the photos that were to be "
-                f"voted on, {left} show {name}, and train and validation need one each"
+                f"split.test = {CONSENSUS!r}: outside the groups of multi-annotated photos, "
+                f"{count} groups have photos of {name}, but train and validation need one each"
             )
-    shares = {TRAIN: 1 - settings.validation, VALIDATION: settings.validation}
-    dealt = assign(class_counts(rest, classes), shares, classes, seed)
-    return table.group.map(dealt).fillna(LEFT_OUT).mask(tested, TEST)
+    shares = {TRAIN: 1 - settings.val, VALIDATION: settings.val}
+    splits = assign(class_counts(rest, classes), shares, classes, seed)
+    return table.group.map(splits).fillna(EXCLUDED).mask(in_test, TEST)
 
 
-def given_parts(table: pd.DataFrame, settings: Split, classes: list[str], seed: int) -> pd.Series:
-    """Return each photo's part, keeping the folders in which the photos came.
+def predefined_splits(
+    table: pd.DataFrame, settings: Split, classes: list[str], seed: int
+) -> pd.Series:
+    """Return each photo's split, keeping the predefined splits.
 
-    With one held-out folder (val or test) that one is the test part, and validation is carved from
-    train by group. A group that crosses folders leaves train, and validation if it is in the test
-    part too; photos outside the three folders are train's.
+    A single held-out split (val or test) becomes the test split, and validation is taken from train
+    by group. A group that spans predefined splits is excluded from train, and also from validation
+    if it is in the test split; photos without a predefined split belong to train.
     """
-    part = table.given.where(table.given != "", TRAIN)
-    held_out = sorted(set(part) - {TRAIN})
-    if not held_out or not (part == TRAIN).any():
+    split = table.predefined_split.where(table.predefined_split != "", TRAIN)
+    held_out = sorted(set(split) - {TRAIN})
+    if not held_out or not (split == TRAIN).any():
         raise ValueError(
-            f"the photos come in {', '.join(sorted(set(part)))}/ alone, which leaves nothing to "
-            "train or nothing to test on; set split.given: ignore to split them anew"
+            f"the only predefined splits are {', '.join(sorted(set(split)))}, which leaves nothing "
+            "to train or nothing to test on; set split.predefined: ignore to split all photos anew"
         )
     if len(held_out) == 1:
-        part = part.where(part == TRAIN, TEST)
+        split = split.where(split == TRAIN, TEST)
     for stronger, weaker in ((TEST, VALIDATION), (TEST, TRAIN), (VALIDATION, TRAIN)):
-        claimed = set(table.group[part == stronger])
-        part = part.mask((part == weaker) & table.group.isin(claimed), LEFT_OUT)
+        reserved = set(table.group[split == stronger])
+        split = split.mask((split == weaker) & table.group.isin(reserved), EXCLUDED)
     if len(held_out) == 1:
-        rest = table[part == TRAIN]
-        share = settings.validation / (1 - float(settings.test))
-        carved = assign(
-            class_counts(rest, classes),
-            {TRAIN: 1 - share, VALIDATION: share},
-            classes,
-            seed,
-        )
-        part = part.mask(part == TRAIN, table.group.map(carved))
+        train = table[split == TRAIN]
+        share = settings.val / (1 - float(settings.test))
+        shares = {TRAIN: 1 - share, VALIDATION: share}
+        divided = assign(class_counts(train, classes), shares, classes, seed)
+        split = split.mask(split == TRAIN, table.group.map(divided))
+    _check_classes(table, split, classes)
+    return split
+
+
+def _check_classes(table: pd.DataFrame, split: pd.Series, classes: list[str]) -> None:
+    """Check that every split has every class.
+
+    Raises:
+        InfeasibleError: A split has no group of a class.
+    """
     for name in classes:
         of_class = table[table.label == name]
-        here = of_class.groupby(part).group.nunique()
-        total = of_class.group.nunique()
-        groups = {each: int(here.get(each, 0)) for each in (*PARTS, LEFT_OUT)}
-        if not all(groups[each] for each in PARTS):
-            listed = ", ".join(f"{n} in {each}" for each, n in groups.items() if n or each in PARTS)
-            raise InfeasibleError(
-                f"class {name} has photos in {total} groups, but with the given folders they "
-                f"stand {listed}, and each part needs one"
+        counts = of_class.groupby(split).group.nunique()
+        groups = {each: int(counts.get(each, 0)) for each in (*SPLITS, EXCLUDED)}
+        if not all(groups[each] for each in SPLITS):
+            listed = ", ".join(
+                f"{n} in {each}" for each, n in groups.items() if n or each in SPLITS
             )
-    return part
+            raise InfeasibleError(
+                f"class {name} has photos in {of_class.group.nunique()} groups, but the predefined "
+                f"splits put {listed}, and each split needs one"
+            )
 
 
 def class_counts(table: pd.DataFrame, classes: list[str]) -> dict[str, Integers]:

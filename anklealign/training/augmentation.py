@@ -1,8 +1,8 @@
-"""Random changes of a training photo: crop, shift, mirror, tilt, colour.
+"""Random augmentation of training photos: crop, translation, flips, rotation, shear and color.
 
-Shapes: N photos, S the store's side, H the network's side. What happens to a photo depends on the
-seed, the epoch and the photo's id alone, never on its batch, its neighbours or the process; and
-where a balanced sampler shows it more than once an epoch, on which time it is.
+Shapes: N photos, S the side of the pixel store, H the network's input side. The augmentation of a
+photo depends only on the seed, the epoch, the photo's id and, where a balanced sampler repeats the
+photo within an epoch, the repeat index; never on the batch or the process.
 """
 
 from collections.abc import Sequence
@@ -15,68 +15,71 @@ from torch.nn import functional
 
 from anklealign.config.params import Augmentation
 from anklealign.io.pixel_store import Pixels
-from anklealign.models.inputs import Input, Integers, resize
+from anklealign.models.inputs import InputConfig, Integers, resize
 
 Draws = npt.NDArray[np.float64]
 
-SIDE, LEFT, TOP, MIRROR, ROTATION, BRIGHTNESS, CONTRAST, SATURATION, FLIP, SHEAR = range(10)
-GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
+# Columns of the draws.
+SIDE, LEFT, TOP, HORIZONTAL_FLIP, ROTATION, BRIGHTNESS, CONTRAST, SATURATION = range(8)
+VERTICAL_FLIP, SHEAR = 8, 9
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
-def draw(ids: Sequence[str], times: Sequence[int], seed: int, epoch: int) -> Draws:
-    """Return ten uniform numbers from 0 to 1 a photo: ids and times, from 0, of N -> (N, 10)."""
+def draw(ids: Sequence[str], repeats: Sequence[int], seed: int, epoch: int) -> Draws:
+    """Return ten uniform numbers in [0, 1) per photo: N ids and repeat indices -> (N, 10)."""
     keys = [
-        [seed, epoch, int(i, 16), *([time] if time else [])]
-        for i, time in zip(ids, times, strict=True)
+        [seed, epoch, int(photo_id, 16), *([repeat] if repeat else [])]
+        for photo_id, repeat in zip(ids, repeats, strict=True)
     ]
     return np.array([np.random.default_rng(key).random(10) for key in keys]).reshape(-1, 10)
 
 
-def cut(
-    pixels: Pixels, rows: Integers, draws: Draws, settings: Augmentation, network_input: Input
+def crop_and_flip(
+    pixels: Pixels, rows: Integers, draws: Draws, settings: Augmentation, input_config: InputConfig
 ) -> Tensor:
-    """Crop, shift, resize and mirror: N rows of (·, S, S, 3) uint8, (N, 10) -> (N, 3, H, H) uint8.
+    """Crop, resize and flip: N rows of (·, S, S, 3) uint8, (N, 10) -> (N, 3, H, H) uint8.
 
-    The crop is a square, so that angles stay, of at least 1 - `crop` of the side; it may reach
-    over the store's edge by `shift` of the side, where the edge is repeated.
+    The crop is a square, which preserves angles, of at least 1 - `random_crop` of the side. It may
+    extend beyond the photo by `translate` of the side, where edge pixels are repeated.
     """
     side = pixels.shape[1]
-    size = network_input.image_size
+    size = input_config.image_size
     x = torch.empty((len(rows), 3, size, size), dtype=torch.uint8)
-    reach = round(settings.shift * side)
-    sides = np.rint(side * (1 - settings.crop * draws[:, SIDE])).astype(int)
+    reach = round(settings.translate * side)
+    sides = np.rint(side * (1 - settings.random_crop * draws[:, SIDE])).astype(int)
     room = side - sides + 2 * reach + 1
     lefts = np.floor(draws[:, LEFT] * room).astype(int) - reach
     tops = np.floor(draws[:, TOP] * room).astype(int) - reach
-    mirrored = draws[:, MIRROR] < 0.5 if settings.mirror else np.zeros(len(rows), bool)
-    flipped = draws[:, FLIP] < 0.5 if settings.flip else np.zeros(len(rows), bool)
+    flipped_across = (draws[:, HORIZONTAL_FLIP] < 0.5) & settings.horizontal_flip
+    flipped_down = (draws[:, VERTICAL_FLIP] < 0.5) & settings.vertical_flip
     for i, row in enumerate(rows):
-        down, over_down = _span(tops[i], sides[i], side)
-        across, over_across = _span(lefts[i], sides[i], side)
-        # A copy in any case, as torch does not take the store's read-only memory.
-        photo = np.pad(pixels[row, down, across], [over_down, over_across, (0, 0)], mode="edge")
-        cropped = torch.from_numpy(photo).permute(2, 0, 1)[None]
-        resized = resize(cropped, size, network_input.interpolation)[0]
-        turned = [axis for axis, yes in ((-1, mirrored[i]), (-2, flipped[i])) if yes]
-        x[i] = resized.flip(turned) if turned else resized
+        down, pad_down = _span(tops[i], sides[i], side)
+        across, pad_across = _span(lefts[i], sides[i], side)
+        # np.pad always copies: torch does not accept the store's read-only memory.
+        photo = np.pad(pixels[row, down, across], [pad_down, pad_across, (0, 0)], mode="edge")
+        crop = torch.from_numpy(photo).permute(2, 0, 1)[None]
+        resized = resize(crop, size, input_config.interpolation)[0]
+        axes = [axis for axis, flip in ((-1, flipped_across[i]), (-2, flipped_down[i])) if flip]
+        x[i] = resized.flip(axes) if axes else resized
     return x
 
 
 def _span(first: int, length: int, side: int) -> tuple[slice, tuple[int, int]]:
-    """Return what a crop takes of a side, and how often that repeats its first and last pixel.
+    """Return the pixels a crop covers along one axis, and its edge padding before and after.
 
-    At least one pixel of the side, also where a small crop shifted far lies beyond it.
+    The slice holds at least one pixel, even where the crop lies entirely outside the photo.
     """
     last = first + length
     inside = slice(min(max(first, 0), side - 1), max(min(last, side), 1))
     return inside, (min(max(-first, 0), length - 1), min(max(last - side, 0), length - 1))
 
 
-def colour(x: Tensor, draws: Draws, settings: Augmentation) -> Tensor:
-    """Change brightness, saturation, contrast: (N, 3, H, H) in 0 to 1, (N, 10) -> the same.
+def adjust_color(x: Tensor, draws: Draws, settings: Augmentation) -> Tensor:
+    """Change brightness, saturation and contrast: (N, 3, H, H) in 0 to 1, (N, 10) -> same shape.
 
-    As one pass, as each is linear in the pixel, its grey and the photo's mean grey; a channel's
-    pixels lie together, as a sum over three neighbours takes four times as long.
+    A single pass suffices because each change is linear in the pixel, its gray value and the
+    photo's mean gray value. Channels are summed one by one: a sum over the channel axis takes four
+    times as long.
     """
 
     def factor(column: int, reach: float) -> Tensor:
@@ -87,30 +90,30 @@ def colour(x: Tensor, draws: Draws, settings: Augmentation) -> Tensor:
     contrast = factor(CONTRAST, settings.contrast)
     saturation = factor(SATURATION, settings.saturation)
     red, green, blue = x.unbind(1)
-    grey = (red * GREY[0]).add_(green, alpha=GREY[1]).add_(blue, alpha=GREY[2])[:, None]
-    mean = grey.mean((2, 3), keepdim=True)
+    gray = (red * LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])[:, None]
+    mean = gray.mean((2, 3), keepdim=True)
     scale = brightness * contrast
     changed = x * (scale * saturation)
-    changed += grey.mul_(scale * (1 - saturation)).add_(brightness * (1 - contrast) * mean)
+    changed += gray.mul_(scale * (1 - saturation)).add_(brightness * (1 - contrast) * mean)
     return changed.clamp_(0, 1)
 
 
-def tilt(x: Tensor, draws: Draws, settings: Augmentation) -> Tensor:
-    """Rotate and shear about the centre, edges repeated: (N, 3, H, H), (N, 10) -> the same."""
+def rotate_and_shear(x: Tensor, draws: Draws, settings: Augmentation) -> Tensor:
+    """Rotate and shear about the center, repeating edges: (N, 3, H, H), (N, 10) -> same shape."""
     if not (settings.rotation or settings.shear):
         return x
 
     def angle(column: int, reach: float) -> Tensor:
         return torch.tensor(np.deg2rad(reach) * (2 * draws[:, column] - 1), dtype=x.dtype)
 
-    turned, sheared = angle(ROTATION, settings.rotation), angle(SHEAR, settings.shear).tan()
-    cos, sin, zero = turned.cos(), turned.sin(), torch.zeros_like(turned)
-    rows = [cos, cos * sheared - sin, zero, sin, sin * sheared + cos, zero]
+    rotation, shear = angle(ROTATION, settings.rotation), angle(SHEAR, settings.shear).tan()
+    cos, sin, zero = rotation.cos(), rotation.sin(), torch.zeros_like(rotation)
+    rows = [cos, cos * shear - sin, zero, sin, sin * shear + cos, zero]
     matrices = torch.stack(rows, 1).view(-1, 2, 3).to(x.device)
     grid = functional.affine_grid(matrices, list(x.shape), align_corners=False)
     return functional.grid_sample(x, grid, padding_mode="border", align_corners=False)
 
 
-def finish(x: Tensor, draws: Draws, settings: Augmentation) -> Tensor:
-    """Change colours and tilt: (N, 3, H, H) uint8, (N, 10) -> (N, 3, H, H) in 0 to 1."""
-    return tilt(colour(x.float().div_(255), draws, settings), draws, settings)
+def adjust_and_warp(x: Tensor, draws: Draws, settings: Augmentation) -> Tensor:
+    """Change color, rotate and shear: (N, 3, H, H) uint8, (N, 10) -> (N, 3, H, H) in 0 to 1."""
+    return rotate_and_shear(adjust_color(x.float().div_(255), draws, settings), draws, settings)

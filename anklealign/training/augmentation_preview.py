@@ -1,4 +1,4 @@
-"""What augmentation makes of training photos, to look at."""
+"""Contact sheets of augmented training photos."""
 
 from collections.abc import Iterator, Sequence
 
@@ -8,29 +8,33 @@ from PIL import Image
 
 from anklealign.plotting import contact_sheets
 from anklealign.training import augmentation
-from anklealign.training.sampling import Photos
-from anklealign.training.trainer import Recipe
+from anklealign.training.sampling import LabeledPhotos
+from anklealign.training.trainer import FitConfig
 
 EPOCHS = 5  # shown of each photo
 
 
-def pages(train: Photos, classes: Sequence[str], recipe: Recipe) -> Iterator[Image.Image]:
-    """Yield sheets of a photo a class, as it is and as the first epochs show it."""
+def pages(
+    photos: LabeledPhotos, classes: Sequence[str], config: FitConfig
+) -> Iterator[Image.Image]:
+    """Yield sheets with one photo per class: the original, and its augmentation in each epoch."""
     tiles = []
-    settings = recipe.settings.augmentation
-    side = recipe.network_input.image_size
-    said = f"as it is, then as epochs 1 to {EPOCHS} show it, {side} pixels a side"
-    if recipe.block.epochs and not recipe.block.head_alone:
+    settings = config.train_config.augmentation
+    side = config.input_config.image_size
+    caption = f"original, then augmented as in epochs 1 to {EPOCHS}, {side} px"
+    if config.model_config.epochs and not config.model_config.head_alone:
         for k, label in enumerate(classes):
-            photo = int(np.flatnonzero(train.labels == k)[0])
-            pictures = [np.array(train.pixels[train.rows[photo]])]
+            photo = int(np.flatnonzero(photos.labels == k)[0])
+            rows = photos.rows[photo : photo + 1]
+            pictures = [np.array(photos.pixels[rows[0]])]
             for epoch in range(1, EPOCHS + 1):
-                draws = augmentation.draw([train.ids[photo]], [0], recipe.seed, epoch)
-                rows = train.rows[photo : photo + 1]
-                cut = augmentation.cut(train.pixels, rows, draws, settings, recipe.network_input)
-                x = augmentation.finish(cut, draws, settings)[0].permute(1, 2, 0)
+                draws = augmentation.draw([photos.ids[photo]], [0], config.seed, epoch)
+                cropped = augmentation.crop_and_flip(
+                    photos.pixels, rows, draws, settings, config.input_config
+                )
+                x = augmentation.adjust_and_warp(cropped, draws, settings)[0].permute(1, 2, 0)
                 pictures.append((255 * x).round().to(torch.uint8).numpy())
-            tiles.append(contact_sheets.Tile(tuple(pictures), (label, said)))
-    title = "What augmentation makes of a training photo"
-    empty = "nothing: this model looks at each photo once, as it is"
+            tiles.append(contact_sheets.Tile(tuple(pictures), (label, caption)))
+    title = "Augmented training photos"
+    empty = "no augmentation: this model sees each photo once, unchanged"
     return contact_sheets.pages(tiles, title, empty, columns=1, rows=max(1, len(tiles)))

@@ -1,7 +1,7 @@
-"""Several processes that fit one network together, by PyTorch's own engine.
+"""Data-parallel training in several processes, through torch.distributed.
 
-One process a GPU, or one a few CPU cores, each with its share of every batch. `torchrun` starts
-them, here or on several hosts; this module starts it where params.yaml asks for more than one.
+One process per GPU, or one per few CPU cores; each processes its shard of every batch. `torchrun`
+starts them, on one host or several. `exec_torchrun` starts it where train.num_processes is above 1.
 """
 
 import os
@@ -18,50 +18,50 @@ from anklealign.models.inputs import Integers, pick_device
 
 
 @dataclass(frozen=True)
-class World:
-    """Which of how many processes this is, from 0; alone where nobody started others."""
+class ProcessGroup:
+    """The rank of this process, from 0, and the number of processes; by default a single one."""
 
     rank: int = 0
     size: int = 1
 
-    def share(self, items: Integers) -> Integers:
-        """Return this process's part of something that all have: (N,) -> about (N / size,)."""
+    def shard(self, items: Integers) -> Integers:
+        """Return this process's shard of an array that all processes hold: (N,) -> (~N / size,)."""
         return items[self.rank :: self.size]
 
-    def gather(self, own: Tensor, total: int) -> Tensor:
-        """Return all from each process's share, in the order before sharing: (n, C) -> (N, C)."""
+    def gather(self, shard: Tensor, total: int) -> Tensor:
+        """Return the shards of all processes, in the original order: (n, C) -> (N, C)."""
         if self.size == 1:
-            return own
+            return shard
         longest = -(-total // self.size)
-        padded = own.new_zeros((longest, *own.shape[1:]))
-        padded[: len(own)] = own
-        parts = [torch.empty_like(padded) for _ in range(self.size)]
-        distributed.all_gather(parts, padded.contiguous())
-        return torch.stack(parts, 1).flatten(0, 1)[:total]
+        padded = shard.new_zeros((longest, *shard.shape[1:]))
+        padded[: len(shard)] = shard
+        shards = [torch.empty_like(padded) for _ in range(self.size)]
+        distributed.all_gather(shards, padded.contiguous())
+        return torch.stack(shards, 1).flatten(0, 1)[:total]
 
-    def align(self, tensors: Iterable[Tensor]) -> None:
-        """Overwrite each process's tensors by the first's."""
+    def broadcast(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite the tensors of every process with those of rank 0."""
         for tensor in tensors if self.size > 1 else ():
             distributed.broadcast(tensor, 0)
 
-    def add(self, own: Tensor) -> Tensor:
-        """Return the sum over the processes."""
+    def all_reduce(self, tensor: Tensor) -> Tensor:
+        """Return the sum of a tensor over the processes."""
         if self.size > 1:
-            distributed.all_reduce(own)
-        return own
+            distributed.all_reduce(tensor)
+        return tensor
 
 
-def launched() -> bool:
-    """Tell whether torchrun started this process."""
+def started_by_torchrun() -> bool:
+    """Return whether torchrun started this process."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
-def launch(module: str, count: int) -> NoReturn:
-    """Become torchrun, which runs a module in several processes on this machine.
+def exec_torchrun(module: str, count: int) -> NoReturn:
+    """Replace this process by torchrun, which runs a module in `count` processes on this machine.
 
-    In place of this process, so that who waits for it or stops it reaches torchrun.
+    torchrun keeps the process id, so that signals and `wait` reach it.
     """
-    # torchrun's default of one thread each would leave cores idle.
+    # torchrun's default of one thread per process would leave cores idle.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     sys.stdout.flush()
@@ -69,27 +69,28 @@ def launch(module: str, count: int) -> NoReturn:
 
 
 @contextmanager
-def joined(device: str) -> Iterator[tuple[World, torch.device]]:
-    """Meet the other processes that torchrun started, if any; yield who this is and its device.
+def join_process_group(device_name: str) -> Iterator[tuple[ProcessGroup, torch.device]]:
+    """Connect to the processes that torchrun started, if any; yield the group and the device.
 
     Raises:
         ValueError: There are fewer GPUs than processes.
     """
-    if not launched():
-        yield World(), pick_device(device)
+    if not started_by_torchrun():
+        yield ProcessGroup(), pick_device(device_name)
         return
-    local, here = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
-    chosen = pick_device(device)
-    if chosen.type == "cuda":
-        if here > torch.cuda.device_count():
+    local_rank = int(os.environ["LOCAL_RANK"])
+    local_processes = int(os.environ["LOCAL_WORLD_SIZE"])
+    device = pick_device(device_name)
+    if device.type == "cuda":
+        if local_processes > torch.cuda.device_count():
             raise ValueError(
-                f"train.processes: {here} processes want a GPU each, and this machine has "
-                f"{torch.cuda.device_count()}; lower it, or set train.device: cpu"
+                f"train.num_processes: {local_processes} processes need one GPU each, but this "
+                f"machine has {torch.cuda.device_count()}; lower it, or set train.device: cpu"
             )
-        chosen = torch.device("cuda", local)
-        torch.cuda.set_device(chosen)
-    distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+        device = torch.device("cuda", local_rank)
+        torch.cuda.set_device(device)
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield World(distributed.get_rank(), distributed.get_world_size()), chosen
+        yield ProcessGroup(distributed.get_rank(), distributed.get_world_size()), device
     finally:
         distributed.destroy_process_group()

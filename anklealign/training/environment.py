@@ -1,4 +1,4 @@
-"""Installed libraries against the pins of requirements.txt, which are part of every result."""
+"""Compare installed library versions with the pins in requirements.txt; results depend on them."""
 
 import platform
 import re
@@ -7,14 +7,14 @@ from importlib.metadata import PackageNotFoundError, version
 PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;#]+)")
 
 
-def pins(requirements: str) -> dict[str, str]:
-    """Return name to pinned version from the text of a requirements file."""
-    found = (PIN.match(line.strip()) for line in requirements.splitlines())
-    return {match[1]: match[2] for match in found if match}
+def read_pins(requirements: str) -> dict[str, str]:
+    """Return a dict from library to pinned version, given the text of a requirements file."""
+    matches = (PIN.match(line.strip()) for line in requirements.splitlines())
+    return {match[1]: match[2] for match in matches if match}
 
 
-def installed(names: list[str]) -> dict[str, str]:
-    """Return Python's version and each distribution's, or 'missing'."""
+def installed_versions(names: list[str]) -> dict[str, str]:
+    """Return the versions of Python and of each distribution, or 'missing'."""
     versions = {"python": platform.python_version()}
     for name in names:
         try:
@@ -24,13 +24,13 @@ def installed(names: list[str]) -> dict[str, str]:
     return versions
 
 
-def differences(pinned: dict[str, str], found: dict[str, str]) -> list[str]:
-    """Return a line for each library whose installed version is not the pinned one.
+def version_differences(pins: dict[str, str], installed: dict[str, str]) -> list[str]:
+    """Return one line per library whose installed version differs from its pin.
 
-    What follows a plus sign is left out: 2.11.0+cu128 is torch 2.11.0 for one kind of GPU.
+    The local version label is ignored: 2.11.0+cu128 is torch 2.11.0 built for one CUDA version.
     """
     return [
-        f"{name} is {found[name]}, requirements.txt pins {wanted}"
-        for name, wanted in pinned.items()
-        if found[name].partition("+")[0] != wanted
+        f"{name} is {installed[name]}, requirements.txt pins {pinned}"
+        for name, pinned in pins.items()
+        if installed[name].partition("+")[0] != pinned
     ]

@@ -1,6 +1,6 @@
-"""What a fit will take, told before and while it runs: memory and time.
+"""Estimate the memory and the time of a fit.
 
-Shapes: B photos of a batch, H the network's side.
+Shapes: B photos of a batch, H the network's input side.
 """
 
 import copy
@@ -10,96 +10,125 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from anklealign.models import factory
 from anklealign.models.inputs import CHUNK
+from anklealign.training.trainer import FitConfig, pick_precision
 
-# AdamW's two moments; SGD keeps one, Adafactor almost none.
+# Optimizer moments per weight. AdamW keeps two, SGD one, Adafactor almost none.
 MOMENTS = 2
-# Tensors of the largest layer's size that live at once beside what is kept: its input, output and
-# gradient. And what kernels and threads take whatever the network, on 2 cores.
-LIVING, KERNELS = 3, 50 * 2**20
-# Of the expected steps: the first ones also choose kernels and fill caches.
-SKIPPED, TIMED = 2, 5
+# Tensors of the largest layer's size that exist at once in addition to the saved activations:
+# input, output and gradient.
+LIVE_TENSORS = 3
+# Memory of kernels and threads for any network, measured on 2 cores.
+KERNELS = 50 * 2**20
+# The first steps are slower: they select kernels and fill caches.
+SKIPPED_STEPS, TIMED_STEPS = 2, 5
 
 
-def memory(model: nn.Module, learner: nn.Module, side: int, photos: int, bytes_each: int) -> int:
-    """Return the bytes that training is expected to take, within a half (benchmarks/variants.py).
+def describe_memory(model: nn.Module, config: FitConfig) -> str:
+    """Return a sentence on the memory each process is expected to need."""
+    try:
+        return f"about {expected_memory(model, config) / 2**20:,.0f} MiB of memory per process"
+    except Exception as error:  # noqa: BLE001 - a failed estimate must not stop a fit
+        return f"no estimate of memory for this network ({type(error).__name__})"
 
-    Weights, their gradients and moments in single precision, what the forward pass keeps for the
-    backward pass, counted by passing a photo of shape (1, 3, H, H) without data, and what lives for
-    a moment, also where photos pass only forwards: for validation, or for a head alone.
+
+def expected_memory(model: nn.Module, config: FitConfig) -> int:
+    """Return the bytes each process is expected to need for a fit."""
+    settings, model_config = config.train_config, config.model_config
+    if model_config.frozen:
+        factory.freeze(model, model_config.unfreeze_last_n)
+    learner = model.get_classifier() if model_config.head_alone else model  # type: ignore[operator]
+    divisor = config.process_group.size * settings.gradient_accumulation_steps
+    precision = pick_precision(settings.precision, config.device)
+    return training_memory(
+        model, learner, model_config.image_size, -(-settings.batch_size // divisor),
+        precision.itemsize,
+    )  # fmt: skip
+
+
+def training_memory(
+    model: nn.Module, learner: nn.Module, side: int, photos: int, bytes_per_value: int
+) -> int:
+    """Return the bytes that training is expected to need, within 50% (benchmarks/variants.py).
+
+    The sum of weights, gradients and optimizer moments in single precision; of the activations
+    saved for the backward pass, measured per photo of shape (3, H, H) on the meta device; and of
+    the short-lived tensors of a forward pass, which validation and a frozen backbone need too.
 
     Args:
         model: The whole network.
-        learner: What learns: the model, or its head alone, which keeps next to nothing.
+        learner: The trained module: the model, or its head alone, which saves almost nothing.
         side: H.
-        photos: That pass the network at once.
-        bytes_each: Of a kept number: 4, or 2 in half precision.
+        photos: Photos per forward pass.
+        bytes_per_value: Of a saved activation: 4, or 2 in half precision.
     """
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    learned = sum(p.numel() * p.element_size() for p in learner.parameters() if p.requires_grad)
-    each, largest = kept(model, side)
-    total = weights + learned * (1 + MOMENTS) + KERNELS
+    trained = sum(p.numel() * p.element_size() for p in learner.parameters() if p.requires_grad)
+    activations, largest = activation_memory(model, side)
+    total = weights + trained * (1 + MOMENTS) + KERNELS
     if learner is not model:
-        return total + LIVING * largest * CHUNK
-    living = LIVING * largest * max(photos * bytes_each // 4, CHUNK)
-    return total + photos * each * bytes_each // 4 + living
+        return total + LIVE_TENSORS * largest * CHUNK
+    live = LIVE_TENSORS * largest * max(photos * bytes_per_value // 4, CHUNK)
+    return total + photos * activations * bytes_per_value // 4 + live
 
 
-def kept(model: nn.Module, side: int) -> tuple[int, int]:
-    """Return the bytes that the backward pass needs of one photo, and those of its largest layer.
+def activation_memory(model: nn.Module, side: int) -> tuple[int, int]:
+    """Return the bytes per photo of all activations saved for backward, and of the largest output.
 
-    In single precision; the largest layer's output, whether that layer learns or not.
+    Both in single precision. The largest output counts whether its layer is trained or frozen.
     """
     shadow = copy.deepcopy(model).to("meta").train()
     storages: dict[int, tuple[object, int]] = {}
 
     def storage_of(tensor: Tensor) -> tuple[int, tuple[object, int]]:
         storage = tensor.untyped_storage()
-        # The storage is kept too, or its address may be another's next.
+        # Keep a reference to the storage: a freed address could be reused by the next one.
         return storage._cdata, (storage, storage.nbytes())  # noqa: SLF001 - its identity
 
-    # By storage, as a linear layer keeps its weight's transpose: another tensor, the same memory.
+    # Compare storages, not tensors: a linear layer saves the transpose of its weight, which is
+    # another tensor on the same memory.
     own = dict(storage_of(tensor) for tensor in [*shadow.parameters(), *shadow.buffers()])
 
-    def note(tensor: Tensor) -> Tensor:
-        identity, found = storage_of(tensor)
+    def record(tensor: Tensor) -> Tensor:
+        identity, storage = storage_of(tensor)
         if identity not in own:
-            storages[identity] = found
+            storages[identity] = storage
         return tensor
 
-    outputs = []
+    output_sizes = []
 
     def measure(_: nn.Module, __: object, output: object) -> None:
         if isinstance(output, Tensor):
-            outputs.append(output.nbytes)
+            output_sizes.append(output.nbytes)
 
     for module in shadow.modules():
         module.register_forward_hook(measure)
-    x = torch.zeros(2, 3, side, side, device="meta")  # two: batch norm takes no single photo
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+    x = torch.zeros(2, 3, side, side, device="meta")  # batch norm rejects a batch of one
+    with torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor):
         shadow(x)
-    return sum(size for _, size in storages.values()) // 2, max(outputs) // 2
+    return sum(size for _, size in storages.values()) // 2, max(output_sizes) // 2
 
 
-class Clock:
-    """Tells after the first steps how long one takes."""
+class StepTimer:
+    """Measure the duration of a training step once, after the first steps."""
 
     def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
-        """Start before the first step."""
-        self.done, self.now, self.start = 0, now, 0.0
+        """Start at zero steps."""
+        self.steps, self.now, self.start = 0, now, 0.0
 
     def tick(self) -> float | None:
-        """Count a step; return the seconds of one, once, when enough were timed."""
-        self.done += 1
-        if self.done == SKIPPED:
+        """Count a step; return the mean seconds per step after the last timed one, else None."""
+        self.steps += 1
+        if self.steps == SKIPPED_STEPS:
             self.start = self.now()
-        if self.done != SKIPPED + TIMED:
+        if self.steps != SKIPPED_STEPS + TIMED_STEPS:
             return None
-        return (self.now() - self.start) / TIMED
+        return (self.now() - self.start) / TIMED_STEPS
 
 
-def in_words(seconds: float) -> str:
-    """Return a duration as a person says it."""
+def format_duration(seconds: float) -> str:
+    """Return a duration in seconds, minutes or hours."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"

@@ -1,4 +1,4 @@
-"""The photos of a fit, in which order an epoch takes them, and how batches are made ahead."""
+"""Training photos, their order within an epoch, and batches prefetched in threads."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -17,11 +17,10 @@ Out = TypeVar("Out")
 
 
 @dataclass(frozen=True)
-class Photos:
-    """Labelled photos: the store, and for each of N photos its row there, its id and its class.
+class LabeledPhotos:
+    """N labeled photos: the pixel store, and the row, id and class index of each photo.
 
-    `soft` (N, K), rows summing to 1, is what annotators said, where a fit is to learn from that
-    instead of from one class a photo.
+    `soft` (N, K), rows summing to 1, holds soft labels; they replace the class as training target.
     """
 
     pixels: Pixels
@@ -32,10 +31,10 @@ class Photos:
 
 
 def epoch_order(labels: Integers, seed: int, epoch: int, *, balanced: bool = False) -> Integers:
-    """Return an epoch's photos, shuffled: classes (N,) -> N indices.
+    """Return the shuffled order of an epoch: class indices (N,) -> N photo indices.
 
-    Each photo once; or balanced, every class as often as any other, to one, and within a class
-    every photo, to one.
+    Each photo occurs once. With `balanced`, the counts of any two classes differ by at most one, as
+    do those of any two photos of a class.
     """
     rng = np.random.default_rng([seed, epoch])
     photos = len(labels)
@@ -50,44 +49,44 @@ def epoch_order(labels: Integers, seed: int, epoch: int, *, balanced: bool = Fal
     return rng.permutation(np.concatenate(chosen))
 
 
-def times_seen(order: Integers) -> Integers:
-    """Return how often each index stood before: (N,) -> (N,), zeros where none repeats."""
-    seen: dict[int, int] = {}
-    times = np.zeros(len(order), np.int64)
-    for place, index in enumerate(order.tolist()):
-        times[place] = seen.get(index, 0)
-        seen[index] = seen.get(index, 0) + 1
-    return times
+def repeat_index(order: Integers) -> Integers:
+    """Return how often each entry occurs earlier in the order: (N,) -> (N,), zeros if unique."""
+    counts: dict[int, int] = {}
+    repeats = np.zeros(len(order), np.int64)
+    for position, index in enumerate(order.tolist()):
+        repeats[position] = counts.get(index, 0)
+        counts[index] = counts.get(index, 0) + 1
+    return repeats
 
 
-def even_parts(photos: int, batch_size: int) -> list[Integers]:
-    """Return an epoch's batches as places in its order, in parts of nearly one size.
+def even_batches(photos: int, batch_size: int) -> list[Integers]:
+    """Return the batches of an epoch, as positions in its order, in nearly equal sizes.
 
-    Even parts instead of a small last one: batch normalisation needs at least two photos, and a
-    batch of two is a poor estimate. So a batch may hold fewer than `batch_size`, and only where
-    that leaves a photo alone, one more.
+    Equal sizes avoid a small last batch: batch normalization needs at least two photos, and two
+    give a poor estimate. A batch may therefore hold fewer photos than `batch_size`, and one more
+    where a single photo would remain.
     """
-    parts = max(1, min(-(-photos // batch_size), photos // 2))
-    return np.array_split(np.arange(photos), parts)
+    count = max(1, min(-(-photos // batch_size), photos // 2))
+    return np.array_split(np.arange(photos), count)
 
 
-def ahead(make: Callable[[In], Out], items: Iterable[In], workers: int) -> Iterator[Out]:
-    """Yield make(item) in order, with up to twice `workers` made ahead in threads.
+def prefetch(make: Callable[[In], Out], items: Iterable[In], workers: int) -> Iterator[Out]:
+    """Yield make(item) in order, computing up to twice `workers` items ahead in threads.
 
-    With a team of PyTorch's threads for each of them there would be more than cores, and then the
-    training step's own fall asleep at each of its barriers: a tenth of its rate.
+    Each worker is limited to one PyTorch thread. More threads than cores would stall the training
+    step at its barriers and cut its rate to a tenth.
     """
     threads = torch.get_num_threads()
     pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
-    waiting: deque[Future[Out]] = deque()
+    pending: deque[Future[Out]] = deque()
     try:
         for item in items:
-            waiting.append(pool.submit(make, item))
-            if len(waiting) > 2 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+            pending.append(pool.submit(make, item))
+            if len(pending) > 2 * workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
     finally:
-        # First the workers end: one that begins late would set what comes after to one again.
+        # Stop the workers first: a worker that starts late sets the global thread count to one.
         pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)  # also what threads yet to come begin with
+        torch.set_num_threads(threads)  # also the default of threads started later

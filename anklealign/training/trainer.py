@@ -1,12 +1,12 @@
-"""One step after another: what learns, by which optimiser, from which batches.
+"""The parts of a training step: batches, forward pass, loss, backward pass and optimizer step.
 
-Shapes: N photos, B of a batch, K classes. Every loss is a sum over photos divided by the batch's
-photos, so that parts of a batch and several processes come to the same step.
+Shapes: N photos, B of a batch, K classes. Every loss is a sum over photos divided by the size of
+the batch, so that micro-batches and processes add up to the same step. `loop.fit` calls the parts.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from inspect import signature
 from typing import Any
@@ -20,38 +20,45 @@ from timm.optim import (  # type: ignore[attr-defined]
     list_optimizers,
 )
 from timm.scheduler import create_scheduler_v2  # type: ignore[attr-defined]
+from timm.scheduler.scheduler import Scheduler
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from anklealign.config.params import Model, Train
-from anklealign.models.factory import freeze, hold_batch_norm
+from anklealign.models.factory import freeze, freeze_batch_norm
 from anklealign.models.inputs import (
     Floats,
-    Input,
+    InputConfig,
     Integers,
     features,
     full_precision,
     logits,
-    normalise,
+    normalize,
 )
 from anklealign.training import augmentation, losses
 from anklealign.training.augmentation import Draws
-from anklealign.training.distributed import World
-from anklealign.training.sampling import Photos, ahead, epoch_order, even_parts, times_seen
+from anklealign.training.distributed import ProcessGroup
+from anklealign.training.sampling import (
+    LabeledPhotos,
+    epoch_order,
+    even_batches,
+    prefetch,
+    repeat_index,
+)
 
 REMEDY = (
-    "try a tenth of the model's learning_rate, train.clip_gradient: 1, or train.precision: fp32"
+    "try a tenth of the model's learning_rate, train.max_grad_norm: 1, or train.precision: fp32"
 )
 
 
 def pick_precision(name: str, device: torch.device) -> torch.dtype:
-    """Return the type to compute in: auto is bfloat16 on a GPU that has it.
+    """Return the data type of the forward pass; auto is bfloat16 on a GPU that supports it.
 
-    On a CPU auto is float32: bfloat16 is faster where the CPU has AVX512-BF16 or AMX and slower
-    where not, and the two give other weights.
+    On a CPU, auto is float32. bfloat16 is faster only on CPUs with AVX512-BF16 or AMX, and it gives
+    different weights.
 
     Raises:
-        ValueError: float16 without a GPU, whose small gradients vanish unscaled.
+        ValueError: float16 on a CPU, which has no gradient scaling: small gradients underflow.
     """
     if name == "auto":
         fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
@@ -65,301 +72,320 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How to fit.
+class FitConfig:
+    """Everything that determines a fit, except the model and the photos.
 
     Attributes:
-        network_input: Of the network.
-        classes: K.
-        block: How many epochs at which learning rate, and what is frozen.
-        settings: The rest; `augmentation.mirror` is taken as it stands.
-        seed: Of the order of photos and their augmentation.
-        device: To compute on.
-        world: The processes that fit together.
+        input_config: Input size and normalization of the network.
+        num_classes: K.
+        model_config: Epochs, learning rate, and which weights are frozen.
+        train_config: All other settings. `horizontal_flip` is already adapted to the dataset.
+        seed: Seeds the order of photos, their augmentation, and dropout.
+        device: Device of the network.
+        process_group: The processes that fit together.
     """
 
-    network_input: Input
-    classes: int
-    block: Model
-    settings: Train
+    input_config: InputConfig
+    num_classes: int
+    model_config: Model
+    train_config: Train
     seed: int
     device: torch.device
-    world: World = field(default_factory=World)
+    process_group: ProcessGroup = field(default_factory=ProcessGroup)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """This process's part of a step.
+    """This process's shard of a batch, or a micro-batch of it.
 
     Attributes:
-        x: What the learner is shown, (B, …).
-        targets: What it should say, (B, K).
-        weights: Of each photo's loss, (B,); 0 for a photo that only fills a process's empty share.
-        photos: Of all processes together.
+        x: Input of the learner, (B, …).
+        targets: Target distributions, (B, K).
+        weights: Loss weight of each photo, (B,); 0 for the photo that fills an empty shard.
+        num_photos: Photos of the whole batch, over all processes.
+        completes_step: Whether this is the last micro-batch before the optimizer step.
     """
 
     x: Tensor
     targets: Tensor
     weights: Tensor
-    photos: int
+    num_photos: int
+    completes_step: bool = True
+
+    def split(self, count: int) -> Iterator["Batch"]:
+        """Yield at most `count` micro-batches of nearly equal sizes."""
+        for part in np.array_split(np.arange(len(self.x)), min(count, len(self.x))):
+            rows = slice(int(part[0]), int(part[-1]) + 1)
+            last = rows.stop == len(self.x)
+            yield Batch(self.x[rows], self.targets[rows], self.weights[rows], self.num_photos, last)
 
 
 class Trainer:
-    """What goes on from epoch to epoch: learner, optimiser, schedule, mixed precision.
+    """Learner, optimizer, learning-rate schedule and mixed precision of a fit.
 
-    The learner is the model, or its head alone on features computed once, where all else is frozen.
+    The learner is the model; or, if all else is frozen, its head on features computed once.
+
+    Attributes:
+        learner: The trained module.
+        network: The learner, wrapped in DistributedDataParallel in several processes.
+        head_alone: Whether the learner is the head.
+        targets: Target distribution of each training photo, (N, K).
+        weights: Loss weight of each training photo, (N,).
+        learning_rate: Of the last step; the highest of the parameter groups.
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        train: Photos,
-        validation: Photos,
-        recipe: Recipe,
+        self, model: nn.Module, train: LabeledPhotos, val: LabeledPhotos, config: FitConfig
     ) -> None:
-        """Get everything ready for the first step.
+        """Prepare the first step.
 
         Raises:
-            ValueError: The optimiser, the precision or the number of blocks does not fit.
+            ValueError: The optimizer, the precision or `unfreeze_last_n` is invalid.
         """
-        self.model, self.recipe = model, recipe
-        self.stepped: Callable[[], None] = lambda: None  # called after each step
-        self.train, self.validation = train, validation
-        settings, device, block = recipe.settings, recipe.device, recipe.block
+        self.model, self.config = model, config
+        self.train, self.val = train, val
+        settings, device, model_config = config.train_config, config.device, config.model_config
         self.learner = model
-        self.on_features = block.head_alone
-        if block.frozen:
-            freeze(model, block.last_blocks)
-        if self.on_features:
-            # The backbone answers each photo alike in every epoch: once is enough.
+        self.head_alone = model_config.head_alone
+        if model_config.frozen:
+            freeze(model, model_config.unfreeze_last_n)
+        if self.head_alone:
+            # A frozen backbone maps each photo to the same features in every epoch.
             self.learner = model.get_classifier()  # type: ignore[operator]
-            self.train_features = self._features(train)
-            self.validation_features = self._features(validation)
-        elif recipe.world.size > 1 and device.type == "cuda":
+            self.train_features = self._extract_features(train)
+            self.val_features = self._extract_features(val)
+        elif config.process_group.size > 1 and device.type == "cuda":
             convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         self.precision = pick_precision(settings.precision, device)
-        wanted = losses.targets(train, recipe.classes, settings.label_smoothing)
-        unsmoothed = losses.targets(train, recipe.classes, 0.0)
-        weights = losses.weights(unsmoothed) if settings.balance == "weights" else None
-        self.targets, self.weights = losses.as_tensors(
-            wanted, np.ones(len(wanted)) if weights is None else weights, device
-        )
-        self.steps_an_epoch = len(even_parts(len(train.rows), settings.batch_size))
-        self.optimiser = self._optimiser()
-        total = block.epochs * self.steps_an_epoch
-        warm = round(settings.warmup * total)
-        self.scheduler, _ = create_scheduler_v2(
-            self.optimiser,
-            settings.scheduler,
-            num_epochs=total,
-            warmup_epochs=warm,
-            warmup_lr=block.learning_rate / (warm + 1),
-            decay_milestones=[round(share * total) for share in settings.decay_at],
-            # timm takes poly's power by the same name.
-            decay_rate=settings.decay_rate if settings.scheduler == "multistep" else 1.0,
-            step_on_epochs=False,
-            updates_per_epoch=1,  # its epochs are our steps
-        )
+        self.targets, self.weights = _targets_and_weights(train, config)
+        self.steps_per_epoch = len(even_batches(len(train.rows), settings.batch_size))
+        self.optimizer = _make_optimizer(model, config)
+        self.scheduler = _make_scheduler(self.optimizer, config, self.steps_per_epoch)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision is torch.float16)
-        self.shown: nn.Module = self.learner
-        if recipe.world.size > 1:
-            self.shown = DistributedDataParallel(self.learner)
-        # On a CPU the steps themselves need the cores.
+        self.network: nn.Module = self.learner
+        if config.process_group.size > 1:
+            self.network = DistributedDataParallel(self.learner)
+        # On a CPU, the training step itself needs the cores.
         self.workers = 1 if device.type == "cpu" else min(8, os.cpu_count() or 1)
-        self.step, self.rate = 0, 0.0
+        self.steps_taken, self.learning_rate = 0, 0.0
 
-    def run(self, epoch: int) -> float:
-        """Learn from every photo once; return the mean loss.
-
-        Raises:
-            ValueError: The loss, or a step, is not finite.
-        """
-        recipe = self.recipe
-        # Dropout's numbers depend on the epoch, not on those before it: a resumed run has the same.
-        key = np.random.SeedSequence([recipe.seed, epoch, recipe.world.rank])
+    def start_epoch(self, epoch: int) -> None:
+        """Seed dropout by the epoch, and switch the network to training mode."""
+        # The seed does not depend on earlier epochs, so that a resumed run draws the same numbers.
+        key = np.random.SeedSequence([self.config.seed, epoch, self.config.process_group.rank])
         torch.manual_seed(int(key.generate_state(1)[0]))
-        self.shown.train()
-        hold_batch_norm(self.learner, everywhere=recipe.block.freeze_batch_norm)
-        found, rates, sizes = [], [], []
-        for number, batch in enumerate(self.batches(epoch), 1):
-            try:
-                found.append(self.learn(batch))
-            except RuntimeError as error:
-                if "without overflow" not in str(error):
-                    raise
-                raise ValueError(
-                    f"the optimizer's step is not finite in epoch {epoch}, batch {number}, at a "
-                    f"learning rate of {self.rate:.3g}; {REMEDY}"
-                ) from None
-            rates.append(self.rate)
-            sizes.append(batch.photos)
-            self.stepped()
-        # Looked at once an epoch, as each look makes a GPU wait.
-        sums = recipe.world.add(torch.stack(found)).cpu().double().numpy()
-        _check_finite(sums, epoch, rates)
-        return float(np.average(sums, weights=sizes))
-
-    def answers(self, photos: Photos) -> Floats:
-        """Return the logits of the training or the validation photos, as they are: (N, K)."""
-        recipe = self.recipe
-        if self.on_features:
-            self.learner.eval()
-            known = ((self.train, self.train_features), (self.validation, self.validation_features))
-            shown = next(features for some, features in known if some is photos)
-            with torch.no_grad(), full_precision():
-                found = self.learner(shown)
-            answers: Floats = found.cpu().numpy().astype(np.float64)
-            return answers
-        rows = recipe.world.share(photos.rows)
-        # On CPUs each process has batch statistics of its own; the first's are kept.
-        recipe.world.align(self.model.buffers())
-        own = logits(self.model, photos.pixels, rows, recipe.network_input, recipe.device)
-        if recipe.world.size == 1:
-            return own
-        together = recipe.world.gather(torch.from_numpy(own).to(recipe.device), len(photos.rows))
-        answers = together.cpu().numpy()
-        return answers  # noqa: RET504 - typed above
+        self.network.train()
+        freeze_batch_norm(self.learner, everywhere=self.config.model_config.freeze_batch_norm)
 
     def batches(self, epoch: int) -> Iterator[Batch]:
-        """Yield this process's part of each step of an epoch."""
-        train, recipe = self.train, self.recipe
-        settings = recipe.settings
+        """Yield this process's shard of each batch of an epoch."""
+        config, train = self.config, self.train
         order = epoch_order(
-            train.labels, recipe.seed, epoch, balanced=settings.balance == "sampler"
+            train.labels,
+            config.seed,
+            epoch,
+            balanced=config.train_config.class_balancing == "sampler",
         )
-        times = times_seen(order)
-        parts = even_parts(len(order), settings.batch_size)
+        repeats = repeat_index(order)
 
-        def make(places: Integers) -> tuple[Integers, Draws, Tensor, int]:
-            mine = recipe.world.share(places)
-            # A process whose share is empty sees one photo that counts for nothing.
-            shown = mine if len(mine) else places[:1]
-            rows = order[shown]
-            if self.on_features:
-                return rows, np.empty(0), torch.empty(0), len(mine)
-            draws = augmentation.draw(
-                [train.ids[i] for i in rows], times[shown].tolist(), recipe.seed, epoch
-            )
-            cut = augmentation.cut(
-                train.pixels, train.rows[rows], draws, settings.augmentation, recipe.network_input
-            )
-            pinned = cut.pin_memory() if recipe.device.type == "cuda" else cut
-            return rows, draws, pinned, len(mine)
+        def load(positions: Integers) -> tuple[Integers, int, Draws, Tensor]:
+            """Return a shard's photo indices and own size, and its draws and uint8 crops."""
+            own = config.process_group.shard(positions)
+            # A process with an empty shard loads one photo, whose loss gets weight 0.
+            shard = own if len(own) else positions[:1]
+            indices = order[shard]
+            if self.head_alone:
+                return indices, len(own), np.empty(0), torch.empty(0)
+            ids = [train.ids[index] for index in indices]
+            draws = augmentation.draw(ids, repeats[shard].tolist(), config.seed, epoch)
+            crops = augmentation.crop_and_flip(
+                train.pixels, train.rows[indices], draws, config.train_config.augmentation,
+                config.input_config,
+            )  # fmt: skip
+            pinned = crops.pin_memory() if config.device.type == "cuda" else crops
+            return indices, len(own), draws, pinned
 
-        for part, (rows, draws, cut, mine) in zip(
-            parts, ahead(make, parts, self.workers), strict=True
+        batches = even_batches(len(order), config.train_config.batch_size)
+        for positions, (indices, own, draws, crops) in zip(
+            batches, prefetch(load, batches, self.workers), strict=True
         ):
-            index = torch.from_numpy(rows).to(recipe.device, non_blocking=True)
-            if self.on_features:
-                x = self.train_features[index]
-            else:
-                x = cut.to(recipe.device, non_blocking=True)
-                x = augmentation.finish(x, draws, settings.augmentation)
-                x = normalise(x, recipe.network_input)
-                if settings.channels_last:
-                    x = x.contiguous(memory_format=torch.channels_last)
-            weights = self.weights[index] * (1.0 if mine else 0.0)
-            yield Batch(x, self.targets[index], weights, len(part))
+            index = torch.from_numpy(indices).to(config.device, non_blocking=True)
+            x = self.train_features[index] if self.head_alone else self._to_input(crops, draws)
+            weights = self.weights[index] * (1.0 if own else 0.0)
+            yield Batch(x, self.targets[index], weights, len(positions))
 
-    def learn(self, batch: Batch) -> Tensor:
-        """Take one step; return this process's share of its loss, on the device."""
-        self.scheduler.step_update(self.step)
-        self.rate = max(float(group["lr"]) for group in self.optimiser.param_groups)
-        settings, device, world = self.recipe.settings, self.recipe.device, self.recipe.world
+    def gradient_sync(self, micro_batch: Batch) -> AbstractContextManager[None]:
+        """Return a context in which processes exchange gradients only for the last micro-batch."""
+        if isinstance(self.network, DistributedDataParallel) and not micro_batch.completes_step:
+            context: AbstractContextManager[None] = self.network.no_sync()
+            return context
+        return nullcontext()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits in single precision, computed in mixed precision: (B, …) -> (B, K)."""
         mixed = self.precision is not torch.float32
-        parts = np.array_split(np.arange(len(batch.x)), min(settings.accumulation, len(batch.x)))
-        self.optimiser.zero_grad(set_to_none=True)
-        found = []
-        for part in parts:
-            here = slice(int(part[0]), int(part[-1]) + 1)
-            last = here.stop == len(batch.x)
-            alone = isinstance(self.shown, DistributedDataParallel) and not last
-            with self.shown.no_sync() if alone else nullcontext():  # type: ignore[operator]
-                with torch.autocast(device.type, self.precision, enabled=mixed):
-                    answers = self.shown(batch.x[here])
-                each = losses.losses(settings.loss, answers.float(), batch.targets[here])
-                loss = (each * batch.weights[here]).sum() / batch.photos
-                # DistributedDataParallel takes the processes' mean; what is wanted is their sum.
-                self.scaler.scale(loss * world.size).backward()  # type: ignore[no-untyped-call]
-            found.append(loss.detach())
-        if settings.clip_gradient:
-            self.scaler.unscale_(self.optimiser)
-            nn.utils.clip_grad_norm_(self.learner.parameters(), settings.clip_gradient)
-        self.scaler.step(self.optimiser)
-        self.scaler.update()
-        self.step += 1
-        return torch.stack(found).sum()
+        with torch.autocast(self.config.device.type, self.precision, enabled=mixed):
+            outputs: Tensor = self.network(x)
+        return outputs.float()
 
-    def state(self) -> dict[str, Any]:
-        """Return what the next epoch goes on from: nested, of tensors and numbers."""
+    def loss(self, predicted: Tensor, micro_batch: Batch) -> Tensor:
+        """Return a micro-batch's part of the batch's mean loss: logits (B, K) -> scalar."""
+        name = self.config.train_config.loss
+        each = losses.loss_per_photo(name, predicted, micro_batch.targets)
+        return (each * micro_batch.weights).sum() / micro_batch.num_photos
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of a loss, scaled against underflow in float16."""
+        # DistributedDataParallel averages over the processes; the gradient needed is their sum.
+        scaled = self.scaler.scale(loss * self.config.process_group.size)
+        scaled.backward()  # type: ignore[no-untyped-call]
+
+    def step(self) -> None:
+        """Set the learning rate, clip the gradients and update the weights.
+
+        Raises:
+            ValueError: The update overflows.
+        """
+        self.scheduler.step_update(self.steps_taken)
+        self.learning_rate = max(float(group["lr"]) for group in self.optimizer.param_groups)
+        max_norm = self.config.train_config.max_grad_norm
+        if max_norm:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.learner.parameters(), max_norm)
+        try:
+            self.scaler.step(self.optimizer)
+        except RuntimeError as error:
+            if "without overflow" not in str(error):
+                raise
+            epochs, steps = divmod(self.steps_taken, self.steps_per_epoch)
+            raise ValueError(
+                f"the optimizer's step is not finite in epoch {epochs + 1}, batch {steps + 1}, at "
+                f"a learning rate of {self.learning_rate:.3g}; {REMEDY}"
+            ) from None
+        self.scaler.update()
+        self.steps_taken += 1
+
+    def predict(self, photos: LabeledPhotos) -> Floats:
+        """Return the logits of the training or validation photos, without augmentation: (N, K)."""
+        config = self.config
+        if self.head_alone:
+            inputs = self.train_features if photos is self.train else self.val_features
+            self.learner.eval()
+            with torch.no_grad(), full_precision():
+                outputs = self.learner(inputs)
+            predicted: Floats = outputs.cpu().numpy().astype(np.float64)
+            return predicted
+        # On CPUs, each process has its own batch statistics; those of rank 0 are kept.
+        config.process_group.broadcast(self.model.buffers())
+        rows = config.process_group.shard(photos.rows)
+        own = logits(self.model, photos.pixels, rows, config.input_config, config.device)
+        if config.process_group.size == 1:
+            return own
+        shard = torch.from_numpy(own).to(config.device)
+        gathered: Floats = config.process_group.gather(shard, len(photos.rows)).cpu().numpy()
+        return gathered
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint stores."""
         return {
             "learner": self.learner.state_dict(),
-            # Its groups are what params.yaml makes them; the rate in them is the schedule's.
-            "optimiser": self.optimiser.state_dict()["state"],
+            # Parameter groups follow from params.yaml, and their learning rate from the schedule.
+            "optimizer": self.optimizer.state_dict()["state"],
             "scaler": self.scaler.state_dict(),
         }
 
-    def load(self, state: dict[str, Any], epochs: int) -> None:
-        """Take up the state after so many epochs."""
+    def load_state_dict(self, state: dict[str, Any], epochs: int) -> None:
+        """Restore the state that a checkpoint stored after `epochs` epochs."""
         self.learner.load_state_dict(state["learner"])
-        weights = [p for group in self.optimiser.param_groups for p in group["params"]]
-        moments = {
-            number: {key: _laid_out(item, weights[number]) for key, item in values.items()}
-            for number, values in state["optimiser"].items()
-        }
-        groups = self.optimiser.state_dict()["param_groups"]
-        self.optimiser.load_state_dict({"state": moments, "param_groups": groups})
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})
         self.scaler.load_state_dict(state["scaler"])
-        self.step = epochs * self.steps_an_epoch
+        self.steps_taken = epochs * self.steps_per_epoch
 
-    def _features(self, photos: Photos) -> Tensor:
-        """Return what the head is shown of each photo: (N, C), on the device."""
-        recipe = self.recipe
-        rows = recipe.world.share(photos.rows)
-        own = features(self.model, photos.pixels, rows, recipe.network_input, recipe.device)
-        return recipe.world.gather(own.to(recipe.device), len(photos.rows))
+    def _to_input(self, crops: Tensor, draws: Draws) -> Tensor:
+        """Finish augmentation on the device: (B, 3, H, H) uint8, (B, 10) -> (B, 3, H, H)."""
+        config = self.config
+        x = crops.to(config.device, non_blocking=True)
+        x = augmentation.adjust_and_warp(x, draws, config.train_config.augmentation)
+        x = normalize(x, config.input_config)
+        if config.train_config.channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
+        return x
 
-    def _optimiser(self) -> torch.optim.Optimizer:
-        settings, block = self.recipe.settings, self.recipe.block
-        arguments: dict[str, Any] = dict(settings.optimizer_arguments)
-        known = [str(name) for name in list_optimizers()]
-        if settings.optimizer not in known:
-            raise ValueError(
-                f"params.yaml: train.optimizer = {settings.optimizer!r} is no name of timm's; "
-                f"choose one of: {', '.join(known)}"
-            )
-        try:
-            # Some that an optimiser does not take, timm leaves out without a word.
-            plain = get_optimizer_class(settings.optimizer, bind_defaults=False)
-            signature(plain).bind_partial(**arguments)
-            # Biases, norms and what the architecture names are spared the decay.
-            optimiser: torch.optim.Optimizer = create_optimizer_v2(
-                self.model,
-                settings.optimizer,
-                lr=block.learning_rate,
-                weight_decay=settings.weight_decay,
-                layer_decay=block.layer_decay if block.layer_decay < 1 else None,
-                **arguments,
-            )
-        except Exception as error:  # noqa: BLE001 - optimisers raise what they please
-            raise ValueError(
-                f"params.yaml: train.optimizer = {settings.optimizer!r} with optimizer_arguments "
-                f"{settings.optimizer_arguments} cannot be used here: {error}; change them"
-            ) from None
-        return optimiser
+    def _extract_features(self, photos: LabeledPhotos) -> Tensor:
+        """Return the input of the head for each photo: (N, C), on the device."""
+        config = self.config
+        rows = config.process_group.shard(photos.rows)
+        own = features(self.model, photos.pixels, rows, config.input_config, config.device)
+        return config.process_group.gather(own.to(config.device), len(photos.rows))
 
 
-def _laid_out(value: Any, like: Tensor) -> Any:  # noqa: ANN401 - an optimiser's state
-    """Return a weight's moment in the weight's memory layout: the same bits take the same path."""
-    if isinstance(value, Tensor) and value.shape == like.shape:
-        return torch.empty_like(like, dtype=value.dtype).copy_(value)
-    return value
+def _targets_and_weights(train: LabeledPhotos, config: FitConfig) -> tuple[Tensor, Tensor]:
+    """Return target distributions (N, K) and loss weights (N,) on the device."""
+    settings = config.train_config
+    targets = losses.make_targets(train, config.num_classes, settings.label_smoothing)
+    weights = np.ones(len(targets))
+    if settings.class_balancing == "loss_weights":
+        unsmoothed = losses.make_targets(train, config.num_classes, 0.0)
+        weights = losses.inverse_frequency_weights(unsmoothed)
+    return (
+        torch.tensor(targets).float().to(config.device),
+        torch.tensor(weights).float().to(config.device),
+    )
 
 
-def _check_finite(found: Floats, epoch: int, rates: Sequence[float]) -> None:
-    if not np.isfinite(found).all():
-        batch = int(np.argmin(np.isfinite(found)))
+def _make_optimizer(model: nn.Module, config: FitConfig) -> torch.optim.Optimizer:
+    """Return timm's optimizer of that name.
+
+    Raises:
+        ValueError: The name is unknown, or an argument is invalid for it.
+    """
+    settings, model_config = config.train_config, config.model_config
+    arguments: dict[str, Any] = dict(settings.optimizer_arguments)
+    names = [str(name) for name in list_optimizers()]
+    if settings.optimizer not in names:
         raise ValueError(
-            f"the loss is {found[batch]} in epoch {epoch}, batch {batch + 1}, at a learning rate "
-            f"of {rates[batch]:.3g}; {REMEDY}"
+            f"params.yaml: train.optimizer = {settings.optimizer!r} is not an optimizer of timm; "
+            f"choose one of: {', '.join(names)}"
         )
+    try:
+        # timm silently drops arguments that an optimizer does not accept; bind them here first.
+        optimizer_class = get_optimizer_class(settings.optimizer, bind_defaults=False)
+        signature(optimizer_class).bind_partial(**arguments)
+        # timm excludes biases, norms and the parameters an architecture names from weight decay.
+        optimizer: torch.optim.Optimizer = create_optimizer_v2(
+            model,
+            settings.optimizer,
+            lr=model_config.learning_rate,
+            weight_decay=settings.weight_decay,
+            layer_decay=model_config.layer_decay if model_config.layer_decay < 1 else None,
+            **arguments,
+        )
+    except Exception as error:  # noqa: BLE001 - optimizers raise errors of any type
+        raise ValueError(
+            f"params.yaml: train.optimizer = {settings.optimizer!r} with optimizer_arguments "
+            f"{settings.optimizer_arguments} cannot be used here: {error}; change them"
+        ) from None
+    return optimizer
+
+
+def _make_scheduler(
+    optimizer: torch.optim.Optimizer, config: FitConfig, steps_per_epoch: int
+) -> Scheduler:
+    """Return timm's schedule of that name, updated once per step."""
+    settings = config.train_config
+    total = config.model_config.epochs * steps_per_epoch
+    warmup = round(settings.warmup * total)
+    scheduler: Scheduler = create_scheduler_v2(
+        optimizer,
+        settings.scheduler,
+        num_epochs=total,
+        warmup_epochs=warmup,
+        warmup_lr=config.model_config.learning_rate / (warmup + 1),
+        decay_milestones=[round(share * total) for share in settings.decay_at],
+        # timm reads the exponent of `poly` from the same argument.
+        decay_rate=settings.decay_rate if settings.scheduler == "multistep" else 1.0,
+        step_on_epochs=False,
+        updates_per_epoch=1,  # timm's epochs are steps here
+    )[0]
+    return scheduler

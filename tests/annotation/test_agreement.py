@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anklealign.annotation import agreement
-from anklealign.annotation.agreement import NOBODY
+from anklealign.annotation.agreement import NO_VOTE
 
 
 def reliability(*rows):
     """Return (N, A) votes and the number of classes of a table with a row for each observer."""
     values = sorted({cell for row in rows for cell in row.split()} - {"."})
-    index = {value: k for k, value in enumerate(values)} | {".": NOBODY}
+    index = {value: k for k, value in enumerate(values)} | {".": NO_VOTE}
     return np.array([[index[cell] for cell in row.split()] for row in rows]).T, len(values)
 
 
@@ -57,7 +57,9 @@ TONE = reliability(
     ],
 )
 def test_alpha_is_that_of_the_published_examples(data, ordered, published):
-    assert agreement.alpha(*data, ordered=ordered) == pytest.approx(published, abs=0.0006)
+    assert agreement.krippendorff_alpha(*data, ordered=ordered) == pytest.approx(
+        published, abs=0.0006
+    )
 
 
 votes_of_people = st.integers(2, 4).flatmap(
@@ -80,11 +82,11 @@ votes_of_people = st.integers(2, 4).flatmap(
 
 def numbers(votes, classes):
     return [
-        agreement.alpha(votes, classes),
-        agreement.alpha(votes, classes, ordered=True),
-        agreement.pairwise(votes, classes),
-        *np.sort(agreement.with_mode(votes, classes)),
-        *np.sort(agreement.with_rest(votes, classes)),
+        agreement.krippendorff_alpha(votes, classes),
+        agreement.krippendorff_alpha(votes, classes, ordered=True),
+        agreement.pairwise_agreement(votes, classes),
+        *np.sort(agreement.modal_shares(votes, classes)),
+        *np.sort(agreement.leave_one_out_agreement(votes, classes)),
     ]
 
 
@@ -97,7 +99,7 @@ def test_the_order_of_photos_and_people_and_the_direction_of_the_scale_change_no
     random.shuffle(columns)
     expected = numbers(votes, classes)
     np.testing.assert_allclose(numbers(votes[rows][:, columns], classes), expected, atol=1e-9)
-    turned = np.where(votes == NOBODY, NOBODY, classes - 1 - votes)
+    turned = np.where(votes == NO_VOTE, NO_VOTE, classes - 1 - votes)
     np.testing.assert_allclose(numbers(turned, classes), expected, atol=1e-9)
 
 
@@ -107,9 +109,11 @@ def test_nominal_alpha_does_not_know_the_names_of_the_classes(data, random):
     votes, classes = data
     names = list(range(classes))
     random.shuffle(names)
-    renamed = np.where(votes == NOBODY, NOBODY, np.array(names)[votes])
+    renamed = np.where(votes == NO_VOTE, NO_VOTE, np.array(names)[votes])
     np.testing.assert_allclose(
-        agreement.alpha(renamed, classes), agreement.alpha(votes, classes), atol=1e-9
+        agreement.krippendorff_alpha(renamed, classes),
+        agreement.krippendorff_alpha(votes, classes),
+        atol=1e-9,
     )
 
 
@@ -118,10 +122,10 @@ def test_nominal_alpha_does_not_know_the_names_of_the_classes(data, random):
 def test_alpha_is_1_where_all_agree_and_never_more(data):
     votes, classes = data
     for ordered in (False, True):
-        found = agreement.alpha(votes, classes, ordered=ordered)
+        found = agreement.krippendorff_alpha(votes, classes, ordered=ordered)
         assert np.isnan(found) or found <= 1 + 1e-9
-        same = np.where(votes == NOBODY, NOBODY, votes.max(1, keepdims=True))
-        perfect = agreement.alpha(same, classes, ordered=ordered)
+        same = np.where(votes == NO_VOTE, NO_VOTE, votes.max(1, keepdims=True))
+        perfect = agreement.krippendorff_alpha(same, classes, ordered=ordered)
         assert np.isnan(perfect) or perfect == pytest.approx(1)
 
 
@@ -129,7 +133,7 @@ def test_alpha_is_1_where_all_agree_and_never_more(data):
 @settings(max_examples=100, deadline=None)
 def test_a_photo_with_one_vote_says_nothing_of_agreement(data):
     votes, classes = data
-    alone = np.full((1, votes.shape[1]), NOBODY)
+    alone = np.full((1, votes.shape[1]), NO_VOTE)
     alone[0, 0] = 0
     more = np.vstack([votes, alone])
     np.testing.assert_allclose(numbers(more, classes), numbers(votes, classes), atol=1e-9)
@@ -137,54 +141,56 @@ def test_a_photo_with_one_vote_says_nothing_of_agreement(data):
 
 def test_alpha_is_near_0_by_chance_and_below_where_people_contradict_each_other():
     rng = np.random.default_rng(1)
-    assert abs(agreement.alpha(rng.integers(0, 3, (4000, 4)), 3)) < 0.02
-    assert agreement.alpha(np.array([[0, 1], [1, 0], [0, 1]]), 2) < -0.5
+    assert abs(agreement.krippendorff_alpha(rng.integers(0, 3, (4000, 4)), 3)) < 0.02
+    assert agreement.krippendorff_alpha(np.array([[0, 1], [1, 0], [0, 1]]), 2) < -0.5
 
 
 def test_ordinal_alpha_forgives_neighbours_rather_than_opposites():
     def of(mistake):
         votes = np.array([[0, 0], [1, 1], [2, 2]] * 5 + [[0, mistake]])
-        return agreement.alpha(votes, 3, ordered=True)
+        return agreement.krippendorff_alpha(votes, 3, ordered=True)
 
     assert of(1) > of(2)
 
 
 def test_where_nothing_can_differ_numbers_are_left_out_of_the_metrics():
     same = np.zeros((4, 3), np.int64)
-    assert np.isnan(agreement.alpha(same, 2))
-    found = agreement.measure(same, ["a", "b", "c"], 2, ordered=True)
+    assert np.isnan(agreement.krippendorff_alpha(same, 2))
+    found = agreement.agreement_metrics(same, ["a", "b", "c"], 2, ordered=True)
     assert "alpha_nominal" not in found
     assert found["pairwise"] == 1
-    alone = agreement.measure(np.array([[0], [1]]), ["a"], 2, ordered=False)
+    alone = agreement.agreement_metrics(np.array([[0], [1]]), ["a"], 2, ordered=False)
     assert set(alone) == {"votes", "photos", "annotators", "by_annotator"}
     assert set(alone["by_annotator"]["a"]) == {"votes", "dawid_skene"}
-    nobody = agreement.measure(np.zeros((0, 0), np.int64), [], 3, ordered=True)
+    nobody = agreement.agreement_metrics(np.zeros((0, 0), np.int64), [], 3, ordered=True)
     assert nobody == {"votes": 0, "photos": 0, "annotators": 0}
 
 
 def test_agreement_by_hand():
-    votes = np.array([[0, 0, 1], [1, 1, 1], [2, 0, NOBODY]])
-    assert agreement.pairwise(votes, 3) == pytest.approx((2 / 3 + 1 / 2 + 1 / 2) / 3)
-    assert agreement.with_mode(votes, 3).tolist() == pytest.approx([2 / 3, 1, 1 / 2])
+    votes = np.array([[0, 0, 1], [1, 1, 1], [2, 0, NO_VOTE]])
+    assert agreement.pairwise_agreement(votes, 3) == pytest.approx((2 / 3 + 1 / 2 + 1 / 2) / 3)
+    assert agreement.modal_shares(votes, 3).tolist() == pytest.approx([2 / 3, 1, 1 / 2])
     # The first: half of a tie, then right, then wrong.
-    assert agreement.with_rest(votes, 3).tolist() == pytest.approx([0.5, 0.5, 0.5])
+    assert agreement.leave_one_out_agreement(votes, 3).tolist() == pytest.approx([0.5, 0.5, 0.5])
 
 
 def test_metric_keys_hold_no_dot_and_lose_nobody():
-    found = agreement.measure(np.array([[0, 1, 0]]), ["a.b", "a_b", "c"], 2, ordered=False)
+    found = agreement.agreement_metrics(
+        np.array([[0, 1, 0]]), ["a.b", "a_b", "c"], 2, ordered=False
+    )
     assert list(found["by_annotator"]) == ["a_b", "a_b_", "c"]
 
 
 def test_votes_become_a_matrix():
     rows = [("p2", "b", "cat"), ("p1", "a", "dog"), ("p1", "b", "cat")]
     table = pd.DataFrame(rows, columns=["photo", "annotator", "label"])
-    photos, people, votes = agreement.matrix(table, ["cat", "dog"])
+    photos, people, votes = agreement.vote_matrix(table, ["cat", "dog"])
     assert (photos, people) == (["p1", "p2"], ["a", "b"])
-    assert votes.tolist() == [[1, 0], [NOBODY, 0]]
+    assert votes.tolist() == [[1, 0], [NO_VOTE, 0]]
 
 
-def settled(row, own=NOBODY, *, ordered=True, method="majority"):
-    found = agreement.settle(np.array([row]), np.array([own]), 3, method=method, ordered=ordered)
+def settled(row, own=NO_VOTE, *, ordered=True, method="majority"):
+    found = agreement.aggregate(np.array([row]), np.array([own]), 3, method=method, ordered=ordered)
     return int(found.labels[0]), bool(found.tied[0])
 
 
@@ -195,22 +201,24 @@ def test_the_majority_wins_whatever_the_photos_own_label():
 def test_a_tie_goes_to_the_class_nearest_the_votes_mean_on_a_scale_alone():
     assert settled([0, 0, 1, 1, 2]) == (1, True)
     assert settled([0, 0, 1, 1, 2], own=0) == (1, True)
-    assert settled([0, 0, 1, 1, 2], ordered=False) == (NOBODY, True)
+    assert settled([0, 0, 1, 1, 2], ordered=False) == (NO_VOTE, True)
 
 
 def test_else_a_tie_goes_to_the_photos_own_label_or_stays():
     assert settled([0, 2], own=2) == (2, True)
-    assert settled([0, 2], own=1) == (NOBODY, True)
-    assert settled([0, 2]) == (NOBODY, True)
+    assert settled([0, 2], own=1) == (NO_VOTE, True)
+    assert settled([0, 2]) == (NO_VOTE, True)
     assert settled([0, 0, 1, 1, 2], own=0, ordered=False) == (0, True)
 
 
 def test_soft_labels_are_shares_of_the_votes_or_probabilities():
-    votes = np.array([[0, 0, 1, NOBODY], [2, 2, 2, 2]])
-    shares = agreement.settle(votes, np.full(2, NOBODY), 3, method="majority", ordered=False).soft
+    votes = np.array([[0, 0, 1, NO_VOTE], [2, 2, 2, 2]])
+    shares = agreement.aggregate(
+        votes, np.full(2, NO_VOTE), 3, method="majority", ordered=False
+    ).soft
     np.testing.assert_allclose(shares, [[2 / 3, 1 / 3, 0], [0, 0, 1]])
-    likely = agreement.settle(
-        votes, np.full(2, NOBODY), 3, method="dawid_skene", ordered=False
+    likely = agreement.aggregate(
+        votes, np.full(2, NO_VOTE), 3, method="dawid_skene", ordered=False
     ).soft
     np.testing.assert_allclose(likely.sum(1), 1)
     assert likely.argmax(1).tolist() == [0, 2]
@@ -260,7 +268,7 @@ def people(seed, count=18, photos=53):
     leaning = rng.dirichlet(np.ones(3), count)
     guess = (rng.random((photos, count, 1)) > leaning.cumsum(1)[None, :, :2]).sum(2)
     votes = np.where(knows, true[:, None], guess)
-    votes[rng.random(votes.shape) < 0.05] = NOBODY
+    votes[rng.random(votes.shape) < 0.05] = NO_VOTE
     return true, votes
 
 
@@ -270,16 +278,16 @@ def simulated():
     rows = []
     for seed in SETS:
         true, votes = people(seed)
-        given = agreement.ballots(votes, 3)
+        given = agreement.one_hot_votes(votes, 3)
         counts = given.sum(1)
         first = counts == counts.max(1, keepdims=True)
         # A tie is worth what a fair choice between the tied gets right: no rule does better.
         majority = (first / first.sum(1, keepdims=True))[range(len(true)), true].mean()
         found = agreement.dawid_skene(given)
         model = (found.posterior.argmax(1) == true).mean()
-        right = ((votes == true[:, None]) & (votes != NOBODY)).sum(0) / (votes != NOBODY).sum(0)
+        right = ((votes == true[:, None]) & (votes != NO_VOTE)).sum(0) / (votes != NO_VOTE).sum(0)
         named = right[found.accuracy().argmin()] == right.min()
-        rows.append((majority, model, named, agreement.pairwise(votes, 3)))
+        rows.append((majority, model, named, agreement.pairwise_agreement(votes, 3)))
     return np.array(rows)
 
 

@@ -11,12 +11,12 @@ CLASSES = ["a", "b"]
 def test_agreement_shows_every_annotator_though_one_has_nobody_to_compare_with(tmp_path):
     rows = [("p1", "anna", "a"), ("p1", "b.ela", "b"), ("p2", "anna", "a"), ("p3", "cili", "b")]
     votes = pd.DataFrame(rows, columns=["photo", "annotator", "label"])
-    photos, people, matrix = agreement.matrix(votes, CLASSES)
-    numbers = agreement.measure(matrix, people, len(CLASSES), ordered=True)
-    drawn = plots.agreement(votes, numbers, CLASSES)
+    photos, people, matrix = agreement.vote_matrix(votes, CLASSES)
+    numbers = agreement.agreement_metrics(matrix, people, len(CLASSES), ordered=True)
+    drawn = plots.agreement_figure(votes, numbers, CLASSES)
     style.save(drawn, tmp_path / "agreement.png")
     texts = [text.get_text() for axes in drawn.axes for text in axes.texts]
     names = [tick.get_text() for tick in drawn.axes[0].get_yticklabels()]
     assert names == ["all votes (4)", "anna (2)", "b.ela (1)", "cili (1)"]
-    assert "nobody to compare with" in texts
+    assert "no photo in common with others" in texts
     assert len(photos) == 3

@@ -1,22 +1,22 @@
-"""The benchmark of clean measures what it says, and clean reaches its bars on a small set."""
+"""The benchmark of clean measures what it documents, and clean meets its targets on a small set."""
 
 import pandas as pd
 import pytest
 
 from benchmarks import cleaning
-from benchmarks.cleaning import EXACT, JOINED, LOST, OPPOSED, Outcome, Planted
+from benchmarks.cleaning import EXACT, JOINED, LOST, OPPOSED, CorruptedSet, Outcome
 
 BLURRED = "blurred, sigma 1.5 % of the side"
 
 
-def planted() -> Planted:
-    """Two good photos with a twin, a blurred photo, and a contradiction."""
+def corrupted() -> CorruptedSet:
+    """Two intact photos with a twin, a blurred photo, and a contradiction."""
     rows = [
         ("a/good.jpg", 0, ""), ("a/twin.jpg", 0, EXACT), ("a/other.jpg", 1, ""),
         ("a/mirrored.jpg", 1, "mirrored"), ("a/soft.jpg", 1, BLURRED),
         ("a/yes.jpg", 2, OPPOSED), ("b/no.jpg", 2, OPPOSED),
     ]  # fmt: skip
-    return Planted(
+    return CorruptedSet(
         cleaning.ROOT, pd.DataFrame(rows, columns=["path", "source", "kind"]).set_index("path")
     )
 
@@ -37,13 +37,13 @@ def outcome(reasons: dict[str, str], groups: list[set[str]]) -> Outcome:
     return Outcome(alike, {p for p, r in reasons.items() if r in {"blurred", "dark"}}, 1, removed)
 
 
-def judged(reasons: dict[str, str], groups: list[set[str]]) -> list[str]:
-    """Return what is below its bar, among the kinds that are planted here."""
-    lines = cleaning.below_bar(planted(), outcome(reasons, groups))
+def missed_kinds(reasons: dict[str, str], groups: list[set[str]]) -> list[str]:
+    """Return which of the injected kinds miss their target."""
+    lines = cleaning.missed_targets(corrupted(), outcome(reasons, groups))
     return [line.split(":")[0] for line in lines]
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # kinds that are not planted here
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # kinds that are not injected here
 @pytest.mark.parametrize(
     ("change", "groups", "missed"),
     [
@@ -61,14 +61,14 @@ def judged(reasons: dict[str, str], groups: list[set[str]]) -> list[str]:
         ({}, [ALIKE[0] | ALIKE[1]], [JOINED]),
     ],
 )
-def test_each_miss_is_below_its_bar_and_nothing_else_is(change, groups, missed) -> None:
+def test_each_miss_misses_its_target_and_nothing_else_does(change, groups, missed) -> None:
     reasons = {path: reason for path, reason in (REASONS | change).items() if reason}
-    assert judged(reasons, groups) == missed
+    assert missed_kinds(reasons, groups) == missed
 
 
 @pytest.mark.slow
-def test_clean_reaches_its_bars_on_two_dozen_photos(tmp_path) -> None:
+def test_clean_meets_its_targets_on_two_dozen_photos(tmp_path) -> None:
     sources = cleaning.drawn(2, most=24)
-    few = cleaning.plant(sources, tmp_path / "planted", each=6, contradicting=4)
-    found = cleaning.ours(few, tmp_path / "work", "letterbox")
-    assert cleaning.below_bar(few, found) == []
+    few = cleaning.inject(sources, tmp_path / "corrupted", each=6, contradicting=4)
+    result = cleaning.ours(few, tmp_path / "work", "letterbox")
+    assert cleaning.missed_targets(few, result) == []

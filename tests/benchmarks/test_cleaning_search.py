@@ -1,4 +1,4 @@
-"""The search finds what is planted, in the memory that it may take."""
+"""The search finds all near-duplicates within its memory limit."""
 
 import json
 import subprocess
@@ -10,7 +10,7 @@ from benchmarks import cleaning_search
 
 
 @pytest.mark.parametrize("kind", ["near", "view"])
-def test_every_planted_copy_is_found(kind: str) -> None:
+def test_every_near_duplicate_is_found(kind: str) -> None:
     assert cleaning_search.measure(kind, 5_000)["missed"] == 0
 
 
@@ -29,10 +29,10 @@ def test_a_million_hashes_are_searched_in_under_2_gib() -> None:
 @pytest.mark.skipif(not cleaning_search.REAL.is_dir(), reason="needs the ants and bees")
 def test_the_stages_keep_all_but_a_few_of_pictures_that_are_all_different(capfd) -> None:
     cleaning_search.stages(90)
-    said = capfd.readouterr().out
-    rows = [line for line in said.splitlines() if line.startswith("| ")]
+    output = capfd.readouterr().out
+    rows = [line for line in output.splitlines() if line.startswith("| ")]
     assert [row.split(" | ")[0] for row in rows] == ["| clean", "| split"]
     assert all(row.endswith("exit status 0") for row in rows)
-    kept = int(said.split("clean: kept ")[1].split()[0])
+    kept = int(output.split("clean: kept ")[1].split()[0])
     assert kept >= 85
-    assert "duplicate" not in said
+    assert "duplicate" not in output

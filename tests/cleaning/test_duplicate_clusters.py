@@ -19,19 +19,19 @@ def scene(seed: int, moved: float = 0.0) -> Image.Image:
     draw = ImageDraw.Draw(picture)
     for n in range(8):
         x, y = rng.integers(40, 560), rng.integers(40, 400)
-        colour = tuple(int(c) for c in rng.integers(0, 240, 3))
+        color = tuple(int(c) for c in rng.integers(0, 240, 3))
         across, down = rng.integers(30, 130, 2)
         if n % 2:
-            draw.ellipse((x, y, x + across, y + down), fill=colour)
+            draw.ellipse((x, y, x + across, y + down), fill=color)
         else:
-            draw.rectangle((x, y, x + across, y + down), fill=colour)
+            draw.rectangle((x, y, x + across, y + down), fill=color)
     x, y = rng.integers(100, 400, 2)
     disc = (x + moved, y, x + moved + 80, y + 80)
     draw.ellipse(disc, fill="black", outline="white", width=6)
     return picture
 
 
-def cut(picture: Image.Image, left: float, top: float, right: float, bottom: float) -> Image.Image:
+def crop(picture: Image.Image, left: float, top: float, right: float, bottom: float) -> Image.Image:
     width, height = picture.size
     box = (left * width, top * height, (1 - right) * width, (1 - bottom) * height)
     return picture.crop(tuple(round(edge) for edge in box))
@@ -40,11 +40,11 @@ def cut(picture: Image.Image, left: float, top: float, right: float, bottom: flo
 COPIES = {
     "re-encoded": lambda picture: picture,
     "a third": lambda picture: picture.resize((213, 160)),
-    "cut left": lambda picture: cut(picture, 0.08, 0, 0, 0),
-    "cut top": lambda picture: cut(picture, 0, 0.08, 0, 0),
-    "cut right": lambda picture: cut(picture, 0, 0, 0.08, 0),
-    "cut bottom": lambda picture: cut(picture, 0, 0, 0, 0.08),
-    "cut all round": lambda picture: cut(picture, 0.03, 0.06, 0.05, 0.02),
+    "cut left": lambda picture: crop(picture, 0.08, 0, 0, 0),
+    "cut top": lambda picture: crop(picture, 0, 0.08, 0, 0),
+    "cut right": lambda picture: crop(picture, 0, 0, 0.08, 0),
+    "cut bottom": lambda picture: crop(picture, 0, 0, 0, 0.08),
+    "cut all round": lambda picture: crop(picture, 0.03, 0.06, 0.05, 0.02),
     "mirrored": ImageOps.mirror,
     "turned left": lambda picture: picture.transpose(Turn.ROTATE_90),
     "turned over": lambda picture: picture.transpose(Turn.ROTATE_180),
@@ -53,7 +53,7 @@ COPIES = {
     "squared with bars": lambda picture: ImageOps.pad(picture, (640, 640), color="black"),
     "brightened": lambda picture: picture.point(lambda level: min(255, 1.2 * level)),
     "turned, cut and framed": lambda picture: ImageOps.expand(
-        cut(picture.transpose(Turn.ROTATE_90), 0.05, 0, 0, 0), 30, "black"
+        crop(picture.transpose(Turn.ROTATE_90), 0.05, 0, 0, 0), 30, "black"
     ),
 }
 
@@ -67,7 +67,9 @@ def stored(picture: Image.Image, quality: int = 60) -> np.ndarray:
 
 
 def find(pictures: list[np.ndarray], rank=None) -> list[duplicate_clusters.Cluster]:
-    return duplicate_clusters.find(pictures, rank or range(len(pictures)), DISTANCE, RESIDUAL)[0]
+    return duplicate_clusters.find_clusters(
+        pictures, rank or range(len(pictures)), DISTANCE, RESIDUAL
+    )[0]
 
 
 @pytest.mark.parametrize("kind", COPIES)
@@ -75,15 +77,15 @@ def test_a_copy_is_found(kind: str) -> None:
     pictures = [scene(seed) for seed in range(8)]
     everything = [stored(picture, 92) for picture in pictures]
     everything += [stored(COPIES[kind](picture)) for picture in pictures]
-    found = {cluster.kept: list(cluster.copies) for cluster in find(everything)}
-    assert found == {n: [n + 8] for n in range(8)}
+    clusters = {cluster.kept: list(cluster.duplicates) for cluster in find(everything)}
+    assert clusters == {n: [n + 8] for n in range(8)}
 
 
 def test_another_shot_of_a_scene_is_no_copy() -> None:
     # A thirtieth of the picture's width, in a picture that is otherwise the same to the pixel.
     pictures = [stored(scene(seed, moved), 92) for seed in range(12) for moved in (0, 20)]
-    found, residuals = duplicate_clusters.find(pictures, range(24), DISTANCE, RESIDUAL)
-    assert found == []
+    clusters, residuals = duplicate_clusters.find_clusters(pictures, range(24), DISTANCE, RESIDUAL)
+    assert clusters == []
     assert residuals.pairs  # of those that were not hopeless from the start
     assert min(residuals.pairs.values()) > RESIDUAL
 
@@ -103,40 +105,40 @@ def test_equal_pixels_are_told_from_similar_ones() -> None:
     original = stored(scene(1), 92)
     (cluster,) = find([original, stored(scene(1)), original.copy(), original.copy()])
     assert cluster.kept == 0
-    assert set(cluster.copies) == {1, 2, 3}
+    assert set(cluster.duplicates) == {1, 2, 3}
     assert cluster.identical == {2, 3}
-    assert cluster.copies[2] == 0 < cluster.copies[1] < RESIDUAL
+    assert cluster.duplicates[2] == 0 < cluster.duplicates[1] < RESIDUAL
 
 
 def test_the_lowest_rank_is_kept() -> None:
     pictures = [stored(COPIES[kind](scene(1))) for kind in ("a third", "re-encoded", "mirrored")]
     (cluster,) = find(pictures, rank=["c", "b", "a"])
     assert cluster.kept == 2
-    assert set(cluster.copies) == {0, 1}
+    assert set(cluster.duplicates) == {0, 1}
 
 
 def test_both_ends_of_a_chain_of_cuts_meet_when_they_show_the_same() -> None:
-    left, right = cut(scene(3), 0.09, 0, 0, 0), cut(scene(3), 0, 0, 0.09, 0)
+    left, right = crop(scene(3), 0.09, 0, 0, 0), crop(scene(3), 0, 0, 0.09, 0)
     (cluster,) = find([stored(left), stored(right), stored(scene(3))])
-    assert (cluster.kept, set(cluster.copies)) == (0, {1, 2})
+    assert (cluster.kept, set(cluster.duplicates)) == (0, {1, 2})
 
 
 def shrinking(steps: int) -> list[np.ndarray]:
     """Return a picture and what is left of it when 8 percent of the left are cut off repeatedly."""
     pictures = [scene(5)]
     for _ in range(steps):
-        pictures.append(cut(pictures[-1], 0.08, 0, 0, 0))
+        pictures.append(crop(pictures[-1], 0.08, 0, 0, 0))
     return [stored(picture, 92) for picture in pictures]
 
 
 def test_a_chain_that_ends_at_an_unlike_photo_is_broken_up() -> None:
     # After twelve steps a third of the picture is left.
-    found = find(shrinking(12))
-    assert len(found) >= 2
-    for cluster in found:
+    clusters = find(shrinking(12))
+    assert len(clusters) >= 2
+    for cluster in clusters:
         # Eight steps leave 0.51 of the width, nine leave 0.47; what is kept is the largest.
-        assert max(cluster.copies, default=cluster.kept) - cluster.kept <= 8
-    assert sorted(n for c in found for n in (c.kept, *c.copies)) == list(range(13))
+        assert max(cluster.duplicates, default=cluster.kept) - cluster.kept <= 8
+    assert sorted(n for c in clusters for n in (c.kept, *c.duplicates)) == list(range(13))
 
 
 def test_what_matches_a_copy_but_not_the_kept_photo_is_no_copy_of_it() -> None:
@@ -145,30 +147,34 @@ def test_what_matches_a_copy_but_not_the_kept_photo_is_no_copy_of_it() -> None:
     for seed in (0, 1, 2, 4, 5, 7):  # leaves 0.19 to 0.28 of either, which leave 0.36 to 0.58
         first, last = scene(seed), scene(seed, 4)
         pictures += [stored(p, 92) for p in (first, Image.blend(first, last, 0.5), last)]
-    found, residuals = duplicate_clusters.find(pictures, range(18), DISTANCE, RESIDUAL)
-    album = registration.Album(pictures)
-    between = [album.compare(n, n + 2, np.eye(3)) for n in range(0, 18, 3)]
+    clusters, residuals = duplicate_clusters.find_clusters(pictures, range(18), DISTANCE, RESIDUAL)
+    matcher = registration.PhotoMatcher(pictures)
+    between = [matcher.register(n, n + 2, np.eye(3)) for n in range(0, 18, 3)]
     assert all(match is None or match.residual > RESIDUAL for match in between)
-    assert {c.kept: list(c.copies) for c in found if c.copies} == {
+    assert {c.kept: list(c.duplicates) for c in clusters if c.duplicates} == {
         n: [n + 1] for n in range(0, 18, 3)
     }
-    for cluster in found:
-        for copy, shown in cluster.copies.items():
-            match = album.compare(cluster.kept, copy, np.eye(3))
+    for cluster in clusters:
+        for copy, shown in cluster.duplicates.items():
+            match = matcher.register(cluster.kept, copy, np.eye(3))
             assert shown == pytest.approx(match.residual, abs=0.02)
-            assert shown == pytest.approx(residuals.of(copy, cluster.kept), abs=0.02)
-        if not cluster.copies:  # the last, by itself, is known to resemble the one between
-            assert cluster.touching == {cluster.kept - 2}
+            assert shown == pytest.approx(residuals.between(copy, cluster.kept), abs=0.02)
+        if not cluster.duplicates:  # the last, by itself, is known to resemble the one between
+            assert cluster.adjacent == {cluster.kept - 2}
 
 
-def test_the_parts_of_a_chain_know_of_each_other() -> None:
-    found = {cluster.kept: cluster for cluster in find(shrinking(12))}
-    home = {n: cluster.kept for cluster in found.values() for n in (cluster.kept, *cluster.copies)}
+def test_clusters_of_one_chain_are_adjacent() -> None:
+    clusters = {cluster.kept: cluster for cluster in find(shrinking(12))}
+    home = {
+        n: cluster.kept
+        for cluster in clusters.values()
+        for n in (cluster.kept, *cluster.duplicates)
+    }
     for n in range(12):  # each matches the next
         if home[n] != home[n + 1]:
-            assert home[n + 1] in found[home[n]].touching
-            assert home[n] in found[home[n + 1]].touching
-    assert {cluster.chain for cluster in found.values()} == {0}
+            assert home[n + 1] in clusters[home[n]].adjacent
+            assert home[n] in clusters[home[n + 1]].adjacent
+    assert {cluster.chain for cluster in clusters.values()} == {0}
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -178,40 +184,40 @@ def test_a_second_search_among_those_kept_finds_no_copy(seed: int) -> None:
     rng = np.random.default_rng(seed)
     pictures = [*shrinking(18), *(stored(COPIES[kind](scene(7))) for kind in COPIES)]
     rank = [int(n) for n in rng.permutation(len(pictures))]
-    gone = {n for cluster in find(pictures, rank) for n in cluster.copies}
+    gone = {n for cluster in find(pictures, rank) for n in cluster.duplicates}
     kept = [n for n in range(len(pictures)) if n not in gone]
     again = find([pictures[n] for n in kept], [rank[n] for n in kept])
     # Nor does one of them match another where it is laid on it by way of the chain's cuts.
-    album = registration.Album([pictures[n] for n in kept])
+    matcher = registration.PhotoMatcher([pictures[n] for n in kept])
     cuts = [n for n in range(len(kept)) if kept[n] < 19]
     for a in cuts:
         for b in cuts:
             width = 0.92 ** (kept[b] - kept[a])
-            placement = np.array([[width, 0, 1 - width], [0, 1, 0], [0, 0, 1]])
-            match = album.compare(a, b, placement) if kept[a] < kept[b] else None
+            transform = np.array([[width, 0, 1 - width], [0, 1, 0], [0, 0, 1]])
+            match = matcher.register(a, b, transform) if kept[a] < kept[b] else None
             assert match is None or match.residual > RESIDUAL
     assert len(kept) >= 3
-    assert [cluster for cluster in again if cluster.copies] == []
+    assert [cluster for cluster in again if cluster.duplicates] == []
 
 
 def test_a_crowd_of_copies_is_one_cluster() -> None:
     # More than are proposed for one photo, so that most pairs are never compared.
     pictures = [stored(scene(3), quality) for quality in range(60, 93)]
     (cluster,) = find(pictures)
-    assert (cluster.kept, len(cluster.copies)) == (0, 32)
+    assert (cluster.kept, len(cluster.duplicates)) == (0, 32)
 
 
 def test_where_mirroring_changes_the_label_mirror_images_are_two_clusters_of_one_chain() -> None:
     plain, mirrored = stored(scene(1)), stored(ImageOps.mirror(scene(1)))
     pictures = [plain, mirrored, stored(scene(1), 80), stored(ImageOps.mirror(scene(1)), 80)]
     turned = stored(scene(1).transpose(Turn.ROTATE_90))
-    found, _ = duplicate_clusters.find(
+    clusters, _ = duplicate_clusters.find_clusters(
         [*pictures, turned, mirrored.copy()], range(6), DISTANCE, RESIDUAL, mirror_safe=False
     )
-    assert {c.kept: set(c.copies) for c in found} == {0: {2, 4}, 1: {3, 5}}
-    assert [c.identical for c in found] == [frozenset(), frozenset({5})]
-    assert {c.chain for c in found} == {0}
-    assert all(c.touching == frozenset() for c in found)
+    assert {c.kept: set(c.duplicates) for c in clusters} == {0: {2, 4}, 1: {3, 5}}
+    assert [c.identical for c in clusters] == [frozenset(), frozenset({5})]
+    assert {c.chain for c in clusters} == {0}
+    assert all(c.adjacent == frozenset() for c in clusters)
 
 
 def test_of_centre_squares_the_one_of_a_picture_with_bars_is_found() -> None:
@@ -221,8 +227,10 @@ def test_of_centre_squares_the_one_of_a_picture_with_bars_is_found() -> None:
     pictures = [square(scene(seed)) for seed in range(8)]
     barred = [square(ImageOps.pad(scene(seed), (640, 640), color="black")) for seed in range(8)]
     wide = [*pictures, *barred]
-    found, _ = duplicate_clusters.find(wide, range(16), DISTANCE, RESIDUAL, squares=True)
-    assert {c.kept: list(c.copies) for c in found} == {n: [n + 8] for n in range(8)}
+    clusters, _ = duplicate_clusters.find_clusters(
+        wide, range(16), DISTANCE, RESIDUAL, squares=True
+    )
+    assert {c.kept: list(c.duplicates) for c in clusters} == {n: [n + 8] for n in range(8)}
 
 
 def test_a_copy_of_few_pixels_is_compared_at_its_own() -> None:
@@ -230,31 +238,31 @@ def test_a_copy_of_few_pixels_is_compared_at_its_own() -> None:
     small = [
         np.asarray(scene(seed).resize((56, 42), Image.Resampling.LANCZOS)) for seed in range(8)
     ]
-    found = {cluster.kept: list(cluster.copies) for cluster in find([*pictures, *small])}
-    assert found == {n: [n + 8] for n in range(8)}
+    clusters = {cluster.kept: list(cluster.duplicates) for cluster in find([*pictures, *small])}
+    assert clusters == {n: [n + 8] for n in range(8)}
 
 
 def test_the_lowest_rank_is_kept_even_where_it_does_not_match_every_copy() -> None:
     # The first and the last share 0.68 of their width only; all match the whole between them.
     shares = ((0, 0.16), (0, 0.08), (0, 0), (0.08, 0), (0.16, 0))
-    pictures = [stored(cut(scene(3), left, 0, right, 0), 92) for left, right in shares]
+    pictures = [stored(crop(scene(3), left, 0, right, 0), 92) for left, right in shares]
     (cluster,) = find(pictures)
-    assert (cluster.kept, set(cluster.copies)) == (0, {1, 2, 3, 4})
-    assert max(cluster.copies.values()) <= RESIDUAL
+    assert (cluster.kept, set(cluster.duplicates)) == (0, {1, 2, 3, 4})
+    assert max(cluster.duplicates.values()) <= RESIDUAL
 
 
 def test_two_cuts_that_have_little_in_common_are_compared_in_that() -> None:
     # The first and the last share two thirds of their width, which no hash proposes as a copy.
     shares = ((0.25, 0), (0.16, 0), (0.08, 0), (0, 0), (0, 0.08), (0, 0.16), (0, 0.25))
-    pictures = [stored(cut(scene(3), left, 0, right, 0), 92) for left, right in shares]
+    pictures = [stored(crop(scene(3), left, 0, right, 0), 92) for left, right in shares]
     (cluster,) = find(pictures)
-    assert (cluster.kept, set(cluster.copies)) == (0, {1, 2, 3, 4, 5, 6})
-    album = registration.Album(pictures)
-    placement = np.array([[1, 0, -1 / 3], [0, 1, 0], [0, 0, 1]])
-    assert album.compare(0, 6, placement) is None
-    match = album.compare(0, 6, placement, 0.49)
+    assert (cluster.kept, set(cluster.duplicates)) == (0, {1, 2, 3, 4, 5, 6})
+    matcher = registration.PhotoMatcher(pictures)
+    transform = np.array([[1, 0, -1 / 3], [0, 1, 0], [0, 0, 1]])
+    assert matcher.register(0, 6, transform) is None
+    match = matcher.register(0, 6, transform, 0.49)
     assert match is not None
-    assert cluster.copies[6] == pytest.approx(match.residual, abs=0.01)
+    assert cluster.duplicates[6] == pytest.approx(match.residual, abs=0.01)
 
 
 def test_clusters_do_not_depend_on_the_order_of_the_photos() -> None:
@@ -263,11 +271,11 @@ def test_clusters_do_not_depend_on_the_order_of_the_photos() -> None:
     names = [f"{n:02}" for n in range(20)]
     order = np.random.default_rng(0).permutation(20)
     plain = {
-        names[cluster.kept]: {names[n]: r for n, r in cluster.copies.items()}
+        names[cluster.kept]: {names[n]: r for n, r in cluster.duplicates.items()}
         for cluster in find(pictures, names)
     }
     mixed = {
-        names[order[cluster.kept]]: {names[order[n]]: r for n, r in cluster.copies.items()}
+        names[order[cluster.kept]]: {names[order[n]]: r for n, r in cluster.duplicates.items()}
         for cluster in find([pictures[n] for n in order], [names[n] for n in order])
     }
     assert plain == mixed
@@ -289,16 +297,16 @@ def test_a_plain_sky_that_is_taken_for_a_border_in_one_copy_hides_no_other() -> 
         picture = scene(seed)
         picture.paste((200, 210, 220), (0, 0, 640, 187))  # 39 percent of the height
         # Less 8 percent at the bottom, the sky is 42 percent, which is too much for a border.
-        pictures += [stored(picture, 92), stored(cut(picture, 0, 0, 0, 0.08))]
-    found = {cluster.kept: list(cluster.copies) for cluster in find(pictures)}
-    assert found == {n: [n + 1] for n in range(0, 12, 2)}
+        pictures += [stored(picture, 92), stored(crop(picture, 0, 0, 0, 0.08))]
+    clusters = {cluster.kept: list(cluster.duplicates) for cluster in find(pictures)}
+    assert clusters == {n: [n + 1] for n in range(0, 12, 2)}
 
 
-@pytest.mark.parametrize("colour", ["black", "white"])
-def test_different_pictures_in_one_frame_are_no_copies(colour: str) -> None:
-    framed = [stored(ImageOps.expand(scene(seed), 90, colour), 92) for seed in range(12)]
+@pytest.mark.parametrize("color", ["black", "white"])
+def test_different_pictures_in_one_frame_are_no_copies(color: str) -> None:
+    framed = [stored(ImageOps.expand(scene(seed), 90, color), 92) for seed in range(12)]
     barred = [
-        stored(ImageOps.pad(scene(seed).crop((0, 120, 640, 360)), (640, 640), color=colour), 92)
+        stored(ImageOps.pad(scene(seed).crop((0, 120, 640, 360)), (640, 640), color=color), 92)
         for seed in range(12, 24)
     ]
     assert find([*framed, *barred]) == []

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image, ImageFilter, ImageOps
 
 from anklealign.cleaning import image_quality
-from anklealign.cleaning.image_quality import Scores
+from anklealign.cleaning.image_quality import ImageQuality
 from anklealign.io import decode, pixel_store
 
 LIMITS = {
@@ -30,7 +30,7 @@ def scene(seed: int = 0, side: int = 768) -> Image.Image:
     return picture
 
 
-def measured(picture: Image.Image, compression: int = 90, fit: str = "letterbox") -> Scores:
+def measured(picture: Image.Image, compression: int = 90, fit: str = "letterbox") -> ImageQuality:
     """Return the scores of a picture that went into a store of 256 pixels and came out of it."""
     stream = io.BytesIO()
     picture.save(stream, "JPEG", quality=compression)
@@ -39,11 +39,11 @@ def measured(picture: Image.Image, compression: int = 90, fit: str = "letterbox"
     table = pd.DataFrame([{"row": 0, "width": opened.width, "height": opened.height}])
     table[["left", "top", "right", "bottom"]] = box
     (shown,) = pixel_store.Pictures(table, pixels[None], fit)
-    return image_quality.scores(shown, *opened.size, square=fit == "crop")
+    return image_quality.measure(shown, *opened.size, square=fit == "crop")
 
 
 def reason(picture: Image.Image, fit: str = "letterbox") -> str | None:
-    return image_quality.fault(measured(picture, fit=fit), LIMITS)
+    return image_quality.quality_reason(measured(picture, fit=fit), LIMITS)
 
 
 def blurred(picture: Image.Image, percent: float) -> Image.Image:
@@ -81,10 +81,10 @@ def test_the_scores_do_not_depend_on_how_the_photo_was_fitted(size, fit: str) ->
 
 
 def test_a_border_neither_hides_blur_nor_darkens() -> None:
-    for colour in ("black", "white"):
-        framed = ImageOps.expand(blurred(scene(), 1.5), 60, colour)
+    for color in ("black", "white"):
+        framed = ImageOps.expand(blurred(scene(), 1.5), 60, color)
         assert reason(framed) == "blurred"
-        assert reason(ImageOps.expand(scene(), 150, colour)) is None
+        assert reason(ImageOps.expand(scene(), 150, color)) is None
 
 
 def test_a_sharp_subject_before_a_blurred_ground_is_sharp() -> None:
@@ -131,9 +131,11 @@ def test_a_photo_of_one_colour_is_low_in_contrast_and_not_blurred() -> None:
 def test_any_shape_has_finite_scores(shape) -> None:
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
-    scores = image_quality.scores(pixels, shape[1], shape[0])
+    scores = image_quality.measure(pixels, shape[1], shape[0])
     assert all(np.isfinite(value) for value in vars(scores).values())
 
 
 def test_a_score_on_its_threshold_is_good() -> None:
-    assert image_quality.fault(Scores(**LIMITS, area=9, framed=False), LIMITS) is None
+    assert (
+        image_quality.quality_reason(ImageQuality(**LIMITS, area=9, framed=False), LIMITS) is None
+    )

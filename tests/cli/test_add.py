@@ -1,4 +1,4 @@
-"""python -m anklealign.cli.add: the report is what prepare will say, and nothing is half done."""
+"""anklealign add: the report agrees with prepare, and no state is half written."""
 
 import io
 import json
@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from anklealign.cli import add
+from anklealign.cli.main import main
 from anklealign.config import params
 from anklealign.config.params import Dataset
 from anklealign.ingest import inventory
@@ -83,9 +84,13 @@ def project(tmp_path, monkeypatch):
     return tmp_path / "photos", called
 
 
+def anklealign_add(words):
+    return main(["add", *words])
+
+
 def run_prepare(name):
     path = Path("params.yaml")
-    text = path.read_text(encoding="utf-8").replace("dataset: phantom ", f"dataset: {name} ", 1)
+    text = path.read_text(encoding="utf-8").replace("dataset: synthetic ", f"dataset: {name} ", 1)
     path.write_text(text, encoding="utf-8")
     prepare.main()
     return pd.read_csv(prepare.SKIPPED, keep_default_na=False)
@@ -96,7 +101,7 @@ def test_a_dry_run_writes_nothing_anywhere(project, tmp_path, kind, capsys):
     folder, called = project
     fill(folder, KINDS[kind])
     before = tree(tmp_path)
-    assert add.main([str(folder), "mine", "--dry-run"]) == 0
+    assert anklealign_add([str(folder), "mine", "--dry-run"]) == 0
     assert tree(tmp_path) == before
     assert not called
     said = capsys.readouterr().out
@@ -110,7 +115,7 @@ def test_photos_are_copied_described_and_versioned_and_the_folder_stays(project,
     folder, called = project
     fill(folder, KINDS[kind])
     before, text = tree(folder), Path("params.yaml").read_text(encoding="utf-8")
-    assert add.main([str(folder), "mine"]) == 0
+    assert anklealign_add([str(folder), "mine"]) == 0
     assert tree(folder) == before
     copied = Path("data/raw/mine")
     assert {p.relative_to(copied).as_posix(): p.read_bytes() for p in copied.rglob("*.*")} == {
@@ -130,11 +135,11 @@ def test_photos_are_copied_described_and_versioned_and_the_folder_stays(project,
 def test_the_block_has_what_was_recognised(project):
     folder, _ = project
     fill(folder, STUDIO)
-    assert add.main([str(folder), "mine"]) == 0
+    assert anklealign_add([str(folder), "mine"]) == 0
     dataset = params.section(params.read(), "datasets.mine", Dataset)
     ankle = params.section(params.read(), "datasets.ankle", Dataset)
     assert dataset.classes == {name: ankle.classes[name] for name in ("pronation", "neutral")}
-    assert (dataset.person, dataset.ordered) == (ankle.person, True)
+    assert (dataset.subject_pattern, dataset.ordered) == (ankle.subject_pattern, True)
 
 
 FAULTS = {
@@ -163,30 +168,31 @@ def test_the_report_is_what_prepare_says_later(project, monkeypatch, kind, capsy
     folder, _ = project
     fill(folder, FAULTS[kind])
     look = add.examine(folder, "mine", None, params.read())
-    assert add.main([str(folder), "mine"]) == 0
+    assert anklealign_add([str(folder), "mine"]) == 0
     said = capsys.readouterr().out
-    monkeypatch.setattr(prepare.overview, "write", lambda *_: None)
+    monkeypatch.setattr(prepare.overview, "write_overview", lambda *_: None)
     skipped = run_prepare("mine")
-    expected = [row for row in inventory.rows(look.skips) if row[2] != "system_file"]
+    expected = [row for row in inventory.skip_rows(look.skips) if row[2] != "system_file"]
     assert list(skipped.itertuples(index=False, name=None)) == expected
     assert len(expected) >= 3
     metrics = json.loads(prepare.METRICS.read_text())
     assert metrics["photos"] == len(look.used)
     assert metrics["classes"] == look.counts
-    assert metrics["persons"] == len({e.person for e in look.used} - {""})
+    assert metrics["subjects"] == len({e.subject for e in look.used} - {""})
     for path, _, reason, detail, remedy in expected:
         assert f"      {path}" + (f"   {detail}" if detail else "") in said
         assert f"  {reason}: " in said
-        assert f"what to do: {remedy}\n" in said
+        assert f"remedy: {remedy}\n" in said
 
 
 def test_a_label_that_fits_no_class_is_listed_with_the_nearest(project, capsys):
     folder, _ = project
     fill(folder, FAULTS["label_studio"])
-    assert add.main([str(folder), "mine", "--dry-run"]) == 0
+    assert anklealign_add([str(folder), "mine", "--dry-run"]) == 0
     said = capsys.readouterr().out
-    assert "no class: 'Pronatio' is no class; the nearest is 'pronation'; found once, and" in said
-    assert "# 'Pronatio', once, is no class" in said
+    hint = "'Pronatio' is not a class; the closest class is 'pronation'"
+    assert f"no class: {hint}; found once and" in said
+    assert "# 'Pronatio', once, matches no class" in said
 
 
 def test_votes_are_counted_and_give_their_photo_a_label(project, capsys):
@@ -195,35 +201,35 @@ def test_votes_are_counted_and_give_their_photo_a_label(project, capsys):
     names = "FO6K58\\reszvevo00_0.jpg\nFO6K58\\extra.jpg\nFO6K58\\gone.jpg\n"
     fill(folder, STUDIO | {"FO6K58/extra.jpg": photo()})
     fill(folder, {"consensus/photos.txt": names, "consensus/anna.json": voted})
-    assert add.main([str(folder), "mine", "--dry-run"]) == 0
+    assert anklealign_add([str(folder), "mine", "--dry-run"]) == 0
     said = capsys.readouterr().out
-    assert "votes     2 by 1 people on 2 photos" in said
+    assert "votes     2 by 1 annotators on 2 photos" in said
     assert "photos    10 will be used" in said
-    assert "left out  1 name" in said
+    assert "skipped   1 name" in said
 
 
 def test_no_more_than_some_items_of_a_reason_are_named_unless_all_are_wanted(project, capsys):
     folder, _ = project
     fill(folder, FOLDERS | {f"x{n:02}.jpg": photo() for n in range(13)})
-    add.main([str(folder), "mine", "--dry-run"])
+    anklealign_add([str(folder), "mine", "--dry-run"])
     said = capsys.readouterr().out
     assert "x09.jpg\n" in said
     assert "x10.jpg" not in said
     assert "… and 3 more" in said
-    add.main([str(folder), "mine", "--dry-run", "--all"])
+    anklealign_add([str(folder), "mine", "--dry-run", "--verbose"])
     assert "x12.jpg\n" in capsys.readouterr().out
 
 
 def test_the_same_again_changes_nothing_and_another_folder_is_refused(project, capsys):
     folder, called = project
     fill(folder, FOLDERS)
-    assert add.main([str(folder), "mine"]) == 0
+    assert anklealign_add([str(folder), "mine"]) == 0
     before = tree(Path())
-    assert add.main([str(folder), "mine"]) == 0
+    assert anklealign_add([str(folder), "mine"]) == 0
     assert tree(Path()) == before
     assert len(called) == 2
     fill(folder, {"good/new.jpg": photo(), "bad/p0_1.jpg": photo("red")})
-    assert add.main([str(folder), "mine"]) == 1
+    assert anklealign_add([str(folder), "mine"]) == 1
     assert tree(Path()) == before
     said = capsys.readouterr().err
     assert "differs from the folder in 2 files: good/new.jpg, bad/p0_1.jpg; choose another" in said
@@ -233,7 +239,7 @@ def test_photos_that_lie_in_place_are_described_where_they_are(project):
     _, called = project
     fill(Path("data/raw/mine"), FOLDERS)
     before = tree(Path("data"))
-    assert add.main(["data/raw/mine", "mine"]) == 0
+    assert anklealign_add(["data/raw/mine", "mine"]) == 0
     assert tree(Path("data")) == before
     assert "mine" in params.read()["datasets"]
     assert called
@@ -244,8 +250,8 @@ def test_in_place_what_dvc_cannot_take_is_named(capsys):
     fill(Path("data/raw/mine"), FOLDERS | {b"good/\xff.jpg": photo()})
     Path("data/raw/mine/good/gone.jpg").symlink_to("nowhere")
     before = tree(Path())
-    assert add.main(["data/raw/mine", "mine"]) == 1
-    assert r"cannot take: good/gone.jpg, good/\xff.jpg; take away" in capsys.readouterr().err
+    assert anklealign_add(["data/raw/mine", "mine"]) == 1
+    assert r"cannot version: good/gone.jpg, good/\xff.jpg; remove" in capsys.readouterr().err
     assert tree(Path()) == before
 
 
@@ -253,8 +259,8 @@ def test_in_place_what_dvc_cannot_take_is_named(capsys):
 @pytest.mark.parametrize("where", ["data/raw", ".", "data/raw/mine/good"])
 def test_a_folder_that_the_copy_would_lie_in_or_above_is_refused(where, capsys):
     fill(Path("data/raw/mine"), FOLDERS)
-    assert add.main([where, "mine"]) == 1
-    assert "lie in each other" in capsys.readouterr().err
+    assert anklealign_add([where, "mine"]) == 1
+    assert "overlap; give" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("project")
@@ -265,7 +271,7 @@ def test_a_folder_of_the_repository_with_spaces_quotes_and_links_is_copied(tmp_p
     (folder / "good" / "link.jpg").symlink_to(tmp_path / "elsewhere.jpg")
     (folder / "good" / "gone.jpg").symlink_to("nowhere")
     os.mkfifo(folder / "good" / "pipe.jpg")
-    assert add.main([str(folder), "mine"]) == 0
+    assert anklealign_add([str(folder), "mine"]) == 0
     copied = Path("data/raw/mine/good/link.jpg")
     assert copied.read_bytes() == photo("red")
     assert not copied.is_symlink()
@@ -278,17 +284,17 @@ def test_a_name_that_yaml_or_dvc_would_misread_is_refused(project, tmp_path, nam
     folder, _ = project
     fill(folder, FOLDERS)
     before = tree(tmp_path)
-    assert add.main([str(folder), "--", name] if name == "-x" else [str(folder), name]) == 1
+    assert anklealign_add([str(folder), "--", name] if name == "-x" else [str(folder), name]) == 1
     assert "choose another" in capsys.readouterr().err
     assert tree(tmp_path) == before
 
 
 def test_the_phantoms_name_and_a_missing_folder_are_refused(project, capsys):
     folder, _ = project
-    assert add.main([str(folder), "phantom"]) == 1
-    assert "the generated set's; choose another" in capsys.readouterr().err
-    assert add.main(["nowhere", "mine"]) == 1
-    assert "DATA='nowhere' is no folder; name the one" in capsys.readouterr().err
+    assert anklealign_add([str(folder), "synthetic"]) == 1
+    assert "is reserved for the synthetic set; choose another" in capsys.readouterr().err
+    assert anklealign_add(["nowhere", "mine"]) == 1
+    assert "FOLDER = 'nowhere' is not a folder; give the folder" in capsys.readouterr().err
 
 
 def test_a_block_that_is_there_is_used_as_it_is(project, capsys):
@@ -296,11 +302,11 @@ def test_a_block_that_is_there_is_used_as_it_is(project, capsys):
     fill(folder, STUDIO | {"FO6K58/s.jpg": photo(), "FO6K58/s.json": exported(
         ("s.jpg", "3_Szupinacio"))})  # fmt: skip
     before = Path("params.yaml").read_bytes()
-    assert add.main([str(folder), "ankle", "--layout", "folders"]) == 1
+    assert anklealign_add([str(folder), "ankle", "--layout", "folders"]) == 1
     assert "datasets.ankle in params.yaml has label_studio" in capsys.readouterr().err
-    assert add.main([str(folder), "ankle"]) == 0
+    assert anklealign_add([str(folder), "ankle"]) == 0
     said = capsys.readouterr().out
-    assert "its block stands in params.yaml" in said
+    assert "params.yaml already has this dataset" in said
     assert "pronation: 6 photos   written '1_Pronacio' 6" in said
     assert Path("params.yaml").read_bytes() == before
     assert Path("data/raw/ankle/FO6K58/s.jpg").is_file()
@@ -310,7 +316,7 @@ def test_a_class_of_which_no_photo_is_left_stops_it_before_anything_is_written(p
     folder, _ = project
     fill(folder, STUDIO)  # no supination, which datasets.ankle names
     before = tree(Path())
-    assert add.main([str(folder), "ankle"]) == 1
+    assert anklealign_add([str(folder), "ankle"]) == 1
     assert "no photo of supination is left" in capsys.readouterr().err
     assert tree(Path()) == before
 
@@ -328,7 +334,7 @@ def test_a_copy_that_fails_leaves_nothing(project, monkeypatch, capsys):
         return real(source, target)
 
     monkeypatch.setattr(add.shutil, "copyfile", full)
-    assert add.main([str(folder), "mine"]) == 1
+    assert anklealign_add([str(folder), "mine"]) == 1
     assert "No space left on device" in capsys.readouterr().err
     Path("data/raw").rmdir()
     Path("data").rmdir()
@@ -342,8 +348,8 @@ def test_when_dvc_fails_it_says_what_is_done_and_what_is_left_to_do(project, mon
     monkeypatch.setattr(
         add.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 255)
     )
-    assert add.main([str(folder), "mine"]) == 1
-    assert "then: dvc add data/raw/mine" in capsys.readouterr().err
+    assert anklealign_add([str(folder), "mine"]) == 1
+    assert "then run: dvc add data/raw/mine" in capsys.readouterr().err
 
 
 def test_what_may_not_be_opened_ends_alike_in_the_report_and_in_prepare(
@@ -354,17 +360,17 @@ def test_what_may_not_be_opened_ends_alike_in_the_report_and_in_prepare(
     (nobody.folder / "project").chmod(0o777)
     (nobody.folder / "project/params.yaml").chmod(0o666)
     monkeypatch.chdir(nobody.folder / "project")
-    monkeypatch.setattr(prepare.overview, "write", lambda *_: None)
+    monkeypatch.setattr(prepare.overview, "write_overview", lambda *_: None)
     fill(folder, STUDIO | {"h51b9j/shut/1.jpg": photo(), "h51b9j/listed/2.jpg": photo()})
     (folder / "FO6K58/reszvevo02_2.jpg").chmod(0)
     (folder / "h51b9j/shut").chmod(0o311)  # what is in it cannot be listed
     (folder / "h51b9j/listed").chmod(0o644)  # nor entered
     with nobody:
         look = add.examine(folder, "mine", None, params.read())
-        assert add.main([str(folder), "mine"]) == 0
+        assert anklealign_add([str(folder), "mine"]) == 0
         said = capsys.readouterr().out
         skipped = run_prepare("mine")
-    found = inventory.rows(look.skips)
+    found = inventory.skip_rows(look.skips)
     assert {path: (item, reason) for path, item, reason, *_ in found} == {
         "FO6K58/reszvevo02_2.jpg": ("file", "cannot_open"),
         "h51b9j/shut": ("file", "cannot_open"),
@@ -374,7 +380,7 @@ def test_what_may_not_be_opened_ends_alike_in_the_report_and_in_prepare(
     left = [row for row in found if row[0] not in look.behind]
     assert list(skipped.itertuples(index=False, name=None)) == left
     assert "  cannot_open: 3 files. " in said
-    assert f"not taken {len(look.behind)} of these" in said
+    assert f"not copied {len(look.behind)} of these" in said
     assert "          FO6K58/reszvevo02_2.jpg, h51b9j/listed/2.jpg, h51b9j/shut\n" in said
     assert not Path("data/raw/mine/FO6K58/reszvevo02_2.jpg").exists()
 
@@ -383,7 +389,7 @@ def test_a_table_in_an_old_encoding_is_read_as_what_it_is(project):
     folder, _ = project
     rows = "kép;címke\n" + "".join(f"őz{n}.jpg;{['rőt', 'kék'][n % 2]}\n" for n in range(8))
     fill(folder, {f"őz{n}.jpg": photo() for n in range(8)} | {"l.csv": rows.encode("cp1250")})
-    assert add.main([str(folder), "mine"]) == 0
+    assert anklealign_add([str(folder), "mine"]) == 0
     dataset = params.section(params.read(), "datasets.mine", Dataset)
     assert (dataset.encoding, list(dataset.classes)) == ("cp1250", ["kék", "rőt"])
 
@@ -393,8 +399,8 @@ def test_make_passes_a_folder_of_any_name_on(tmp_path, given):
     shutil.copyfile(ROOT / "Makefile", tmp_path / "Makefile")
     tools = tmp_path / ".venv" / "bin"
     tools.mkdir(parents=True)
-    (tmp_path / "requirements.txt").touch()
-    (tmp_path / ".venv" / "repro").touch()
+    for name in ("requirements.txt", "requirements.lock", ".venv/constraints.txt", ".venv/repro"):
+        (tmp_path / name).touch()
     (tools / "python").write_text("#!/bin/sh\nprintf '%s|' \"$@\"\n")
     (tools / "python").chmod(0o755)
     folder = "-an odd 'one' for \"$name\" & $(others) é # 1"
@@ -403,4 +409,4 @@ def test_make_passes_a_folder_of_any_name_on(tmp_path, given):
         [*words, f"DATA={folder}"] if given == "argument" else words,
         cwd=tmp_path, text=True, env=os.environ | {"DATA": folder},
     )  # fmt: skip
-    assert said == f"-m|anklealign.cli.add|--dry-run|--|{folder}|mine|"
+    assert said == f"-m|anklealign|add|--dry-run|--|{folder}|mine|"

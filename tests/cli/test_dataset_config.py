@@ -33,11 +33,11 @@ def distinct(classes):
     st.dictionaries(TEXT, st.lists(TEXT, max_size=3).map(tuple), min_size=2, max_size=4).filter(
         distinct
     ),
-    st.sampled_from([None, r"it's (?P<participant>\d+)", "a: b # (?P<participant>x)"]),
+    st.sampled_from([None, r"it's (?P<subject>\d+)", "a: b # (?P<subject>x)"]),
     TEXT,
 )
-def test_whatever_labels_are_called_the_block_is_read_back(classes, person, column):
-    dataset = Dataset("table", classes, person=person, label_column=column, ordered=True)
+def test_whatever_labels_are_called_the_block_is_read_back(classes, pattern, column):
+    dataset = Dataset("table", classes, subject_pattern=pattern, label_column=column, ordered=True)
     block = dataset_config.text("mine", dataset, dict.fromkeys(classes, 3), ["a remark"])
     whole = dataset_config.insert("# top\ndatasets:\n  a: {x: 1}\n\n# next\nprepare: 1\n", block)
     raw = load(whole)
@@ -67,7 +67,7 @@ def test_the_block_explains_each_of_its_lines():
     assert "# 'c', 2 times, is no class" in lines
     for key in ("layout", "classes", "group_column", "encoding", "ordered", "mirror_safe", "fit"):
         assert f"    {key}:" in lines
-    assert "person" not in lines
+    assert "subject_pattern" not in lines
 
 
 @pytest.mark.parametrize(
@@ -92,5 +92,7 @@ def test_a_block_follows_the_files_indentation_and_leaves_comments_with_their_ke
 
 @pytest.mark.parametrize("text", ["datasets: {a: {}}\n", "datasets:\n", "other: 1\n", ""])
 def test_a_file_that_takes_no_block_is_an_error_with_a_remedy(text):
-    with pytest.raises(ValueError, match=r"params\.yaml: datasets is (missing; add|no indented)"):
+    with pytest.raises(
+        ValueError, match=r"params\.yaml: datasets is (missing; add|not an indented)"
+    ):
         dataset_config.insert(text, "  mine:\n")

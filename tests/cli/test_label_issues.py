@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from anklealign.cli import label_issues
+from anklealign.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -88,7 +89,7 @@ def test_a_task_carries_the_suggestion_as_the_team_spells_it():
         row, "/data/x/a%20b.jpg", {"neutral": "2_Neutralis"}, "choice", "image"
     )
     (prediction,) = found["predictions"]
-    assert found["data"] == {"image": "/data/x/a%20b.jpg", "labelled": "pronation"}
+    assert found["data"] == {"image": "/data/x/a%20b.jpg", "labeled": "pronation"}
     assert prediction["score"] == 0.8
     assert prediction["result"] == [
         {
@@ -103,14 +104,14 @@ def test_a_task_carries_the_suggestion_as_the_team_spells_it():
 def test_without_a_run_it_says_what_to_do(tmp_path, monkeypatch, capsys):
     shutil.copy(ROOT / "params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
-    assert label_issues.main([]) == 1
+    assert main(["label-issues"]) == 1
     assert "run `dvc repro` first" in capsys.readouterr().err
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not (ROOT / "model/config.json").exists(), reason="no trained bundle here")
 def test_a_run_gives_list_sheet_and_import_file(tmp_path):
-    command = [sys.executable, "-m", "anklealign.cli.label_issues", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "anklealign", "label-issues", "--out", str(tmp_path)]
     subprocess.run(command, cwd=ROOT, check=True)
     found = pd.read_csv(tmp_path / "suspects.csv")
     assert found.margin.is_monotonic_increasing

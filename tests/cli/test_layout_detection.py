@@ -1,13 +1,13 @@
-"""anklealign/cli/layout_detection.py: a folder is recognised, or what was seen is said."""
+"""anklealign/cli/layout_detection.py: a layout is detected, or the error lists the evidence."""
 
 import json
 from collections import Counter
 
 import pytest
 
-from anklealign.cli.layout_detection import choose, find_persons, name_classes, readings
+from anklealign.cli.layout_detection import choose, find_subject_pattern, name_classes, read_layouts
 from anklealign.config.params import Dataset
-from anklealign.ingest.inventory import Entry, compiled, person
+from anklealign.ingest.inventory import Entry, compile_subject_pattern, subject_of
 
 ANKLE = Dataset(
     layout="label_studio",
@@ -16,7 +16,7 @@ ANKLE = Dataset(
         "neutral": ("2_Neutralis",),
         "supination": ("3_Szupinacio",),
     },
-    person=r"(?P<participant>resz?t?vevo_?\d+)",
+    subject_pattern=r"(?P<subject>resz?t?vevo_?\d+)",
 )
 PETS = Dataset(layout="table", classes={"cat": ("0",), "dog": ("1",)})
 KNOWN = {"ankle": ANKLE, "pets": PETS}
@@ -38,7 +38,7 @@ def export(*labels, question="choice", names="abcdefghij"):
 
 
 def recognised(root, layout=None, known=None):
-    return choose(readings(root, known or {}), layout)
+    return choose(read_layouts(root, known or {}), layout)
 
 
 def test_class_folders(folder):
@@ -71,7 +71,7 @@ def test_collectors_with_exports_of_any_question_and_one_broken(folder):
     assert seen.layout == "label_studio"
     assert seen.texts == {"1_Pronacio": 1, "2_Neutralis": 1, "pronation": 1, "neutral": 1}
     assert "2 Label Studio exports with 4 answers" in seen.story
-    assert any("ITWQ3V/z.json is no export" in said for said in seen.said)
+    assert any("ITWQ3V/z.json is not a valid export" in said for said in seen.said)
 
 
 def test_collectors_one_folder_too_deep_are_not_taken_for_one_collector(folder):
@@ -79,7 +79,7 @@ def test_collectors_one_folder_too_deep_are_not_taken_for_one_collector(folder):
         "all/FO6K58/a.jpg", "all/h51b9j/a.jpg",
         **{"all/FO6K58/x.json": export("a"), "all/h51b9j/y.json": export("b")},
     )  # fmt: skip
-    with pytest.raises(ValueError, match=r"all photos lie in all, so .*name it as DATA"):
+    with pytest.raises(ValueError, match=r"all photos are in all, which .*pass all as the folder"):
         recognised(root)
     assert recognised(root / "all").layout == "label_studio"
     assert recognised(root, "label_studio").layout == "label_studio"
@@ -109,7 +109,7 @@ def test_of_two_questions_the_one_called_as_labels_are_is_taken_and_the_other_is
     root = folder("a.jpg", "b.jpg", "c.jpg", "d.jpg", **{"p.json": json.dumps(both)})
     seen = recognised(root)
     assert seen.texts == {"a": 2, "b": 2}
-    assert any("left aside: 'side' (left, right)" in said for said in seen.said)
+    assert any("ignored: 'side' (left, right)" in said for said in seen.said)
     undecided = json.dumps(both).replace('"choice"', '"kind"')
     folder(**{"p.json": undecided})
     with pytest.raises(ValueError, match=r"answer 2 questions: .*params\.yaml"):
@@ -165,7 +165,9 @@ def test_a_table_whose_label_column_nothing_tells_is_asked_about(folder):
     rows = [f"{n}.jpg,{'xy'[n % 2]},{'uv'[n // 4]}" for n in range(8)]
     root = folder(*(f"{n}.jpg" for n in range(8)))
     (root / "t.csv").write_text("\n".join(["file,one,two", *rows]))
-    with pytest.raises(ValueError, match=r"column 'one' \(x, y\), 'two' \(u, v\); call the right"):
+    with pytest.raises(
+        ValueError, match=r"columns .*'one' \(x, y\), 'two' \(u, v\); rename the right"
+    ):
         recognised(root)
     # The labels of another dataset decide.
     (root / "t.csv").write_text("\n".join(["file,one,two", *rows]).replace("u", "cat"))
@@ -190,7 +192,7 @@ def test_written_labels_count_for_more_than_folders_of_other_names(folder):
 def test_two_readings_with_the_same_words_are_asked_about(folder):
     root = folder("a/1.jpg", "a/2.jpg", "b/3.jpg", "b/4.jpg")
     (root / "t.csv").write_text("path,label\na/1.jpg,a\na/2.jpg,b\nb/3.jpg,a\nb/4.jpg,b\n")
-    with pytest.raises(ValueError, match=r"give LAYOUT=table or LAYOUT=folders") as error:
+    with pytest.raises(ValueError, match=r"pass --layout table or --layout folders") as error:
         recognised(root)
     assert "t.csv with 4 rows" in str(error.value)
     assert "4 photos in 2 folders: a, b" in str(error.value)
@@ -203,7 +205,7 @@ def test_two_readings_with_the_same_words_are_asked_about(folder):
         (["1.jpg", "2.jpg"], r"no label was found.*\n.*2 files that look like photos"),
         (["all/a/1.jpg", "all/b/2.jpg"], "photos: all; all holds a, b; if these are the classes"),
         (["x/y/a/1.jpg", "x/y/b/c/2.jpg"], "photos: x; x/y holds a, b; if these are the classes"),
-        (["FO6K58/1.jpg", "h51b9j/2.jpg"], "look like collectors' codes.*LAYOUT=folders"),
+        (["FO6K58/1.jpg", "h51b9j/2.jpg"], "look like collectors' codes.*--layout folders"),
         (["x/bad/1.jpg", "x/good/2.jpg", "y/bad/1.jpg", "y/good/2.jpg"], "bad, good recur below 2"),
     ],
 )  # fmt: skip
@@ -228,7 +230,7 @@ def test_a_layout_that_the_folder_lacks_is_refused_with_what_was_seen(folder):
 
 
 def test_an_empty_folder_is_said(tmp_path):
-    with pytest.raises(ValueError, match="holds no file"):
+    with pytest.raises(ValueError, match="contains no file"):
         recognised(tmp_path)
 
 
@@ -287,28 +289,30 @@ def entries(*paths):
 )  # fmt: skip
 def test_participants_are_found_however_they_are_numbered(form):
     paths = [f"a/{form.format(n)}_{shot}.jpg" for n in range(1, 6) for shot in "xyz"]
-    pattern = compiled(find_persons(entries(*paths), {}))
-    assert [person(path, pattern, "a", ()) for path in paths[::3]] == [
+    pattern = compile_subject_pattern(find_subject_pattern(entries(*paths), {}))
+    assert [subject_of(path, pattern, "a", ()) for path in paths[::3]] == [
         f"a/{n:02}" for n in range(1, 6)
     ]
 
 
 def test_a_number_that_no_two_photos_share_numbers_no_persons():
-    assert find_persons(entries(*(f"a/person{n}.jpg" for n in range(20))), {}) is None
-    assert find_persons(entries(*(f"a/img_{n}.jpg" for n in range(20))), {}) is None
+    assert find_subject_pattern(entries(*(f"a/person{n}.jpg" for n in range(20))), {}) is None
+    assert find_subject_pattern(entries(*(f"a/img_{n}.jpg" for n in range(20))), {}) is None
 
 
 def test_the_pattern_that_fits_the_most_photos_is_chosen_and_a_datasets_own_is_tried():
     paths = [f"a/p{n}_{shot}_subject{n}{shot}.jpg" for n in range(4) for shot in range(3)]
-    assert find_persons(entries(*paths), {}).startswith("(?<![a-z0-9])(?P<participant>[ps]")
-    own = Dataset("folders", {"x": (), "y": ()}, person=r"dog(?P<participant>\d+)")
-    found = find_persons(entries("a/dog1_1.jpg", "a/dog1_2.jpg", "a/dog2_1.jpg"), {"own": own})
-    assert found == own.person
+    assert find_subject_pattern(entries(*paths), {}).startswith("(?<![a-z0-9])(?P<subject>[ps]")
+    own = Dataset("folders", {"x": (), "y": ()}, subject_pattern=r"dog(?P<subject>\d+)")
+    found = find_subject_pattern(
+        entries("a/dog1_1.jpg", "a/dog1_2.jpg", "a/dog2_1.jpg"), {"own": own}
+    )
+    assert found == own.subject_pattern
 
 
 def test_a_pattern_that_fits_hardly_any_photo_is_not_taken():
     paths = [f"a/img{n}.jpg" for n in range(96)] + [f"a/p{n % 2}_{n}.jpg" for n in range(4)]
-    assert find_persons(entries(*paths), {}) is None
+    assert find_subject_pattern(entries(*paths), {}) is None
 
 
 def test_what_is_found_does_not_depend_on_the_order():

@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 
 from anklealign.cli import predict
+from anklealign.cli.main import main
 from anklealign.config.params import Model
 from anklealign.models import bundle, factory
-from anklealign.models.bundle import Bundle, Preparation
+from anklealign.models.bundle import Bundle, Preprocessing
 
 
 @pytest.fixture
@@ -20,8 +21,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     torch.manual_seed(0)
     block = Model("anklealign_cnn", 32, epochs=1, learning_rate=0.01, arguments={"widths": (8,)})
     model = factory.build("x", block, 2)
-    preparation = Preparation(size=48, fit="letterbox", fill=114, max_megapixels=1.0)
-    made = Bundle(model, ("ants", "bees"), preparation, bundle.input_of(model, 32), 1.0, 0.49, {})
+    preparation = Preprocessing(size=48, fit="letterbox", fill=114, max_megapixels=1.0)
+    made = Bundle(
+        model, ("ants", "bees"), preparation, bundle.default_input(model, 32), 1.0, 0.49, {}
+    )
     bundle.save(tmp_path / "model", made)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -34,7 +37,7 @@ def photo(path: Path, seed: int = 0) -> None:
 
 
 def run(*arguments: str) -> tuple[int, pd.DataFrame]:
-    status = predict.main([*arguments, "--out", "out/predictions.csv"])
+    status = main(["predict", *arguments, "--out", "out/predictions.csv"])
     return status, pd.read_csv("out/predictions.csv", keep_default_na=False)
 
 
@@ -48,14 +51,14 @@ def test_every_photo_of_folders_and_subfolders_has_a_row_in_order(
     photo(place / "in/.hidden/d.png")
     status, table = run("single.JPG", "in", "in/b.png")
     assert status == 0
-    columns = ["path", "predicted", "p_ants", "p_bees", "set", "abstain", "reason"]
+    columns = ["path", "predicted", "p_ants", "p_bees", "prediction_set", "abstain", "reason"]
     assert list(table.columns) == columns
     assert list(table.path) == ["in/a/c.jpg", "in/b.png", "single.JPG"]
     np.testing.assert_allclose(table.p_ants + table.p_bees, 1)
     assert list(table.predicted) == list(np.where(table.p_ants > table.p_bees, "ants", "bees"))
     likely = table[["p_ants", "p_bees"]] >= 0.49
     named = [["", "ants", "bees", "ants|bees"][a + 2 * b] for a, b in likely.to_numpy()]
-    assert list(table.set) == named
+    assert list(table.prediction_set) == named
     assert list(table.abstain) == list(likely.sum(axis=1) != 1)
     assert set(table.reason) == {""}
     assert "3 photos predicted, 0 unreadable" in capsys.readouterr().out
@@ -72,14 +75,14 @@ def test_unreadable_photos_are_listed_and_the_rest_goes_on(
     assert list(table.path) == ["in/a.png", "in/broken.jpg", "in/z.png"]
     assert list(table.predicted != "") == [True, False, True]
     assert table.reason[1].startswith("not_an_image")
-    assert table.p_ants[1] == table.set[1] == table.abstain[1] == ""
+    assert table.p_ants[1] == table.prediction_set[1] == table.abstain[1] == ""
     assert "in/broken.jpg could not be read" in capsys.readouterr().err
 
 
 def test_answers_do_not_depend_on_unreadable_neighbours(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(predict, "TOGETHER", 2)
+    monkeypatch.setattr(predict, "CHUNK", 2)
     for i in range(5):
         photo(place / f"good/{i}.png", i)
         photo(place / f"mixed/{i}.png", i)
@@ -119,7 +122,7 @@ def test_a_wrong_command_ends_with_status_2_and_one_line(
         "empty": ["empty"],
         "no model": ["a.png", "--model", "other"],
     }[wrong]
-    assert predict.main([*arguments, "--out", "out.csv"]) == 2
+    assert main(["predict", *arguments, "--out", "out.csv"]) == 2
     said = capsys.readouterr().err
     assert said.startswith("predict: ")
     assert said.count("\n") == 1
@@ -127,6 +130,4 @@ def test_a_wrong_command_ends_with_status_2_and_one_line(
 
 
 def test_a_command_without_photos_ends_with_status_2() -> None:
-    with pytest.raises(SystemExit) as caught:
-        predict.main(["--out", "x.csv"])
-    assert caught.value.code == 2
+    assert main(["predict", "--out", "x.csv"]) == 2

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_without_a_run_it_says_what_to_do(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert summary.main() == 1
+    assert summary.print_summary() == 1
     assert "run `dvc repro` first" in capsys.readouterr().err
 
 
@@ -27,7 +27,7 @@ def test_reasons_are_listed_with_their_counts_and_no_zeros():
 def test_votes_are_told_with_what_is_known_of_their_agreement():
     agreed = {"votes": 9, "annotators": 3, "photos": 4, "alpha_nominal": 0.231, "pairwise": 0.5}
     assert summary.vote_line(agreed) == (
-        "votes     9 by 3 people on 4 photos; alpha 0.23, pairwise 0.50"
+        "votes     9 by 3 annotators on 4 photos; alpha 0.23, pairwise 0.50"
     )
 
 
@@ -79,25 +79,24 @@ def test_the_remarks_name_the_worst_and_what_the_sets_hold():
         },
         "calibration": {
             "coverage": {
-                "value": 0.85, "promised": 0.9, "expected_low": 0.78, "expected_high": 1.0,
+                "value": 0.85, "nominal": 0.9, "expected_low": 0.78, "expected_high": 1.0,
             },
             "abstention": {"value": 0.125},
         },
-        "people": {"votes": 60, "accuracy": {"value": 0.73}, "model_accuracy": {"value": 0.68}},
+        "human_baseline": {
+            "votes": 60, "accuracy": {"value": 0.73}, "model_accuracy": {"value": 0.68},
+        },
     }  # fmt: skip
     assert summary.remarks(evaluate) == [
         "worst class       b, recall 0.500 on 8 photos",
         "worst collector   KH8Z2Q, accuracy 0.250 on 6 photos",
         (
-            "prediction sets   hold the truth for 85% of photos, 90% promised (78% to 100% by "
-            "chance of persons); 12% abstained"
+            "prediction sets   contain the true class for 85% of photos (nominal 90%, expected "
+            "range under resampling of groups 78% to 100%); 12% abstained"
         ),
-        (
-            "people            agree with each other's majority on 73% of 60 votes, the model "
-            "there on 68%"
-        ),
+        ("annotators        match the majority of the others on 73% of 60 votes, the model on 68%"),
     ]
-    del evaluate["worst"]["collector"], evaluate["people"]
+    del evaluate["worst"]["collector"], evaluate["human_baseline"]
     assert len(summary.remarks(evaluate)) == 2
 
 
@@ -108,7 +107,7 @@ def test_the_readme_shows_the_committed_runs_real_output(monkeypatch, capsys):
         pytest.skip("params.yaml is not the committed one, so neither are the metrics")
     # Which pictures there are depends on what was pulled.
     monkeypatch.setattr(summary, "PICTURES", {})
-    assert summary.main() == 0
+    assert summary.print_summary() == 0
     printed = capsys.readouterr().out.strip()
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert printed in readme

@@ -1,4 +1,4 @@
-"""A label is recognised however it is written, and never guessed."""
+"""Test label matching: every spelling of a class is recognized, and no label is guessed."""
 
 import unicodedata
 
@@ -25,7 +25,7 @@ ANKLE = {
     ],
 )  # fmt: skip
 def test_case_accents_numbering_and_unicode_form_do_not_count(text, label):
-    assert Labels(ANKLE).find(text) == label
+    assert Labels(ANKLE).class_of(text) == label
 
 
 @given(st.sampled_from(list(ANKLE)), st.sampled_from(["NFC", "NFD", "NFKC", "NFKD"]), st.booleans())
@@ -33,30 +33,31 @@ def test_every_class_and_alias_is_found_in_every_form(name, form, upper):
     labels = Labels(ANKLE)
     for alias in (name, *ANKLE[name]):
         text = unicodedata.normalize(form, alias)
-        assert labels.find(text.upper() if upper else text) == name
+        assert labels.class_of(text.upper() if upper else text) == name
 
 
 @pytest.mark.parametrize("text", ["pronatoin", "", "1", "Pronációs láb", "neutral supination"])
 def test_a_label_that_fits_no_class_is_not_guessed(text):
-    assert Labels(ANKLE).find(text) is None
+    assert Labels(ANKLE).class_of(text) is None
 
 
-def test_the_nearest_class_is_a_hint():
+def test_suggest_names_the_closest_class():
     labels = Labels(ANKLE)
-    assert labels.nearest("1_Pronatoin") == "'1_Pronatoin' is no class; the nearest is 'pronation'"
-    assert "nor like one" in labels.nearest("xyzzy")
+    hint = labels.suggest("1_Pronatoin")
+    assert hint == "'1_Pronatoin' is not a class; the closest class is 'pronation'"
+    assert "no class name is similar" in labels.suggest("xyzzy")
 
 
 def test_numbers_are_labels_too():
     labels = Labels({"cat": ["0"], "dog": ["1"]})
-    assert [labels.find(t) for t in ("0", "1", "1.0", "0.00", " 1 ", "2", "1.5", "01")] == [
+    assert [labels.class_of(t) for t in ("0", "1", "1.0", "0.00", " 1 ", "2", "1.5", "01")] == [
         "cat", "dog", "dog", "cat", "dog", None, None, None,
     ]  # fmt: skip
 
 
 def test_numbering_tells_classes_apart_where_nothing_else_does():
     labels = Labels({"a": ["1_left"], "b": ["2_left"], "c": ["3D"], "d": ["4D"]})
-    assert [labels.find(t) for t in ("1_Left", "2 left", "left", "3d", "4D", "d")] == [
+    assert [labels.class_of(t) for t in ("1_Left", "2 left", "left", "3d", "4D", "d")] == [
         "a", "b", None, "c", "d", "d",
     ]  # fmt: skip
 
@@ -65,8 +66,8 @@ def test_numbering_tells_classes_apart_where_nothing_else_does():
     ("one", "other"),
     [("Dóg", "DOG"), ("1_dog", "1. Dog"), ("dog", "2 dog"), ("2) dog", "dog"), ("7", "7.0")],
 )
-def test_one_alias_for_two_classes_is_an_error(one, other):
-    with pytest.raises(ValueError, match=r"means 'b', but .* is an alias of 'a'.*take it from one"):
+def test_alias_of_two_classes_is_an_error(one, other):
+    with pytest.raises(ValueError, match=r"means 'b', but .* alias of 'a'.*remove it from one"):
         Labels({"a": ["x", one], "b": [other]})
 
 

@@ -1,4 +1,4 @@
-"""Every fault in params.yaml ends in one line that names key, value and remedy."""
+"""An error in params.yaml is one line that names the key, the value and the remedy."""
 
 import copy
 import re
@@ -39,8 +39,8 @@ def test_every_setting_has_a_comment():
 
 FAULTS = {
     "unknown key": (
-        lambda raw: raw["split"].update(grop="person"),
-        r"split\.grop = 'person' is an unknown key; did you mean group\?",
+        lambda raw: raw["split"].update(grop="subject"),
+        r"split\.grop = 'subject' is an unknown key; did you mean group\?",
     ),
     "unknown top key": (
         lambda raw: raw.update(modle="vit"),
@@ -60,44 +60,44 @@ FAULTS = {
         r"seed = True: .*integer",
     ),
     "out of range": (
-        lambda raw: raw["train"]["augmentation"].update(crop=1.5),
-        r"train\.augmentation\.crop = 1\.5: .*less than 1",
+        lambda raw: raw["train"]["augmentation"].update(random_crop=1.5),
+        r"train\.augmentation\.random_crop = 1\.5: .*less than 1",
     ),
     "no choice": (
         lambda raw: raw["split"].update(group="family"),
-        r"split\.group = 'family': .*'person' or 'collector'",
+        r"split\.group = 'family': .*'subject' or 'collector'",
     ),
     "unknown model": (
         lambda raw: raw.update(model="vitt"),
-        r"model = 'vitt' is no block of models; choose one of: majority, .*vit",
+        r"model = 'vitt' is not a key of models; choose one of: majority, .*vit",
     ),
     "unknown dataset": (
         lambda raw: raw.update(dataset="ankles"),
-        r"dataset = 'ankles' is no block of datasets; choose one of: phantom, ankle",
+        r"dataset = 'ankles' is not a key of datasets; choose one of: synthetic, ankle",
     ),
     "one class": (
         lambda raw: raw["datasets"]["ants_bees"].update(classes={"ants": []}),
         r"datasets\.ants_bees\.classes = .*at least 2",
     ),
     "bad pattern": (
-        lambda raw: raw["datasets"]["ankle"].update(person="(?P<participant>"),
-        r"datasets\.ankle: person: .* no regular expression",
+        lambda raw: raw["datasets"]["ankle"].update(subject_pattern="(?P<subject>"),
+        r"datasets\.ankle: subject_pattern: .* not a regular expression",
     ),
-    "pattern without participant": (
-        lambda raw: raw["datasets"]["ankle"].update(person=r"\d+"),
-        r"no group named participant; write",
+    "pattern without the group subject": (
+        lambda raw: raw["datasets"]["ankle"].update(subject_pattern=r"\d+"),
+        r"no group named subject; write",
     ),
     "nothing left to train on": (
-        lambda raw: raw["split"].update(validation=0.5, test=0.5),
-        r"leave nothing to train on; lower one",
+        lambda raw: raw["split"].update(val=0.5, test=0.5),
+        r"leave no photos for training; lower one",
     ),
     "a test part that is neither": (
         lambda raw: raw["split"].update(test="concensus"),
-        r"split: test = 'concensus' is neither a share of the photos nor 'consensus'",
+        r"split: test = 'concensus' is neither a fraction of the photos nor 'consensus'",
     ),
     "no share": (
         lambda raw: raw["split"].update(test=1.5),
-        r"split: test = 1\.5 is no share of the photos between 0 and 1",
+        r"split: test = 1\.5 is not a fraction between 0 and 1",
     ),
     "folds of a fixed test part": (
         lambda raw: raw["split"].update(test="consensus", fold=0),
@@ -109,7 +109,7 @@ FAULTS = {
     ),
     "an alias of two classes": (
         lambda raw: raw["datasets"]["ankle"]["classes"]["neutral"].append("1. PRONÁCIÓ"),
-        r"datasets\.ankle: classes: '1\. PRONÁCIÓ' means 'neutral', but .*'pronation' .*take it",
+        r"datasets\.ankle: classes: '1\. PRONÁCIÓ' means 'neutral', but .*'pronation' .*remove it",
     ),
     "fold beyond folds": (
         lambda raw: raw["split"].update(folds=5, fold=5),
@@ -122,35 +122,35 @@ FAULTS = {
     ),
     "an ImageNet class that is two classes": (
         lambda raw: raw["datasets"]["cat_dog"].update(imagenet={"cat": [151], "dog": ["151-268"]}),
-        r"datasets\.cat_dog: imagenet: 151 stands twice",
+        r"datasets\.cat_dog: imagenet: 151 is listed twice",
     ),
     "an ImageNet class that is none": (
         lambda raw: raw["datasets"]["ants_bees"].update(imagenet={"ants": [1310], "bees": [309]}),
         r"datasets\.ants_bees\.imagenet\.ants.* = 1310",
     ),
     "blocks that learn beside a rest that learns too": (
-        lambda raw: raw["models"]["vit"].update(last_blocks=2),
-        r"models\.vit: last_blocks = 2 .*set frozen: true",
+        lambda raw: raw["models"]["vit"].update(unfreeze_last_n=2),
+        r"models\.vit: unfreeze_last_n = 2 .*set frozen: true",
     ),
     "steps of the rate out of order": (
         lambda raw: raw["train"].update(decay_at=[0.75, 0.5]),
-        r"train\.decay_at.*0.75, 0.5.*does not ascend",
+        r"train\.decay_at.*0.75, 0.5.*is not strictly ascending",
     ),
     "a head's epochs without its rate": (
         lambda raw: raw["models"]["vit"].update(head_epochs=5),
         r"models\.vit: head_epochs = 5 .*give both or neither",
     ),
     "a head first where nothing is pretrained": (
-        lambda raw: raw["models"]["gap_cnn"].update(head_epochs=5, head_learning_rate=0.001),
-        r"models\.gap_cnn: head_epochs .*set pretrained: true",
+        lambda raw: raw["models"]["grid_pool_cnn"].update(head_epochs=5, head_learning_rate=0.001),
+        r"models\.grid_pool_cnn: head_epochs .*set pretrained: true",
     ),
     "a head first where nothing comes after": (
         lambda raw: raw["models"]["dinov2_frozen"].update(head_epochs=5, head_learning_rate=0.001),
         r"models\.dinov2_frozen: head_epochs .*set frozen: false",
     ),
     "ImageNet's head without its weights": (
-        lambda raw: raw["models"]["gap_cnn"].update(imagenet_head=True),
-        r"models\.gap_cnn: imagenet_head .*set pretrained: true",
+        lambda raw: raw["models"]["grid_pool_cnn"].update(imagenet_head=True),
+        r"models\.grid_pool_cnn: imagenet_head .*set pretrained: true",
     ),
     "zero-shot with epochs": (
         lambda raw: raw["models"]["vit"].update(zero_shot=True),
@@ -158,7 +158,7 @@ FAULTS = {
     ),
     "weights without a hash": (
         lambda raw: raw["models"]["vit"].update(weights="w.pth"),
-        r"models\.vit: weights and weights_sha256 go together",
+        r"models\.vit: weights and weights_sha256 belong together",
     ),
 }
 
@@ -170,6 +170,87 @@ def test_a_fault_is_named_with_key_value_and_remedy(raw, fault):
     (line,) = params.check(raw)
     assert "\n" not in line
     assert re.search(said, line), line
+
+
+RENAMED = {
+    "a section": (
+        lambda raw: raw.update(phantom=raw.pop("synthetic")),
+        "params.yaml: phantom was renamed to synthetic; rename the key",
+    ),
+    "a key": (
+        lambda raw: raw["train"].update(clip_gradient=raw["train"].pop("max_grad_norm")),
+        "params.yaml: train.clip_gradient was renamed to train.max_grad_norm; rename the key",
+    ),
+    "a key of a section in a section": (
+        lambda raw: raw["train"]["augmentation"].update(mirror=True),
+        (
+            "params.yaml: train.augmentation.mirror was renamed to "
+            "train.augmentation.horizontal_flip; rename the key"
+        ),
+    ),
+    "a key of any dataset": (
+        lambda raw: raw["datasets"]["ankle"].update(person="x"),
+        (
+            "params.yaml: datasets.ankle.person was renamed to datasets.ankle.subject_pattern; "
+            "rename the key"
+        ),
+    ),
+    "a key of any model": (
+        lambda raw: raw["models"]["vit"].update(head_width=0),
+        (
+            "params.yaml: models.vit.head_width was renamed to models.vit.head_hidden_dim; "
+            "rename the key"
+        ),
+    ),
+    "a model": (
+        lambda raw: raw.update(model="gap_cnn"),
+        "params.yaml: model = 'gap_cnn' was renamed to grid_pool_cnn; change the value",
+    ),
+    "a dataset": (
+        lambda raw: raw.update(dataset="phantom"),
+        "params.yaml: dataset = 'phantom' was renamed to synthetic; change the value",
+    ),
+    "a value": (
+        lambda raw: raw["split"].update(group="person"),
+        "params.yaml: split.group = 'person' was renamed to subject; change the value",
+    ),
+    "a removed value": (
+        lambda raw: raw["train"].update(scheduler="wsd"),
+        "params.yaml: train.scheduler = 'wsd' was removed; use cosine",
+    ),
+}
+
+
+@pytest.mark.parametrize("old", RENAMED)
+def test_a_name_of_an_earlier_release_is_refused_with_its_new_name(raw, old):
+    use_old_name, message = RENAMED[old]
+    use_old_name(raw)
+    assert params.check(raw) == [message]
+
+
+def test_a_config_of_an_earlier_release_is_refused_with_its_new_name(raw):
+    raw["models"]["gap_cnn"] = raw["models"].pop("grid_pool_cnn")
+    raw["model"] = "gap_cnn"
+    assert params.check(raw) == [
+        "params.yaml: models.gap_cnn was renamed to models.grid_pool_cnn; rename the key",
+        "params.yaml: model = 'gap_cnn' was renamed to grid_pool_cnn; change the value",
+    ]
+
+
+def test_every_renamed_key_leads_to_a_key_that_exists(raw):
+    for new in params.RENAMED.values():
+        table, *names = new.split(".")
+        if "*" in names:
+            _, kind = next(entry for entry in params.TABLES.values() if entry[0] == table)
+            assert names[-1] in kind.__dataclass_fields__
+        elif table in params.SECTIONS and names:
+            kind = params.SECTIONS[table]
+            if names[0] == "augmentation":
+                kind = params.Augmentation
+            assert names[-1] in kind.__dataclass_fields__
+        else:
+            assert table in raw
+            assert not names or names[0] in raw[table]
 
 
 def test_all_faults_are_said_at_once(raw):
@@ -192,15 +273,15 @@ def test_a_file_that_does_not_parse_or_repeats_a_key_is_named_with_its_line(tmp_
     file.write_text("a: [1\nb: 2\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"params\.yaml, line 2"):
         params.read(file)
-    with pytest.raises(ValueError, match="is not there"):
+    with pytest.raises(ValueError, match="does not exist"):
         params.read(tmp_path / "absent.yaml")
 
 
 def test_the_command_prints_faults_to_stderr_and_fails(tmp_path):
     text = (ROOT / "params.yaml").read_text(encoding="utf-8")
-    (tmp_path / "params.yaml").write_text(text.replace("model: gap_cnn", "model: gap"))
+    (tmp_path / "params.yaml").write_text(text.replace("model: grid_pool_cnn", "model: vgg"))
     done = subprocess.run(
-        [sys.executable, "-m", "anklealign.config.params"],
+        [sys.executable, "-m", "anklealign", "check"],
         cwd=tmp_path,
         env={"PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -208,7 +289,7 @@ def test_the_command_prints_faults_to_stderr_and_fails(tmp_path):
         check=False,
     )
     assert done.returncode == 1
-    assert done.stderr.startswith("params.yaml: model = 'gap' is no block of models")
+    assert done.stderr.startswith("params.yaml: model = 'vgg' is not a key of models")
 
 
 def test_imagenet_tables_hold_what_their_classes_are_called_and_nothing_else():

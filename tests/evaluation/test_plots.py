@@ -1,4 +1,4 @@
-"""The reliability diagram shows each photo and each bin (robustness: test_robustness.py)."""
+"""Reliability diagram, confusion matrix and history (robustness: test_robustness.py)."""
 
 import numpy as np
 import pandas as pd
@@ -10,14 +10,14 @@ from anklealign.models import calibration
 CLASSES = ["a", "b"]
 
 
-def test_the_diagram_shows_shares_errors_and_every_photo():
+def test_reliability_diagram_shows_bins_error_and_every_photo():
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 2, (60, 3))
     labels = rng.integers(0, 3, 60)
     after = calibration.probabilities(logits, 2.0)
     drawn = plots.reliability(labels, calibration.probabilities(logits, 1.0), after, 2.0)
     left, right = drawn.axes
-    assert right.get_title() == "temperature 2.00, as delivered"
+    assert right.get_title() == "after temperature scaling (T = 2.00)"
     (bins,) = [line for line in right.lines if line.get_label().startswith("photos")]
     assert len(bins.get_xdata()) == 6
     is_right = after.argmax(1) == labels
@@ -28,14 +28,14 @@ def test_the_diagram_shows_shares_errors_and_every_photo():
     assert sum(text.startswith("calibration error 0.") for text in texts) == 2
 
 
-def test_a_constant_model_has_one_bin():
+def test_constant_model_has_one_bin():
     probabilities = np.tile([0.5, 0.3, 0.2], (40, 1))
     drawn = plots.reliability(np.zeros(40, int), probabilities, probabilities, 1.0)
     (bins,) = [line for line in drawn.axes[1].lines if line.get_label().startswith("photos")]
     assert (bins.get_xdata(), bins.get_ydata()) == (0.5, 1.0)
 
 
-def test_the_confusion_matrix_states_counts_and_shares_of_the_actual_class():
+def test_confusion_matrix_shows_counts_and_percentages_of_the_actual_class():
     counts = pd.DataFrame([[3, 1], [0, 2]], index=CLASSES, columns=CLASSES)
     drawn = plots.confusion(counts)
     assert [t.get_text() for t in drawn.axes[0].texts] == [
@@ -46,10 +46,10 @@ def test_the_confusion_matrix_states_counts_and_shares_of_the_actual_class():
     ]
 
 
-def test_the_history_marks_the_epoch_that_was_kept():
+def test_history_marks_the_best_epoch():
     columns = ("train_loss", "val_loss", "val_accuracy", "val_balanced_accuracy", "val_macro_f1")
     epochs = pd.DataFrame({"epoch": [1, 2, 3]} | {name: [0.5, 0.4, 0.6] for name in columns})
     drawn = plots.history(epochs, 2, "accuracy")
     for axes in drawn.axes:
-        (kept,) = [line for line in axes.lines if line.get_label() == "kept: best accuracy"]
+        (kept,) = [line for line in axes.lines if line.get_label() == "best accuracy"]
         assert set(kept.get_xdata()) == {2}

@@ -1,4 +1,4 @@
-"""The figures are numbers that DVC can show, each with its interval or, with few groups, none."""
+"""Metrics are JSON numbers, with a CI unless groups are few."""
 
 import json
 
@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from anklealign.config.params import Evaluate
-from anklealign.evaluation.human_baseline import beside_people
 from anklealign.evaluation import plots, score_tables
+from anklealign.evaluation.human_baseline import scored_votes
 from anklealign.metrics.scores import FURTHER, OVERALL
 
 CLASSES = ["a", "b", "c"]
@@ -16,9 +16,9 @@ SETTINGS = Evaluate(bootstrap=200, confidence=0.95, mistakes=1, explained=1, rob
 FREQUENCIES = np.array([0.5, 0.3, 0.2])
 
 
-def photos_of(persons: int = 12) -> tuple[pd.DataFrame, np.ndarray]:
-    """Three photos a person; the collectors have four persons each."""
-    number = np.arange(3 * persons)
+def photos_of(subjects: int = 12) -> tuple[pd.DataFrame, np.ndarray]:
+    """Return three photos per subject; each collector has four subjects."""
+    number = np.arange(3 * subjects)
     labels = number // 3 % 3
     rng = np.random.default_rng(1)
     logits = rng.normal(size=(len(number), 3)) + 1.5 * np.eye(3)[labels]
@@ -33,9 +33,9 @@ def photos_of(persons: int = 12) -> tuple[pd.DataFrame, np.ndarray]:
     return table, np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
 
 
-def scored(persons: int = 12, *, ordered: bool = True) -> dict:
-    table, probabilities = photos_of(persons)
-    return score_tables.scored(
+def scored(subjects: int = 12, *, ordered: bool = True) -> dict:
+    table, probabilities = photos_of(subjects)
+    return score_tables.classification_scores(
         table, CLASSES, probabilities, FREQUENCIES, SETTINGS, ordered=ordered, seed=1
     )
 
@@ -45,7 +45,7 @@ def leaves(value: dict):
         yield from leaves(item) if isinstance(item, dict) else [item]
 
 
-def test_scores_are_numbers_in_nested_dicts_with_intervals_and_the_majority_beside():
+def test_scores_are_nested_dicts_of_numbers_with_ci_and_majority():
     metrics = scored()
     json.dumps(metrics, allow_nan=False)
     assert all(type(leaf) in (int, float, str) for leaf in leaves(metrics))
@@ -63,19 +63,19 @@ def test_scores_are_numbers_in_nested_dicts_with_intervals_and_the_majority_besi
         assert b[f"{name}_ci_low"] <= b[name] <= b[f"{name}_ci_high"]
 
 
-def test_of_few_groups_the_interval_s_keys_are_left_out():
-    metrics = scored(persons=9)
+def test_ci_keys_are_missing_when_groups_are_few():
+    metrics = scored(subjects=9)
     assert set(metrics["accuracy"]) == {"value", "majority", "gain"}
     assert not [key for key in metrics["class_a"] if "ci_" in key]
     json.dumps(metrics, allow_nan=False)
 
 
-def test_kappa_is_of_classes_on_a_scale_alone():
+def test_kappa_is_reported_for_ordered_classes_only():
     assert "kappa" in scored(ordered=True)
     assert "kappa" not in scored(ordered=False)
 
 
-def test_the_worst_class_and_collector_are_named_with_their_photos():
+def test_worst_class_and_collector_are_named_with_their_photos():
     table, _ = photos_of()
     probabilities = np.eye(3)[table.label.map(CLASSES.index)]
     probabilities[[3, 4, 13, 14, 15]] = [1, 0, 0]  # four of b and one of c
@@ -90,66 +90,68 @@ def test_the_worst_class_and_collector_are_named_with_their_photos():
     }
 
 
-def test_a_collector_of_few_photos_or_none_is_not_the_worst():
+def test_collector_with_few_photos_or_no_name_is_not_the_worst():
     table, _ = photos_of()
     wrong = np.eye(3)[(table.label.map(CLASSES.index) + 1) % 3]
     few = table.assign(collector=["x"] * 4 + [""] * (len(table) - 4))
     assert "collector" not in score_tables.worst(few, CLASSES, wrong)
 
 
-def calibrated(sets: np.ndarray, persons: int = 12) -> dict:
-    table, probabilities = photos_of(persons)
+def calibrated(sets: np.ndarray, subjects: int = 12) -> dict:
+    table, probabilities = photos_of(subjects)
     labels = table.label.map(CLASSES.index).to_numpy()
-    test = score_tables.Answers(labels, probabilities, list(table.group))
-    validation = score_tables.Answers(labels, probabilities, [f"v{name}" for name in table.group])
-    return score_tables.calibrated(
+    test = score_tables.Predictions(labels, probabilities, list(table.group))
+    validation = score_tables.Predictions(
+        labels, probabilities, [f"v{name}" for name in table.group]
+    )
+    return score_tables.calibration_scores(
         test, validation, uncalibrated=probabilities, sets=sets, settings=SETTINGS, seed=1
     )
 
 
-def test_sets_are_counted_with_what_was_promised_and_what_is_to_be_expected():
+def test_coverage_is_reported_with_nominal_value_and_expected_range():
     table, probabilities = photos_of()
     labels = table.label.map(CLASSES.index).to_numpy()
     sets = np.eye(3, dtype=bool)[labels]
-    sets[:6] = True  # unsure of six, and wrong of three
+    sets[:6] = True  # six full sets, three wrong sets
     sets[6:9] = np.roll(sets[6:9], 1, axis=1)
     found = calibrated(sets)
     json.dumps(found, allow_nan=False)
     coverage = found["coverage"]
     assert coverage["value"] == round(33 / 36, 6)
-    assert coverage["promised"] == 0.9
+    assert coverage["nominal"] == 0.9
     assert coverage["expected_low"] < 0.9 < coverage["expected_high"]
     assert coverage["ci_low"] <= coverage["value"] <= coverage["ci_high"]
     assert found["set_size"]["value"] == round((30 + 18) / 36, 6)
     assert found["abstention"]["value"] == round(6 / 36, 6)
     right = probabilities.argmax(1) == labels
-    assert found["accuracy_where_answered"] == round(right[6:].mean(), 6)
+    assert found["selective_accuracy"] == round(right[6:].mean(), 6)
 
 
-def test_a_model_that_abstains_always_has_no_accuracy_where_it_answers():
-    assert "accuracy_where_answered" not in calibrated(np.zeros((36, 3), bool))
+def test_selective_accuracy_is_missing_when_the_model_always_abstains():
+    assert "selective_accuracy" not in calibrated(np.zeros((36, 3), bool))
 
 
-@pytest.mark.parametrize("persons", [12, 9])
-def test_people_and_model_are_compared_on_the_same_votes(persons):
-    table, probabilities = photos_of(persons)
-    said = table.label.map({"a": "a", "b": "b", "c": "b"})  # v takes c for b
+@pytest.mark.parametrize("subjects", [12, 9])
+def test_annotators_and_model_are_scored_on_the_same_votes(subjects):
+    table, probabilities = photos_of(subjects)
+    mistaken = table.label.map({"a": "a", "b": "b", "c": "b"})  # v labels c as b
     votes = pd.concat(
         [
             pd.DataFrame({"photo": table.id, "annotator": name, "label": labels})
-            for name, labels in (("u", table.label), ("v", said), ("w", table.label))
+            for name, labels in (("u", table.label), ("v", mistaken), ("w", table.label))
         ]
     )
-    rows = beside_people(votes, list(table.id), probabilities.argmax(1), CLASSES)
-    found = score_tables.beside_people(rows, table.set_index("id").group, 3, SETTINGS, 1)
+    rows = scored_votes(votes, list(table.id), probabilities.argmax(1), CLASSES)
+    found = score_tables.human_baseline_scores(rows, table.set_index("id").group, 3, SETTINGS, 1)
     json.dumps(found, allow_nan=False)
-    photos = 3 * persons
-    # On c, v against u and w is judged and wrong; u and w have a tie there.
+    photos = 3 * subjects
+    # On c, v is scored against u and w and is wrong; for u and w the others are tied.
     assert (found["annotators"], found["photos"], found["votes"]) == (3, photos, 7 * photos // 3)
     assert found["accuracy"]["value"] == round(6 / 7, 6)
     gain = found["model_accuracy"]["value"] - found["accuracy"]["value"]
     assert found["model_gain"]["value"] == pytest.approx(gain, abs=2e-6)
-    assert ("ci_low" in found["model_gain"]) == (persons >= 10)
+    assert ("ci_low" in found["model_gain"]) == (subjects >= 10)
     each = found["by_annotator"]
     assert {name: row["photos"] for name, row in each.items()} == {
         "u": photos * 2 // 3, "v": photos, "w": photos * 2 // 3
@@ -160,25 +162,25 @@ def test_people_and_model_are_compared_on_the_same_votes(persons):
     )
 
 
-def test_the_plot_shows_each_annotator_beside_the_model_best_first():
+def test_plot_ranks_annotators_by_accuracy_next_to_the_model():
     each = {
         name: {"photos": 4, "accuracy": own, "model_accuracy": 0.5}
         for name, own in (("u", 0.5), ("v", 0.75))
     }
-    beside = {
+    metrics = {
         "annotators": 2, "photos": 4, "votes": 8, "by_annotator": each,
         "accuracy": {"value": 0.625}, "model_accuracy": {"value": 0.5},
     }  # fmt: skip
-    (axes,) = plots.people(beside).axes
+    (axes,) = plots.human_baseline(metrics).axes
     assert [text.get_text() for text in axes.get_yticklabels()] == ["v (4)", "u (4)"]
     own, model = axes.lines
     assert list(own.get_xdata()) == [0.75, 0.5]
     assert list(model.get_xdata()) == [0.5, 0.5]
 
 
-def test_without_votes_of_several_people_only_the_counts_are_told():
-    empty = beside_people(
+def test_without_scored_votes_only_the_counts_are_reported():
+    empty = scored_votes(
         pd.DataFrame(columns=["photo", "annotator", "label"]), [], np.array([], int), CLASSES
     )
-    found = score_tables.beside_people(empty, pd.Series(dtype=str), 3, SETTINGS, 1)
+    found = score_tables.human_baseline_scores(empty, pd.Series(dtype=str), 3, SETTINGS, 1)
     assert found == {"annotators": 0, "photos": 0, "votes": 0}

@@ -4,7 +4,7 @@ from anklealign.experiments.data_diff import difference, report
 
 
 def data(**photos: tuple[str, str, str]) -> pd.DataFrame:
-    return pd.DataFrame.from_dict(photos, orient="index", columns=["label", "sha256", "part"])
+    return pd.DataFrame.from_dict(photos, orient="index", columns=["label", "sha256", "status"])
 
 
 BEFORE = data(
@@ -17,20 +17,20 @@ def rows(after: pd.DataFrame) -> set[tuple]:
     return set(difference(BEFORE, after).itertuples(index=False, name=None))
 
 
-def test_the_same_data_differ_in_nothing():
+def test_identical_data_have_no_changes():
     assert difference(BEFORE, BEFORE.sample(frac=1, random_state=0)).empty
     assert report(difference(BEFORE, BEFORE), "main", "mine") == [
-        "The data of mine are those of main."
+        "The data of mine and main are identical."
     ]
 
 
-def test_each_kind_of_change_is_told():
+def test_each_kind_of_change_is_listed():
     after = data(
         one=("b", "11", "train"), two=("a", "22", "val"), three=("b", "3x", "val"),
         uno=("b", "44", "test"), six=("a", "66", "blurred"), seven=("a", "77", "train"),
     )  # fmt: skip
     assert rows(after) == {
-        ("relabelled", "one", "b", "a", "b"),
+        ("relabeled", "one", "b", "a", "b"),
         ("moved", "two", "a", "train", "val"),
         ("changed", "three", "b", "33", "3x"),
         ("renamed", "uno", "b", "four", "uno"),
@@ -40,7 +40,7 @@ def test_each_kind_of_change_is_told():
     }
 
 
-def test_copies_that_were_renamed_are_paired_once_each():
+def test_renamed_duplicates_are_matched_once_each():
     before = data(x=("a", "1", "train"), y=("a", "1", "train"))
     after = data(p=("a", "1", "train"), q=("a", "1", "train"), r=("a", "1", "train"))
     found = difference(before, after)
@@ -48,11 +48,11 @@ def test_copies_that_were_renamed_are_paired_once_each():
     assert list(found.path) == ["r", "p", "q"]
 
 
-def test_the_report_counts_per_class_and_lists_twenty():
+def test_report_counts_by_class_and_lists_twenty():
     after = BEFORE.drop(index=["four"])
     more = data(**{f"n{k:02}": ("a", f"x{k}", "train") for k in range(25)})
     lines = report(difference(BEFORE, pd.concat([after, more])), "main", "mine")
-    assert "| added: photos that were not there | 25 | 0 | 25 |" in lines
-    assert "| removed: photos that are there no more | 0 | 1 | 1 |" in lines
+    assert "| added: new photos | 25 | 0 | 25 |" in lines
+    assert "| removed: photos that no longer exist | 0 | 1 | 1 |" in lines
     assert "- and 5 more" in lines
     assert "- `four` (b, test)" in lines

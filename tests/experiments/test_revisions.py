@@ -1,11 +1,12 @@
-"""Against a real repository with a commit, an experiment and a workspace."""
+"""Comparisons in a real repository with a commit, an experiment and a workspace."""
 
 import subprocess
 import sys
 
 import pytest
 
-from anklealign.experiments import comparison, data_diff, pull_request, runs
+from anklealign.cli.main import main
+from anklealign.experiments import pull_request
 from anklealign.experiments.revisions import Revision
 
 PIPELINE = """stages:
@@ -83,34 +84,34 @@ def inside(repository, monkeypatch):
 
 
 @pytest.mark.usefixtures("inside")
-def test_a_commit_and_an_experiment_are_compared_in_words(capsys):
-    assert comparison.main(["main", "my-good"]) == 0
+def test_commit_and_experiment_are_compared(capsys):
+    assert main(["diff", "main", "my-good"]) == 0
     assert capsys.readouterr().out.startswith("my-good is better than main\n")
-    assert comparison.main(["my-good", "workspace", "--score", "accuracy"]) == 0
+    assert main(["diff", "my-good", "workspace", "--score", "accuracy"]) == 0
     assert capsys.readouterr().out.startswith("workspace is worse than my-good\n")
-    assert comparison.main(["main", "workspace"]) == 0
+    assert main(["diff", "main", "workspace"]) == 0
     assert "within noise" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("inside")
-def test_an_unknown_revision_and_one_without_results_are_told(capsys):
-    assert comparison.main(["main", "nowhere"]) == 2
+def test_unknown_revision_and_revision_without_results_are_reported(capsys):
+    assert main(["diff", "main", "nowhere"]) == 2
     assert "revision 'nowhere' cannot be read" in capsys.readouterr().err
-    assert comparison.main(["empty", "main"]) == 2
+    assert main(["diff", "empty", "main"]) == 2
     assert "empty has no plots/evaluate/predictions.csv" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("inside")
 def test_data_are_compared_between_revisions(capsys, tmp_path):
-    assert data_diff.main(["main", "my-good", "--out", str(tmp_path / "changes.csv")]) == 0
+    assert main(["diff", "main", "my-good", "--data", "--out", str(tmp_path / "changes.csv")]) == 0
     assert "- `0.jpg` (b, test)" in capsys.readouterr().out
     written = (tmp_path / "changes.csv").read_text().splitlines()
     assert written == ["kind,path,class,before,after", "added,0.jpg,b,,test"]
 
 
 @pytest.mark.usefixtures("inside")
-def test_runs_are_gathered_from_experiments_and_the_workspace(capsys):
-    assert runs.main(["--score", "accuracy"]) == 0
+def test_table_has_the_experiments_and_the_workspace(capsys):
+    assert main(["compare", "--score", "accuracy"]) == 0
     head, best, other = capsys.readouterr().out.splitlines()
     assert "accuracy" in head
     assert best.split()[:4] == ["good", "3", "1", "1.000"]
@@ -119,7 +120,7 @@ def test_runs_are_gathered_from_experiments_and_the_workspace(capsys):
 
 
 @pytest.mark.usefixtures("inside")
-def test_bytes_that_no_cache_holds_are_told(repository):
+def test_content_missing_from_every_cache_is_reported(repository):
     cache = repository / ".dvc/cache"
     cache.rename(repository / "elsewhere")
     try:
@@ -129,16 +130,16 @@ def test_bytes_that_no_cache_holds_are_told(repository):
         (repository / "elsewhere").rename(cache)
 
 
-def test_a_clone_without_cache_and_remote_is_told_what_it_lacks(
+def test_clone_without_cache_and_remote_reports_what_is_missing(
     repository, tmp_path, monkeypatch, capsys
 ):
-    # A fresh clone: DVC remembers the names in folders that it read once.
+    # A fresh clone, because DVC remembers the listings it has read.
     clone = tmp_path / "clone"
     subprocess.run(["git", "clone", "--quiet", str(repository), str(clone)], check=True)
     monkeypatch.chdir(clone)
-    assert data_diff.main(["main", "workspace"]) == 2
+    assert main(["diff", "main", "workspace", "--data"]) == 2
     assert "data/prepared/photos.csv of main is in neither" in capsys.readouterr().err
-    assert pull_request.main(["main"]) == 0
+    assert main(["pr-report", "main"]) == 0
     text = (clone / "report/report.md").read_text()
     assert "the difference between this change and main is within noise" in text
     assert "Not compared: data/prepared/photos.csv of main is in neither" in text
@@ -146,8 +147,8 @@ def test_a_clone_without_cache_and_remote_is_told_what_it_lacks(
 
 
 @pytest.mark.usefixtures("inside")
-def test_the_report_holds_verdict_data_pictures_and_metrics(repository):
-    assert pull_request.main(["my-good"]) == 0
+def test_report_has_verdict_data_pictures_and_metrics(repository):
+    assert main(["pr-report", "my-good"]) == 0
     folder = repository / "report"
     text = (folder / "report.md").read_text()
     assert "**this change is worse than my-good**" in text
@@ -161,21 +162,23 @@ def test_the_report_holds_verdict_data_pictures_and_metrics(repository):
 
 
 @pytest.mark.usefixtures("inside")
-def test_many_metrics_leave_the_report_small_enough_for_a_comment(monkeypatch):
-    whole = "\n".join(pull_request.metrics("my-good"))
-    rows = [line for line in whole.splitlines() if line.startswith("| metrics/")]
+def test_many_metrics_are_cut_to_the_size_of_a_comment(monkeypatch):
+    complete = "\n".join(pull_request.metrics("my-good"))
+    rows = [line for line in complete.splitlines() if line.startswith("| metrics/")]
     assert len(rows) == 4
-    assert "  " not in whole
-    monkeypatch.setattr(pull_request, "LETTERS", whole.index(rows[2]) - whole.index("| Path") + 9)
+    assert "  " not in complete
+    monkeypatch.setattr(
+        pull_request, "MAX_CHARACTERS", complete.index(rows[2]) - complete.index("| Path") + 9
+    )
     cut = "\n".join(pull_request.metrics("my-good"))
     assert [line for line in cut.splitlines() if line.startswith("| metrics/")] == rows[:2]
     assert "and 2 more: `dvc metrics diff my-good`" in cut
 
 
 @pytest.mark.usefixtures("inside")
-def test_the_report_against_an_empty_base_says_what_it_lacks(repository, capsys):
-    assert pull_request.main(["empty"]) == 0
+def test_report_against_an_empty_base_states_what_is_missing(repository, capsys):
+    assert main(["pr-report", "empty"]) == 0
     text = (repository / "report/report.md").read_text()
     assert text.count("Not compared: empty has no") == 2
-    assert pull_request.main(["nowhere"]) == 2
+    assert main(["pr-report", "nowhere"]) == 2
     assert "revision 'nowhere' cannot be read" in capsys.readouterr().err

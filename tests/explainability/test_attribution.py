@@ -5,8 +5,8 @@ import torch
 
 from anklealign.explainability import attribution
 from anklealign.models import factory  # noqa: F401 - registers the own networks
-from anklealign.models.bundle import Bundle, Preparation
-from anklealign.models.inputs import Input
+from anklealign.models.bundle import Bundle, Preprocessing
+from anklealign.models.inputs import InputConfig
 
 SIDE = 64
 CONVOLUTIONAL = {
@@ -30,9 +30,9 @@ def bundle_of(name: str, **arguments) -> Bundle:
         arguments.setdefault("img_size", SIDE)
     model = timm.create_model(name, num_classes=3, **arguments)
     size = arguments.get("img_size", SIDE)
-    how = Preparation(SIDE, "letterbox", 114, 80)
-    seen = Input(size, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear")
-    return Bundle(model.eval(), ("a", "b", "c"), how, seen, 1.0, 0.5, {})
+    preprocessing = Preprocessing(SIDE, "letterbox", 114, 80)
+    input_config = InputConfig(size, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear")
+    return Bundle(model.eval(), ("a", "b", "c"), preprocessing, input_config, 1.0, 0.5, {})
 
 
 @pytest.fixture
@@ -44,13 +44,13 @@ def photos():
 def test_every_network_has_grad_cam_in_zero_to_one(name, photos):
     bundle = bundle_of(name, **(CONVOLUTIONAL | TRANSFORMERS)[name])
     maps = [attribution.heat_maps(bundle, photos, np.full(3, k)) for k in range(3)]
-    for found in maps:
-        assert found.shape == (3, SIDE, SIDE)
-        assert found.dtype == np.float32
-        assert np.isfinite(found).all()
-        assert found.min() >= 0
-        assert set(found.max((1, 2)).round(5)) <= {0.0, 1.0}
-    # An untrained network may have nothing that speaks for one class, never for none of three.
+    for heat in maps:
+        assert heat.shape == (3, SIDE, SIDE)
+        assert heat.dtype == np.float32
+        assert np.isfinite(heat).all()
+        assert heat.min() >= 0
+        assert set(heat.max((1, 2)).round(5)) <= {0.0, 1.0}
+    # An untrained network may lack evidence for one class, but not for all three.
     assert np.max(maps, axis=(0, 2, 3)).tolist() == [1, 1, 1]
     assert not np.array_equal(maps[0], maps[1])
 
@@ -68,7 +68,7 @@ def test_every_transformer_has_rollout_and_heads_though_attention_is_fused(name,
     for maps in (rollout, heads):
         assert np.allclose(maps.max((-1, -2)), 1)
         assert (maps.std((-1, -2)) > 0).all()
-    # The model is left as it was.
+    # The model is unchanged.
     assert [m.fused_attn for m in bundle.model.modules() if hasattr(m, "fused_attn")] == fused
 
 
@@ -83,7 +83,7 @@ def test_rollout_is_the_product_of_the_layers(photos):
     """Against attention computed by hand from the queries and keys."""
     bundle = bundle_of("vit_tiny_patch16_224", depth=2)
     model = bundle.model
-    x = attribution.whole(photos, bundle.network_input, torch.device("cpu"))
+    x = attribution.to_input(photos, bundle.input_config, torch.device("cpu"))
     matrices = []
     with torch.no_grad():
         tokens = model.norm_pre(model._pos_embed(model.patch_embed(x)))
@@ -104,11 +104,11 @@ def test_rollout_is_the_product_of_the_layers(photos):
 def test_networks_without_attention_are_refused_for_rollout(photos):
     bundle = bundle_of("resnet18")
     assert not attribution.has_attention(bundle.model)
-    with pytest.raises(ValueError, match="no attention that can be read; choose the method grad"):
+    with pytest.raises(ValueError, match="no readable attention; use the method grad"):
         attribution.heat_maps(bundle, photos, np.zeros(3, np.int64), "rollout")
 
 
-def test_a_layer_that_shows_no_attention_is_an_error_and_no_empty_map(photos):
+def test_a_layer_without_readable_attention_is_an_error(photos):
     bundle = bundle_of("vit_tiny_patch16_224", depth=2)
     inner = bundle.model.blocks[1].attn
     inner.forward = lambda x, **_: x  # as a kernel that never forms the matrix
@@ -116,7 +116,7 @@ def test_a_layer_that_shows_no_attention_is_an_error_and_no_empty_map(photos):
         attribution.heat_maps(bundle, photos, np.zeros(3, np.int64), "rollout")
 
 
-def test_grad_cam_finds_the_only_place_that_speaks_for_the_class():
+def test_grad_cam_finds_the_only_evidence_for_the_class():
     """A network whose class b is 'red on the left, or blue on the right'."""
     bundle = bundle_of("anklealign_cnn", widths=[4], grid=[1, 2])
     with torch.no_grad():
@@ -130,19 +130,19 @@ def test_grad_cam_finds_the_only_place_that_speaks_for_the_class():
         head[1, 0, 0, 1] = head[1, 1, 0, 0] = -1
     photo = np.zeros((1, SIDE, SIDE, 3), np.uint8)
     photo[:, 8:24, 8:24, 0] = 255  # red, on the left
-    photo[:, 40:56, 40:56, 0] = 255  # red, on the right: speaks against
+    photo[:, 40:56, 40:56, 0] = 255  # red, on the right: evidence against
     heat = attribution.heat_maps(bundle, photo, np.array([1]))[0]
     assert heat[10:22, 10:22].min() > 0.9
     assert heat[:, 32:].max() == 0
     assert heat[30:, :32].max() == 0
 
 
-def test_a_model_that_does_not_look_has_empty_maps(photos):
+def test_the_majority_model_has_empty_maps(photos):
     bundle = bundle_of("anklealign_majority")
     assert not attribution.heat_maps(bundle, photos, np.zeros(3, np.int64)).any()
 
 
-def test_maps_do_not_depend_on_what_is_asked_with_them(photos):
+def test_maps_do_not_depend_on_the_batch(photos):
     bundle = bundle_of("mobilenetv3_small_050")
     many = np.concatenate([photos] * 7)
     classes = np.arange(21) % 3
@@ -160,7 +160,7 @@ def test_a_frozen_backbone_is_explained_and_keeps_no_gradient(photos):
     assert all(p.grad is None for p in bundle.model.parameters())
 
 
-def test_the_overlay_leaves_cold_places_as_they_are(photos):
+def test_the_overlay_leaves_pixels_without_heat_unchanged(photos):
     heat = np.zeros((SIDE, SIDE), np.float32)
     heat[:8, :8] = 1
     over = attribution.overlay(photos[0], heat)

@@ -1,4 +1,4 @@
-"""The predictor answers as train's validation did, from files as from the store."""
+"""The predictor computes the same probabilities as validation, from files and from the store."""
 
 import io
 from dataclasses import replace
@@ -13,21 +13,21 @@ from anklealign.config.params import Model
 from anklealign.inference.predictor import Predictor
 from anklealign.io import decode
 from anklealign.models import bundle, calibration, factory, inputs
-from anklealign.models.bundle import Bundle, Preparation
+from anklealign.models.bundle import Bundle, Preprocessing
 
 SIDE = 48
-BLOCK = Model(
+CONFIG = Model(
     "anklealign_cnn", image_size=32, epochs=1, learning_rate=0.01, arguments={"widths": (8, 16)}
 )
 
 
 def made() -> Bundle:
     torch.manual_seed(0)
-    model = factory.build("x", BLOCK, 3)
+    model = factory.build("x", CONFIG, 3)
     model.head.weight.data.normal_()
-    preparation = Preparation(size=SIDE, fit="letterbox", fill=114, max_megapixels=1.0)
-    network_input = bundle.input_of(model, 32)
-    return Bundle(model, ("a", "b", "c"), preparation, network_input, 2.5, 0.3, {})
+    preprocessing = Preprocessing(size=SIDE, fit="letterbox", fill=114, max_megapixels=1.0)
+    input_config = bundle.default_input(model, 32)
+    return Bundle(model, ("a", "b", "c"), preprocessing, input_config, 2.5, 0.3, {})
 
 
 @pytest.fixture
@@ -47,16 +47,16 @@ def jpeg(width: int = 90, height: int = 60) -> bytes:
     return stream.getvalue()
 
 
-def test_probabilities_are_those_of_train_s_validation(predictor: Predictor) -> None:
+def test_probabilities_equal_those_of_validation(predictor: Predictor) -> None:
     saved = made()
     cpu = torch.device("cpu")
     store = pixels()
-    logits = inputs.logits(saved.model, store, np.arange(20), saved.network_input, cpu)
-    found = predictor.probabilities(store)
-    np.testing.assert_array_equal(found, calibration.probabilities(logits, 2.5))
-    assert found.shape == (20, 3)
-    assert found.dtype == np.float64
-    np.testing.assert_allclose(found.sum(1), 1)
+    logits = inputs.logits(saved.model, store, np.arange(20), saved.input_config, cpu)
+    probabilities = predictor.probabilities(store)
+    np.testing.assert_array_equal(probabilities, calibration.probabilities(logits, 2.5))
+    assert probabilities.shape == (20, 3)
+    assert probabilities.dtype == np.float64
+    np.testing.assert_allclose(probabilities.sum(1), 1)
 
 
 def test_prediction_sets_hold_the_classes_above_the_bundle_s_threshold(predictor):
@@ -68,10 +68,10 @@ def test_prediction_sets_hold_the_classes_above_the_bundle_s_threshold(predictor
     assert 0 < sets.sum() < sets.size
 
 
-def test_a_photo_s_answer_does_not_depend_on_its_company(predictor: Predictor) -> None:
+def test_probabilities_do_not_depend_on_the_batch(predictor: Predictor) -> None:
     store = pixels()
-    alone = np.concatenate([predictor.probabilities(store[i : i + 1]) for i in range(20)])
-    np.testing.assert_allclose(alone, predictor.probabilities(store), atol=1e-6)
+    single = np.concatenate([predictor.probabilities(store[i : i + 1]) for i in range(20)])
+    np.testing.assert_allclose(single, predictor.probabilities(store), atol=1e-6)
 
 
 def test_rows_of_a_large_store_are_read_a_batch_at_a_time(predictor: Predictor) -> None:
@@ -84,8 +84,8 @@ def test_rows_of_a_large_store_are_read_a_batch_at_a_time(predictor: Predictor) 
             return pixels(100)[rows]
 
     store, rows = Store(), np.random.default_rng(0).permutation(100)[:70]
-    found = predictor.probabilities(store, rows)  # type: ignore[arg-type]
-    np.testing.assert_array_equal(found, predictor.probabilities(pixels(100)[rows]))
+    probabilities = predictor.probabilities(store, rows)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(probabilities, predictor.probabilities(pixels(100)[rows]))
     assert sum(store.read) == 70
     assert max(store.read) <= inputs.CHUNK < 70
 
@@ -98,19 +98,19 @@ def test_a_file_becomes_the_square_of_the_bundle(predictor: Predictor, tmp_path:
     data = jpeg()
     path = tmp_path / "photo.jpg"
     path.write_bytes(data)
-    square = predictor.prepare(data)
+    square = predictor.preprocess(data)
     assert square.shape == (SIDE, SIDE, 3)
     assert square.dtype == np.uint8
     assert (square[0] == 114).all()
-    np.testing.assert_array_equal(predictor.prepare(path), square)
+    np.testing.assert_array_equal(predictor.preprocess(path), square)
 
 
 def test_a_photo_above_the_bundle_s_limit_is_refused(predictor: Predictor) -> None:
     with pytest.raises(decode.PhotoError) as caught:
-        predictor.prepare(jpeg(1100, 1000))
+        predictor.preprocess(jpeg(1100, 1000))
     assert caught.value.reason == "too_large"
 
 
-def test_it_tells_classes_and_parameters(predictor: Predictor) -> None:
+def test_classes_and_parameter_count(predictor: Predictor) -> None:
     assert predictor.classes == ("a", "b", "c")
     assert predictor.parameter_count == sum(p.numel() for p in made().model.parameters())

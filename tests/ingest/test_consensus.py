@@ -47,7 +47,7 @@ def find(folder):
             data = content if isinstance(content, bytes) else json.dumps(content).encode()
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             (root / path).write_bytes(data)
-        return label_studio.find(root, DATASET)
+        return label_studio.read_label_studio(root, DATASET)
 
     return run
 
@@ -136,8 +136,8 @@ def test_of_two_listed_photos_of_one_name_both_are_named_and_the_remedy_mends_it
     tasks = ("consensus/anna.json#1", "consensus/anna.json#2")
     assert reasons(found) == dict.fromkeys(tasks, "ambiguous")
     for skip in found.skips:
-        assert "x_01.jpg fits A1B2C3/x_01.jpg and D4E5F6/x_01.jpg (rule: " in skip.detail
-    assert "write the folder before it where it stands, in the export" in remedy("ambiguous")
+        assert "x_01.jpg matches A1B2C3/x_01.jpg and D4E5F6/x_01.jpg (rule: " in skip.detail
+    assert "add the folder to the name in the export" in remedy("ambiguous")
     for task, folder in zip(files["consensus/anna.json"], ("A1B2C3", "D4E5F6"), strict=True):
         task["file_upload"] = f"{folder}/x_01.jpg"
     found = find(files)
@@ -334,7 +334,7 @@ def test_nothing_is_lost_whatever_stands_in_lists_and_exports(tmp_path_factory, 
     for number, export in enumerate(exports):
         tasks = [vote(name, *said, number=n) for n, (name, said) in enumerate(export)]
         (root / f"consensus/{number}.json").write_text(json.dumps(tasks))
-    found = label_studio.find(root, DATASET)  # Inventory itself checks the sums
+    found = label_studio.read_label_studio(root, DATASET)  # Inventory itself checks the sums
     assert found.names_seen == sum(bool(line.strip()) for line in lines)
     assert found.votes_seen == sum(len(export) for export in exports)
     if found.listed:

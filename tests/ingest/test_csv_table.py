@@ -11,7 +11,7 @@ DATASET = Dataset(layout="table", classes={"cat": ("0",), "dog": ("1",)})
 def found_in(root, text, dataset=DATASET, name="labels.csv", encoding="utf-8"):
     (root / name).parent.mkdir(parents=True, exist_ok=True)
     (root / name).write_bytes(text.encode(encoding))
-    return csv_table.find(root, dataset)
+    return csv_table.read_csv_table(root, dataset)
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
@@ -92,7 +92,11 @@ def test_the_group_column_is_the_person(folder):
     dataset = Dataset(layout="table", classes=DATASET.classes, group_column="who", path_column="f")
     text = "who,f,label\n007,a.jpg,cat\n,b.jpg,dog\n Eve ,val/c.jpg,dog\n"
     found = found_in(folder("a.jpg", "b.jpg", "val/c.jpg"), text, dataset)
-    assert [(e.person, e.given) for e in found.entries] == [("007", ""), ("", ""), ("Eve", "val")]
+    assert [(e.subject, e.predefined_split) for e in found.entries] == [
+        ("007", ""),
+        ("", ""),
+        ("Eve", "val"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -100,7 +104,7 @@ def test_the_group_column_is_the_person(folder):
     [
         ("file,label\n", r"labels\.csv has no column 'path', only file, label; rename"),
         ("", r"has no column 'path', only none"),
-        ('path,label\n"a' + "b" * 200_000 + "\n", r"line \d+: field larger.*mend"),
+        ('path,label\n"a' + "b" * 200_000 + "\n", r"line \d+: field larger.*fix"),
     ],
 )
 def test_a_table_that_cannot_be_used_is_an_error_with_a_remedy(folder, text, message):
@@ -109,7 +113,7 @@ def test_a_table_that_cannot_be_used_is_an_error_with_a_remedy(folder, text, mes
 
 
 def test_a_table_that_is_not_there_or_not_utf8_is_an_error_with_a_remedy(folder):
-    with pytest.raises(ValueError, match=r"labels\.csv is not there; .*params\.yaml"):
-        csv_table.find(folder("a.jpg"), DATASET)
+    with pytest.raises(ValueError, match=r"labels\.csv does not exist; .*params\.yaml"):
+        csv_table.read_csv_table(folder("a.jpg"), DATASET)
     with pytest.raises(ValueError, match="not UTF-8 at byte 11; save it as UTF-8"):
         found_in(folder("a.jpg"), "path,label\né.jpg,cat\n", encoding="latin-1")

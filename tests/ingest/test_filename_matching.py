@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anklealign.ingest.filename_matching import match
+from anklealign.ingest.filename_matching import match_photos
 
 django = pytest.importorskip("django", reason="pip install -r requirements-dev.txt")
 from django.conf import settings  # noqa: E402 - skipped where Django is not there
@@ -20,7 +20,7 @@ if not settings.configured:  # the storage asks for the modes of new files
 
 
 def one(task, files, codes=()):
-    (found,) = match([[task] if isinstance(task, str) else task], files, codes)
+    (found,) = match_photos([[task] if isinstance(task, str) else task], files, codes)
     return found
 
 
@@ -96,17 +96,17 @@ def test_photos_with_codes_of_two_collectors_are_two_photos():
 
 
 def test_a_photo_that_a_stronger_rule_has_given_away_is_not_given_twice():
-    found = match([["kep_2wddlwB.jpg"], ["kep.jpg"]], ["kep.jpg"], [])
+    found = match_photos([["kep_2wddlwB.jpg"], ["kep.jpg"]], ["kep.jpg"], [])
     assert [m.file for m in found] == [None, "kep.jpg"]
 
 
 def test_one_photo_for_tasks_of_two_names_is_given_to_neither():
-    found = match([["aaaaaaaa-Kep 1.jpg"], ["bbbbbbbb-kep-1.jpg"]], ["KEP_1.jpg"], [])
+    found = match_photos([["aaaaaaaa-Kep 1.jpg"], ["bbbbbbbb-kep-1.jpg"]], ["KEP_1.jpg"], [])
     assert [(m.file, m.rivals) for m in found] == [(None, ("KEP_1.jpg",))] * 2
 
 
 def test_one_photo_uploaded_twice_is_given_to_both():
-    found = match([["aaaaaaaa-kep.jpg"], ["bbbbbbbb-kep.jpg"]], ["kep.jpg"], [])
+    found = match_photos([["aaaaaaaa-kep.jpg"], ["bbbbbbbb-kep.jpg"]], ["kep.jpg"], [])
     assert [m.file for m in found] == ["kep.jpg", "kep.jpg"]
 
 
@@ -126,7 +126,7 @@ def test_numbers_do_not_run_together():
 )
 def test_any_names_are_matched_to_a_given_photo_or_none(tasks, files):
     files = sorted({f.replace("\0", "") or "x" for f in files})
-    found = match([[task] for task in tasks], files, ["FO6K58"])
+    found = match_photos([[task] for task in tasks], files, ["FO6K58"])
     assert len(found) == len(tasks)
     assert all(m.file is None or (m.file in files and not m.rivals) for m in found)
 
@@ -316,7 +316,7 @@ def test_so_it_is_with_another_hands_renames_on_django_s_own_storage(seed, tmp_p
         others = [other for other in codes if other != code]
         pairs = stored_by_hand(rng, storage, project, code, others)
         files = sorted({disk for _, disk in pairs if disk} | {f"{code}/kulon.jpg"})
-        found = match([[stored] for stored, _ in pairs], files, codes)
+        found = match_photos([[stored] for stored, _ in pairs], files, codes)
         for (stored, disk), result in zip(pairs, found, strict=True):
             there += disk is not None
             right += disk is not None and result.file == disk
@@ -346,7 +346,7 @@ def test_of_2000_names_through_django_and_by_hand_all_but_some_are_matched_and_n
         files = sorted(f"{code}/{disk}" for _, disk in pairs if disk) + [
             f"{code}/{name}" for name in others[code]
         ]
-        found = match([[stored] for stored, _ in pairs], files, codes)
+        found = match_photos([[stored] for stored, _ in pairs], files, codes)
         for (stored, disk), result in zip(pairs, found, strict=True):
             there += disk is not None
             right += disk is not None and result.file == f"{code}/{disk}"

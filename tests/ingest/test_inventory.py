@@ -15,16 +15,16 @@ from anklealign.ingest.inventory import (
     Entry,
     Inventory,
     Skip,
-    compiled,
-    person,
-    printable,
+    compile_subject_pattern,
+    escape_unprintable,
+    list_files,
     remedy,
-    settle,
-    walk,
+    resolve_claims,
+    subject_of,
 )
 from anklealign.io.pixel_store import photo_id
 
-PATTERN = compiled(r"(?P<participant>resz?t?vevo_?\d+)")
+PATTERN = compile_subject_pattern(r"(?P<subject>resz?t?vevo_?\d+)")
 CODES = ["FO6K58", "ITWQ3V", "h51b9j"]
 
 
@@ -39,7 +39,7 @@ def test_everything_below_a_folder_is_a_file_or_a_skip(tmp_path, jpeg):
     (tmp_path / ".DS_Store").write_bytes(b"")
     (tmp_path / ".git").mkdir()
     os.mkfifo(tmp_path / "pipe.jpg")
-    files, skips = walk(tmp_path)
+    files, skips = list_files(tmp_path)
     assert files == ["a.txt", "b/1.jpg", "x.jpg/inside.png"]
     assert {s.path: s.reason for s in skips} == {
         ".DS_Store": "system_file", ".git": "system_file", "broken.jpg": "not_a_file",
@@ -54,7 +54,7 @@ def test_linked_folders_and_files_are_followed(tmp_path, jpeg):
     (real / "sub" / "1.jpg").write_bytes(jpeg)
     (root / "photos").symlink_to(real)
     (root / "2.jpg").symlink_to(real / "sub" / "1.jpg")
-    assert walk(root) == (["2.jpg", "photos/sub/1.jpg"], [])
+    assert list_files(root) == (["2.jpg", "photos/sub/1.jpg"], [])
 
 
 def test_odd_names_are_found_and_can_be_printed(tmp_path, jpeg):
@@ -62,30 +62,30 @@ def test_odd_names_are_found_and_can_be_printed(tmp_path, jpeg):
     for name in names:
         with open(os.fsencode(tmp_path) + b"/" + name, "wb") as stream:  # noqa: PTH123 - bytes
             stream.write(jpeg)
-    files, skips = walk(tmp_path)
+    files, skips = list_files(tmp_path)
     assert not skips
     assert {os.fsencode(f) for f in files} == set(names)
-    shown = {printable(f) for f in files}
+    shown = {escape_unprintable(f) for f in files}
     assert {r"\xe9.jpg", r"a\nb.jpg", "👣.jpg"} < shown
     assert all((tmp_path / f).read_bytes() == jpeg for f in files)
 
 
 def test_a_missing_folder_is_an_error_with_a_remedy(tmp_path):
-    with pytest.raises(ValueError, match=r"nowhere is not there; .*dvc pull"):
-        walk(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"nowhere does not exist; .*dvc pull"):
+        list_files(tmp_path / "nowhere")
 
 
 @given(st.text(st.characters(), max_size=30))
 def test_printable_text_is_one_line_of_utf8_and_stays_so(text):
-    shown = printable(text)
+    shown = escape_unprintable(text)
     shown.encode("utf-8")
     assert len(shown.splitlines()) <= 1
-    assert printable(shown) == shown
+    assert escape_unprintable(shown) == shown
 
 
 @given(st.lists(st.binary(min_size=1, max_size=12), unique=True, max_size=30))
 def test_ids_of_any_names_are_12_hex_digits_and_differ(names):
-    paths = {printable(os.fsdecode(name)) for name in names}
+    paths = {escape_unprintable(os.fsdecode(name)) for name in names}
     ids = {photo_id(path) for path in paths}
     assert all(re.fullmatch("[0-9a-f]{12}", i) for i in ids)
     assert len(ids) == len({unicodedata.normalize("NFC", p) for p in paths})
@@ -109,24 +109,27 @@ def test_ids_of_any_names_are_12_hex_digits_and_differ(names):
     ],
 )
 def test_the_path_tells_the_person(path, collector, who):
-    assert person(path, PATTERN, collector, CODES) == who
+    assert subject_of(path, PATTERN, collector, CODES) == who
 
 
 def test_without_a_pattern_or_a_number_the_person_is_unknown_or_a_word():
-    assert person("a/reszvevo03.jpg", None, "a", ["a"]) == ""
-    assert person("Ánna_1.jpg", compiled(r"^(?P<participant>[^_]+)_"), "", ()) == "anna"
+    assert subject_of("a/reszvevo03.jpg", None, "a", ["a"]) == ""
+    assert (
+        subject_of("Ánna_1.jpg", compile_subject_pattern(r"^(?P<subject>[^_]+)_"), "", ()) == "anna"
+    )
 
 
 def test_given_parts_are_known_by_their_usual_names():
     parts = [
-        inventory.given(f"{top}/x.jpg") for top in ("train", "Valid", "validation", "TEST", "x")
+        inventory.predefined_split_of(f"{top}/x.jpg")
+        for top in ("train", "Valid", "validation", "TEST", "x")
     ]
     assert parts == ["train", "val", "val", "test", ""]
-    assert inventory.given("train") == ""
+    assert inventory.predefined_split_of("train") == ""
 
 
 def test_tasks_that_agree_give_one_label_and_tasks_that_do_not_give_none():
-    settled, skips = settle(
+    settled, skips = resolve_claims(
         {
             "a.jpg": [Claim("x#1", "n"), Claim("x#2", "n")],
             "b.jpg": [Claim("x#3", "n"), Claim("y#1", "p")],
@@ -143,14 +146,14 @@ def test_an_inventory_that_lost_something_is_refused():
     entry, skip = Entry("a.jpg", "x", task="t#1"), Skip("b.jpg", "file", "no_task")
     Inventory((entry,), (skip,), files_seen=2, tasks_seen=1)
     for files, tasks in ((3, 1), (2, 2), (1, 1)):
-        with pytest.raises(ValueError, match="accounted for"):
+        with pytest.raises(ValueError, match=r"do not add up to .*; report"):
             Inventory((entry,), (skip,), files, tasks)
     with pytest.raises(ValueError, match="twice"):
         Inventory((), (skip, skip), 2, 0)
 
 
 def test_reasons_are_the_documented_ones():
-    with pytest.raises(ValueError, match="no reason code"):
+    with pytest.raises(ValueError, match="not a reason code"):
         Skip("a.jpg", "file", "because")
     assert all(code.replace("_", "").isalpha() for code in REASONS)
 
@@ -165,5 +168,8 @@ def test_every_reason_says_what_it_means_and_what_to_do():
 
 def test_a_folder_that_may_not_be_opened_is_one_clear_error(nobody):
     (nobody.folder / "photos").mkdir(0o311)
-    with nobody, pytest.raises(ValueError, match=r"photos cannot be opened: Perm.*; give leave to"):
-        walk(nobody.folder / "photos")
+    with (
+        nobody,
+        pytest.raises(ValueError, match=r"photos cannot be opened: Perm.*; grant read permission"),
+    ):
+        list_files(nobody.folder / "photos")

@@ -23,7 +23,7 @@ DATASET = Dataset(
         "neutral": ("2_Neutralis",),
         "supination": ("3_Szupinacio",),
     },
-    person=r"(?P<participant>resz?t?vevo_?\d+)",
+    subject_pattern=r"(?P<subject>resz?t?vevo_?\d+)",
 )
 
 
@@ -61,7 +61,7 @@ def find(folder):
     def run(photos, exports, dataset=DATASET):
         root = folder(*photos)
         write(root, exports)
-        return label_studio.find(root, dataset)
+        return label_studio.read_label_studio(root, dataset)
 
     return run
 
@@ -91,7 +91,7 @@ def test_each_collector_has_a_folder_with_photos_anywhere_and_exports_of_any_nam
             "h51b9j/labels.json": [labelled("bbbbbbbb-reszvevo_3.jpg", "3_Szupinacio")],
         },
     )
-    assert {(e.file, e.label, e.collector, e.person) for e in found.entries} == {
+    assert {(e.file, e.label, e.collector, e.subject) for e in found.entries} == {
         ("FO6K58/sajat_reszvevo01_01.jpg", "pronation", "FO6K58", "FO6K58/01"),
         ("FO6K58/normal/2.png", "neutral", "FO6K58", ""),
         ("h51b9j/reszvevo_3.JPG", "supination", "h51b9j", "h51b9j/03"),
@@ -345,13 +345,13 @@ def test_files_without_a_task_are_told_apart_from_what_is_no_photo(find, reasons
 def test_a_folder_of_which_no_export_speaks_is_named(find):
     found = find(["A/1.jpg", "A/2.jpg", "B/3.jpg"], {"A/e.json": [labelled("1.jpg")]})
     details = {s.path: s.detail for s in found.skips}
-    missing = "no task at all for B/: its export is missing or cannot be read"
+    missing = "no tasks for B/: its export is missing or cannot be read"
     assert details == {"A/2.jpg": "", "B/3.jpg": missing}
 
 
 def test_a_folder_without_exports_is_an_error_with_a_remedy(folder):
-    with pytest.raises(ValueError, match=r"holds no Label Studio export; put .*params\.yaml"):
-        label_studio.find(folder("A/1.jpg"), DATASET)
+    with pytest.raises(ValueError, match=r"has no Label Studio export; put .*params\.yaml"):
+        label_studio.read_label_studio(folder("A/1.jpg"), DATASET)
 
 
 JSON = st.recursive(
@@ -375,7 +375,7 @@ def test_whatever_json_holds_every_file_and_task_is_accounted_for(tmp_path_facto
     root = tmp_path_factory.mktemp("any")
     (root / "1.jpg").write_bytes(b"\xff\xd8\xff")
     (root / "e.json").write_text(json.dumps(content))
-    found = label_studio.find(root, DATASET)  # Inventory checks its sums
+    found = label_studio.read_label_studio(root, DATASET)  # Inventory checks its sums
     assert found.files_seen == 1
     assert found.exports_seen == 1
     broken = any(s.item == "export" for s in found.skips)
@@ -384,5 +384,5 @@ def test_whatever_json_holds_every_file_and_task_is_accounted_for(tmp_path_facto
 
 def test_an_annotators_name_may_be_any_string_that_json_can_hold():
     data = b'[{"id": 1, "data": {}, "annotations": [{"completed_by": "\\ud800", "result": []}]}]'
-    (task,) = kinds.read("a.json", data, Labels({"a": [], "b": []}))
+    (task,) = kinds.read_tasks("a.json", data, Labels({"a": [], "b": []}))
     assert re.fullmatch(r"person-[0-9a-f]{8}", task.annotations[0].annotator)

@@ -21,7 +21,7 @@ def dataset(*, labels, collectors=("",), given=("",), photos=60, sizes=(200, 300
         rows.append(
             {
                 "id": photo_id(path), "row": n, "path": path, "label": label,
-                "collector": collector, "given": given[n % len(given)], "width": width,
+                "collector": collector, "predefined_split": given[n % len(given)], "width": width,
                 "height": height, "format": "JPEG", "left": 0, "top": 8, "right": 32, "bottom": 24,
             }
         )  # fmt: skip
@@ -31,7 +31,7 @@ def dataset(*, labels, collectors=("",), given=("",), photos=60, sizes=(200, 300
 
 def test_each_class_has_a_sheet_and_the_numbers_two_pictures(tmp_path):
     table, store = dataset(labels=["ant", "Béka/1"], collectors=["a", "b", "c"])
-    overview.write(tmp_path, table, store, ["ant", "Béka/1"], {"no_task": 3})
+    overview.write_overview(tmp_path, table, store, ["ant", "Béka/1"], {"no_task": 3})
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "class_01_ant_01.png", "class_02_beka_1_01.png", "collectors.png", "overview.png",
     ]  # fmt: skip
@@ -41,20 +41,23 @@ def test_each_class_has_a_sheet_and_the_numbers_two_pictures(tmp_path):
 
 def test_photos_without_collectors_have_no_picture_of_them(tmp_path):
     table, store = dataset(labels=["ant"], photos=3)
-    overview.write(tmp_path, table, store, ["ant"], {})
+    overview.write_overview(tmp_path, table, store, ["ant"], {})
     assert not (tmp_path / "collectors.png").exists()
 
 
 def test_the_sample_is_spread_over_collectors_and_parts_whatever_the_order():
     table, _ = dataset(labels=["ant"], collectors=["many"] * 8 + ["few"], photos=90)
-    taken = overview.sample(table, 16)
+    taken = overview.sample_photos(table, 16)
     assert taken.collector.value_counts().to_dict() == {"few": 8, "many": 8}
     assert taken.path.is_monotonic_increasing
     shuffled = table.sample(frac=1, random_state=3)
-    assert overview.sample(shuffled, 16).id.tolist() == taken.id.tolist()
-    assert len(overview.sample(table, 1000)) == 90
+    assert overview.sample_photos(shuffled, 16).id.tolist() == taken.id.tolist()
+    assert len(overview.sample_photos(table, 1000)) == 90
     parts, _ = dataset(labels=["ant"], given=["train"] * 9 + ["val"], photos=100)
-    assert overview.sample(parts, 20).given.value_counts().to_dict() == {"train": 10, "val": 10}
+    assert overview.sample_photos(parts, 20).predefined_split.value_counts().to_dict() == {
+        "train": 10,
+        "val": 10,
+    }
 
 
 @pytest.mark.parametrize("sides", [(32, 2900), (64, 300), (150, 3000), (700, 1600), (20, 12000)])
@@ -63,7 +66,7 @@ def test_no_two_ticks_touch(sides, shape):
     table, _ = dataset(labels=["ant"], photos=4)
     table.height = [*sides, *sides]
     table.width = [round(shape * sides[0]), sides[1], sides[0], round(shape * sides[1])]
-    figure = overview.panels(table, ["ant"], {"no_task": 3}, 256)
+    figure = overview.overview_figure(table, ["ant"], {"no_task": 3}, 256)
     figure.canvas.draw()
     for axes in figure.axes[2:]:
         ends = [t.get_window_extent() for t in axes.get_xticklabels() if t.get_text()]
@@ -76,7 +79,7 @@ def test_no_two_ticks_touch(sides, shape):
 def test_the_pictures_are_the_same_to_the_byte(tmp_path):
     table, store = dataset(labels=["ant", "bee"], collectors=["a", "b"], photos=8)
     for name in ("one", "two"):
-        overview.write(tmp_path / name, table, store, ["ant", "bee"], {"no_task": 1})
+        overview.write_overview(tmp_path / name, table, store, ["ant", "bee"], {"no_task": 1})
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
 
@@ -95,5 +98,5 @@ def test_any_dataset_can_be_drawn(tmp_path, facts):
     table, store = dataset(**facts)
     classes = list(dict.fromkeys(facts["labels"]))
     skipped = {f"reason_{n}": n for n in range(1, 30)}
-    overview.write(tmp_path, table, store, classes, skipped)
+    overview.write_overview(tmp_path, table, store, classes, skipped)
     assert len(list(tmp_path.glob("class_*.png"))) == len(classes)

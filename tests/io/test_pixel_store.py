@@ -31,7 +31,7 @@ def test_names_that_are_not_utf8_have_ids_too():
 
 
 def test_text_columns_survive_as_text(tmp_path):
-    table = pd.DataFrame({"id": ["007", "1e5"], "row": [0, 1], "person": ["", "NA"]})
+    table = pd.DataFrame({"id": ["007", "1e5"], "row": [0, 1], "subject": ["", "NA"]})
     files.write_table(tmp_path / "photos.csv", table)
     pd.testing.assert_frame_equal(pixel_store.read_table(tmp_path / "photos.csv"), table)
 

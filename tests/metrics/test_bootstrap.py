@@ -1,11 +1,19 @@
-"""Intervals resample whole groups, hold the truth as often as promised, and are left out of few."""
+"""CIs resample whole groups, have the nominal coverage and are omitted when groups are few."""
 
 import numpy as np
 import pytest
 
 from anklealign.metrics import bootstrap
-from anklealign.metrics.bootstrap import mean_with_interval, scores_with_intervals, weights
-from benchmarks.intervals import CASES, IN_USE, NAMES, coverage, plain, simulate, tallied
+from anklealign.metrics.bootstrap import mean_with_ci, resampling_weights, scores_with_ci
+from benchmarks.intervals import (
+    CASES,
+    IN_USE,
+    NAMES,
+    coverage,
+    group_confusions,
+    simulate,
+    textbook_intervals,
+)
 
 
 def guesses(seed: int, photos: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -15,30 +23,30 @@ def guesses(seed: int, photos: int, classes: int) -> tuple[np.ndarray, np.ndarra
     return labels, np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
 
 
-def found(labels, probabilities, groups, **changes):
+def estimates(labels, probabilities, groups, **changes):
     options = {"resamples": 1000, "confidence": 0.95, "seed": 1} | changes
     baseline = np.bincount(labels, minlength=probabilities.shape[1]) / len(labels)
-    return scores_with_intervals(labels, probabilities, groups, baseline, **options)
+    return scores_with_ci(labels, probabilities, groups, baseline, **options)
 
 
 def width(parts) -> float:
     return float(parts["ci_high"] - parts["ci_low"])
 
 
-def test_without_the_person_who_is_not_there_it_is_the_bayesian_bootstrap(monkeypatch):
-    monkeypatch.setattr(bootstrap, "PSEUDO", 1e-9)
+def test_without_pseudo_groups_it_is_the_bayesian_bootstrap(monkeypatch):
+    monkeypatch.setattr(bootstrap, "PSEUDO_GROUPS", 1e-9)
     labels, probabilities = guesses(3, 400, 3)
-    scores = found(labels, probabilities, [f"g{i // 4:03}" for i in range(400)], resamples=4000)
+    scores = estimates(labels, probabilities, [f"g{i // 4:03}" for i in range(400)], resamples=4000)
     right = (probabilities.argmax(1) == labels).reshape(100, 4).mean(1)
     # On a hundred groups of one size the mean is nearly normal.
     error = right.std(ddof=1) / 10
     assert width(scores["accuracy"]) == pytest.approx(2 * 1.98 * error, rel=0.05)
 
 
-def test_every_group_s_photos_weigh_alike_and_blocks_add_up(monkeypatch):
-    monkeypatch.setattr(bootstrap, "BLOCK", 100)
+def test_photos_of_a_group_share_a_weight_and_blocks_are_complete(monkeypatch):
+    monkeypatch.setattr(bootstrap, "BLOCK_SIZE", 100)
     codes = np.array([0, 0, 1, 2, 2, 2])
-    blocks = list(weights(codes, 3, np.full(4, 0.25), 50, np.random.default_rng(0)))
+    blocks = list(resampling_weights(codes, 3, np.full(4, 0.25), 50, np.random.default_rng(0)))
     assert len(blocks) > 1
     drawn = np.concatenate(blocks)
     assert drawn.shape == (50, 10)
@@ -47,30 +55,32 @@ def test_every_group_s_photos_weigh_alike_and_blocks_add_up(monkeypatch):
     assert np.ptp(drawn[:, 2]) > 0
 
 
-def test_photos_of_one_person_widen_the_interval():
+def test_photos_of_one_group_widen_the_ci():
     rng = np.random.default_rng(5)
     labels = rng.integers(0, 2, 400)
-    right = np.repeat(rng.random(40) < 0.7, 10)  # persons are right or wrong as a whole
+    right = np.repeat(
+        rng.random(40) < 0.7, 10
+    )  # all photos of a group are correct or all are wrong
     probabilities = np.where((np.eye(2)[labels] == 1) == right[:, None], 0.9, 0.1)
-    grouped = found(labels, probabilities, [f"p{i // 10}" for i in range(400)])["accuracy"]
-    single = found(labels, probabilities, [f"p{i}" for i in range(400)])["accuracy"]
+    grouped = estimates(labels, probabilities, [f"p{i // 10}" for i in range(400)])["accuracy"]
+    single = estimates(labels, probabilities, [f"p{i}" for i in range(400)])["accuracy"]
     assert width(grouped) > 2 * width(single)
 
 
-def test_row_order_changes_nothing():
+def test_row_order_does_not_matter():
     labels, probabilities = guesses(3, 60, 3)
     groups = np.array([f"g{i // 4:02}" for i in range(60)])
     shuffled = np.random.default_rng(0).permutation(60)
-    one = found(labels, probabilities, list(groups))
-    other = found(labels[shuffled], probabilities[shuffled], list(groups[shuffled]))
+    one = estimates(labels, probabilities, list(groups))
+    other = estimates(labels[shuffled], probabilities[shuffled], list(groups[shuffled]))
     for name, parts in one.items():
         for part, value in parts.items():
             np.testing.assert_allclose(other[name][part], value, atol=1e-9, err_msg=name)
 
 
-def test_every_score_has_an_interval_around_it_beside_the_majority():
+def test_every_ci_contains_its_score():
     labels, probabilities = guesses(4, 80, 3)
-    for name, parts in found(labels, probabilities, [f"g{i // 4}" for i in range(80)]).items():
+    for name, parts in estimates(labels, probabilities, [f"g{i // 4}" for i in range(80)]).items():
         for value, prefix in ((parts["value"], ""), (parts["gain"], "gain_")):
             assert np.all(parts[f"{prefix}ci_low"] <= value), name
             assert np.all(parts[f"{prefix}ci_high"] >= value), name
@@ -78,19 +88,19 @@ def test_every_score_has_an_interval_around_it_beside_the_majority():
         assert np.all(parts["ci_high"] > parts["ci_low"]), name
 
 
-def test_the_model_beats_the_majority_by_its_paired_gain():
+def test_gain_is_the_paired_difference_to_the_majority():
     labels, probabilities = guesses(3, 300, 3)
-    gain = found(labels, probabilities, [str(i) for i in range(300)])["accuracy"]
+    gain = estimates(labels, probabilities, [str(i) for i in range(300)])["accuracy"]
     assert gain["gain"] == pytest.approx(gain["value"] - np.bincount(labels).max() / 300)
     assert 0 < gain["gain_ci_low"] < gain["gain"] < gain["gain_ci_high"]
 
 
-def test_a_faultless_test_part_leaves_doubt_and_more_with_fewer_persons():
+def test_perfect_test_split_keeps_a_ci_that_narrows_with_more_groups():
     widths = []
-    for persons in (10, 20, 60):
-        labels = np.repeat(np.arange(persons) % 3, 3)
-        scores = found(
-            labels, np.eye(3)[labels] * 0.94 + 0.02, [f"{i // 3}" for i in range(3 * persons)]
+    for groups in (10, 20, 60):
+        labels = np.repeat(np.arange(groups) % 3, 3)
+        scores = estimates(
+            labels, np.eye(3)[labels] * 0.94 + 0.02, [f"{i // 3}" for i in range(3 * groups)]
         )
         for name in ("accuracy", "balanced_accuracy", "macro_f1", "mcc", "roc_auc"):
             assert scores[name]["value"] == scores[name]["ci_high"] == pytest.approx(1), name
@@ -98,35 +108,37 @@ def test_a_faultless_test_part_leaves_doubt_and_more_with_fewer_persons():
     assert 0.3 > widths[0] > widths[1] > widths[2] > 0.01
 
 
-@pytest.mark.parametrize(("persons", "given"), [(9, False), (10, True)])
-def test_too_few_groups_have_no_interval(persons, given):
-    assert bootstrap.LEAST_GROUPS == 10
-    labels, probabilities = guesses(1, 4 * persons, 2)
-    groups = [f"{i % persons}" for i in range(4 * persons)]
-    for parts in found(labels, probabilities, groups).values():
+@pytest.mark.parametrize(("count", "has_ci"), [(9, False), (10, True)])
+def test_too_few_groups_have_no_ci(count, has_ci):
+    assert bootstrap.MIN_GROUPS == 10
+    labels, probabilities = guesses(1, 4 * count, 2)
+    groups = [f"{i % count}" for i in range(4 * count)]
+    for parts in estimates(labels, probabilities, groups).values():
         assert set(parts) >= {"value", "majority", "gain"}
-        assert ("ci_low" in parts) == ("gain_ci_high" in parts) == given
+        assert ("ci_low" in parts) == ("gain_ci_high" in parts) == has_ci
     options = {"resamples": 200, "confidence": 0.95, "seed": 1}
-    assert ("ci_low" in mean_with_interval(labels, groups, (0, 1), **options)) == given
+    assert ("ci_low" in mean_with_ci(labels, groups, (0, 1), **options)) == has_ci
 
 
-def test_the_interval_of_a_share_stays_within_its_bounds_and_holds_it():
+def test_ci_of_a_proportion_stays_in_bounds_and_covers_it():
     rng = np.random.default_rng(1)
     options = {"resamples": 1000, "confidence": 0.95, "seed": 1}
     held = 0
     for _ in range(200):
         groups = [str(k) for k in range(40)]
-        parts = mean_with_interval(rng.random(40) < 0.9, groups, (0, 1), **options)
+        parts = mean_with_ci(rng.random(40) < 0.9, groups, (0, 1), **options)
         assert 0 <= parts["ci_low"] <= parts["value"] <= parts["ci_high"] <= 1
         held += parts["ci_low"] <= 0.9 <= parts["ci_high"]
     assert 0.91 <= held / 200 <= 0.99
 
 
-def test_more_groups_narrow_the_interval():
+def test_more_groups_narrow_the_ci():
     widths = []
     for photos in (240, 960):
         labels, probabilities = guesses(1, photos, 3)
-        scores = found(labels, probabilities, [f"{i // 3}" for i in range(photos)], resamples=400)
+        scores = estimates(
+            labels, probabilities, [f"{i // 3}" for i in range(photos)], resamples=400
+        )
         widths.append(
             [width(scores[name]) for name in ("accuracy", "roc_auc", "log_loss", "brier")]
         )
@@ -134,21 +146,21 @@ def test_more_groups_narrow_the_interval():
     np.testing.assert_allclose(np.divide(*widths), 2, atol=0.6)
 
 
-def test_the_textbook_intervals_of_the_benchmark_agree_where_all_is_easy():
-    case = CASES["fair, mixed persons"]
+def test_textbook_cis_of_the_benchmark_agree_on_an_easy_case():
+    case = CASES["fair, mixed groups"]
     shares = np.array(case.shares)
     test = simulate(case, 400, np.random.default_rng(1))
-    ends = plain(test, shares, 2000, np.random.default_rng(2))
-    for method in ("BCa", "studentised"):
+    ends = textbook_intervals(test, shares, 2000, np.random.default_rng(2))
+    for method in ("BCa", "studentized"):
         for ours, other in zip(ends[method], ends["percentile"], strict=True):
             np.testing.assert_allclose(ours, other, atol=0.02)
-    assert tallied(test, shares).sum() == 2 * len(test.labels)
+    assert group_confusions(test, shares).sum() == 2 * len(test.labels)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("groups", [20, 60])
 @pytest.mark.parametrize("case", ["fair", "good"])
-def test_95_percent_intervals_hold_the_truth_in_92_to_97_percent(groups, case):
+def test_95_percent_cis_cover_the_true_value_in_92_to_97_percent(groups, case):
     tests = 400
     shares = coverage(CASES[case], groups, tests, 400, textbook=False)[IN_USE]
     # Two standard errors of the simulation either way.

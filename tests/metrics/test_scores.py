@@ -1,4 +1,4 @@
-"""Scores agree with scikit-learn's, for photos that weigh alike and for photos that do not."""
+"""Scores agree with scikit-learn, with and without weights."""
 
 import numpy as np
 import pytest
@@ -8,15 +8,15 @@ from sklearn import metrics
 from sklearn.calibration import calibration_curve
 
 from anklealign.metrics.scores import (
-    bins_of,
     brier_scores,
+    confidence_bins,
     confusion,
+    confusion_scores,
     decision_scores,
     loss_scores,
     point_scores,
     rank_scores,
     resample,
-    scores_of,
 )
 
 
@@ -45,7 +45,7 @@ def test_point_scores_are_scikit_learns(seed, photos, classes):
     assert scores["log_loss"] == pytest.approx(
         metrics.log_loss(labels, probabilities, labels=every)
     )
-    by_class = scores_of(confusion(labels, predicted, classes))
+    by_class = confusion_scores(confusion(labels, predicted, classes))
     expected = metrics.precision_recall_fscore_support(
         labels, predicted, labels=every, zero_division=0
     )
@@ -53,11 +53,11 @@ def test_point_scores_are_scikit_learns(seed, photos, classes):
         assert by_class[name] == pytest.approx(values)
 
 
-def test_an_impossible_photo_leaves_the_log_loss_finite():
+def test_log_loss_is_finite_at_probability_zero():
     assert point_scores(np.array([0, 1]), np.array([[0.0, 1], [0, 1]]))["log_loss"] < 40
 
 
-def test_every_resample_draws_as_many_groups_as_there_are():
+def test_every_resample_draws_as_many_groups_as_exist():
     draws = resample(7, 100, np.random.default_rng(1))
     assert draws.shape == (100, 7)
     assert (draws.sum(1) == 7).all()
@@ -67,7 +67,7 @@ def test_every_resample_draws_as_many_groups_as_there_are():
 @settings(max_examples=40, deadline=None)
 def test_weighted_scores_are_scikit_learns(seed, photos, classes):
     labels, probabilities = guesses(seed, photos, classes)
-    # Ties, and photos that do not count: what a resample has.
+    # Ties and zero weights, as in a resample.
     probabilities = np.round(probabilities, 1) + 1e-3
     probabilities /= probabilities.sum(1, keepdims=True)
     weights = np.random.default_rng(seed).integers(0, 3, photos).astype(float)
@@ -101,7 +101,7 @@ def test_weighted_scores_are_scikit_learns(seed, photos, classes):
             np.eye(classes)[labels], probabilities, average="macro", **sample
         )
     )
-    # scikit-learn's mean over one-vs-rest areas takes no ties of float sums for equal.
+    # The mean over classes in scikit-learn does not treat equal float sums as ties.
     assert found["roc_auc"] == pytest.approx(found["class_roc_auc"].mean())
     assert found["precision"] == pytest.approx(
         metrics.precision_score(
@@ -110,7 +110,7 @@ def test_weighted_scores_are_scikit_learns(seed, photos, classes):
     )
 
 
-def test_weights_in_rows_give_a_score_a_row():
+def test_each_row_of_weights_gives_one_score():
     labels, probabilities = guesses(2, 30, 3)
     weights = np.random.default_rng(0).exponential(size=(5, 30))
     for make in (decision_scores, rank_scores, lambda y, p: loss_scores(y, p, 30)):
@@ -122,24 +122,28 @@ def test_weights_in_rows_give_a_score_a_row():
 
 
 @pytest.mark.parametrize(("photos", "bins"), [(3, 1), (25, 2), (51, 5), (100, 10), (1000, 10)])
-def test_the_calibration_error_has_bins_of_as_many_photos(photos, bins):
+def test_calibration_error_uses_equal_count_bins(photos, bins):
     labels, probabilities = guesses(7, photos, 3)
-    found = bins_of(probabilities)
+    found = confidence_bins(probabilities)
     assert np.ptp(np.bincount(found)) <= 1
     assert len(np.bincount(found)) == bins
-    # scikit-learn draws the same diagram, and the error is its mean distance from the diagonal.
-    sure, right = probabilities.max(1), probabilities.argmax(1) == labels
-    share, said = calibration_curve(right, sure, n_bins=bins, strategy="quantile")
-    expected = np.average(np.abs(share - said), weights=np.bincount(found))
+    # The error is the mean distance of scikit-learn's calibration curve from the diagonal.
+    confidence, correct = probabilities.max(1), probabilities.argmax(1) == labels
+    accuracy, mean_confidence = calibration_curve(
+        correct, confidence, n_bins=bins, strategy="quantile"
+    )
+    expected = np.average(np.abs(accuracy - mean_confidence), weights=np.bincount(found))
     error = loss_scores(labels, probabilities, photos)(np.ones(photos))["calibration_error"]
     assert error == pytest.approx(expected)
 
 
-def test_rows_behind_the_photos_lose_no_more_than_the_worst_photo():
+def test_loss_of_pseudo_photos_is_capped_at_the_largest_photo_loss():
     labels, probabilities = guesses(1, 20, 3)
-    every = np.concatenate([labels, [0, 0]])
-    said = np.concatenate([probabilities, np.eye(3)[[0, 1]]])  # sure and right, sure and wrong
-    loss = loss_scores(every, said, 20)
+    all_labels = np.concatenate([labels, [0, 0]])
+    all_probabilities = np.concatenate(
+        [probabilities, np.eye(3)[[0, 1]]]
+    )  # confident and correct, confident and wrong
+    loss = loss_scores(all_labels, all_probabilities, 20)
     right, wrong = (loss(np.eye(22)[k]) for k in (20, 21))
     assert right["log_loss"] == right["brier"] == 0
     alone = loss_scores(labels, probabilities, 20)(np.eye(20))
@@ -147,5 +151,5 @@ def test_rows_behind_the_photos_lose_no_more_than_the_worst_photo():
     assert wrong["brier"] == pytest.approx(max(alone["brier"].max(), 2 / 3))
 
 
-def test_a_model_that_is_surely_wrong_has_the_worst_brier_score():
+def test_confidently_wrong_model_has_the_worst_brier_score():
     assert brier_scores(np.array([0, 1]), np.array([[0.0, 1], [0, 1]])).tolist() == [2, 0]

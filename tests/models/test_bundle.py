@@ -1,7 +1,10 @@
-"""A bundle holds everything that using the model takes, and comes back bit by bit."""
+"""A bundle holds everything that prediction needs, and saving it loses nothing."""
 
 import errno
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,34 +16,34 @@ from safetensors import SafetensorError
 from anklealign.config import params
 from anklealign.config.params import Model
 from anklealign.models import bundle, factory
-from anklealign.models.bundle import Bundle, Preparation
+from anklealign.models.bundle import Bundle, Preprocessing
 
 RAW = params.read(Path(__file__).resolve().parents[2] / "params.yaml")
 
 
-def made(name: str = "tiny_cnn") -> Bundle:
-    """Return a variant at 64 pixels with random weights and batch statistics."""
-    block = replace(
-        params.section(RAW, f"models.{name}", Model),
+def made(name: str = "tiny_cnn", config: Model | None = None) -> Bundle:
+    """Return a bundle at 64 pixels with random weights and batch statistics."""
+    config = replace(
+        config or params.section(RAW, f"models.{name}", Model),
         image_size=64, pretrained=False, frozen=False, weights=None, weights_sha256=None,
     )  # fmt: skip
     torch.manual_seed(0)
-    model = factory.build(name, block, 3)
+    model = factory.build(name, config, 3)
     for buffer in model.buffers():
         if buffer.is_floating_point():
             buffer.uniform_(0.5, 1.5)
     return Bundle(
         model.eval(),
         ("pronation", "neutral", "szupináció"),
-        Preparation(size=256, fit="letterbox", fill=114, max_megapixels=80.0),
-        bundle.input_of(model, 64),
+        Preprocessing(size=256, fit="letterbox", fill=114, max_megapixels=80.0),
+        bundle.default_input(model, 64),
         1.7,
         0.25,
         {"chosen": {"epoch": 3}, "versions": {"torch": "2.15.0"}},
     )
 
 
-def test_a_model_comes_back_bit_by_bit_also_through_timm(tmp_path: Path) -> None:
+def test_a_loaded_model_is_identical_also_through_timm(tmp_path: Path) -> None:
     saved = made()
     x = torch.randn(2, 3, 64, 64)
     with torch.inference_mode():
@@ -55,14 +58,14 @@ def test_a_model_comes_back_bit_by_bit_also_through_timm(tmp_path: Path) -> None
             assert model(x).equal(expected)
 
 
-def test_what_stands_beside_the_model_comes_back(tmp_path: Path) -> None:
+def test_the_other_fields_are_restored(tmp_path: Path) -> None:
     saved = made()
     bundle.save(tmp_path / "model", saved)
     loaded = bundle.load(tmp_path / "model")
     assert replace(loaded, model=saved.model) == saved
 
 
-def test_config_tells_timm_classes_and_preprocessing(tmp_path: Path) -> None:
+def test_the_config_has_timm_s_keys(tmp_path: Path) -> None:
     bundle.save(tmp_path, made())
     config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     assert config["architecture"] == "anklealign_cnn"
@@ -70,6 +73,52 @@ def test_config_tells_timm_classes_and_preprocessing(tmp_path: Path) -> None:
     assert config["label_names"] == ["pronation", "neutral", "szupináció"]
     assert config["pretrained_cfg"]["input_size"] == [3, 64, 64]
     assert config["pretrained_cfg"]["crop_pct"] == 1.0
+
+
+PLAIN_TIMM = """
+import sys, timm, torch
+
+def load(name):
+    return timm.create_model(f"local-dir:{name}", pretrained=True).eval()
+
+x = torch.load("x.pt", weights_only=True)
+with torch.inference_mode():
+    for name in ("resnet10t", "test_vit"):
+        torch.save(load(name)(x), f"{name}.pt")
+    assert not any(name.startswith("anklealign") for name in sys.modules)
+    try:
+        load("tiny_cnn")
+    except RuntimeError as error:
+        assert "anklealign_cnn" in str(error)
+    else:
+        raise AssertionError("loaded without the import")
+    import anklealign.models.networks
+    for name in ("tiny_cnn", "with_hidden_layer"):
+        torch.save(load(name)(x), f"{name}.pt")
+"""
+
+
+def test_plain_timm_loads_a_bundle_and_our_networks_need_one_import(tmp_path: Path) -> None:
+    """As documented in anklealign/models/bundle.py: no arguments but `pretrained=True`."""
+    plain = Model("resnet10t", image_size=64, epochs=1, learning_rate=0.01)
+    made_by_name = {
+        "resnet10t": made(config=plain),
+        "test_vit": made(config=replace(plain, architecture="test_vit")),
+        "tiny_cnn": made(),
+        "with_hidden_layer": made(config=replace(plain, head_hidden_dim=8)),
+    }
+    x = torch.randn(2, 3, 64, 64)
+    torch.save(x, tmp_path / "x.pt")
+    for name, saved in made_by_name.items():
+        bundle.save(tmp_path / name, saved)
+    root = Path(__file__).resolve().parents[2]
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    subprocess.run([sys.executable, "-c", PLAIN_TIMM], cwd=tmp_path, env=environment, check=True)
+    for name, saved in made_by_name.items():
+        with torch.inference_mode():
+            expected = saved.model(x)
+        actual = torch.load(tmp_path / f"{name}.pt", weights_only=True)
+        torch.testing.assert_close(actual, expected, msg=name)
 
 
 def test_a_bundle_is_two_files_without_pickle_and_the_same_bytes_each_time(tmp_path: Path) -> None:
@@ -85,7 +134,7 @@ def test_a_bundle_is_two_files_without_pickle_and_the_same_bytes_each_time(tmp_p
     ("fault", "words"),
     [
         ("none", "dvc repro train"),
-        ("foreign", "no config of an AnkleAlign bundle"),
+        ("foreign", "not the config of an AnkleAlign bundle"),
         ("torn", "dvc checkout"),
         ("damaged", "dvc checkout"),
     ],
@@ -107,7 +156,7 @@ def test_a_faulty_bundle_is_an_error_with_a_remedy(tmp_path: Path, fault: str, w
         bundle.load(folder)
 
 
-def test_a_full_disk_is_told_as_one_and_leaves_nothing(
+def test_a_full_disk_raises_enospc_and_leaves_no_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object, **__: object) -> None:
@@ -120,7 +169,7 @@ def test_a_full_disk_is_told_as_one_and_leaves_nothing(
     assert list((tmp_path / "model").iterdir()) == []
 
 
-def test_what_a_kill_left_goes_with_the_next_save(
+def test_a_save_removes_the_files_of_a_killed_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     half = tmp_path / "model" / ".saving.x1"

@@ -1,4 +1,4 @@
-"""One temperature and one threshold, fitted on validation, make probabilities and sets honest."""
+"""Temperature scaling calibrates probabilities; prediction sets reach their nominal coverage."""
 
 import numpy as np
 import pytest
@@ -12,11 +12,11 @@ from anklealign.models.calibration import (
     coverage_range,
     fit_conformal,
     fit_temperature,
+    format_sets,
+    nominal_coverage,
     prediction_sets,
     probabilities,
-    promised,
-    spelled,
-    uncalibrated,
+    undo_temperature,
 )
 
 
@@ -29,7 +29,7 @@ def sample(temperature: float, photos: int, seed: int) -> tuple[np.ndarray, np.n
 
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])
-def test_a_known_temperature_is_found(temperature: float) -> None:
+def test_a_known_temperature_is_recovered(temperature: float) -> None:
     logits, labels = sample(temperature, 20_000, 1)
     assert fit_temperature(logits, labels) == pytest.approx(temperature, rel=0.05)
 
@@ -45,15 +45,15 @@ def test_calibration_lowers_the_log_loss_and_keeps_the_ranking(seed: int, truth:
     np.testing.assert_allclose(calibrated.sum(1), 1)
 
 
-def test_a_faultless_validation_does_not_make_the_model_infinitely_sure() -> None:
+def test_a_validation_split_without_errors_does_not_give_infinite_confidence() -> None:
     labels = np.arange(48) % 3
     logits = 5 * np.eye(3)[labels]
     sure = probabilities(logits, fit_temperature(logits, labels)).max(1)
     np.testing.assert_allclose(sure, 49 / 51, atol=1e-4)  # Platt's target: (n + 1) / (n + K)
 
 
-def alone(photos: int) -> list[str]:
-    """Each photo a group of its own."""
+def single_photo_groups(photos: int) -> list[str]:
+    """Return a separate group for each photo."""
     return [f"{n:04}" for n in range(photos)]
 
 
@@ -63,96 +63,103 @@ def covered(sets: np.ndarray, labels: np.ndarray) -> float:
 
 @given(st.integers(0, 1000), st.integers(1, 60), st.integers(1, 8))
 @settings(max_examples=100, deadline=None)
-def test_the_threshold_is_the_largest_that_the_bound_allows(seed: int, count: int, most: int):
+def test_the_threshold_is_the_largest_within_the_risk_bound(seed: int, count: int, most: int):
     rng = np.random.default_rng(seed)
     codes = np.repeat(np.arange(count), rng.integers(1, most + 1, count))
-    own = rng.integers(1, 20, len(codes)) / 20  # many are equal
-    chances, labels = np.stack([own, 1 - own], 1), np.zeros(len(own), np.int64)
+    true_class = rng.integers(1, 20, len(codes)) / 20  # many are equal
+    chances, labels = np.stack([true_class, 1 - true_class], 1), np.zeros(len(true_class), np.int64)
     threshold = fit_conformal(chances, labels, list(codes.astype(str)))
 
     def risk(least: float) -> float:
-        """Angelopoulos et al.: the bound on a new person's share of missed photos."""
-        missed = [(own[codes == g] < least).mean() for g in range(count)]
+        """Return Angelopoulos et al.'s bound on a new group's miss rate."""
+        missed = [(true_class[codes == g] < least).mean() for g in range(count)]
         return (sum(missed) + 1) / (count + 1)
 
-    allowed = 1 - promised(count) + 1e-9
+    allowed = 1 - nominal_coverage(count) + 1e-9
     assert risk(threshold) <= allowed
-    larger = own[own > threshold + 1e-3]
+    larger = true_class[true_class > threshold + 1e-3]
     assert not len(larger) or risk(larger.min()) > allowed
 
 
 @pytest.mark.parametrize(("photos", "rank"), [(9, 1), (18, 1), (19, 2), (99, 10)])
-def test_of_lone_photos_the_threshold_is_the_conformal_rank(photos: int, rank: int) -> None:
-    own = np.random.default_rng(0).permutation(np.linspace(0.2, 0.9, photos))
-    chances, labels = np.stack([own, 1 - own], 1), np.zeros(photos, np.int64)
-    threshold = fit_conformal(chances, labels, alone(photos))
-    assert threshold == pytest.approx(np.sort(own)[rank - 1], abs=2e-6)
+def test_the_threshold_of_single_photo_groups_is_the_conformal_rank(photos: int, rank: int) -> None:
+    true_class = np.random.default_rng(0).permutation(np.linspace(0.2, 0.9, photos))
+    chances, labels = np.stack([true_class, 1 - true_class], 1), np.zeros(photos, np.int64)
+    threshold = fit_conformal(chances, labels, single_photo_groups(photos))
+    assert threshold == pytest.approx(np.sort(true_class)[rank - 1], abs=2e-6)
 
 
 @pytest.mark.parametrize(("groups", "share"), [(1, 0.5), (4, 0.8), (8, 8 / 9), (9, 0.9), (60, 0.9)])
-def test_of_fewer_than_nine_groups_less_is_promised(groups: int, share: float) -> None:
-    assert promised(groups) == pytest.approx(share)
+def test_fewer_than_nine_groups_lower_the_nominal_coverage(groups: int, share: float) -> None:
+    assert nominal_coverage(groups) == pytest.approx(share)
 
 
-@pytest.mark.parametrize("persons", [4, 16, 60])
-def test_a_new_persons_coverage_averages_what_was_promised(persons: int) -> None:
-    rng = np.random.default_rng(persons)
+@pytest.mark.parametrize("subjects", [4, 16, 60])
+def test_a_new_subject_s_coverage_is_nominal_on_average(subjects: int) -> None:
+    rng = np.random.default_rng(subjects)
     shares, by_photo = [], []
     for _ in range(3000):
-        codes = np.repeat(np.arange(persons + 1), rng.integers(1, 9, persons + 1))
-        # Photos of one person are as hard as each other, nearly.
-        own = 1 / (
-            1 + np.exp(-rng.normal(1, 2, persons + 1)[codes] - rng.normal(0, 0.3, len(codes)))
+        codes = np.repeat(np.arange(subjects + 1), rng.integers(1, 9, subjects + 1))
+        # Photos of one subject are nearly equally hard.
+        true_class = 1 / (
+            1 + np.exp(-rng.normal(1, 2, subjects + 1)[codes] - rng.normal(0, 0.3, len(codes)))
         )
-        new = codes == persons
-        chances, labels = np.stack([own, 1 - own], 1), np.zeros(len(own), np.int64)
+        new = codes == subjects
+        chances, labels = (
+            np.stack([true_class, 1 - true_class], 1),
+            np.zeros(len(true_class), np.int64),
+        )
         for kept, groups in ((shares, codes[~new]), (by_photo, np.arange((~new).sum()))):
             threshold = fit_conformal(chances[~new], labels[~new], list(groups.astype(str)))
             kept.append(covered(prediction_sets(chances[new], threshold), labels[new]))
     error = 3 * np.std(shares) / len(shares) ** 0.5
-    assert promised(persons) - error <= np.mean(shares) <= promised(persons) + 0.5 / persons + error
-    # Taking photos as independent, nine in ten are promised of few persons, and not held.
-    assert persons == 60 or np.mean(by_photo) < COVERAGE - error
+    nominal = nominal_coverage(subjects)
+    assert nominal - error <= np.mean(shares) <= nominal + 0.5 / subjects + error
+    # Treating photos as independent, coverage falls below nominal for few subjects.
+    assert subjects == 60 or np.mean(by_photo) < COVERAGE - error
 
 
-def test_equal_probabilities_are_all_in_or_all_out_whatever_the_rounding() -> None:
+def test_equal_probabilities_are_all_included_or_all_excluded_despite_rounding() -> None:
     chances = np.tile([0.5, 0.4, 0.1], (20, 1))
-    threshold = fit_conformal(chances, np.arange(20) % 2, alone(20))
+    threshold = fit_conformal(chances, np.arange(20) % 2, single_photo_groups(20))
     sets = prediction_sets(chances * (1 + 1e-8 * np.arange(-10, 10)[:, None]), threshold)
-    assert spelled(sets, ("a", "b", "c")) == ["a|b"] * 20
+    assert format_sets(sets, ("a", "b", "c")) == ["a|b"] * 20
 
 
-def test_only_a_set_of_one_class_is_an_answer() -> None:
+def test_the_model_abstains_unless_the_set_is_one_class() -> None:
     sets = np.array([[0, 0, 0], [0, 1, 0], [1, 0, 1], [1, 1, 1]], bool)
     assert abstains(sets).tolist() == [True, False, True, True]
-    assert spelled(sets, ("a", "b", "c")) == ["", "b", "a|c", "a|b|c"]
+    assert format_sets(sets, ("a", "b", "c")) == ["", "b", "a|c", "a|b|c"]
 
 
 @given(st.integers(0, 100), st.floats(0.3, 5))
 @settings(max_examples=25, deadline=None)
-def test_what_a_model_said_before_its_temperature_comes_back(seed: int, temperature: float) -> None:
+def test_undo_temperature_inverts_the_scaling(seed: int, temperature: float) -> None:
     logits, _ = sample(1.0, 50, seed)
     after = probabilities(logits, temperature)
-    np.testing.assert_allclose(uncalibrated(after, temperature), probabilities(logits, 1.0))
+    np.testing.assert_allclose(undo_temperature(after, temperature), probabilities(logits, 1.0))
 
 
 @pytest.mark.parametrize("photos_each", [1, 6])
-def test_coverage_strays_as_far_as_is_told(photos_each: int) -> None:
+def test_coverage_stays_in_the_expected_range(photos_each: int) -> None:
     rng = np.random.default_rng(photos_each)
     inside, widths = [], []
     for seed in range(300):
         codes = np.repeat(np.arange(38), photos_each)
-        own = 1 / (1 + np.exp(-rng.normal(1, 2, 38)[codes] - rng.normal(0, 0.3, len(codes))))
-        chances, labels = np.stack([own, 1 - own], 1), np.zeros(len(own), np.int64)
+        true_class = 1 / (1 + np.exp(-rng.normal(1, 2, 38)[codes] - rng.normal(0, 0.3, len(codes))))
+        chances, labels = (
+            np.stack([true_class, 1 - true_class], 1),
+            np.zeros(len(true_class), np.int64),
+        )
         fit = codes < 18
         threshold = fit_conformal(chances[fit], labels[fit], list(codes[fit].astype(str)))
         share = covered(prediction_sets(chances[~fit], threshold), labels[~fit])
         low, high = coverage_range(
-            own, list(codes.astype(str)), 18, confidence=0.95, draws=200, seed=seed
+            true_class, list(codes.astype(str)), 18, confidence=0.95, draws=200, seed=seed
         )
         inside.append(low - 1e-9 <= share <= high + 1e-9)
         widths.append(high - low)
-    # A discrete law holds a little more than 95 %; two errors of the simulation are 3 points.
+    # A discrete distribution covers slightly more than 95%; two simulation errors are 3 points.
     assert np.mean(inside) >= 0.92
-    # Six photos of a person that are hard together tell hardly more than one.
+    # Six equally hard photos of a subject add little information to one.
     assert np.mean(widths) > 0.2

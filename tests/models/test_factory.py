@@ -1,4 +1,4 @@
-"""Own networks and the factory. No weights come over the network."""
+"""This project's networks and the factory, without downloads."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,7 @@ REAL_WEIGHTS = (
 CNN = Model("anklealign_cnn", image_size=64, epochs=1, learning_rate=0.01)
 
 
-def test_the_majority_answers_class_shares_and_has_a_feature_map_without_effect() -> None:
+def test_the_majority_predicts_class_shares_and_its_feature_map_has_no_gradient() -> None:
     model = networks.Majority(3)
     model.set_counts([6, 3, 1])
     features = model.forward_features(torch.randn(2, 3, 32, 32)).requires_grad_()
@@ -32,7 +32,7 @@ def test_the_majority_answers_class_shares_and_has_a_feature_map_without_effect(
     assert not features.grad.any()
 
 
-def test_rungs_of_the_own_network_are_configuration() -> None:
+def test_the_cnn_is_configurable() -> None:
     small = networks.Cnn(3, widths=(8, 16), depth=1)
     deep = networks.Cnn(3, widths=(8, 16), depth=(1, 3))
     bare = networks.Cnn(3, widths=(8, 16), norm=False, drop_rate=0.5)
@@ -44,13 +44,13 @@ def test_rungs_of_the_own_network_are_configuration() -> None:
 
 
 @pytest.mark.parametrize("grid", [(1, 1), (2, 3), (4, 4), (9, 1)])
-def test_pooling_averages_over_a_grid_of_places(grid: tuple[int, int]) -> None:
+def test_grid_pooling_equals_adaptive_pooling(grid: tuple[int, int]) -> None:
     x = torch.randn(2, 3, 6, 7)
     expected = torch.nn.functional.adaptive_avg_pool2d(x, grid)
-    torch.testing.assert_close(networks.average(x, grid), expected)
+    torch.testing.assert_close(networks.grid_average_pool(x, grid), expected)
 
 
-def test_a_grid_tells_left_from_right_and_a_global_average_does_not() -> None:
+def test_a_grid_distinguishes_left_from_right_and_global_pooling_does_not() -> None:
     torch.manual_seed(0)
     x = torch.zeros(1, 3, 64, 64)
     x[..., 16:24] = 1
@@ -65,30 +65,32 @@ def test_a_class_s_probability_is_the_sum_of_its_imagenet_classes_and_others_cou
     None
 ):
     logits = torch.randn(4, 1000, generator=torch.Generator().manual_seed(0))
-    merged = networks.Merge([[281, 282], [151, 200, 268]])(logits)
+    merged = networks.MergeClasses([[281, 282], [151, 200, 268]])(logits)
     shares = logits.softmax(1)
     expected = torch.stack([shares[:, [281, 282]].sum(1), shares[:, [151, 200, 268]].sum(1)], 1)
     expected /= expected.sum(1, keepdim=True)
     torch.testing.assert_close(merged.softmax(1), expected)
     bullfrog = torch.zeros(1, 1000)
     bullfrog[0, 30] = 50.0
-    assert networks.Merge([[281], [151]])(bullfrog).softmax(1).tolist() == [[0.5, 0.5]]
+    assert networks.MergeClasses([[281], [151]])(bullfrog).softmax(1).tolist() == [[0.5, 0.5]]
 
 
-def test_every_breed_of_dog_is_a_dog_and_what_is_no_pet_is_neither() -> None:
+def test_the_imagenet_table_has_every_breed_of_cat_and_dog() -> None:
     raw = params.read(Path(__file__).resolve().parents[2] / "params.yaml")
     dataset = params.section(raw, "datasets.cat_dog", Dataset)
-    # A row a class of ImageNet that the classifier is all but sure of.
-    cat, dog = networks.Merge(dataset.imagenet_indices())(50 * torch.eye(1000)).softmax(1).T
+    # One row per ImageNet class, with a probability close to 1.
+    cat, dog = networks.MergeClasses(dataset.imagenet_indices())(50 * torch.eye(1000)).softmax(1).T
     assert (dog > 0.99).nonzero().flatten().tolist() == list(range(151, 269))
     assert (cat > 0.99).nonzero().flatten().tolist() == list(range(281, 286))
-    # Of a bullfrog the answer is no more than how many classes each has.
+    # A bullfrog's probabilities depend only on the number of ImageNet classes of each.
     assert cat[30] == pytest.approx(5 / (5 + 118))
 
 
-def test_a_head_of_one_s_own_needs_one_linear_layer_to_replace() -> None:
-    block = replace(CNN, architecture="anklealign_majority", head_width=8)
-    with pytest.raises(ValueError, match=r"models\.x: anklealign_majority ends in Majority .*head"):
+def test_a_hidden_layer_needs_one_linear_layer_to_replace() -> None:
+    block = replace(CNN, architecture="anklealign_majority", head_hidden_dim=8)
+    with pytest.raises(
+        ValueError, match=r"models\.x: anklealign_majority ends in Majority, .*head"
+    ):
         factory.build("x", block, 3)
 
 
@@ -103,19 +105,19 @@ def test_zero_shot_needs_a_table_and_all_of_the_weights(tmp_path: Path) -> None:
         factory.build("x", block, 2, [[1], [2]])
 
 
-@pytest.mark.parametrize("left_out", ["running_", ".bias", "stages.1.1.", "stages.2.0.weight"])
-def test_weights_that_lack_any_part_but_the_classifier_are_refused(
-    tmp_path: Path, left_out: str
+@pytest.mark.parametrize("excluded", ["running_", ".bias", "stages.1.1.", "stages.2.0.weight"])
+def test_weights_that_lack_tensors_besides_the_classifier_are_refused(
+    tmp_path: Path, excluded: str
 ) -> None:
     path = tmp_path / "weights.safetensors"
     state = networks.Cnn(7).state_dict()
-    save_file({name: t for name, t in state.items() if left_out not in name}, path)
-    lost = [n for n in state if left_out in n and "head" not in n and "num_batches" not in n]
-    with pytest.raises(ValueError, match=f"they lack {len(lost)} tensors, such as {lost[0]}"):
+    save_file({name: t for name, t in state.items() if excluded not in name}, path)
+    lost = [n for n in state if excluded in n and "head" not in n and "num_batches" not in n]
+    with pytest.raises(ValueError, match=f"{len(lost)} tensors are missing, such as {lost[0]}"):
         factory.build("x", with_weights(path), 3)
 
 
-def test_a_head_starts_as_imagenet_s_where_its_classes_are_known(tmp_path: Path) -> None:
+def test_imagenet_head_initializes_the_classifier_from_imagenet_rows(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     state = networks.Cnn(1000).state_dict()
     state["head.bias"] = torch.randn(1000)
@@ -132,16 +134,18 @@ def test_a_head_starts_as_imagenet_s_where_its_classes_are_known(tmp_path: Path)
     assert not fresh["head.bias"].any()
 
 
-def test_a_head_cannot_start_as_a_classifier_that_the_weights_lack(tmp_path: Path) -> None:
+def test_imagenet_head_needs_weights_with_a_classifier(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     save_file({n: t for n, t in networks.Cnn(1000).state_dict().items() if "head" not in n}, path)
     block = replace(with_weights(path), imagenet_head=True)
-    with pytest.raises(ValueError, match=r"anklealign_cnn: .*head\.weight.* imagenet_head out"):
+    with pytest.raises(
+        ValueError, match=r"anklealign_cnn: .*head\.weight.* remove .*imagenet_head"
+    ):
         factory.build("x", block, 2, [[1], [2]])
 
 
 @pytest.mark.parametrize(
-    ("architecture", "learns"),
+    ("architecture", "trainable"),
     [
         ("convnext_atto", ["head.", "stages.3.blocks.1."]),
         ("test_vit", ["head.", "norm.", "blocks.5."]),
@@ -149,13 +153,11 @@ def test_a_head_cannot_start_as_a_classifier_that_the_weights_lack(tmp_path: Pat
         ("mobilenetv2_035", ["classifier.", "conv_head.", "bn2.", "blocks.6."]),
     ],
 )
-def test_the_last_block_is_one_of_weights_and_not_a_norm_alone(
-    architecture: str, learns: list[str]
-) -> None:
+def test_a_norm_alone_does_not_count_as_a_block(architecture: str, trainable: list[str]) -> None:
     model = timm.create_model(architecture, num_classes=3)
     factory.freeze(model, 1)
     names = {name for name, p in model.named_parameters() if p.requires_grad}
-    assert names == {n for n, _ in model.named_parameters() if n.startswith(tuple(learns))}
+    assert names == {n for n, _ in model.named_parameters() if n.startswith(tuple(trainable))}
 
 
 def test_initial_weights_keep_the_signal_s_scale_through_many_layers() -> None:
@@ -176,7 +178,7 @@ def test_one_seed_gives_one_network() -> None:
     assert not weights(1).equal(weights(2))
 
 
-def test_timm_knows_the_own_networks_parts() -> None:
+def test_the_cnn_supports_timm_s_interface() -> None:
     model = timm.create_model("anklealign_cnn", num_classes=3)
     groups = timm.models.group_parameters(model, model.group_matcher())
     assert sum(map(len, groups.values())) == len(list(model.parameters()))
@@ -192,7 +194,7 @@ def test_timm_knows_the_own_networks_parts() -> None:
         ({"arguments": {"wide": 3}}, ["wide", "arguments", "models.x"]),
     ],
 )
-def test_what_cannot_be_built_is_named_with_a_remedy(
+def test_an_invalid_model_config_is_named_with_a_remedy(
     changes: dict[str, object], words: list[str]
 ) -> None:
     with pytest.raises(ValueError, match=r"models\.x") as caught:
@@ -238,16 +240,16 @@ def test_unusable_weights_are_an_error_with_both_remedies(tmp_path: Path, fault:
         factory.build("x", block, 3)
 
 
-def test_weights_that_no_hub_has_are_an_error_that_says_how_to_go_on() -> None:
+def test_weights_missing_from_the_hub_are_an_error_with_both_remedies() -> None:
     with pytest.raises(ValueError, match=r"weights: PATH.*pretrained: false"):
         factory.build("x", replace(CNN, pretrained=True), 3)
 
 
-def test_a_frozen_network_learns_in_its_classifier_alone() -> None:
+def test_only_the_classifier_of_a_frozen_network_is_trainable() -> None:
     model = networks.Cnn(3)
     factory.freeze(model)
-    learns = [name for name, p in model.named_parameters() if p.requires_grad]
-    assert learns == ["head.weight", "head.bias"]
+    trainable = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert trainable == ["head.weight", "head.bias"]
 
 
 @pytest.mark.skipif(not REAL_WEIGHTS.is_file(), reason="shared/weights is not beside this project")

@@ -1,4 +1,4 @@
-"""Photos of the store become a network's input, the same way for everybody."""
+"""Stored photos are converted to network input in one way for all callers."""
 
 import numpy as np
 import pytest
@@ -7,26 +7,26 @@ from torch import nn
 
 from anklealign.models.inputs import (
     CHUNK,
-    Input,
+    InputConfig,
     full_precision,
     logits,
     pick_device,
     resize,
-    whole,
+    to_input,
 )
 from anklealign.models.networks import Cnn
 
 CPU = torch.device("cpu")
-INPUT = Input(32, (0.5, 0.4, 0.3), (0.2, 0.25, 0.5), "bicubic")
+INPUT = InputConfig(32, (0.5, 0.4, 0.3), (0.2, 0.25, 0.5), "bicubic")
 
 
 def photos(count: int, side: int = 64) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, side, side, 3), np.uint8)
 
 
-def test_an_input_is_resized_and_normalised_by_channel() -> None:
-    grey = np.full((2, 64, 64, 3), 102, np.uint8)
-    x = whole(grey, INPUT, CPU)
+def test_an_input_is_resized_and_normalized_by_channel() -> None:
+    gray = np.full((2, 64, 64, 3), 102, np.uint8)
+    x = to_input(gray, INPUT, CPU)
     expected = (torch.tensor([0.4] * 3) - torch.tensor(INPUT.mean)) / torch.tensor(INPUT.std)
     assert x.shape == (2, 3, 32, 32)
     torch.testing.assert_close(x, expected.view(1, 3, 1, 1).expand_as(x))
@@ -39,27 +39,27 @@ def test_shrinking_averages_instead_of_skipping_pixels() -> None:
     assert (small - 127.5).abs().max() < 20
 
 
-def test_a_photo_of_the_right_side_is_left_as_it_is() -> None:
+def test_a_photo_of_the_expected_size_is_unchanged() -> None:
     x = torch.from_numpy(photos(1, 32)).permute(0, 3, 1, 2)
     assert resize(x, 32, "bicubic") is x
 
 
-def test_answers_do_not_depend_on_how_many_photos_are_asked_together() -> None:
+def test_logits_do_not_depend_on_the_number_of_photos() -> None:
     torch.manual_seed(0)
     model = Cnn(3, widths=(8, 16))
     pixels = photos(CHUNK + 3)
     rows = np.arange(len(pixels))
-    together = logits(model, pixels, rows, INPUT, CPU)
-    alone = np.concatenate([logits(model, pixels, rows[i : i + 1], INPUT, CPU) for i in rows])
-    assert together.shape == (CHUNK + 3, 3)
+    joint = logits(model, pixels, rows, INPUT, CPU)
+    single = np.concatenate([logits(model, pixels, rows[i : i + 1], INPUT, CPU) for i in rows])
+    assert joint.shape == (CHUNK + 3, 3)
     assert not model.training
-    np.testing.assert_allclose(alone, together, atol=1e-5)
+    np.testing.assert_allclose(single, joint, atol=1e-5)
 
 
-def test_answers_are_given_without_tf32_and_the_setting_is_given_back() -> None:
+def test_logits_are_computed_without_tf32_and_the_setting_is_restored() -> None:
     seen = []
 
-    class Asks(nn.Module):
+    class RecordsTf32(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             seen.append(torch.backends.cudnn.allow_tf32)
             return x.mean((2, 3))
@@ -67,7 +67,7 @@ def test_answers_are_given_without_tf32_and_the_setting_is_given_back() -> None:
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = True
     try:
-        logits(Asks(), photos(1), np.zeros(1, np.int64), INPUT, CPU)
+        logits(RecordsTf32(), photos(1), np.zeros(1, np.int64), INPUT, CPU)
         assert seen == [False]
         assert torch.backends.cudnn.allow_tf32
     finally:
@@ -77,6 +77,6 @@ def test_answers_are_given_without_tf32_and_the_setting_is_given_back() -> None:
 
 
 @pytest.mark.parametrize("name", ["warp", "cuda:99"])
-def test_a_device_that_is_not_there_is_named_with_a_remedy(name: str) -> None:
+def test_an_unavailable_device_is_named_with_a_remedy(name: str) -> None:
     with pytest.raises(ValueError, match=rf"{name}.*choose auto or cpu"):
         pick_device(name)

@@ -1,4 +1,4 @@
-"""The report, as a person's browser shows it."""
+"""The HTML report, as source and in a browser."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def run():
 
 @pytest.fixture(scope="module")
 def plots(tmp_path_factory):
-    """A plots folder with a chart and six pages of photos a gallery."""
+    """Return a plots folder with one chart and six pages of two contact sheets."""
     tmp_path = tmp_path_factory.mktemp("run")
     generator = np.random.default_rng(0)
     for name in ("evaluate/pictures/mistakes", "evaluate/explanations/maps"):
@@ -42,24 +42,24 @@ def plots(tmp_path_factory):
     return tmp_path / "plots"
 
 
-def test_the_page_needs_nothing_from_elsewhere_and_is_below_ten_megabytes(metrics, run, plots):
+def test_page_is_self_contained_and_below_ten_megabytes(metrics, run, plots):
     page = html_report.html(metrics, run, html_report.pictures(plots))
     assert len(page.encode()) < 10_000_000
     assert "<script" not in page
     assert re.findall(r"(?:src|href)=\"(?!data:image/|#)", page) == []
     assert "url(" not in page
-    assert page.count("<figure>") == 1 + 2 * html_report.PAGES
-    assert "the first 4 of 6 pages" in page
+    assert page.count("<figure>") == 1 + 2 * html_report.MAX_PAGES
+    assert "first 4 of 6 pages" in page
 
 
-def test_names_are_shown_and_not_obeyed(metrics, run):
+def test_names_are_escaped(metrics, run):
     run["params"]["dataset_name"] = "<script>alert(1)</script>"
     page = html_report.html(metrics, run, {})
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
 
 
-def test_what_was_left_out_stands_with_its_reason(metrics, run):
+def test_skipped_and_removed_files_are_listed_with_reasons(metrics, run):
     metrics["prepare"]["skipped"] = {"total": 7, "no_label": 7}
     metrics["clean"]["reasons"]["blurred"] = 5
     page = html_report.html(metrics, run, {})
@@ -68,14 +68,14 @@ def test_what_was_left_out_stands_with_its_reason(metrics, run):
     assert "blurred 5" in removed
 
 
-def test_the_same_figures_give_the_same_bytes(metrics, run, plots):
+def test_page_is_deterministic(metrics, run, plots):
     assert html_report.html(metrics, run, html_report.pictures(plots)) == html_report.html(
         metrics, run, html_report.pictures(plots)
     )
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_a_browser_shows_every_picture_without_sideways_scrolling(
+def test_browser_shows_every_picture_without_horizontal_scrolling(
     width, metrics, run, plots, tmp_path
 ):
     if not CHROMIUM and not os.environ.get("CI"):
@@ -85,13 +85,13 @@ def test_a_browser_shows_every_picture_without_sideways_scrolling(
         from playwright import sync_api  # noqa: PLC0415
     path = tmp_path / "report.html"
     path.write_text(html_report.html(metrics, run, html_report.pictures(plots)), encoding="utf-8")
-    asked = []
+    requests = []
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
         )
         page = browser.new_page(viewport={"width": width, "height": 900})
-        page.on("request", lambda request: asked.append(request.url))
+        page.on("request", lambda request: requests.append(request.url))
         page.goto(path.as_uri())
         for picture in page.locator("img").all():
             picture.scroll_into_view_if_needed()
@@ -102,35 +102,36 @@ def test_a_browser_shows_every_picture_without_sideways_scrolling(
     assert loaded
     assert all(loaded)
     assert wide <= width
-    assert all(url.startswith(("file:", "data:")) for url in asked)
+    assert all(url.startswith(("file:", "data:")) for url in requests)
     assert f"{metrics['evaluate']['accuracy']['value']:.1%}" in text
 
 
-def test_each_block_of_figures_is_said_in_words(metrics, run):
+def test_each_block_of_metrics_is_summarized_in_words(metrics, run):
     block = {"value": 0.7, "ci_low": 0.6, "ci_high": 0.8}
-    metrics["evaluate"]["people"] = {
+    metrics["evaluate"]["human_baseline"] = {
         "annotators": 3, "photos": 12, "votes": 30, "accuracy": block, "model_accuracy": block,
         "model_gain": {"value": 0.0, "ci_low": -0.1, "ci_high": 0.1},
         "by_annotator": {"anna": {"photos": 12, "accuracy": 0.987654}},
     }  # fmt: skip
-    metrics["evaluate"]["robustness"]["jpeg_quality"] = {"50": 0.9, "5": 0.0123}
-    page = html_report.html(metrics, run, {})
-    assert "people agree with it in 70.0% of 30 votes on 12 test photos" in page
-    assert "difference +0.000 (-0.100 to 0.100)" in page
-    assert "0.012 at the worst: jpeg quality 5" in page
+    metrics["evaluate"]["robustness"]["jpeg_compression"] = {"50": 0.9, "5": 0.0123}
+    page = " ".join(html_report.html(metrics, run, {}).split())
+    expected = "match the majority of the others on 70.0% of 30 votes on 12 test photos"
+    assert expected in page
+    assert "difference is +0.000 (95% CI -0.100 to 0.100)." in page
+    assert "0.012 under the worst corruption (jpeg compression, level 5)" in page
     assert "0.988" not in page
-    told = metrics["evaluate"]["calibration"]["coverage"]
-    assert f"hold the truth for {told['value']:.1%} of the test photos" in page
-    metrics["evaluate"]["people"] = {"annotators": 0, "photos": 0, "votes": 0}
-    assert "No test photo has votes of several people" in html_report.html(metrics, run, {})
+    coverage = metrics["evaluate"]["calibration"]["coverage"]
+    assert f"{coverage['value']:.1%} of the prediction sets contain the true class" in page
+    metrics["evaluate"]["human_baseline"] = {"annotators": 0, "photos": 0, "votes": 0}
+    assert "No test photo has votes of several annotators" in html_report.html(metrics, run, {})
 
 
-def test_of_few_groups_the_page_gives_no_interval(metrics, run):
+def test_page_shows_no_ci_when_groups_are_few(metrics, run):
     for block in metrics["evaluate"].values():
         if isinstance(block, dict):
             for key in [key for key in block if "ci_" in key]:
                 del block[key]
     page = html_report.html(metrics, run, {})
-    assert "too few groups for an interval" in page
+    assert "too few groups for a 95% CI" in page
     assert "<small>0." not in page
     assert "<small>+0." not in page

@@ -1,4 +1,4 @@
-"""A small bundle, and the service over it on a real socket, in a thread of the tests' process."""
+"""Fixtures: a small bundle, and a service on a real socket in a thread of the test process."""
 
 import http.client
 import io
@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,10 @@ from PIL import Image
 
 from anklealign.config.params import Model
 from anklealign.models import bundle, factory
-from anklealign.models.bundle import Bundle, Preparation
+from anklealign.models.bundle import Bundle, Preprocessing
 from service import app, observability
 from service.__main__ import listen, server
-from service.settings import Settings
+from service.settings import ServiceSettings
 
 CLASSES = ("pronation", "neutral", "supination")
 
@@ -30,19 +30,21 @@ CLASSES = ("pronation", "neutral", "supination")
 def save_bundle(
     folder: Path, *, threshold: float = 0.34, side: int = 48, max_megapixels: float = 4.0
 ) -> None:
-    """A network that is not trained but has opinions: it tells photos apart."""
+    """Save an untrained network whose predictions differ between photos."""
     torch.manual_seed(0)
     block = Model("anklealign_cnn", 32, epochs=1, learning_rate=0.01, arguments={"widths": (8, 16)})
     model = factory.build("x", block, len(CLASSES))
     model.head.weight.data.normal_(0, 2)
-    preparation = Preparation(size=side, fit="letterbox", fill=114, max_megapixels=max_megapixels)
+    preparation = Preprocessing(size=side, fit="letterbox", fill=114, max_megapixels=max_megapixels)
     record = {"chosen": {"epoch": 1}, "split_sha256": "ab" * 32}
-    made = Bundle(model, CLASSES, preparation, bundle.input_of(model, 32), 1.0, threshold, record)
+    made = Bundle(
+        model, CLASSES, preparation, bundle.default_input(model, 32), 1.0, threshold, record
+    )
     bundle.save(folder, made)
 
 
 def photo(seed: int = 0, size: tuple[int, int] = (96, 64), kind: str = "JPEG", **options) -> bytes:
-    """A photo file of coarse noise, which JPEG and resizing leave recognisable."""
+    """Return a photo file of coarse noise that survives JPEG compression and resizing."""
     cells = np.random.default_rng(seed).integers(0, 256, (8, 12, 3), np.uint8)
     stream = io.BytesIO()
     Image.fromarray(cells).resize(size).save(stream, kind, **options)
@@ -50,7 +52,7 @@ def photo(seed: int = 0, size: tuple[int, int] = (96, 64), kind: str = "JPEG", *
 
 
 def form(*photos: bytes, field: str = "file") -> tuple[bytes, str]:
-    """A form's body and content type."""
+    """Return the body and content type of a form."""
     head = f'--edge\r\nContent-Disposition: form-data; name="{field}"; filename="x.jpg"\r\n'
     head += "Content-Type: image/jpeg\r\n\r\n"
     body = b"".join(head.encode() + data + b"\r\n" for data in photos)
@@ -58,7 +60,7 @@ def form(*photos: bytes, field: str = "file") -> tuple[bytes, str]:
 
 
 def eventually(holds: Callable[[], bool], seconds: float = 5) -> bool:
-    """Whether something comes true: an answer arrives before its log line is written."""
+    """Wait until a condition holds: the log line is written after the response arrives."""
     end = time.monotonic() + seconds
     while not holds() and time.monotonic() < end:
         time.sleep(0.01)
@@ -66,7 +68,9 @@ def eventually(holds: Callable[[], bool], seconds: float = 5) -> bool:
 
 
 @dataclass
-class Answer:
+class HttpResponse:
+    """A response of the service and its duration."""
+
     status: int
     headers: Mapping[str, str]
     body: bytes
@@ -79,32 +83,33 @@ class Answer:
 
 @dataclass
 class Served:
-    """A running service and ways to talk to it."""
+    """A running service with helpers that send requests."""
 
     port: int
-    settings: Settings
-    application: observability.Observed
+    settings: ServiceSettings
+    application: observability.ObservabilityMiddleware
 
-    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+    def request(self, method: str, path: str, body: Any = None, **headers: str) -> HttpResponse:
         start = time.perf_counter()
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
-            named = {name.replace("_", "-"): value for name, value in headers.items()}
-            connection.request(method, path, body, named)
-            got = connection.getresponse()
-            content = got.read()
+            header_names = {name.replace("_", "-"): value for name, value in headers.items()}
+            connection.request(method, path, body, header_names)
+            response = connection.getresponse()
+            content = response.read()
         finally:
             connection.close()
-        return Answer(got.status, dict(got.getheaders()), content, time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        return HttpResponse(response.status, dict(response.getheaders()), content, seconds)
 
-    def predict(self, *photos: bytes, **headers: str) -> Answer:
+    def predict(self, *photos: bytes, **headers: str) -> HttpResponse:
         body, kind = form(*photos)
-        return self.ask("POST", "/predict", body, Content_Type=kind, **headers)
+        return self.request("POST", "/predict", body, Content_Type=kind, **headers)
 
-    def raw(self, sent: bytes, *, most: float = 30) -> bytes:
-        """Send bytes as they are; return what came until the service closed."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=most) as link:
-            link.sendall(sent)
+    def raw(self, content: bytes, *, timeout: float = 30) -> bytes:
+        """Send raw bytes; return all bytes received until the service closes the connection."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=timeout) as link:
+            link.sendall(content)
             received = b""
             while more := link.recv(65536):
                 received += more
@@ -112,10 +117,10 @@ class Served:
 
 
 @contextmanager
-def serving(settings: Settings) -> Iterator[Served]:
+def serving(settings: ServiceSettings) -> Iterator[Served]:
     predictor, engine = app.load(settings)
     application = app.create(settings, predictor, engine)
-    listener = listen(replace(settings, port=0))
+    listener = listen(settings.model_copy(update={"port": 0}))
     port = listener.getsockname()[1]
     run = server(application)
     thread = threading.Thread(target=run.run, args=([listener],), daemon=True)
@@ -140,17 +145,15 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def settings_for(folder: Path, **changed: Any) -> Settings:
-    return replace(
-        Settings(
-            model=folder,
-            export=folder.parent / "export/model.onnx",
-            metrics=folder.parent / "metrics",
-            device="cpu",
-            threads=2,
-        ),
-        **changed,
-    )
+def settings_for(folder: Path, **changed: Any) -> ServiceSettings:
+    options = {
+        "model": folder,
+        "export": folder.parent / "export/model.onnx",
+        "metrics": folder.parent / "metrics",
+        "device": "cpu",
+        "threads": 2,
+    }
+    return ServiceSettings(**options | changed)
 
 
 @pytest.fixture(scope="session")

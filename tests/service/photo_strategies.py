@@ -1,4 +1,4 @@
-"""What schemathesis is told that JSON Schema cannot say: which bytes are a photo."""
+"""Schemathesis hooks that generate valid photos, which JSON Schema cannot describe."""
 
 import schemathesis
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""evaluate's predictions.csv, the command for new photos and the API give the same answers."""
+"""Tests that predictions.csv, the predict command and the API agree on the same photos."""
 
 import subprocess
 import sys
@@ -20,24 +20,24 @@ ROOT = Path(__file__).resolve().parents[2]
 TURNS = {value: decode.TURNS.get(value) for value in range(1, 9)}
 
 
-@pytest.fixture(scope="module", params=["a small phantom", "this checkout"])
+@pytest.fixture(scope="module", params=["a small synthetic set", "this checkout"])
 def trained(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Clone:
-    """A trained bundle, predictions.csv, the photos behind it, and the export."""
+    """Return a clone with a trained bundle, predictions.csv, its photos, and the export."""
     folder = tmp_path_factory.mktemp("agreement")
-    if request.param == "a small phantom":
+    if request.param == "a small synthetic set":
         clone = small_clone(folder)
         clone("dvc", "repro")
     else:
         clone = checkout(folder)
-    clone(sys.executable, "-m", "anklealign.cli.export")
+    clone(sys.executable, "-m", "anklealign", "export")
     return clone
 
 
 def checkout(folder: Path) -> Clone:
-    """The committed run's photos, bundle and table, in a folder that may be written to."""
-    if not (ROOT / "model/config.json").is_file() or not (ROOT / "data/raw/phantom").is_dir():
-        pytest.skip("no trained bundle of the phantom here: `make repro` or `dvc pull` gives it")
-    for name in ("model", "data/raw/phantom", "plots/evaluate/predictions.csv"):
+    """Link the photos, bundle and predictions of the committed run into a writable folder."""
+    if not (ROOT / "model/config.json").is_file() or not (ROOT / "data/raw/synthetic").is_dir():
+        pytest.skip("no trained bundle of the synthetic set; run `make repro` or `dvc pull`")
+    for name in ("model", "data/raw/synthetic", "plots/evaluate/predictions.csv"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).symlink_to(ROOT / name)
     clone = Clone(folder)
@@ -46,20 +46,22 @@ def checkout(folder: Path) -> Clone:
 
 
 @pytest.fixture(scope="module")
-def turned(trained: Clone) -> Path:
-    """Each test photo once more, its pixels turned without loss and EXIF telling how.
+def rotated(trained: Clone) -> Path:
+    """Return a folder of the test photos, rotated without loss and with the matching EXIF tag.
 
-    They are opened as the predictor does, which decodes large JPEGs at a part of their size.
+    They are opened as the predictor does, which decodes large JPEGs at a reduced size.
     """
-    how = bundle.load(trained.folder / "model").preparation
-    folder = trained.folder / "turned"
+    preprocessing = bundle.load(trained.folder / "model").preprocessing
+    folder = trained.folder / "rotated"
     folder.mkdir()
     for number, path in enumerate(photos_of(trained)):
         orientation = 1 + number % 8
-        # What the turn that EXIF asks for makes upright again; only 6 and 8 undo each other.
+        # The EXIF rotation restores the upright photo; only 6 and 8 are inverse to each other.
         inverse = TURNS[{6: 8, 8: 6}.get(orientation, orientation)]
-        file = trained.folder / "data/raw/phantom" / path
-        picture = decode.open_photo(file, how.max_megapixels, least_side=2 * how.size).image
+        file = trained.folder / "data/raw/synthetic" / path
+        picture = decode.open_photo(
+            file, preprocessing.max_megapixels, least_side=2 * preprocessing.size
+        ).image
         if inverse is not None:
             picture = picture.transpose(inverse)
         exif = Image.Exif()
@@ -96,23 +98,23 @@ def served(trained: Clone, request: pytest.FixtureRequest) -> Iterator[tuple[Ser
     process.wait(10)
 
 
-def asked(served: Served, paths: list[Path]) -> tuple[list[str], np.ndarray]:
-    found = [served.predict(path.read_bytes()).json["predictions"][0] for path in paths]
-    rows = [[share for _, share in sorted(f["probabilities"].items())] for f in found]
-    return [f["predicted"] for f in found], np.array(rows)
+def predict_all(served: Served, paths: list[Path]) -> tuple[list[str], np.ndarray]:
+    predictions = [served.predict(path.read_bytes()).json["predictions"][0] for path in paths]
+    rows = [
+        [probability for _, probability in sorted(p["probabilities"].items())] for p in predictions
+    ]
+    return [p["predicted"] for p in predictions], np.array(rows)
 
 
 @pytest.mark.slow
-def test_all_test_photos_are_answered_alike_by_all_three(
-    trained: Clone, served: tuple[Served, float]
-) -> None:
+def test_all_three_agree_on_the_test_photos(trained: Clone, served: tuple[Served, float]) -> None:
     api, tolerance = served
     expected = table(trained)
-    raw = trained.folder / "data/raw/phantom"
-    predicted, rows = asked(api, [raw / path for path in expected.path])
+    raw = trained.folder / "data/raw/synthetic"
+    predicted, rows = predict_all(api, [raw / path for path in expected.path])
     assert len(rows) >= 5
-    named = [str(Path("data/raw/phantom") / path) for path in expected.path]
-    trained(sys.executable, "-m", "anklealign.cli.predict", *named, "--out", "upright.csv")
+    named = [str(Path("data/raw/synthetic") / path) for path in expected.path]
+    trained(sys.executable, "-m", "anklealign", "predict", *named, "--out", "upright.csv")
     command = pd.read_csv(trained.folder / "upright.csv").set_index("path").loc[named]
     assert predicted == list(command.predicted) == list(expected.predicted)
     np.testing.assert_allclose(columns(command), columns(expected), atol=1e-5)
@@ -121,14 +123,14 @@ def test_all_test_photos_are_answered_alike_by_all_three(
 
 
 @pytest.mark.slow
-def test_turned_photos_are_answered_alike_by_all_three(
-    trained: Clone, turned: Path, served: tuple[Served, float]
+def test_all_three_agree_on_rotated_photos(
+    trained: Clone, rotated: Path, served: tuple[Served, float]
 ) -> None:
     api, tolerance = served
     expected = table(trained)
-    trained(sys.executable, "-m", "anklealign.cli.predict", "turned", "--out", "turned.csv")
-    command = pd.read_csv(trained.folder / "turned.csv")
-    predicted, rows = asked(api, sorted(turned.iterdir()))
+    trained(sys.executable, "-m", "anklealign", "predict", "rotated", "--out", "rotated.csv")
+    command = pd.read_csv(trained.folder / "rotated.csv")
+    predicted, rows = predict_all(api, sorted(rotated.iterdir()))
     assert predicted == list(command.predicted) == list(expected.predicted)
     np.testing.assert_allclose(columns(command), columns(expected), atol=1e-5)
     np.testing.assert_allclose(rows, columns(command), atol=tolerance)

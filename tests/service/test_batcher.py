@@ -1,4 +1,4 @@
-"""Requests wait in a bounded queue, form batches, and keep nobody else waiting."""
+"""Tests of the bounded queue, the batches and the isolation of slow requests."""
 
 import threading
 import time
@@ -11,161 +11,163 @@ import pytest
 
 from anklealign.inference.predictor import Predictor
 from anklealign.io.pixel_store import Pixels
-from tests.service.conftest import Answer, Served, form, photo, serving, settings_for
+from tests.service.conftest import HttpResponse, Served, form, photo, serving, settings_for
 
 
 @pytest.fixture
-def slowly(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], list[int]]:
-    """Make the network take so many seconds a batch; gives the batches' sizes as they come."""
+def slow_network(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], list[int]]:
+    """Return a function that delays every batch and returns the list of batch sizes."""
     probabilities = Predictor.probabilities
     sizes: list[int] = []
 
     def slow(seconds: float) -> list[int]:
-        def answer(self: Predictor, pixels: Pixels) -> np.ndarray:
+        def delayed(self: Predictor, pixels: Pixels) -> np.ndarray:
             sizes.append(len(pixels))
             time.sleep(seconds)
             return probabilities(self, pixels)
 
-        monkeypatch.setattr(Predictor, "probabilities", answer)
+        monkeypatch.setattr(Predictor, "probabilities", delayed)
         return sizes
 
     return slow
 
 
-def together(service: Served, count: int) -> list[Answer]:
+def together(service: Served, count: int) -> list[HttpResponse]:
     with ThreadPoolExecutor(count) as pool:
         return list(pool.map(lambda seed: service.predict(photo(seed)), range(count)))
 
 
-def test_requests_that_wait_form_batches_and_get_their_own_answers(
-    service: Served, slowly: Callable[[float], list[int]]
+def test_waiting_requests_form_batches_and_get_their_own_predictions(
+    service: Served, slow_network: Callable[[float], list[int]]
 ) -> None:
     alone = [service.predict(photo(seed)).json for seed in range(24)]
-    sizes = slowly(0.1)
-    answers = together(service, 24)
+    sizes = slow_network(0.1)
+    responses = together(service, 24)
     assert sum(sizes) == 24
     assert max(sizes) >= 8
     assert max(sizes) <= 16
-    for answer, expected in zip(answers, alone, strict=True):
-        found, wanted = (a["predictions"][0] for a in (answer.json, expected))
-        assert found["predicted"] == wanted["predicted"]
+    for response, expected in zip(responses, alone, strict=True):
+        actual, alone_prediction = (a["predictions"][0] for a in (response.json, expected))
+        assert actual["predicted"] == alone_prediction["predicted"]
         np.testing.assert_allclose(
-            list(found["probabilities"].values()), list(wanted["probabilities"].values()), atol=1e-6
+            list(actual["probabilities"].values()),
+            list(alone_prediction["probabilities"].values()),
+            atol=1e-6,
         )
 
 
-def test_a_batch_grows_while_others_are_decoded_and_a_photo_alone_waits_for_nobody(
-    service: Served, slowly: Callable[[float], list[int]], monkeypatch: pytest.MonkeyPatch
+def test_a_batch_grows_while_photos_are_decoded_and_a_single_photo_does_not_wait(
+    service: Served, slow_network: Callable[[float], list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.batcher.GROWING", 10)
-    sizes = slowly(0)
+    monkeypatch.setattr("service.batcher.GROW_SECONDS", 10)
+    sizes = slow_network(0)
     assert service.predict(photo()).seconds < 5
-    opened = Predictor.open
+    open_photo = Predictor.open_photo
 
-    def open_(self: Predictor, data: bytes):
-        time.sleep(0.05)  # for all to have come before the first is decoded
-        return opened(self, data)
+    def slow_open(self: Predictor, data: bytes):
+        time.sleep(0.05)  # all photos arrive before the first one is decoded
+        return open_photo(self, data)
 
-    monkeypatch.setattr(Predictor, "open", open_)
+    monkeypatch.setattr(Predictor, "open_photo", slow_open)
     sizes.clear()
     body, kind = form(*(photo(seed) for seed in range(16)))
-    assert service.ask("POST", "/predict", body, Content_Type=kind).seconds < 5
-    # Each a quarter of those who wait, the last ones smaller: then nobody waits for a decoder.
+    assert service.request("POST", "/predict", body, Content_Type=kind).seconds < 5
+    # Each batch is a quarter of the pending photos; the last ones are smaller.
     assert sum(sizes) == 16
     assert len(sizes) <= 6
 
 
-def test_beyond_the_queue_requests_are_told_to_come_later_and_health_answers(
-    model_folder: Path, slowly: Callable[[float], list[int]]
+def test_a_full_queue_returns_503_and_health_stays_responsive(
+    model_folder: Path, slow_network: Callable[[float], list[int]]
 ) -> None:
     with serving(settings_for(model_folder, queue=4)) as served:
-        slowly(0.5)
+        slow_network(0.5)
         with ThreadPoolExecutor(20) as pool:
-            asked = [pool.submit(served.predict, photo(seed)) for seed in range(20)]
+            pending = [pool.submit(served.predict, photo(seed)) for seed in range(20)]
             time.sleep(0.2)
-            health = [served.ask("GET", "/health/live") for _ in range(5)]
-            answers = [future.result() for future in asked]
+            health = [served.request("GET", "/health/live") for _ in range(5)]
+            responses = [future.result() for future in pending]
         assert all(h.status == 200 and h.seconds < 0.3 for h in health)
-        statuses = [answer.status for answer in answers]
+        statuses = [response.status for response in responses]
         assert set(statuses) == {200, 503}
         assert statuses.count(200) >= 4
-        for answer in answers:
-            if answer.status == 503:
-                assert answer.json["code"] == "busy"
-                assert answer.headers["retry-after"] == "1"
-                assert answer.seconds < 0.5
+        for response in responses:
+            if response.status == 503:
+                assert response.json["code"] == "busy"
+                assert response.headers["retry-after"] == "1"
+                assert response.seconds < 0.5
         assert served.predict(photo()).status == 200
 
 
-def test_a_photo_that_decodes_slowly_keeps_only_its_own_thread_busy(
+def test_a_slow_decode_blocks_only_its_own_thread(
     service: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened, slow = Predictor.open, photo(99)
+    open_photo, slow_photo = Predictor.open_photo, photo(99)
 
-    def open_(self: Predictor, data: bytes):
-        if data == slow:
+    def slow_open(self: Predictor, data: bytes):
+        if data == slow_photo:
             time.sleep(1)
-        return opened(self, data)
+        return open_photo(self, data)
 
-    monkeypatch.setattr(Predictor, "open", open_)
-    other = threading.Thread(target=service.predict, args=(slow,))
+    monkeypatch.setattr(Predictor, "open_photo", slow_open)
+    other = threading.Thread(target=service.predict, args=(slow_photo,))
     other.start()
     time.sleep(0.1)
     assert service.predict(photo(1)).seconds < 0.5
-    assert service.ask("GET", "/health/ready").seconds < 0.3
+    assert service.request("GET", "/health/ready").seconds < 0.3
     other.join()
 
 
-def test_large_photos_leave_a_decoder_to_the_others(
+def test_large_photos_leave_a_decoder_for_small_photos(
     service: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.batcher.LARGE", 0.01)
-    opened, together, most = Predictor.open, 0, 0
+    monkeypatch.setattr("service.batcher.LARGE_MEGAPIXELS", 0.01)
+    open_photo, concurrent, peak = Predictor.open_photo, 0, 0
 
-    def open_(self: Predictor, data: bytes):
-        nonlocal together, most
+    def slow_open(self: Predictor, data: bytes):
+        nonlocal concurrent, peak
         if len(data) > len(photo(1)):
-            together += 1
-            most = max(most, together)
+            concurrent += 1
+            peak = max(peak, concurrent)
             time.sleep(0.3)
-            together -= 1
-        return opened(self, data)
+            concurrent -= 1
+        return open_photo(self, data)
 
-    monkeypatch.setattr(Predictor, "open", open_)
+    monkeypatch.setattr(Predictor, "open_photo", slow_open)
     large = [photo(seed, size=(320, 240)) for seed in range(4)]
     with ThreadPoolExecutor(5) as pool:
-        asked = [pool.submit(service.predict, data) for data in large]
+        pending = [pool.submit(service.predict, data) for data in large]
         time.sleep(0.1)
         assert service.predict(photo(1)).seconds < 0.25
-        assert [future.result().status for future in asked] == [200] * 4
-    assert most == 1
+        assert [future.result().status for future in pending] == [200] * 4
+    assert peak == 1
 
 
 def test_a_stuck_network_is_not_ready(
-    service: Served, slowly: Callable[[float], list[int]], monkeypatch: pytest.MonkeyPatch
+    service: Served, slow_network: Callable[[float], list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.batcher.STUCK", 0.2)
-    slowly(1)
-    asked = threading.Thread(target=service.predict, args=(photo(),))
-    asked.start()
+    monkeypatch.setattr("service.batcher.STUCK_SECONDS", 0.2)
+    slow_network(1)
+    pending = threading.Thread(target=service.predict, args=(photo(),))
+    pending.start()
     time.sleep(0.5)
-    answer = service.ask("GET", "/health/ready")
-    assert (answer.status, answer.json["code"]) == (503, "busy")
-    assert service.ask("GET", "/health/live").status == 200
-    asked.join()
-    assert service.ask("GET", "/health/ready").status == 200
+    response = service.request("GET", "/health/ready")
+    assert (response.status, response.json["code"]) == (503, "busy")
+    assert service.request("GET", "/health/live").status == 200
+    pending.join()
+    assert service.request("GET", "/health/ready").status == 200
 
 
-def test_an_explanation_waits_its_turn_and_is_refused_when_all_is_full(
-    model_folder: Path, slowly: Callable[[float], list[int]]
+def test_explain_waits_for_the_network_and_returns_503_if_the_queue_is_full(
+    model_folder: Path, slow_network: Callable[[float], list[int]]
 ) -> None:
     with serving(settings_for(model_folder, queue=1)) as served:
-        slowly(0.5)
+        slow_network(0.5)
         body, kind = form(photo())
         with ThreadPoolExecutor(1) as pool:
             first = pool.submit(served.predict, photo(1))
             time.sleep(0.2)
-            refused = served.ask("POST", "/explain", body, Content_Type=kind)
+            refused = served.request("POST", "/explain", body, Content_Type=kind)
             assert (refused.status, refused.json["code"]) == (503, "busy")
             assert first.result().status == 200
-        assert served.ask("POST", "/explain", body, Content_Type=kind).status == 200
+        assert served.request("POST", "/explain", body, Content_Type=kind).status == 200

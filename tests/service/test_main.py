@@ -1,4 +1,4 @@
-"""The process: starts on one port, says why it cannot, and ends when it is told to."""
+"""Tests of the process: startup, startup errors, imports and shutdown."""
 
 import ast
 import os
@@ -37,7 +37,7 @@ def start(model: Path, folder: Path = ROOT, **variables: str) -> subprocess.Pope
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_finishes_what_is_in_flight_and_ends_within_5_s(
+def test_a_signal_finishes_pending_requests_and_exits_within_5_s(
     model_folder: Path, number: int
 ) -> None:
     process = start(model_folder)
@@ -50,15 +50,15 @@ def test_a_signal_finishes_what_is_in_flight_and_ends_within_5_s(
     with (
         socket.create_connection(("127.0.0.1", port), timeout=10) as finishing,
         socket.create_connection(("127.0.0.1", port), timeout=10) as idle,
-        socket.create_connection(("127.0.0.1", port), timeout=10) as dawdling,
+        socket.create_connection(("127.0.0.1", port), timeout=10) as slow,
     ):
         finishing.sendall(head + data[:100])
-        dawdling.sendall(head)
+        slow.sendall(head)
         time.sleep(0.5)
         process.send_signal(number)
-        told = time.perf_counter()
+        signaled = time.perf_counter()
         time.sleep(0.5)
-        with pytest.raises(OSError):  # noqa: PT011 - refused or reset: nobody new comes in
+        with pytest.raises(OSError):  # noqa: PT011 - refused or reset: no new connections
             socket.create_connection(("127.0.0.1", port), timeout=1)
         finishing.sendall(data[100:])
         received = b""
@@ -67,14 +67,16 @@ def test_a_signal_finishes_what_is_in_flight_and_ends_within_5_s(
         assert received.startswith(b"HTTP/1.1 200")
         assert idle.recv(100) == b""
         assert process.wait(10) == 0
-    assert time.perf_counter() - told < 5
+    assert time.perf_counter() - signaled < 5
     assert process.stderr is not None
     assert process.stderr.read() == b""
 
 
 @pytest.mark.slow
-def test_it_needs_the_bundle_alone_and_its_log_is_json(model_folder: Path, tmp_path: Path) -> None:
-    """No params.yaml, no data, no metrics where it runs."""
+def test_the_service_needs_only_the_bundle_and_logs_json(
+    model_folder: Path, tmp_path: Path
+) -> None:
+    """The working directory has no params.yaml, data or metrics."""
     process = start(model_folder, folder=tmp_path)
     served = Served(port_of(process), settings_for(model_folder), None)
     assert served.predict(photo()).status == 200
@@ -83,8 +85,8 @@ def test_it_needs_the_bundle_alone_and_its_log_is_json(model_folder: Path, tmp_p
     process.wait(10)
 
 
-def test_its_modules_import_nothing_of_stages_and_nothing_that_the_image_lacks() -> None:
-    """Dockerfile's service stage installs what is named there, and pip what those need."""
+def test_the_service_imports_no_stages_and_no_packages_missing_in_the_image() -> None:
+    """The service stage of the Dockerfile installs these packages and their dependencies."""
     files = {f for file in (ROOT / "service").glob("*.py") for f in closure(ROOT, file)}
     tops = {file.relative_to(ROOT).parts[0] for file in files}
     assert tops == {"service", "anklealign"}
@@ -95,16 +97,21 @@ def test_its_modules_import_nothing_of_stages_and_nothing_that_the_image_lacks()
                 imported |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 imported.add(str(node.module).split(".")[0])
-    foreign = imported - set(sys.stdlib_module_names) - tops
+    third_party = imported - set(sys.stdlib_module_names) - tops
     names = {"PIL": "pillow", "pi_heif": "pi-heif", "prometheus_client": "prometheus-client"}
-    names |= {"yaml": "pyyaml", "ruamel": "ruamel.yaml", "sklearn": "scikit-learn"}
+    names |= {
+        "yaml": "pyyaml",
+        "pydantic_settings": "pydantic-settings",
+        "ruamel": "ruamel.yaml",
+        "sklearn": "scikit-learn",
+    }
     recipe = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     libraries = recipe.partition("AS service-libraries\n")[2].partition("\nFROM")[0]
     serving = (ROOT / "requirements-serve.txt").read_text(encoding="utf-8")
-    given = set(re.findall(r"[\w.-]+", libraries))
-    given |= set(re.findall(r"^[\w.-]+", serving, re.MULTILINE))
-    # Starlette comes with FastAPI, h11 with uvicorn: they are what those are made of.
-    missing = {names.get(n, n) for n in foreign} - given - {"starlette", "h11"}
+    installed = set(re.findall(r"[\w.-]+", libraries))
+    installed |= set(re.findall(r"^[\w.-]+", serving, re.MULTILINE))
+    # FastAPI depends on Starlette, and uvicorn on h11.
+    missing = {names.get(n, n) for n in third_party} - installed - {"starlette", "h11"}
     assert not missing
 
 
@@ -112,13 +119,13 @@ def test_its_modules_import_nothing_of_stages_and_nothing_that_the_image_lacks()
 @pytest.mark.parametrize(
     ("variables", "words"),
     [
-        ({"ANKLEALIGN_MODEL": "nowhere"}, "nowhere/config.json is not there"),
+        ({"ANKLEALIGN_MODEL": "nowhere"}, "nowhere/config.json does not exist"),
         ({"ANKLEALIGN_PORT": "x"}, "ANKLEALIGN_PORT = 'x'"),
         ({"ANKLEALIGN_ENGINE": "onnx"}, "model.onnx cannot be read"),
-        ({"ANKLEALIGN_HOST": "192.0.2.1"}, "choose another by ANKLEALIGN_PORT"),
+        ({"ANKLEALIGN_HOST": "192.0.2.1"}, "change ANKLEALIGN_PORT"),
     ],
 )
-def test_a_service_that_cannot_start_says_why_in_one_line(
+def test_a_startup_error_is_one_line(
     model_folder: Path, variables: dict[str, str], words: str
 ) -> None:
     process = start(model_folder, **variables)

@@ -1,4 +1,4 @@
-"""The page in a real browser: a good, a turned and a broken photo, by mouse, keyboard and paste."""
+"""Tests of the page in a real browser: valid, rotated and broken photos from all sources."""
 
 import io
 import os
@@ -36,18 +36,18 @@ FLAGS = [
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
-        CHROMIUM is None and "CI" not in os.environ, reason="there is no chromium on the PATH"
+        CHROMIUM is None and "CI" not in os.environ, reason="Chromium is not on the PATH"
     ),
 ]
 
 
 @dataclass
 class Visit:
-    """A page, what it asked for, and what it complained of."""
+    """An open page, its requested URLs and its console errors."""
 
     page: object
-    asked: list[str] = field(default_factory=list)
-    complaints: list[str] = field(default_factory=list)
+    requested_urls: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
 
     def upload(self, content: bytes, name: str = "a.jpg") -> None:
         self.page.set_input_files(
@@ -62,7 +62,7 @@ class Visit:
 def browser() -> Iterator[object]:
     from playwright.sync_api import sync_playwright  # noqa: PLC0415 - half a second, for these alone
 
-    assert CHROMIUM is not None, "there is no chromium on the PATH, and CI wants one"
+    assert CHROMIUM is not None, "Chromium is not on the PATH but required in CI"
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield launched
@@ -79,11 +79,11 @@ def visiting(browser: object, served: Served, size: tuple[int, int]) -> Visit:
         viewport={"width": size[0], "height": size[1]}, permissions=["camera"]
     )
     visit = Visit(context.new_page())
-    visit.page.on("request", lambda request: visit.asked.append(request.url))
-    visit.page.on("pageerror", lambda error: visit.complaints.append(str(error)))
+    visit.page.on("request", lambda request: visit.requested_urls.append(request.url))
+    visit.page.on("pageerror", lambda error: visit.errors.append(str(error)))
     visit.page.on(
         "console",
-        lambda said: visit.complaints.append(said.text) if "Failed to load" not in said.text else 0,
+        lambda line: visit.errors.append(line.text) if "Failed to load" not in line.text else 0,
     )
     visit.page.goto(f"http://127.0.0.1:{served.port}/")
     visit.page.wait_for_selector("#meanings button")
@@ -94,21 +94,21 @@ def visiting(browser: object, served: Served, size: tuple[int, int]) -> Visit:
 def visit(browser: object, service: Served, size: tuple[int, int]) -> Iterator[Visit]:
     made = visiting(browser, service, size)
     yield made
-    # Nothing leaves this origin, and neither the policy nor the script had anything to complain of.
+    # No request leaves this origin, and there are no policy violations or script errors.
     own = f"http://127.0.0.1:{service.port}/"
-    assert all(url.startswith((own, "blob:", "data:")) for url in made.asked)
-    assert made.complaints == []
+    assert all(url.startswith((own, "blob:", "data:")) for url in made.requested_urls)
+    assert made.errors == []
     made.page.context.close()
 
 
-def test_a_good_photo_shows_class_probabilities_and_heat_map(
+def test_a_valid_photo_shows_class_probabilities_and_heat_map(
     visit: Visit, service: Served, size: tuple[int, int]
 ) -> None:
     data = photo(1)
     visit.upload(data)
     (expected,) = service.predict(data).json["predictions"]
-    verdict = visit.seen("#verdict")
-    assert verdict == ("Not sure" if expected["abstain"] else expected["predicted"])
+    predicted = visit.seen("#predicted")
+    assert predicted == ("Uncertain" if expected["abstain"] else expected["predicted"])
     rows = visit.page.locator("#bars li")
     assert [row.locator(".name").inner_text() for row in rows.all()] == list(CLASSES)
     for row, share in zip(rows.all(), expected["probabilities"].values(), strict=True):
@@ -117,19 +117,19 @@ def test_a_good_photo_shows_class_probabilities_and_heat_map(
         width = row.locator(".fill").evaluate("e => parseFloat(e.style.width)")
         assert width == pytest.approx(share * 100, abs=0.01)
         assert track["width"] > 60
-    # Screen readers are told, and the keyboard goes on from the answer.
+    # The result is announced to screen readers and receives the keyboard focus.
     visit.page.wait_for_selector("#heat:visible")
-    assert eventually(lambda: verdict in visit.page.locator("#spoken").text_content())
+    assert eventually(lambda: predicted in visit.page.locator("#announcement").text_content())
     assert visit.page.evaluate("document.activeElement.id") == "output-title"
     # The heat map lies exactly over the photo, and the slider fades it.
     assert visit.page.locator("#heat").bounding_box() == visit.page.locator("#photo").bounding_box()
     visit.page.locator("#strength").fill("0")
     assert visit.page.locator("#heat").evaluate("e => e.style.opacity") == "0"
-    # Nothing runs out of the screen's side.
+    # The page does not scroll horizontally.
     assert visit.page.evaluate("document.documentElement.scrollWidth") <= size[0]
 
 
-def test_a_turned_photo_is_shown_upright_under_its_heat_map(visit: Visit) -> None:
+def test_a_rotated_photo_is_shown_upright_under_its_heat_map(visit: Visit) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     stream = io.BytesIO()
@@ -139,48 +139,48 @@ def test_a_turned_photo_is_shown_upright_under_its_heat_map(visit: Visit) -> Non
     box = visit.page.locator("#photo").bounding_box()
     assert box["height"] == pytest.approx(2 * box["width"], rel=0.03)
     assert visit.page.locator("#heat").bounding_box() == box
-    # The browser could show the user's own file: no copy of it was needed.
+    # The browser shows the original file instead of the model input.
     assert visit.page.locator("#photo").get_attribute("src").startswith("blob:")
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (photo()[:-40], "cut off"),
+        (photo()[:-40], "truncated"),
         (b"This is a text.\n", "not a photo"),
         (b"", "empty"),
         (b"\x89PNG\r\n\x1a\n" + bytes(40), "damaged"),
         (bytes(5_000_000), "too large"),
     ],
 )
-def test_a_broken_photo_is_told_in_words_and_the_next_one_works(
+def test_a_broken_photo_shows_a_message_and_the_next_photo_works(
     visit: Visit, content: bytes, words: str
 ) -> None:
     visit.upload(content)
     assert words in visit.seen("#problem")
-    assert not visit.page.locator("#answer").is_visible()
+    assert not visit.page.locator("#result").is_visible()
     visit.upload(photo(3))
-    assert visit.seen("#verdict")
+    assert visit.seen("#predicted")
     assert not visit.page.locator("#problem").is_visible()
 
 
-def test_a_format_that_the_browser_cannot_show_is_shown_as_the_model_saw_it(visit: Visit) -> None:
+def test_a_format_without_browser_support_shows_the_model_input(visit: Visit) -> None:
     visit.upload(photo(4, kind="TIFF"), "a.tif")
     visit.page.wait_for_selector("#heat:visible")
     assert visit.page.locator("#photo").is_visible()
     assert visit.page.locator("#photo").get_attribute("src").startswith("data:image/png")
 
 
-def test_photos_come_by_keyboard_paste_drop_example_and_camera(visit: Visit) -> None:
+def test_photos_can_be_added_by_keyboard_paste_drop_example_and_camera(visit: Visit) -> None:
     page = visit.page
-    # From now on choosers are caught: asked for with the key press, the browser may be too late.
+    # Intercept file choosers from the start; enabling it on the key press may be too late.
     page.on("filechooser", lambda _: None)
 
     def answered(act) -> None:
         with page.expect_response("**/explain") as response:
             act()
         assert response.value.status == 200
-        page.wait_for_selector("#answer:visible")
+        page.wait_for_selector("#result:visible")
 
     # Tab leads to the file field, whose label shows the focus; Space opens the browser's chooser.
     page.keyboard.press("Tab")  # the link that skips the header
@@ -213,7 +213,7 @@ def test_photos_come_by_keyboard_paste_drop_example_and_camera(visit: Visit) -> 
     assert not page.locator("#viewfinder").is_visible()
 
 
-def test_everything_that_is_pressed_has_a_name_and_every_picture_a_text(visit: Visit) -> None:
+def test_every_control_has_a_name_and_every_image_a_text_alternative(visit: Visit) -> None:
     visit.upload(photo(1))
     visit.page.wait_for_selector("#heat:visible")
     unnamed = visit.page.evaluate("""() =>
@@ -229,7 +229,7 @@ def test_everything_that_is_pressed_has_a_name_and_every_picture_a_text(visit: V
     assert visit.page.locator("[aria-live=polite]").count() == 1
 
 
-def test_an_unsure_model_says_so_and_its_card_is_shown_as_text(
+def test_an_abstention_is_shown_and_the_model_card_is_inserted_as_text(
     browser: object, tmp_path: Path
 ) -> None:
     save_bundle(tmp_path / "model", threshold=0.0)
@@ -242,7 +242,7 @@ def test_an_unsure_model_says_so_and_its_card_is_shown_as_text(
     with serving(settings_for(tmp_path / "model")) as served:
         visit = visiting(browser, served, (1200, 900))
         visit.upload(photo(1))
-        assert visit.seen("#verdict") == "Not sure"
+        assert visit.seen("#predicted") == "Uncertain"
         assert "pronation, neutral or supination" in visit.seen("#reason")
         visit.page.click("#card summary")
         card = visit.page.locator("#card-text")
@@ -250,5 +250,5 @@ def test_an_unsure_model_says_so_and_its_card_is_shown_as_text(
         assert card.locator("td").all_inner_texts() == ["accuracy", "0.9"]
         assert card.locator("li").all_inner_texts() == ["one more", "two"]
         assert card.locator("strong").inner_text() == "Bold"
-        assert visit.complaints == []
+        assert visit.errors == []
         visit.page.context.close()

@@ -1,4 +1,4 @@
-"""The environment is all that configures the service, and its mistakes are told."""
+"""Tests of the settings: environment variables, their validation and defaults."""
 
 import os
 import re
@@ -9,26 +9,36 @@ from pathlib import Path
 import pytest
 
 from service import settings
-from service.settings import Settings
+from service.settings import ServiceSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_nothing_is_needed_and_other_variables_do_not_matter() -> None:
-    assert settings.read({"PATH": "/bin", "PORT": "1"}) == Settings()
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remove the service's variables from the environment."""
+    for name in [name for name in os.environ if name.startswith(settings.PREFIX)]:
+        monkeypatch.delenv(name)
 
 
-def test_variables_are_typed() -> None:
-    found = settings.read(
-        {
-            "ANKLEALIGN_PORT": "9000",
-            "ANKLEALIGN_MODEL": "other",
-            "ANKLEALIGN_MAX_UPLOAD_MB": "2.5",
-            "ANKLEALIGN_CORS_ORIGINS": "https://a.example, https://b.example,",
-        }
-    )
-    assert (found.port, found.model, found.max_upload) == (9000, Path("other"), 2_500_000)
-    assert found.origins == ["https://a.example", "https://b.example"]
+def test_all_variables_are_optional_and_unprefixed_ones_are_ignored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    defaults = {name: field.get_default() for name, field in ServiceSettings.model_fields.items()}
+    monkeypatch.setenv("PORT", "1")
+    assert settings.from_environment().model_dump() == defaults | {
+        "threads": settings.default_threads()
+    }
+
+
+def test_variables_are_converted_to_their_types(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANKLEALIGN_PORT", "9000")
+    monkeypatch.setenv("ANKLEALIGN_MODEL", "other")
+    monkeypatch.setenv("ANKLEALIGN_MAX_UPLOAD_MB", "2.5")
+    monkeypatch.setenv("ANKLEALIGN_CORS_ORIGINS", "https://a.example, https://b.example,")
+    loaded = settings.from_environment()
+    assert (loaded.port, loaded.model, loaded.max_upload) == (9000, Path("other"), 2_500_000)
+    assert loaded.origins == ["https://a.example", "https://b.example"]
 
 
 @pytest.mark.parametrize(
@@ -40,25 +50,29 @@ def test_variables_are_typed() -> None:
         ("ANKLEALIGN_ENGINE", "tensorflow", "ANKLEALIGN_ENGINE = 'tensorflow': .*'auto', 'onnx'"),
     ],
 )  # fmt: skip
-def test_a_wrong_variable_is_named_with_a_remedy(name: str, value: str, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
-        settings.read({name: value})
+def test_an_invalid_variable_is_reported_with_value_and_reason(
+    name: str, value: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=words) as raised:
+        settings.from_environment()
+    assert "\n" not in str(raised.value)
 
 
 def test_the_readme_s_table_has_every_variable_with_its_default() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    readme = (ROOT / "docs/serving.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(ANKLEALIGN_\w+)` \| `?(.*?)`? \|", readme, flags=re.MULTILINE)
     assert dict(rows) == settings.defaults()
 
 
-def test_pytorch_is_told_to_wait_idly_before_it_is_imported() -> None:
+def test_omp_wait_policy_is_set_before_pytorch_is_imported() -> None:
     code = (
         "import os, sys, service; assert 'torch' not in sys.modules; "
         "print(os.environ['OMP_WAIT_POLICY'])"
     )
     environment = {name: v for name, v in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    told = [environment, environment | {"OMP_WAIT_POLICY": "ACTIVE"}]
-    said = [
+    environments = [environment, environment | {"OMP_WAIT_POLICY": "ACTIVE"}]
+    policies = [
         subprocess.run(
             [sys.executable, "-c", code],
             env=env,
@@ -67,6 +81,6 @@ def test_pytorch_is_told_to_wait_idly_before_it_is_imported() -> None:
             text=True,
             check=True,
         ).stdout.strip()
-        for env in told
+        for env in environments
     ]
-    assert said == ["PASSIVE", "ACTIVE"]
+    assert policies == ["PASSIVE", "ACTIVE"]

@@ -1,4 +1,4 @@
-"""Bad input: a 4xx with a reason in under a second, or cut off by a limit; others are answered."""
+"""Tests of bad input: a 4xx with a reason within a second, or a limit; other clients are served."""
 
 import resource
 import socket
@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from service.problems import ProblemError
-from service.uploads import content_type, parts
+from service.uploads import parse_content_type, parse_form
 from tests.io.test_decode import good_files, mutate
-from tests.service.conftest import Answer, Served, form, photo, serving, settings_for
+from tests.service.conftest import HttpResponse, Served, form, photo, serving, settings_for
 
 
 def png_header(width: int, height: int) -> bytes:
-    """A PNG of so many pixels that holds a few of them."""
+    """Return a PNG whose header announces more pixels than it contains."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return (
@@ -31,7 +31,7 @@ def png_header(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + head + rows + chunk(b"IEND", b"")
 
 
-def ask(service: Served, case: str) -> Answer:
+def ask(service: Served, case: str) -> HttpResponse:
     jpeg, (body, kind) = photo(), form(photo())
     cases = {
         "no body": (b"", "image/jpeg"),
@@ -53,8 +53,8 @@ def ask(service: Served, case: str) -> Answer:
         "cut form": (body[:-10], kind),
         "part without headers": (b"--edge\r\nx\r\n--edge--\r\n", kind),
     }
-    content, given = cases[case]
-    return service.ask("POST", "/predict", content, Content_Type=given)
+    content, content_type = cases[case]
+    return service.request("POST", "/predict", content, Content_Type=content_type)
 
 
 CASES = {
@@ -80,11 +80,11 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_bad_input_is_refused_with_its_code_in_under_a_second(service: Served, case: str) -> None:
-    answer = ask(service, case)
-    assert (answer.status, answer.json["code"]) == CASES[case]
-    assert answer.json["detail"]
-    assert answer.seconds < 1
+def test_bad_input_is_rejected_with_its_code_within_a_second(service: Served, case: str) -> None:
+    response = ask(service, case)
+    assert (response.status, response.json["code"]) == CASES[case]
+    assert response.json["detail"]
+    assert response.seconds < 1
     assert service.predict(photo()).status == 200
 
 
@@ -99,26 +99,26 @@ def read_head(link: socket.socket) -> bytes:
     return received
 
 
-def test_an_endless_chunked_body_is_cut_off_by_the_limit(service: Served) -> None:
+def test_an_endless_chunked_body_is_rejected_at_the_limit(service: Served) -> None:
     chunk = b"%x\r\n%s\r\n" % (1 << 16, bytes(1 << 16))
     with socket.create_connection(("127.0.0.1", service.port)) as link:
         link.sendall(
             b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n"
             b"Transfer-Encoding: chunked\r\n\r\n"
         )
-        for _ in range(66):  # 4.3 MB, just over this service's limit; it answers before the end
+        for _ in range(66):  # 4.3 MB, just over the limit; the response arrives before the end
             link.sendall(chunk)
         start = time.perf_counter()
         head = read_head(link)
         assert head.startswith(b"HTTP/1.1 413")
         assert time.perf_counter() - start < 1
-        with pytest.raises(OSError):  # noqa: PT011 - reset or broken: whoever goes on is cut off
+        with pytest.raises(OSError):  # noqa: PT011 - reset or broken pipe
             while time.perf_counter() - start < 8:
                 link.sendall(chunk)
         assert time.perf_counter() - start < 5
 
 
-def test_a_slow_sender_is_cut_off_in_time_and_keeps_nobody_waiting(service: Served) -> None:
+def test_a_slow_upload_times_out_and_does_not_block_other_requests(service: Served) -> None:
     data = photo()
     with socket.create_connection(("127.0.0.1", service.port)) as link:
         link.sendall(
@@ -138,15 +138,15 @@ def test_a_slow_sender_is_cut_off_in_time_and_keeps_nobody_waiting(service: Serv
             except BlockingIOError:
                 pass
     assert received.startswith(b"HTTP/1.1 408")
-    # This service gives a body 2 s.
+    # The upload timeout of this service is 2 s.
     assert 1.5 < time.perf_counter() - start < 4
 
 
-def test_what_is_no_http_is_a_problem(service: Served) -> None:
+def test_invalid_http_is_a_problem(service: Served) -> None:
     for sent in (b"\x16\x03\x01\x02\0\x01\0\r\n\r\n", b"GET / HTTP/9\r\n\r\n", b"GET\r\n\r\n"):
-        answer = service.raw(sent)
-        assert answer.startswith(b"HTTP/1.1 400")
-        assert b'"bad_request"' in answer
+        response = service.raw(sent)
+        assert response.startswith(b"HTTP/1.1 400")
+        assert b'"bad_request"' in response
     broken = service.raw(
         b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n"
         b"Transfer-Encoding: chunked\r\n\r\nnonsense\r\n\r\n"
@@ -154,37 +154,35 @@ def test_what_is_no_http_is_a_problem(service: Served) -> None:
     assert broken.startswith(b"HTTP/1.1 400")
 
 
-def test_a_connection_that_never_asks_is_closed(
-    service: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_idle_connection_is_closed(service: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.__main__.HEADER_SECONDS", 0.5)
     start = time.perf_counter()
     with socket.create_connection(("127.0.0.1", service.port), timeout=10) as link:
         link.sendall(b"GET / HT")
         time.sleep(0.3)
-        link.sendall(b"TP/1.1\r\nX: ")  # a byte now and then does not stop the clock
+        link.sendall(b"TP/1.1\r\nX: ")  # single bytes do not stop the timeout
         assert link.recv(100) == b""
     assert time.perf_counter() - start < 3
 
 
-def test_a_hostile_form_does_not_keep_the_event_loop_busy() -> None:
-    """A parser that goes byte by byte takes half a minute for one of these."""
+def test_a_hostile_form_does_not_block_the_event_loop() -> None:
+    """A byte-by-byte parser needs half a minute for each of these forms."""
     for filling in (b"\r\n--edg" * 500_000, b"\r" * 4_000_000, b"-" * 4_000_000):
         body, _ = form(filling)
         start = time.perf_counter()
-        assert parts(body, b"edge", 16) == [filling]
+        assert parse_form(body, b"edge", 16) == [filling]
         assert time.perf_counter() - start < 0.5
 
 
-def test_a_form_gives_its_photos_byte_by_byte() -> None:
+def test_parse_form_returns_the_exact_bytes_of_each_photo() -> None:
     several = [photo(1), b"\r\n--edgy\r\n\r\n", b"", bytes(range(256)), b"x--edge"]
     body, _ = form(*several)
-    assert parts(body, b"edge", 16) == several
-    assert parts(b"a preamble\r\n" + body + b"an epilogue", b"edge", 16) == several
+    assert parse_form(body, b"edge", 16) == several
+    assert parse_form(b"a preamble\r\n" + body + b"an epilogue", b"edge", 16) == several
 
 
 @pytest.mark.parametrize(
-    ("given", "wanted"),
+    ("content_type", "expected"),
     [
         ("multipart/form-data; boundary=x", ("form", b"x")),
         ('Multipart/Form-Data; charset=utf-8; boundary="a b"', ("form", b"a b")),
@@ -197,17 +195,17 @@ def test_a_form_gives_its_photos_byte_by_byte() -> None:
         (";;;", None),
     ],
 )
-def test_the_content_type_tells_forms_from_photos(
-    given: str, wanted: tuple[str, bytes] | None
+def test_parse_content_type_distinguishes_forms_from_photos(
+    content_type: str, expected: tuple[str, bytes] | None
 ) -> None:
-    if wanted:
-        assert content_type({"content-type": given}) == wanted
+    if expected:
+        assert parse_content_type({"content-type": content_type}) == expected
     else:
         with pytest.raises(ProblemError):
-            content_type({"content-type": given})
+            parse_content_type({"content-type": content_type})
 
 
-def test_uploads_share_a_bounded_memory(model_folder) -> None:
+def test_uploads_share_bounded_memory(model_folder) -> None:
     small = settings_for(model_folder, max_upload_mb=1, max_memory_mb=1, upload_seconds=5)
     with serving(small) as served:
         head = (
@@ -217,20 +215,20 @@ def test_uploads_share_a_bounded_memory(model_folder) -> None:
         with socket.create_connection(("127.0.0.1", served.port)) as first:
             first.sendall(head + bytes(700_000))
             time.sleep(0.3)
-            refused = served.ask("POST", "/predict", bytes(700_000), Content_Type="image/jpeg")
+            refused = served.request("POST", "/predict", bytes(700_000), Content_Type="image/jpeg")
             assert (refused.status, refused.json["code"]) == (503, "busy")
             assert refused.headers["retry-after"] == "1"
-        # The first one has left: its share is free again.
+        # The first client has disconnected; its memory is released.
         time.sleep(0.3)
-        answer = served.ask("POST", "/predict", bytes(700_000), Content_Type="image/jpeg")
-        assert answer.json["code"] == "not_an_image"
+        response = served.request("POST", "/predict", bytes(700_000), Content_Type="image/jpeg")
+        assert response.json["code"] == "not_an_image"
 
 
 def fuzz(service: Served, count: int, seed: int) -> Counter[str]:
-    """Send damaged files as form and as body; return how each ended."""
+    """Send damaged files as forms and raw bodies; return the number of each outcome."""
     files = list(good_files().values())
     rng = np.random.default_rng(seed)
-    ends: Counter[str] = Counter()
+    outcomes: Counter[str] = Counter()
     service.predict(*files[:3])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     lock = threading.Lock()
@@ -243,10 +241,10 @@ def fuzz(service: Served, count: int, seed: int) -> Counter[str]:
             if number % 10 == 1:  # the form itself is damaged
                 with lock:
                     body = mutate(rng, body, [body])
-            answer = service.ask("POST", "/predict", body, Content_Type=kind)
-            assert answer.status < 500, (number, answer.body)
+            response = service.request("POST", "/predict", body, Content_Type=kind)
+            assert response.status < 500, (number, response.body)
             with lock:
-                ends["read" if answer.status == 200 else answer.json["code"]] += 1
+                outcomes["read" if response.status == 200 else response.json["code"]] += 1
 
     threads = [threading.Thread(target=send, args=(range(i, count, 4),)) for i in range(4)]
     for thread in threads:
@@ -254,24 +252,26 @@ def fuzz(service: Served, count: int, seed: int) -> Counter[str]:
     for thread in threads:
         thread.join()
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    print(dict(ends), f"{grown >> 10} MiB grown")
-    assert ends.total() == count
+    print(dict(outcomes), f"{grown >> 10} MiB grown")
+    assert outcomes.total() == count
     assert grown < 1 << 20, f"{grown} KiB"
-    return ends
+    return outcomes
 
 
-def test_300_damaged_files_are_answered_or_refused(service: Served) -> None:
+def test_300_damaged_files_are_classified_or_rejected(service: Served) -> None:
     assert len(fuzz(service, 300, seed=1)) >= 4
 
 
 @pytest.mark.slow
-def test_10_000_damaged_files_are_answered_or_refused_and_leak_nothing(service: Served) -> None:
+def test_10_000_damaged_files_are_classified_or_rejected_without_memory_leak(
+    service: Served,
+) -> None:
     fuzz(service, 2000, seed=2)
-    resident = statm()
+    before = resident_bytes()
     fuzz(service, 8000, seed=3)
-    assert statm() - resident < 100 << 20
+    assert resident_bytes() - before < 100 << 20
 
 
-def statm() -> int:
-    """Resident bytes of this process, in which the service runs."""
+def resident_bytes() -> int:
+    """Return the resident memory of this process, which runs the service, in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()

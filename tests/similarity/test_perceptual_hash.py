@@ -20,12 +20,12 @@ def pictures(count: int, seed: int = 0) -> list[Image.Image]:
     return [Image.fromarray(c).resize((150, 210), Image.Resampling.BICUBIC) for c in coarse]
 
 
-def grey(picture: Image.Image) -> np.ndarray:
+def gray(picture: Image.Image) -> np.ndarray:
     return np.asarray(picture.convert("L").resize((32, 32), Image.Resampling.LANCZOS))
 
 
 def hash_of(picture: Image.Image) -> int:
-    return int(perceptual_hash.pack(perceptual_hash.spectra(grey(picture)[None]))[0, 0])
+    return int(perceptual_hash.pack(perceptual_hash.spectra(gray(picture)[None]))[0, 0])
 
 
 def brute_force(queries: np.ndarray, index: np.ndarray, distance: int) -> np.ndarray:
@@ -45,7 +45,9 @@ def joined(pieces) -> np.ndarray:
 
 def assert_exact(values: np.ndarray, distance: int) -> None:
     every = brute_force(values, values, distance)
-    np.testing.assert_array_equal(joined(perceptual_hash.near(values, values, distance)), every)
+    np.testing.assert_array_equal(
+        joined(perceptual_hash.pairs_within(values, values, distance)), every
+    )
 
 
 def flip_bits(values: np.ndarray, times: int, rng: np.random.Generator) -> np.ndarray:
@@ -63,12 +65,12 @@ def test_a_hash_equals_imagehash_bit_for_bit() -> None:
 def test_the_eight_orientations_are_the_hashes_of_the_turned_picture(turn: int) -> None:
     transposed, flip_x, flip_y = perceptual_hash.ORIENTATIONS[turn]
     for picture in pictures(20):
-        spectra = perceptual_hash.spectra(grey(picture)[None])
+        spectra = perceptual_hash.spectra(gray(picture)[None])
         turned = picture.transpose(Image.Transpose.TRANSPOSE) if transposed else picture
         turned = ImageOps.mirror(turned) if flip_x else turned
         turned = ImageOps.flip(turned) if flip_y else turned
         cheap = int(perceptual_hash.pack(list(perceptual_hash.orientations(spectra))[turn])[0, 0])
-        # Rounding to grey levels after another order of resizing may move a bit at the median.
+        # Rounding to gray levels after another order of resizing may move a bit at the median.
         assert (cheap ^ hash_of(turned)).bit_count() <= 2
 
 
@@ -84,8 +86,8 @@ def test_the_search_finds_what_brute_force_finds(values, distance: int, seed: in
 
 def test_the_search_takes_empty_lists() -> None:
     none = np.zeros(0, np.uint64)
-    assert len(joined(perceptual_hash.near(none, none, 8))) == 0
-    assert len(joined(perceptual_hash.near(np.ones(3, np.uint64), none, 8))) == 0
+    assert len(joined(perceptual_hash.pairs_within(none, none, 8))) == 0
+    assert len(joined(perceptual_hash.pairs_within(np.ones(3, np.uint64), none, 8))) == 0
 
 
 @pytest.mark.parametrize("distance", [0, 4, 8, 10])
@@ -101,7 +103,7 @@ def test_among_20_000_random_hashes_the_search_is_exact(distance: int) -> None:
 @pytest.mark.parametrize("skewed", [False, True], ids=["places of photos", "few photos, often"])
 def test_among_20_000_hashes_of_real_photos_the_search_is_exact(skewed: bool) -> None:
     rng = np.random.default_rng(2)
-    greys = []
+    grays = []
     for path in sorted(PHOTOS.rglob("*.jpg")):
         photo = Image.open(path).convert("L")
         photo.thumbnail((256, 256))
@@ -109,8 +111,8 @@ def test_among_20_000_hashes_of_real_photos_the_search_is_exact(skewed: bool) ->
             size = share * np.array(photo.size)
             start = rng.random(2) * (photo.size - size)
             box = tuple(np.concatenate([start, start + size]))
-            greys.append(np.asarray(photo.resize((32, 32), Image.Resampling.LANCZOS, box=box)))
-    spectra = perceptual_hash.spectra(np.stack(greys))
+            grays.append(np.asarray(photo.resize((32, 32), Image.Resampling.LANCZOS, box=box)))
+    spectra = perceptual_hash.spectra(np.stack(grays))
     views = [perceptual_hash.pack(turned)[:, 0] for turned in perceptual_hash.orientations(spectra)]
     values = rng.permutation(np.concatenate(views))[:20_000]
     if skewed:
@@ -143,15 +145,15 @@ def crowd(size: int, seed: int) -> np.ndarray:
 
 def test_each_photo_keeps_its_nearest_answers_whatever_the_crowd() -> None:
     index = crowd(300, 1)
-    nearest = perceptual_hash.Nearest(index, np.arange(600), 8)
+    nearest = perceptual_hash.NearestNeighbors(index, np.arange(600), 8)
     views = views_of(index, np.random.default_rng(2))
-    nearest.ask(views)
-    query, answer = nearest.found()
-    assert nearest.crowded
-    assert np.unique(query % 600, return_counts=True)[1].max() <= perceptual_hash.NEAREST
-    pairs = {frozenset(pair) for pair in zip(query % 600, answer, strict=True)}
+    nearest.query(views)
+    query, neighbor = nearest.result()
+    assert nearest.truncated
+    assert np.unique(query % 600, return_counts=True)[1].max() <= perceptual_hash.NEIGHBORS
+    pairs = {frozenset(pair) for pair in zip(query % 600, neighbor, strict=True)}
     assert {frozenset((n, n + 300)) for n in range(300)} <= pairs
-    bits = np.bitwise_count(views[query] ^ index[answer]).sum(axis=1)
+    bits = np.bitwise_count(views[query] ^ index[neighbor]).sum(axis=1)
     assert (np.diff(bits.astype(int)) >= 0).all()
 
 
@@ -161,10 +163,10 @@ def test_the_answers_do_not_depend_on_the_pieces_in_which_they_were_found(monkey
     found = []
     for chunk in (1 << 21, 64):
         monkeypatch.setattr(perceptual_hash, "CHUNK", chunk)
-        nearest = perceptual_hash.Nearest(index, np.arange(240) // 2, 8)
+        nearest = perceptual_hash.NearestNeighbors(index, np.arange(240) // 2, 8)
         for view in views:
-            nearest.ask(view)
-        found.append(np.stack(nearest.found()))
+            nearest.query(view)
+        found.append(np.stack(nearest.result()))
     np.testing.assert_array_equal(*found)
 
 
@@ -172,26 +174,27 @@ def test_without_a_crowd_every_pair_is_found_once() -> None:
     rng = np.random.default_rng(5)
     index = rng.integers(0, 2**64, (500, perceptual_hash.WORDS), dtype=np.uint64)
     index[250:] = flip_bits(index[:250].ravel(), 2, rng).reshape(250, -1)
-    nearest = perceptual_hash.Nearest(index, np.arange(500), 8)
-    nearest.ask(views_of(index, rng))
-    query, answer = nearest.found()
-    pairs = sorted(tuple(sorted(pair)) for pair in zip(query % 500, answer, strict=True))
+    nearest = perceptual_hash.NearestNeighbors(index, np.arange(500), 8)
+    nearest.query(views_of(index, rng))
+    query, neighbor = nearest.result()
+    pairs = sorted(tuple(sorted(pair)) for pair in zip(query % 500, neighbor, strict=True))
     assert pairs == [(n, n + 250) for n in range(250)]
-    assert not nearest.crowded
+    assert not nearest.truncated
 
 
 FULL = """
 import resource, numpy as np
-from anklealign import hashes
+from anklealign.similarity import perceptual_hash
 photos, rng = 1_000_000, np.random.default_rng(0)
 def words(count): return rng.integers(0, 2**64, (count, 4), dtype=np.uint64)
-nearest = hashes.Nearest(words(photos), np.arange(photos), 8)
+nearest = perceptual_hash.NearestNeighbors(words(photos), np.arange(photos), 8)
 views = words(8 * photos)  # which a search holds meanwhile
-for start in range(0, hashes.NEAREST * photos + 3 * hashes.CHUNK, hashes.CHUNK):
+capacity = perceptual_hash.NEIGHBORS * photos + 3 * perceptual_hash.CHUNK
+for start in range(0, capacity, perceptual_hash.CHUNK):
     ends = (88 * photos, photos, 60)
-    rows = rng.integers(0, ends, (hashes.CHUNK, 3), dtype=np.int32)
+    rows = rng.integers(0, ends, (perceptual_hash.CHUNK, 3), dtype=np.int32)
     nearest._pool = np.concatenate([nearest._pool, rows])
-found = nearest.found()
+found = nearest.result()
 print(len(found[0]), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 """
 

@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from anklealign.similarity import perceptual_hash
-from anklealign.similarity.registration import Album
+from anklealign.similarity.registration import PhotoMatcher
 
 DISTANCE = 8
 
@@ -34,7 +34,7 @@ def walls(count: int) -> list[np.ndarray]:
 
 
 def proposed(photos: list[np.ndarray]) -> list[tuple[int, int]]:
-    return [(a, b) for a, b, _ in Album(photos).propose(DISTANCE)]
+    return [(a, b) for a, b, _ in PhotoMatcher(photos).propose(DISTANCE)]
 
 
 def test_in_a_crowd_of_like_photos_copies_are_proposed_and_little_else() -> None:
@@ -42,10 +42,10 @@ def test_in_a_crowd_of_like_photos_copies_are_proposed_and_little_else() -> None
     copies = [np.asarray(ImageOps.mirror(Image.fromarray(photo))) for photo in crowd[:20]]
     cuts = [photo[:, 20:] for photo in crowd[20:40]]
     pairs = proposed([*crowd, *copies, *cuts])
-    words = Album(crowd)._words[:, 0]
-    near = sum(len(a) for a, _ in perceptual_hash.near(words, words, DISTANCE)) - len(words)
+    words = PhotoMatcher(crowd)._words[:, 0]
+    near = sum(len(a) for a, _ in perceptual_hash.pairs_within(words, words, DISTANCE)) - len(words)
     assert near / 2 > 2000  # what one hash alone would propose: the crowd is one
-    assert len(pairs) < 200 * perceptual_hash.NEAREST
+    assert len(pairs) < 200 * perceptual_hash.NEIGHBORS
     assert {(n, 160 + n) for n in range(40)} <= {(min(pair), max(pair)) for pair in pairs}
 
 

@@ -1,4 +1,4 @@
-"""The audit finds one picture in two parts, however it was changed, and takes no two for one."""
+"""The audit finds one picture in two splits, however it was changed, and takes no two for one."""
 
 import io
 import tracemalloc
@@ -60,13 +60,13 @@ CHANGES = {
     "framed": framed,
     "framed and mirrored": lambda p: framed(p[:, ::-1], 250),
     "squared with bars": squared,
-    "cut by 8 % left": lambda p: p[:, 13:],
-    "cut by 8 % right": lambda p: p[:, :-13],
-    "cut by 8 % top": lambda p: p[10:],
-    "cut by 8 % bottom": lambda p: p[:-10],
-    "cut by 4 % all round": lambda p: p[5:-5, 6:-6],
-    "turned and cut": lambda p: np.rot90(p)[:, 10:],
-    "framed and cut": lambda p: framed(p[:, 13:]),
+    "cropped by 8 % left": lambda p: p[:, 13:],
+    "cropped by 8 % right": lambda p: p[:, :-13],
+    "cropped by 8 % top": lambda p: p[10:],
+    "cropped by 8 % bottom": lambda p: p[:-10],
+    "cropped by 4 % all round": lambda p: p[5:-5, 6:-6],
+    "turned and cropped": lambda p: np.rot90(p)[:, 10:],
+    "framed and cropped": lambda p: framed(p[:, 13:]),
     "a third and turned and framed": lambda p: framed(np.rot90(small(p))),
 }
 
@@ -77,18 +77,18 @@ def test_a_copy_in_another_part_is_found_whatever_was_done_to_it(change, copy_as
     photos = [picture(seed) for seed in range(12)]
     copied = 3 if copy_asks else 11
     photos.append(np.ascontiguousarray(CHANGES[change](photos[copied])))
-    parts = ["train"] * 8 + ["val"] * 2 + ["test"] * 2 + ["test" if copy_asks else "train"]
-    pairs = nearest_pairs(photos, parts, ("test", "val"))
+    splits = ["train"] * 8 + ["val"] * 2 + ["test"] * 2 + ["test" if copy_asks else "train"]
+    pairs = nearest_pairs(photos, splits, ("test", "val"))
     assert [{p.a, p.b} for p in pairs if same(p)] == [{12, copied}]
     assert {pairs[0].a, pairs[0].b} == {12, copied}
 
 
-WHOLE = [change for change in CHANGES if "cut" not in change and "framed" not in change]
+WHOLE = [change for change in CHANGES if "cropped" not in change and "framed" not in change]
 
 
 @pytest.mark.parametrize("change", WHOLE)
 def test_what_was_not_cut_is_found_even_when_the_shared_comparison_fails(change, monkeypatch):
-    monkeypatch.setattr(leakage.Album, "compare", lambda *_: None)
+    monkeypatch.setattr(leakage.PhotoMatcher, "register", lambda *_: None)
     photos = [picture(seed) for seed in range(12)]
     photos.append(np.ascontiguousarray(CHANGES[change](photos[3])))
     pairs = nearest_pairs(photos, ["train"] * 10 + ["test"] * 3, ("test",))
@@ -119,9 +119,9 @@ def test_plain_photos_are_nobodys_copies():
 
 def test_held_out_parts_are_set_beside_train_and_each_other_once():
     photos = [picture(seed) for seed in range(6)]
-    parts = ["train", "train", "val", "val", "test", "test"]
-    pairs = nearest_pairs(photos, parts, ("test", "val"))
-    asked = {(parts[p.a], parts[p.b]) for p in pairs}
+    splits = ["train", "train", "val", "val", "test", "test"]
+    pairs = nearest_pairs(photos, splits, ("test", "val"))
+    asked = {(splits[p.a], splits[p.b]) for p in pairs}
     assert asked <= {("test", "train"), ("test", "val"), ("val", "train")}
     assert len({(p.a, p.b) for p in pairs}) == len(pairs)
 
@@ -131,7 +131,7 @@ def test_memory_does_not_grow_with_the_number_of_photos_beyond_their_views(monke
 
     def views(count: int) -> leakage._Views:
         detail = rng.standard_normal((count, leakage.COARSE**2), np.float32)
-        whole = np.tile(leakage.WHOLE, (count, 1))
+        whole = np.tile(leakage.FULL, (count, 1))
         return leakage._Views(np.arange(count), whole, np.zeros(count, bool), detail)
 
     monkeypatch.setattr(leakage, "CELLS", 1 << 20)
@@ -158,11 +158,11 @@ def test_of_drawn_legs_and_real_photos_copies_of_each_kind_are_found_and_no_othe
             for source in rng.choice(len(files), 20, replace=False):
                 photos.append(fitted(Image.open(io.BytesIO(change(pictures[source], rng))), fit))
                 truth.append((kind, int(source)))
-        # The photos themselves stand in both held-out parts and train: other shots of one person
+        # The photos themselves stand in both held-out splits and train: other shots of one person
         # are looked at too.
-        parts = [("val", "train", "train")[n % 3] for n in range(len(files))]
-        parts += ["test"] * len(truth)
-        pairs = nearest_pairs(photos, parts, ("test", "val"), squares=fit == "crop")
+        splits = [("val", "train", "train")[n % 3] for n in range(len(files))]
+        splits += ["test"] * len(truth)
+        pairs = nearest_pairs(photos, splits, ("test", "val"), squares=fit == "crop")
         found = dict.fromkeys(cleaning.COPIES, 0)
         for pair in filter(same, pairs):
             kind, source = truth[pair.a - len(files)]

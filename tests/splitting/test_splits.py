@@ -1,4 +1,4 @@
-"""Persons and pictures on one side, whatever the layout and order of rows."""
+"""No subject or picture spans two splits, for any layout and order of rows."""
 
 import numpy as np
 import pandas as pd
@@ -7,85 +7,85 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from anklealign.config.params import Dataset, Split
-from anklealign.splitting.splits import LEFT_OUT, PARTS, groups_of, parts_of
-from stages.split import left_out_line, metrics_of, with_consensus
+from anklealign.splitting.splits import EXCLUDED, SPLITS, assign_splits, group_names
+from stages.split import excluded_text, metrics_of, with_consensus
 
 CLASSES = ["pronation", "neutral", "supination"]
 
 
-def wish(**changes) -> Split:
+def split_settings(**changes) -> Split:
     plain = {
-        "validation": 0.15,
+        "val": 0.15,
         "test": 0.15,
-        "group": "person",
-        "given": "keep",
+        "group": "subject",
+        "predefined": "keep",
         "folds": 5,
         "fold": None,
-        "leak_residual": 0.3,
-        "leak_correlation": 0.95,
-        "accept_leaks": (),
+        "leakage_residual": 0.3,
+        "leakage_correlation": 0.95,
+        "allowed_leaks": (),
     }
     return Split(**(plain | changes))
 
 
-def photos(seed: int = 1, count: int = 323, persons: int = 100) -> pd.DataFrame:
+def photos(seed: int = 1, count: int = 323, subjects: int = 100) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
-    person = rng.integers(0, persons, count)
-    usual = rng.choice(3, persons, p=[0.41, 0.43, 0.16])
+    person = rng.integers(0, subjects, count)
+    usual = rng.choice(3, subjects, p=[0.41, 0.43, 0.16])
     label = np.where(rng.random(count) < 0.9, usual[person], rng.integers(0, 3, count))
     return pd.DataFrame(
         {
             "id": [f"{i:012x}" for i in range(count)],
             "label": [CLASSES[k] for k in label],
             "collector": [f"C{p % 16:02}" for p in person],
-            "person": [f"C{p % 16:02}/{p}" if p % 10 else "" for p in person],
+            "subject": [f"C{p % 16:02}/{p}" if p % 10 else "" for p in person],
             "cluster": "",
-            "given": "",
+            "predefined_split": "",
             "consensus": "",
-            "panel": 0,
+            "multi_annotated": 0,
         }
     )
 
 
 def split(table: pd.DataFrame, settings: Split, seed: int = 1, removed=None) -> pd.DataFrame:
     removed = table.iloc[:0] if removed is None else removed
-    groups = groups_of(table, removed, settings.group)
+    groups = group_names(table, removed, settings.group)
     table = table.assign(group=table.id.map(groups))
-    gone = {groups[photo] for photo in removed.id[removed.panel == 1]}
-    return table.assign(split=parts_of(table, settings, CLASSES, seed, gone))
+    gone = {groups[photo] for photo in removed.id[removed.multi_annotated == 1]}
+    return table.assign(split=assign_splits(table, settings, CLASSES, seed, gone))
 
 
-@given(st.integers(0, 1000), st.sampled_from(["person", "collector"]))
+@given(st.integers(0, 1000), st.sampled_from(["subject", "collector"]))
 @settings(max_examples=15, deadline=None)
-def test_no_group_stands_on_two_sides_every_photo_on_one_and_every_class_in_each(seed, kind):
-    table = split(photos(seed), wish(group=kind), seed)
-    assert set(table.split) == set(PARTS)
+def test_no_group_spans_two_splits_and_every_split_has_every_class(seed, kind):
+    table = split(photos(seed), split_settings(group=kind), seed)
+    assert set(table.split) == set(SPLITS)
     assert table.groupby("group").split.nunique().max() == 1
-    known = table[table.person != ""]
-    assert known.groupby("person").split.nunique().max() == 1
+    known = table[table.subject != ""]
+    assert known.groupby("subject").split.nunique().max() == 1
     if kind == "collector":
         assert table.groupby("collector").split.nunique().max() == 1
     assert (pd.crosstab(table.split, table.label) > 0).all(axis=None)
-    metrics = metrics_of(table, Dataset("folders", dict.fromkeys(CLASSES, ())), wish())
+    metrics = metrics_of(table, Dataset("folders", dict.fromkeys(CLASSES, ())), split_settings())
     assert metrics["groups_crossing"] == 0
     assert metrics["deviation_points"] <= 5
 
 
-@given(st.integers(0, 1000), st.sampled_from(["own", "folds", "given", "one folder"]))
+@given(st.integers(0, 1000), st.sampled_from(["own", "folds", "predefined_split", "one folder"]))
 @settings(max_examples=16, deadline=None)
 def test_the_order_of_rows_changes_nothing(seed, path):
     table = photos(seed)
-    if path == "given":
+    if path == "predefined_split":
         table = given_table("train train train val test", table)
     if path == "one folder":
         table = given_table("train train train val", table)
-    wished = wish(folds=4, fold=1) if path == "folds" else wish()
+    chosen = split_settings(folds=4, fold=1) if path == "folds" else split_settings()
     removed = table.iloc[:4].assign(id=["a", "b", "c", "d"], cluster=["x", "x", "y", "y"])
     shuffled = table.sample(frac=1, random_state=seed)
 
     def outcome(table: pd.DataFrame, removed: pd.DataFrame) -> object:
         try:
-            dealt = split(table, wished, removed=removed)
+            dealt = split(table, chosen, removed=removed)
         except ValueError as error:  # a given folder may lack a class
             return str(error)
         return dealt.set_index("id")[["group", "split"]].sort_index().to_dict()
@@ -94,32 +94,37 @@ def test_the_order_of_rows_changes_nothing(seed, path):
 
 
 def test_another_seed_gives_another_split_of_collectors_too():
-    table = photos(count=700, persons=160)
-    wished = wish(group="collector")  # sixteen
-    assert len({tuple(split(table, wished, seed).split) for seed in range(6)}) >= 5
+    table = photos(count=700, subjects=160)
+    chosen = split_settings(group="collector")  # sixteen
+    assert len({tuple(split(table, chosen, seed).split) for seed in range(6)}) >= 5
 
 
-def test_a_photo_of_an_unknown_person_is_a_group_of_its_own():
-    table = split(photos(), wish())
-    unknown = table[table.person == ""]
+def test_a_photo_of_an_unknown_subject_is_a_group_of_its_own():
+    table = split(photos(), split_settings())
+    unknown = table[table.subject == ""]
     assert len(unknown) > 10
     assert unknown.group.is_unique
-    metrics = metrics_of(table, Dataset("folders", dict.fromkeys(CLASSES, ())), wish())
-    assert metrics["person_unknown"] == len(unknown)
+    metrics = metrics_of(table, Dataset("folders", dict.fromkeys(CLASSES, ())), split_settings())
+    assert metrics["subject_unknown"] == len(unknown)
     assert metrics["groups_crossing"] == 0
-    assert sum(metrics[part]["photos"] for part in PARTS) == len(table)
+    assert sum(metrics[part]["photos"] for part in SPLITS) == len(table)
 
 
-def test_a_picture_that_two_persons_share_joins_them_even_when_its_copies_are_gone():
+def test_a_picture_that_two_subjects_share_joins_them_even_if_its_duplicates_are_removed():
     table = photos()
-    first, second = sorted(set(table.person) - {""})[:2]
-    removed = table.iloc[:2].assign(id=["gone1", "gone2"], person=[first, second], cluster="shared")
-    table = split(table, wish(), removed=removed)
-    assert len(set(table[table.person.isin([first, second])].group)) == 1
+    first, second = sorted(set(table.subject) - {""})[:2]
+    removed = table.iloc[:2].assign(
+        id=["gone1", "gone2"], subject=[first, second], cluster="shared"
+    )
+    table = split(table, split_settings(), removed=removed)
+    assert len(set(table[table.subject.isin([first, second])].group)) == 1
 
 
 def test_folds_test_every_photo_once():
-    tested = [split(photos(), wish(folds=5, fold=fold)).set_index("id").split for fold in range(5)]
+    tested = [
+        split(photos(), split_settings(folds=5, fold=fold)).set_index("id").split
+        for fold in range(5)
+    ]
     table = pd.concat(tested, axis=1)
     assert ((table == "test").sum(axis=1) == 1).all()
     assert ((table == "val").sum(axis=1) == 1).all()
@@ -129,94 +134,102 @@ def test_folds_test_every_photo_once():
 def given_table(parts: str, table: pd.DataFrame | None = None) -> pd.DataFrame:
     table = photos() if table is None else table
     names = parts.split()
-    by_person = {p: names[i % len(names)] for i, p in enumerate(sorted(set(table.person)))}
-    return table.assign(given=table.person.map(by_person))
+    by_person = {p: names[i % len(names)] for i, p in enumerate(sorted(set(table.subject)))}
+    return table.assign(predefined_split=table.subject.map(by_person))
 
 
 def test_given_folders_are_kept():
-    table = split(given_table("train train train val test"), wish())
-    assert (table.split == table.given).all()
+    table = split(given_table("train train train val test"), split_settings())
+    assert (table.split == table.predefined_split).all()
 
 
 def test_with_train_and_val_alone_val_becomes_test_and_validation_is_carved_by_group():
-    table = split(given_table("train train train val"), wish())
-    assert ((table.split == "test") == (table.given == "val")).all()
-    assert set(table.split) == set(PARTS)
+    table = split(given_table("train train train val"), split_settings())
+    assert ((table.split == "test") == (table.predefined_split == "val")).all()
+    assert set(table.split) == set(SPLITS)
     assert table.groupby("group").split.nunique().max() == 1
-    assert (table.split == "val").sum() / (table.given == "train").sum() == pytest.approx(
-        0.15 / 0.85, abs=0.02
-    )
+    assert (table.split == "val").sum() / (
+        table.predefined_split == "train"
+    ).sum() == pytest.approx(0.15 / 0.85, abs=0.02)
 
 
 def test_a_group_that_crosses_given_folders_leaves_train():
     table = given_table("train train train val test")
-    tested = table[(table.given == "test") & (table.person != "")].person.iloc[0]
-    strays = table[table.given == "train"].index[:3]
-    table.loc[strays, "person"] = tested
-    table = split(table, wish())
-    assert (table.split[strays] == LEFT_OUT).all()
-    assert (table[table.given == "test"].split == "test").all()
+    tested = table[(table.predefined_split == "test") & (table.subject != "")].subject.iloc[0]
+    strays = table[table.predefined_split == "train"].index[:3]
+    table.loc[strays, "subject"] = tested
+    table = split(table, split_settings())
+    assert (table.split[strays] == EXCLUDED).all()
+    assert (table[table.predefined_split == "test"].split == "test").all()
 
 
 def test_given_folders_can_be_ignored():
     table = given_table("train train train val test")
     pd.testing.assert_series_equal(
-        split(table, wish(given="ignore")).split, split(photos(), wish()).split
+        split(table, split_settings(predefined="ignore")).split,
+        split(photos(), split_settings()).split,
     )
 
 
-def test_wishes_that_cannot_be_met_say_why_and_what_to_do():
-    with pytest.raises(ValueError, match=r"fold = 0, but .*given: ignore"):
-        split(given_table("train val"), wish(fold=0))
-    with pytest.raises(ValueError, match=r"train/ alone.*given: ignore"):
-        split(photos().assign(given="train"), wish())
+def test_impossible_settings_are_errors_with_a_reason_and_a_remedy():
+    with pytest.raises(ValueError, match=r"fold = 0, but .*predefined: ignore"):
+        split(given_table("train val"), split_settings(fold=0))
+    with pytest.raises(
+        ValueError, match=r"the only predefined splits are train,.*predefined: ignore"
+    ):
+        split(photos().assign(predefined_split="train"), split_settings())
     table = photos()
     with pytest.raises(ValueError, match=r"class supination has no photo left after clean"):
-        split(table[table.label != "supination"], wish())
+        split(table[table.label != "supination"], split_settings())
 
 
-def with_rare(persons: int) -> pd.DataFrame:
-    """The class supination has photos of some persons alone."""
+def with_rare(subjects: int) -> pd.DataFrame:
+    """Return photos in which only some subjects have the class supination."""
     table = photos()
-    rare = table[(table.label == "supination") & (table.person != "")]
-    keep = sorted(set(rare.person))[:persons]
-    return table[(table.label != "supination") | table.person.isin(keep)]
+    rare = table[(table.label == "supination") & (table.subject != "")]
+    keep = sorted(set(rare.subject))[:subjects]
+    return table[(table.label != "supination") | table.subject.isin(keep)]
 
 
-def test_a_class_of_two_persons_for_three_parts_is_named_with_what_to_choose():
-    said = (
-        r"^class supination has photos in 2 groups, but each of the 3 parts \(train, val, test\) "
-        r"needs one; add photos of other persons, or join the class with another in datasets"
+def test_a_class_of_two_subjects_for_three_splits_is_named_with_what_to_choose():
+    message = (
+        r"^class supination has photos in 2 groups, but each of the 3 splits \(train, val, test\) "
+        r"needs one; add photos of other subjects, or merge the class with another in datasets"
     )
-    with pytest.raises(ValueError, match=said):
-        split(with_rare(2), wish())
-    with pytest.raises(ValueError, match=r"in 1 group, but .*; set split.group: person.*, or add"):
-        split(with_rare(1), wish(group="collector"))
+    with pytest.raises(ValueError, match=message):
+        split(with_rare(2), split_settings())
+    with pytest.raises(ValueError, match=r"in 1 group, but .*; set split.group: subject.*, or add"):
+        split(with_rare(1), split_settings(group="collector"))
 
 
-def test_a_class_of_four_persons_for_five_folds_is_named_with_what_to_choose():
-    said = r"supination has photos in 4 groups, but each of the 5 parts .*; set split.folds lower"
-    with pytest.raises(ValueError, match=said):
-        split(with_rare(4), wish(folds=5, fold=0))
-    assert set(split(with_rare(4), wish(folds=4, fold=0)).split) == set(PARTS)
+def test_a_class_of_four_subjects_for_five_folds_is_named_with_what_to_choose():
+    message = r"supination has photos in 4 groups, but each of the 5 splits .*; reduce split.folds"
+    with pytest.raises(ValueError, match=message):
+        split(with_rare(4), split_settings(folds=5, fold=0))
+    assert set(split(with_rare(4), split_settings(folds=4, fold=0)).split) == set(SPLITS)
 
 
 def test_a_class_that_a_given_folder_lacks_is_named_with_its_groups_and_what_to_choose():
     table = given_table("train train train val test")
-    lacking = table[(table.label != "supination") | (table.given != "val")]
-    count = lacking[(lacking.label == "supination") & (lacking.given == "train")].copy()
-    groups = split(table, wish()).loc[count.index].group.nunique()
-    said = rf"class supination has .* they stand {groups} in train, 0 in val, \d+ in test, and .*"
-    with pytest.raises(ValueError, match=said + r"; set split.given: ignore .*, or add photos"):
-        split(lacking, wish())
-    # Validation is to be carved from a train folder with one person of the class.
-    table = given_table("train train train val")
-    rare = (table.label == "supination") & (table.given == "train")
-    one = table[rare & (table.person != "")].person.iloc[0]
+    lacking = table[(table.label != "supination") | (table.predefined_split != "val")]
+    count = lacking[(lacking.label == "supination") & (lacking.predefined_split == "train")].copy()
+    groups = split(table, split_settings()).loc[count.index].group.nunique()
+    message = (
+        rf"class supination has .* splits put {groups} in train, 0 in val, \d+ in test, and .*"
+    )
     with pytest.raises(
-        ValueError, match=r"in 1 group, but each of the 2 parts \(train, val\) .*given: ignore"
+        ValueError, match=message + r"; set split.predefined: ignore .*, or add photos"
     ):
-        split(table[~rare | (table.person == one)], wish())
+        split(lacking, split_settings())
+    # Validation is to be carved from a train folder with one subject of the class.
+    table = given_table("train train train val")
+    rare = (table.label == "supination") & (table.predefined_split == "train")
+    one = table[rare & (table.subject != "")].subject.iloc[0]
+    with pytest.raises(
+        ValueError,
+        match=r"in 1 group, but each of the 2 splits \(train, val\) .*predefined: ignore",
+    ):
+        split(table[~rare | (table.subject == one)], split_settings())
 
 
 def voted(share: float = 0.12, seed: int = 2) -> pd.DataFrame:
@@ -226,66 +239,70 @@ def voted(share: float = 0.12, seed: int = 2) -> pd.DataFrame:
     other = rng.choice(CLASSES, len(table))
     agreed = np.where(rng.random(len(table)) < 0.9, table.label, other)
     asked = rng.random(len(table)) < share
-    return table.assign(consensus=np.where(asked, agreed, ""), panel=asked.astype(int))
+    return table.assign(consensus=np.where(asked, agreed, ""), multi_annotated=asked.astype(int))
 
 
 @given(st.integers(0, 200), st.sampled_from([0.12, 0.2]))
 @settings(max_examples=10, deadline=None)
-def test_the_photos_with_votes_are_the_test_part_and_their_persons_train_nothing(seed, share):
+def test_the_photos_with_votes_are_the_test_split_and_their_groups_are_excluded(seed, share):
     table = voted(share, seed)
     assume(set(CLASSES) <= set(table.consensus))
-    table = split(table, wish(test="consensus"), seed)
+    table = split(table, split_settings(test="consensus"), seed)
     assert ((table.split == "test") == (table.consensus != "")).all()
     tested = set(table.group[table.split == "test"])
     besides = table[table.group.isin(tested) & (table.consensus == "")]
-    assert set(besides.split) <= {LEFT_OUT}
+    assert set(besides.split) <= {EXCLUDED}
     assert set(table.split[~table.group.isin(tested)]) == {"train", "val"}
     used = table[table.split.isin(["train", "val"])]
-    # grouping.assign promises 5 points; seed 122 has 2.2.
+    # stratified_groups.assign guarantees 5 points; seed 122 has 2.2.
     assert (used.split == "val").mean() == pytest.approx(0.15, abs=0.05)
 
 
-def test_a_voted_photos_copy_by_another_person_trains_nothing():
+def test_a_duplicate_of_a_test_photo_by_another_subject_is_excluded():
     table = voted()
     tested = table.index[table.consensus != ""][0]
-    others = set(table.person[table.consensus != ""])
-    stranger = table.index[~table.person.isin(others) & (table.person != "")][0]
+    others = set(table.subject[table.consensus != ""])
+    stranger = table.index[~table.subject.isin(others) & (table.subject != "")][0]
     table.loc[[tested, stranger], "cluster"] = "copies"
-    table = split(table, wish(test="consensus"))
+    table = split(table, split_settings(test="consensus"))
     assert table.split[tested] == "test"
-    assert set(table.split[table.person == table.person[stranger]]) == {LEFT_OUT}
+    assert set(table.split[table.subject == table.subject[stranger]]) == {EXCLUDED}
 
 
-@pytest.mark.parametrize("link", ["person", "cluster"])
-def test_who_is_on_a_panels_photo_trains_nothing_though_clean_removed_it_or_the_votes_are_tied(
+@pytest.mark.parametrize("link", ["subject", "cluster"])
+def test_groups_of_multi_annotated_photos_are_excluded_even_if_removed_or_tied(
     link,
 ):
     before = voted()
-    free = split(before, wish(test="consensus"))
-    strangers = free[free.split.isin(["train", "val"]) & (free.person != "")]
-    one, other = sorted(set(strangers.person))[:2]
-    tied = strangers.index[strangers.person == one][0]
-    blurred = before.iloc[:1].assign(id="gone", panel=1, consensus="neutral", person="", cluster="")
-    if link == "person":
-        blurred = blurred.assign(person=other)
+    free = split(before, split_settings(test="consensus"))
+    strangers = free[free.split.isin(["train", "val"]) & (free.subject != "")]
+    one, other = sorted(set(strangers.subject))[:2]
+    tied = strangers.index[strangers.subject == one][0]
+    blurred = before.iloc[:1].assign(
+        id="gone", multi_annotated=1, consensus="neutral", subject="", cluster=""
+    )
+    if link == "subject":
+        blurred = blurred.assign(subject=other)
     else:
         blurred = blurred.assign(cluster="copies")
-        before.loc[before.index[before.person == other][0], "cluster"] = "copies"
-    before.loc[tied, "panel"] = 1
-    table = split(before, wish(test="consensus"), removed=blurred)
-    assert set(table.split[table.person.isin([one, other])]) == {LEFT_OUT}
-    same = split(before, wish(test="consensus"), removed=blurred.assign(panel=0))
-    assert LEFT_OUT not in set(same.split[same.person == other])
-    _, metrics = with_consensus(table, blurred, wish(test="consensus"))
+        before.loc[before.index[before.subject == other][0], "cluster"] = "copies"
+    before.loc[tied, "multi_annotated"] = 1
+    table = split(before, split_settings(test="consensus"), removed=blurred)
+    assert set(table.split[table.subject.isin([one, other])]) == {EXCLUDED}
+    same = split(
+        before, split_settings(test="consensus"), removed=blurred.assign(multi_annotated=0)
+    )
+    assert EXCLUDED not in set(same.split[same.subject == other])
+    _, metrics = with_consensus(table, blurred, split_settings(test="consensus"))
     assert metrics["consensus"]["without_label"] == metrics["consensus"]["removed_by_clean"] == 1
 
 
-def test_a_consensus_test_part_has_the_votes_labels_and_tells_what_it_cost():
+def test_a_consensus_test_split_has_consensus_labels_and_metrics():
     before = voted()
-    table = split(before, wish(test="consensus"))
-    removed = before.iloc[:3].assign(panel=[1, 0, 1])
-    table.loc[table.index[table.split == LEFT_OUT][0], "panel"] = 1
-    table, metrics = with_consensus(table, removed, wish(test="consensus"))
+    table = split(before, split_settings(test="consensus"))
+    removed = before.iloc[:3].assign(multi_annotated=[1, 0, 1])
+    table.loc[table.index[table.split == EXCLUDED][0], "multi_annotated"] = 1
+    table, metrics = with_consensus(table, removed, split_settings(test="consensus"))
     tested = table.split == "test"
     assert (table.label == table.consensus)[tested].all()
     assert (table.label == before.label)[~tested].all()
@@ -293,24 +310,29 @@ def test_a_consensus_test_part_has_the_votes_labels_and_tells_what_it_cost():
         "photos": int(tested.sum()),
         "without_label": 1,
         "removed_by_clean": 2,
-        "relabelled": int((before.label != table.label).sum()),
-        "left_out": int((table.split == LEFT_OUT).sum()),
+        "relabeled": int((before.label != table.label).sum()),
+        "excluded": int((table.split == EXCLUDED).sum()),
     }
     assert min(metrics["consensus"].values()) > 0
-    said = left_out_line({"left_out": 7} | metrics)
-    assert said == (
-        "7 photos left out for showing persons of the photos to be voted on, of which 1 have no "
-        "consensus and 2 were removed by clean"
+    text = excluded_text({"excluded": 7} | metrics)
+    assert text == (
+        "7 photos excluded because their groups include multi-annotated photos, of which 1 have no "
+        "consensus label and 2 were removed by clean"
     )
-    assert with_consensus(table, removed, wish()) == (table, {})
+    assert with_consensus(table, removed, split_settings()) == (table, {})
 
 
-def test_a_consensus_that_cannot_be_the_test_part_says_why_and_what_to_do():
+def test_an_impossible_consensus_test_split_is_an_error_with_a_remedy():
     with pytest.raises(ValueError, match=r"none of the 0 photos .* is pronation; .* as 0\.15, or"):
-        split(photos().assign(consensus=""), wish(test="consensus"))
+        split(photos().assign(consensus=""), split_settings(test="consensus"))
     no_supination = voted().replace({"consensus": {"supination": ""}})
-    with pytest.raises(ValueError, match=r"none of the \d\d .* supination; .*let people vote on"):
-        split(no_supination, wish(test="consensus"))
-    everything = photos().assign(consensus=photos().label, panel=1)
-    with pytest.raises(ValueError, match=r"to be voted on, 0 show pronation, and train and val"):
-        split(everything, wish(test="consensus"))
+    with pytest.raises(
+        ValueError, match=r"none of the \d\d .* supination; .*have other photos annotated"
+    ):
+        split(no_supination, split_settings(test="consensus"))
+    everything = photos().assign(consensus=photos().label, multi_annotated=1)
+    with pytest.raises(
+        ValueError,
+        match=r"multi-annotated photos, 0 groups have photos of pronation, but train and val",
+    ):
+        split(everything, split_settings(test="consensus"))

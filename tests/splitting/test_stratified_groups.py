@@ -1,4 +1,4 @@
-"""The splitter: nobody on two sides, classes in proportion, the same whatever the order."""
+"""Group assignment: no group spans two splits, classes in proportion, independent of order."""
 
 import hashlib
 import itertools
@@ -12,24 +12,24 @@ from hypothesis import strategies as st
 from anklealign.splitting.stratified_groups import (
     InfeasibleError,
     assign,
+    connected_groups,
     deviation,
     folds,
-    join,
-    order,
+    hash_order,
 )
 
 SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
 CLASSES = ["pronation", "neutral", "supination"]
 
 
-def people(seed: int, photos: int, persons: int) -> dict[str, np.ndarray]:
-    """Persons of one to many photos, mostly of one class, about 134:139:50."""
+def subject_groups(seed: int, photos: int, subjects: int) -> dict[str, np.ndarray]:
+    """Subjects of one to many photos, mostly of one class, about 134:139:50."""
     rng = np.random.default_rng(seed)
-    person = rng.integers(0, persons, photos)
-    usual = rng.choice(3, persons, p=[0.41, 0.43, 0.16])
-    label = np.where(rng.random(photos) < 0.9, usual[person], rng.integers(0, 3, photos))
-    counts = np.zeros((persons, 3), np.int64)
-    np.add.at(counts, (person, label), 1)
+    subject = rng.integers(0, subjects, photos)
+    usual = rng.choice(3, subjects, p=[0.41, 0.43, 0.16])
+    label = np.where(rng.random(photos) < 0.9, usual[subject], rng.integers(0, 3, photos))
+    counts = np.zeros((subjects, 3), np.int64)
+    np.add.at(counts, (subject, label), 1)
     return {f"person{i:05}": row for i, row in enumerate(counts) if row.any()}
 
 
@@ -90,9 +90,9 @@ def some_groups(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize(("photos", "persons"), [(323, 100), (323, 60), (2000, 400)])
-def test_every_part_has_each_class_within_two_points_of_the_whole(seed, photos, persons):
-    groups = people(seed, photos, persons)
+@pytest.mark.parametrize(("photos", "subjects"), [(323, 100), (323, 60), (2000, 400)])
+def test_every_split_has_each_class_within_two_points_of_the_whole(seed, photos, subjects):
+    groups = subject_groups(seed, photos, subjects)
     dealt = assign(groups, SHARES, CLASSES, seed)
     assert set(dealt) == set(groups)
     assert distance(tally(groups, dealt), np.array(list(SHARES.values()))) <= 0.02
@@ -215,9 +215,9 @@ SEEDS = range(10)
         ({f"c{n}": np.array([n, 60 - n, n // 2]) for n in range(20, 52)}, 10),  # distinct sizes
         ({f"c{n}": np.array([n, n, n // 2]) for n in range(20, 320)}, 10),
         ({f"c{n}": np.array([6 + 4 * n, 8 + 3 * n, 3 + n]) for n in range(8)}, 4),
-        (people(1, 323, 100), 10),
+        (subject_groups(1, 323, 100), 10),
     ],
-    ids=["32 of distinct sizes", "300 of distinct sizes", "8", "100 persons"],
+    ids=["32 of distinct sizes", "300 of distinct sizes", "8", "100 subjects"],
 )
 def test_another_seed_gives_another_split_and_the_order_of_rows_does_not(groups, different):
     splits = [assign(groups, SHARES, CLASSES, seed) for seed in SEEDS]
@@ -248,10 +248,10 @@ def test_whatever_the_groups_each_is_dealt_once_every_part_is_full_and_order_is_
 
 def test_the_order_is_the_hash_of_names_and_keys_and_no_library():
     # Written down once: a change here changes everybody's split.
-    assert order("abcdef", 1) == ["d", "e", "f", "a", "b", "c"]
+    assert hash_order("abcdef", 1) == ["d", "e", "f", "a", "b", "c"]
 
 
-def test_the_parts_are_those_of_every_library_version():
+def test_the_splits_are_the_same_with_every_library_version():
     # Written down once, and found the same with numpy 1.26, 2.0 and 2.4.
     groups = {f"g{i}": np.array([i % 4 + 1, i * i % 5, (i + 1) % 3]) for i in range(12)}
     parts = assign(groups, SHARES, CLASSES, 1)
@@ -270,7 +270,7 @@ GOLDEN_MANY = "bc7bba4634dad150"
 @given(st.integers(0, 10**6), st.integers(3, 6))
 @settings(max_examples=10, deadline=None)
 def test_folds_cover_every_group_once_with_each_class_in_each(seed, count):
-    groups = people(seed, 323, 100)
+    groups = subject_groups(seed, 323, 100)
     dealt = folds(groups, count, CLASSES, seed)
     assert dealt.keys() == groups.keys()
     assert set(dealt.values()) == set(range(count))
@@ -288,7 +288,7 @@ def test_a_class_with_two_groups_for_three_parts_is_named_with_their_number():
     groups |= {"h1": np.array([0, 4]), "h2": np.array([1, 4])}
     with pytest.raises(
         InfeasibleError,
-        match=r"class rare has photos in 2 groups, but .* 3 parts \(train, val, test\)",
+        match=r"class rare has photos in 2 groups, but .* 3 splits \(train, val, test\)",
     ):
         assign(groups, SHARES, ["common", "rare"], 1)
 
@@ -298,7 +298,7 @@ def test_classes_that_lie_in_the_same_groups_are_told_from_classes_with_too_few(
     groups = {"abc": np.array([3, 3, 3]), "ab": np.array([5, 5, 0])}
     groups |= {"ac": np.array([5, 0, 5]), "bc": np.array([0, 5, 4])}
     with pytest.raises(
-        InfeasibleError, match=r"no way was found .*every class: \w+ stayed without"
+        InfeasibleError, match=r"no assignment was found .*every class: \w+ lacks it"
     ):
         assign(groups, SHARES, CLASSES, 1)
 
@@ -312,7 +312,7 @@ LINKS = st.lists(
 @given(LINKS, st.randoms())
 def test_photos_with_a_link_in_common_share_a_group_whatever_the_order(links, random):
     photos = list("abcdefgh")
-    group = join(photos, links)
+    group = connected_groups(photos, links)
     for photo, link in links:
         for other, same in links:
             if link == same and photo in group and other in group:
@@ -322,13 +322,13 @@ def test_photos_with_a_link_in_common_share_a_group_whatever_the_order(links, ra
             assert group[photo] == photo
     shuffled = list(links)
     random.shuffle(shuffled)
-    assert join(photos[::-1], shuffled) == group
+    assert connected_groups(photos[::-1], shuffled) == group
 
 
-def test_a_removed_copy_still_joins_two_persons():
-    links = [("kept", "person:1"), ("other", "person:2")]
-    apart = join(["kept", "other"], links)
+def test_a_removed_duplicate_still_joins_two_subjects():
+    links = [("kept", "subject:1"), ("other", "subject:2")]
+    apart = connected_groups(["kept", "other"], links)
     assert apart["kept"] != apart["other"]
-    shared = [*links, ("kept", "cluster:x"), ("gone", "cluster:x"), ("gone", "person:2")]
-    together = join(["kept", "other"], shared)
+    shared = [*links, ("kept", "cluster:x"), ("gone", "cluster:x"), ("gone", "subject:2")]
+    together = connected_groups(["kept", "other"], shared)
     assert together["kept"] == together["other"]

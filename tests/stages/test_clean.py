@@ -1,4 +1,4 @@
-"""clean removes copies and unusable photos, says why, and never counts one twice."""
+"""clean removes duplicates and unusable photos with a reason and counts each photo once."""
 
 import json
 import subprocess
@@ -15,7 +15,8 @@ from ruamel.yaml import YAML
 
 from anklealign.cleaning import removal
 from anklealign.cleaning.duplicate_clusters import Cluster, Residuals
-from anklealign.cleaning.image_quality import Scores
+from anklealign.cleaning.image_quality import ImageQuality
+from anklealign.config import paths
 from anklealign.config.params import PARAMS
 from anklealign.io import decode, pixel_store
 from stages import clean
@@ -41,7 +42,7 @@ def prepared(
 ) -> None:
     """Write the files of prepare for path -> (picture, label); a path's folder is the collector."""
     rows = []
-    with pixel_store.writing_store(folder / pixel_store.STORE, len(named), 256) as store:
+    with pixel_store.writing_store(folder / paths.STORE, len(named), 256) as store:
         for row, (path, (picture, label)) in enumerate(named.items()):
             pixels, box = decode.fit(picture, 256, fit, 114)
             store[row] = pixels
@@ -49,13 +50,13 @@ def prepared(
                 dict.fromkeys(pixel_store.PREPARED_COLUMNS, "")
                 | {"id": pixel_store.photo_id(path), "row": row, "path": path, "label": label}
                 | {"consensus": label if path in voted else ""}
-                | {"collector": path.split("/")[0], "person": path[:-4], "format": "JPEG"}
+                | {"collector": path.split("/")[0], "subject": path[:-4], "format": "JPEG"}
                 | {"width": picture.width, "height": picture.height, "orientation": 1, "bytes": 9}
                 | dict(zip(("left", "top", "right", "bottom"), box, strict=True))
                 | {"sha256": "0" * 64}
             )
     table = pd.DataFrame(rows, columns=list(pixel_store.PREPARED_COLUMNS))
-    table.to_csv(folder / pixel_store.PREPARED / "photos.csv", index=False)
+    table.to_csv(folder / paths.PREPARED / "photos.csv", index=False)
 
 
 @pytest.fixture
@@ -65,12 +66,12 @@ def run(tmp_path, monkeypatch):
     raw = YAML(typ="safe", pure=True).load((ROOT / PARAMS).read_text(encoding="utf-8"))
 
     def go(named: dict[str, tuple[Image.Image, str]], voted=(), **dataset):
-        raw["datasets"]["phantom"] |= dataset
+        raw["datasets"]["synthetic"] |= dataset
         (tmp_path / PARAMS).write_text(json.dumps(raw), encoding="utf-8")
-        prepared(tmp_path, named, raw["datasets"]["phantom"]["fit"], voted)
+        prepared(tmp_path, named, raw["datasets"]["synthetic"]["fit"], voted)
         clean.main()
-        kept = pixel_store.read_table(pixel_store.CLEAN / "photos.csv")
-        removed = pixel_store.read_table(pixel_store.CLEAN / "removed.csv")
+        kept = pixel_store.read_table(paths.CLEAN / "photos.csv")
+        removed = pixel_store.read_table(paths.CLEAN / "removed.csv")
         metrics = json.loads(clean.METRICS.read_text(encoding="utf-8"))
         return kept, removed.set_index("path"), metrics
 
@@ -81,14 +82,14 @@ def good(count: int = 6) -> dict[str, tuple[Image.Image, str]]:
     return {f"A/{n}.jpg": (scene(n), "left" if n % 2 else "right") for n in range(count)}
 
 
-def test_good_photos_all_stay_and_the_sheets_say_so(run) -> None:
+def test_good_photos_are_all_kept_and_the_contact_sheets_are_empty(run) -> None:
     kept, removed, metrics = run(good())
     assert len(kept) == 6
     assert len(removed) == 0
     assert set(kept.cluster) == {""}
     assert metrics["removed"] == metrics["clusters"] == sum(metrics["reasons"].values()) == 0
     names = {path.name for path in clean.PLOTS.iterdir()}
-    assert names == {"copies_01.png", "quality_01.png", "scores.png"}
+    assert names == {"duplicates_01.png", "quality_01.png", "scores.png"}
 
 
 def test_every_photo_is_kept_or_removed_once_with_a_reason(run) -> None:
@@ -127,19 +128,19 @@ def test_a_contradicting_photo_is_shown_beside_one_it_was_compared_with_and_thei
     table = pd.DataFrame(dict.fromkeys(removal.PHOTO_COLUMNS, ""), index=range(4)).assign(
         id=list("abcd"), path=list("abcd"), label=["left", "left", "right", "left"]
     )
-    found = Cluster(0, {1: 0.1, 2: 0.2, 3: 0.15}, frozenset(), 0, frozenset())
+    cluster = Cluster(0, {1: 0.1, 2: 0.2, 3: 0.15}, frozenset(), 0, frozenset())
     # The second matches the third, too; the fourth was found to match the first alone.
     pairs = {(0, 1): 0.1, (0, 2): 0.2, (0, 3): 0.15, (1, 2): 0.05, (2, 3): 0.6}
     settings = clean.params.section(clean.params.read(ROOT / PARAMS), "clean", clean.Clean)
-    _, removed = removal.judge(
-        table, [None] * 4, [None] * 4, [found], Residuals([0, 1, 2, 3], pairs), settings=settings
+    _, removed = removal.select_removals(
+        table, [None] * 4, [None] * 4, [cluster], Residuals([0, 1, 2, 3], pairs), settings=settings
     )
     assert list(removed.reason) == ["contradicting_labels"] * 4
     shown = dict(zip(removed.id, zip(removed.beside, removed.score, strict=True), strict=True))
     assert shown == {"a": ("c", 0.2), "b": ("c", 0.05), "c": ("b", 0.05), "d": ("a", 0.15)}
 
 
-def test_a_framed_or_cut_or_brightened_copy_gives_way_to_its_original(run) -> None:
+def test_the_original_of_a_framed_cropped_or_brightened_duplicate_is_kept(run) -> None:
     # The originals stand on a plain floor, which is no border; the copies' paths come earlier.
     named = {}
     for n, seed in enumerate((0, 1, 2, 4, 5, 6)):  # a framed 3 is not found
@@ -156,71 +157,71 @@ def test_a_framed_or_cut_or_brightened_copy_gives_way_to_its_original(run) -> No
     assert len(kept) == len(removed) == 6
     assert {f"B/{n}.jpg" for n in (0, 1, 3, 4)} < set(kept.path)
     why = removed.why.to_dict()
-    assert why["A/0.jpg"] == why["A/3.jpg"] == "the kept one has no frame around it"
-    assert why["A/1.jpg"] == why["A/4.jpg"] == "the kept one is larger: 0.1966 against 0.1935 MP"
+    assert why["A/0.jpg"] == why["A/3.jpg"] == "the kept photo has no frame"
+    assert why["A/1.jpg"] == why["A/4.jpg"] == "the kept photo is larger: 0.1966 MP vs. 0.1935 MP"
     # A brightened copy is as large, whatever is taken for a border: other things decide.
-    assert sum("larger" in said for said in why.values()) == 2
+    assert sum("larger" in text for text in why.values()) == 2
 
 
-def test_the_copy_that_stays_is_named_with_the_reason(run) -> None:
+def test_the_kept_duplicate_is_named_with_the_reason(run) -> None:
     named = good() | {
         "A/0b.jpg": (scene(0).resize((1024, 768)), "right"),
         "A/1b.jpg": (scene(1).filter(ImageFilter.GaussianBlur(2)), "left"),
         "A/2b.jpg": (scene(2), "right"),
     }
     kept, removed, metrics = run(named)
-    removed["why"] = removed.why.str.replace(r": edges .*", "", regex=True)
+    removed["why"] = removed.why.str.replace(r": edge width .*", "", regex=True)
     chosen = removed[["kept_path", "why"]].to_dict("index")
     assert chosen == {
         "A/0.jpg": {
             "kept_path": "A/0b.jpg",
-            "why": "the kept one is larger: 0.7864 against 0.1966 MP",
+            "why": "the kept photo is larger: 0.7864 MP vs. 0.1966 MP",
         },
-        "A/1b.jpg": {"kept_path": "A/1.jpg", "why": "the kept one is sharper"},
+        "A/1b.jpg": {"kept_path": "A/1.jpg", "why": "the kept photo is sharper"},
         "A/2b.jpg": {
             "kept_path": "A/2.jpg",
-            "why": "as large and sharp as the kept one, whose path comes earlier",
+            "why": "same size and sharpness; the kept photo's path sorts first",
         },
     }
     stays = kept.set_index("path")
     for row in removed.itertuples():
         assert row.kept_id == stays.id[row.kept_path]
         assert row.cluster == stays.cluster[row.kept_path]
-        assert row.person
+        assert row.subject
     assert metrics["clusters"] == 3
 
 
-def test_the_numbers_that_decide_are_told_apart() -> None:
-    taken = Scores(2799.0, 1.4, 200.0, 20.0, 100.0, 0.3041, 4000.0 * 2799, framed=False)
-    larger, sharper = replace(taken, area=4000.0 * 2800), replace(taken, blurred=0.3037)
-    why = [removal.why_kept(kept, taken) for kept in (larger, sharper)]
-    assert why[0] == "the kept one is larger: 11.2 against 11.196 MP"
-    assert why[1] == "the kept one is sharper: edges 0.3037 % against 0.3041 %"
+def test_deciding_numbers_have_enough_digits_to_differ() -> None:
+    removed = ImageQuality(2799.0, 1.4, 200.0, 20.0, 100.0, 0.3041, 4000.0 * 2799, framed=False)
+    larger, sharper = replace(removed, area=4000.0 * 2800), replace(removed, blurred=0.3037)
+    why = [removal.why_kept(kept, removed) for kept in (larger, sharper)]
+    assert why[0] == "the kept photo is larger: 11.2 MP vs. 11.196 MP"
+    assert why[1] == "the kept photo is sharper: edge width 0.3037% vs. 0.3041%"
 
 
 @pytest.mark.parametrize("copied", ["A/0 (1).jpg", "A/0 - Copy.jpg", "A/0_1.jpg", "A/0b.jpg"])
-def test_of_equal_copies_the_one_with_the_plain_name_stays(run, copied) -> None:
+def test_of_equal_duplicates_the_one_with_the_plain_name_is_kept(run, copied) -> None:
     _, removed, _ = run(good() | {copied: (scene(0), "right")})
     assert removed.kept_path.to_dict() == {copied: "A/0.jpg"}
 
 
-def test_the_copy_that_people_voted_on_stays_though_it_is_smaller(run) -> None:
+def test_a_duplicate_with_a_consensus_label_is_kept_even_if_it_is_smaller(run) -> None:
     named = good() | {"A/0b.jpg": (scene(0).resize((1024, 768)), "right")}
     kept, removed, _ = run(named, voted={"A/0.jpg"})
     assert "A/0.jpg" in set(kept.path)
-    assert removed.why.to_dict() == {"A/0b.jpg": "several people voted on the kept one"}
+    assert removed.why.to_dict() == {"A/0b.jpg": "the kept photo has a consensus label"}
     _, removed, _ = run(named, voted={"A/0.jpg", "A/0b.jpg"})
     assert removed.consensus.to_dict() == {"A/0.jpg": "right"}
 
 
-def test_copies_with_contradicting_labels_all_go(run) -> None:
+def test_duplicates_with_contradicting_labels_are_all_removed(run) -> None:
     named = good() | {"B/0.jpg": (scene(0), "left"), "B/1.jpg": (scene(0), "right")}
     kept, removed, metrics = run(named)
     assert set(removed.index) == {"A/0.jpg", "B/0.jpg", "B/1.jpg"}
     assert set(removed.reason) == {"contradicting_labels"}
     assert len(set(removed.cluster)) == 1
     assert set(removed.kept_id) == {""}
-    assert set(removed.why) == {"copies of one picture are labelled 1 left, 2 right"}
+    assert set(removed.why) == {"duplicates are labeled 1 left, 2 right"}
     assert metrics["clusters_contradicting"] == 1
     assert not set(kept.path) & set(removed.index)
 
@@ -277,7 +278,7 @@ def test_a_removed_photo_is_shown_beside_its_copy_and_labels_where_they_contradi
     row = {"id": "a", "path": "C/a.jpg", "beside": "b", "reason": "contradicting_labels"}
     scored = row | {"why": "because"} | {"score": 0.05, "threshold": 0.3}
     shown = pd.DataFrame(
-        {"label": ["left", "right"], "path": ["C/a.jpg", "D/b.jpg"], "place": [1, 0]},
+        {"label": ["left", "right"], "path": ["C/a.jpg", "D/b.jpg"], "position": [1, 0]},
         index=["a", "b"],
     )
     pictures = [np.full((4, 4, 3), level, np.uint8) for level in (10, 20)]
@@ -350,10 +351,10 @@ def test_each_score_has_a_histogram_with_its_threshold_and_how_many_lie_beyond()
     figure = clean.histograms(drawn_of, limits, {"dark": 1, "aspect": 0})
     drawn = [axes for axes in figure.axes if axes.has_data()]
     titles = {axes.get_title().split(":")[0]: axes.get_title() for axes in drawn}
-    assert titles.keys() == clean.UNITS.keys() >= set(clean.image_quality.UNUSABLE) | {"residual"}
+    assert titles.keys() == clean.UNITS.keys() >= set(clean.QUALITY_REASONS) | {"residual"}
     assert titles["dark"] == "dark: 1 of 4 photos below 1"
-    told = "aspect: 2 of 4 photos above 1\n0 removed for it, 2 for another reason"
-    assert titles["aspect"] == told
+    expected = "aspect: 2 of 4 photos above 1\n0 removed for this reason, 2 for another"
+    assert titles["aspect"] == expected
     assert titles["residual"] == "residual: 1 of 4 pairs below 1"
     for axes in drawn:
         assert axes.lines[0].get_xdata()[0] == 1.0

@@ -1,9 +1,9 @@
-"""evaluate writes a row a photo and a gallery of the surest mistakes."""
+"""evaluate writes one row per photo and contact sheets of the highest-confidence errors."""
 
 import numpy as np
 import pandas as pd
 
-from stages.evaluate import mistakes, predictions_of
+from stages.evaluate import mistake_tiles, prediction_table
 
 CLASSES = ["a", "b", "c"]
 LABELS = np.array([0, 0, 1, 1, 2, 2])
@@ -34,26 +34,26 @@ TEST = pd.DataFrame(
 )
 
 
-def test_predictions_have_a_row_a_photo_with_every_probability():
+def test_predictions_have_one_row_per_photo_with_every_probability():
     sets = PROBABILITIES >= 0.3
-    rows = predictions_of(TEST, CLASSES, PROBABILITIES, sets)
+    rows = prediction_table(TEST, CLASSES, PROBABILITIES, sets)
     assert list(rows.predicted) == ["a", "b", "b", "a", "c", "c"]
     assert list(rows.actual) == list(TEST.label)
     np.testing.assert_allclose(rows[["p_a", "p_b", "p_c"]], PROBABILITIES)
     np.testing.assert_allclose(rows.probability, PROBABILITIES.max(1))
-    assert list(rows.set) == ["a", "b|c", "b", "a", "c", "c"]
+    assert list(rows.prediction_set) == ["a", "b|c", "b", "a", "c", "c"]
     assert list(rows.abstain) == [False, True, False, False, False, False]
     assert list(rows.sha256) == list(TEST.sha256)
 
 
-def test_the_gallery_shows_the_surest_mistakes_first_without_the_letterbox():
+def test_mistakes_are_sorted_by_confidence_and_cropped_to_the_photo():
     store = np.arange(6 * 4 * 4 * 3, dtype=np.uint8).reshape(6, 4, 4, 3)
     sets = PROBABILITIES >= 0.3
-    rows = predictions_of(TEST, CLASSES, PROBABILITIES, sets)
-    tiles = mistakes(rows, TEST, store, most=5)
+    rows = prediction_table(TEST, CLASSES, PROBABILITIES, sets)
+    tiles = mistake_tiles(rows, TEST, store, 5)
     assert [tile.lines for tile in tiles] == [
-        ("said a 90%", "is b, given 5%", "x/3.jpg"),
-        ("said b 60%", "is a, given 10%", "x/1.jpg"),
+        ("predicted a 90%", "actual b 5%", "x/3.jpg"),
+        ("predicted b 60%", "actual a 10%", "x/1.jpg"),
     ]
     np.testing.assert_array_equal(tiles[0].pictures[0], store[3, 1:3, 0:4])
-    assert len(mistakes(rows, TEST, store, most=1)) == 1
+    assert len(mistake_tiles(rows, TEST, store, 1)) == 1

@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from anklealign.config import paths
 from anklealign.ingest.inventory import REASONS
 from anklealign.io import pixel_store
 from stages import prepare
@@ -38,7 +39,7 @@ def project(tmp_path, monkeypatch):
 
     def run(contents, block=None, *, pictures=False, **settings):
         if not pictures:  # they take a second
-            monkeypatch.setattr(prepare.overview, "write", lambda *_: None)
+            monkeypatch.setattr(prepare.overview, "write_overview", lambda *_: None)
         block = block or {"layout": "folders", "classes": {"ants": [], "bees": []}}
         raw = {"dataset": "mine", "datasets": {"mine": block}, "prepare": SETTINGS | settings}
         Path("params.yaml").write_text(json.dumps(raw))
@@ -129,8 +130,8 @@ def test_the_task_of_an_unreadable_photo_is_accounted_for(project):
     table, skipped, metrics = project(
         {"a.jpg": photo(), "b.jpg": photo(), "c.jpg": b"", "labels.csv": rows.encode()}, block
     )
-    assert table.person.tolist() == ["1", "1"]
-    assert skipped.remedy.tolist() == ["fetch it again", "mend the photo"]
+    assert table.subject.tolist() == ["1", "1"]
+    assert skipped.remedy.tolist() == ["download or copy it again", "fix the photo"]
     assert skipped.drop(columns="remedy").to_dict("records") == [
         {"path": "c.jpg", "item": "file", "reason": "zero_bytes", "detail": "the file has 0 bytes"},
         {"path": "labels.csv#4", "item": "task", "reason": "file_skipped",
@@ -138,14 +139,14 @@ def test_the_task_of_an_unreadable_photo_is_accounted_for(project):
     ]  # fmt: skip
     assert metrics["tasks_seen"] == 3
     assert metrics["skipped_tasks"] == {"total": 1, "file_skipped": 1}
-    assert (metrics["persons"], metrics["person_unknown"], metrics["exports_seen"]) == (1, 0, 1)
+    assert (metrics["subjects"], metrics["subject_unknown"], metrics["exports_seen"]) == (1, 0, 1)
 
 
 def test_label_studio_rows_carry_collector_and_person(project):
     block = {
         "layout": "label_studio",
         "classes": {"pronation": ["1_Pronacio"], "neutral": []},
-        "person": r"resz?t?vevo_?(?P<participant>\d+)",
+        "subject_pattern": r"resz?t?vevo_?(?P<subject>\d+)",
     }
     names = ["sajat_reszvevo03_01.jpg", "reszvevo_3_02.jpg", "internet_1.jpg"]
     contents = {f"FO6K58/{name}": photo() for name in names}
@@ -154,14 +155,15 @@ def test_label_studio_rows_carry_collector_and_person(project):
     )
     contents |= {"h51b9j/1.jpg": photo(), "h51b9j/broken.json": b"["}
     table, skipped, metrics = project(contents, block)
-    assert set(zip(table.path, table.collector, table.person, strict=True)) == {
+    assert set(zip(table.path, table.collector, table.subject, strict=True)) == {
         ("FO6K58/sajat_reszvevo03_01.jpg", "FO6K58", "FO6K58/03"),
         ("FO6K58/reszvevo_3_02.jpg", "FO6K58", "FO6K58/03"),
         ("FO6K58/internet_1.jpg", "FO6K58", ""),
     }
     assert skipped.reason.tolist() == ["no_task", "broken_export"]
-    assert {k: metrics[k] for k in ("collectors", "persons", "person_unknown", "exports_seen")} == {
-        "collectors": 1, "persons": 1, "person_unknown": 1, "exports_seen": 2,
+    keys = ("collectors", "subjects", "subject_unknown", "exports_seen")
+    assert {k: metrics[k] for k in keys} == {
+        "collectors": 1, "subjects": 1, "subject_unknown": 1, "exports_seen": 2,
     }  # fmt: skip
 
 
@@ -218,11 +220,11 @@ def test_votes_become_a_table_a_consensus_soft_labels_and_numbers(project):
         "FO6K58/4.jpg": ("high", "high"),  # by vote alone
         "FO6K58/5.jpg": ("high", ""),
     }
-    votes = pixel_store.read_table(pixel_store.VOTES)
+    votes = pixel_store.read_table(paths.VOTES)
     assert list(votes.columns) == ["photo", "annotator", "label"]
     assert len(votes) == 12
     assert set(votes.photo) <= set(table.id)
-    soft = pixel_store.read_table(pixel_store.SOFT_LABELS).set_index("photo")
+    soft = pixel_store.read_table(paths.SOFT_LABELS).set_index("photo")
     assert list(soft.columns) == ["soft_low", "soft_mid", "soft_high"]
     second = table.id[table.path == "FO6K58/2.jpg"].item()
     assert soft.loc[second].tolist() == [0.25, 0.5, 0.25]
@@ -238,7 +240,13 @@ def test_votes_become_a_table_a_consensus_soft_labels_and_numbers(project):
     }  # fmt: skip
     assert found["ties_left"] == 0
     assert set(found["by_annotator"]) == {"anna", "bela", "cili", "dora"}
-    assert {"alpha_nominal", "alpha_ordinal", "pairwise", "mode_mean", "mode_least"} <= set(found)
+    assert {
+        "alpha_nominal",
+        "alpha_ordinal",
+        "pairwise",
+        "modal_share_mean",
+        "modal_share_min",
+    } <= set(found)
     assert (prepare.PLOTS / "agreement.png").is_file()
 
 
@@ -286,8 +294,8 @@ def test_several_peoples_labels_of_one_project_are_votes_and_a_tie_costs_the_pho
 
 def test_without_votes_the_tables_are_empty_and_there_is_no_plot(project):
     project({"ants/1.jpg": photo(), "bees/1.jpg": photo()})
-    assert pixel_store.read_table(pixel_store.VOTES).empty
-    assert list(pixel_store.read_table(pixel_store.SOFT_LABELS)) == [
+    assert pixel_store.read_table(paths.VOTES).empty
+    assert list(pixel_store.read_table(paths.SOFT_LABELS)) == [
         "photo",
         "soft_ants",
         "soft_bees",
@@ -335,7 +343,7 @@ def test_the_result_does_not_depend_on_threads_or_on_the_order_of_files(project,
     } | {"ants/x.jpg": b"bad"}  # fmt: skip
 
     def results():
-        outputs = (pixel_store.STORE, prepare.PHOTOS, prepare.SKIPPED, prepare.METRICS)
+        outputs = (paths.STORE, prepare.PHOTOS, prepare.SKIPPED, prepare.METRICS)
         return [path.read_bytes() for path in outputs]
 
     project(contents)
@@ -356,7 +364,7 @@ def test_a_class_without_photos_is_one_clear_error_and_the_reasons_stay_readable
 
 
 def test_a_missing_folder_is_one_clear_error(project):
-    with pytest.raises(ValueError, match=r"data/raw/mine is not there; .*dvc pull"):
+    with pytest.raises(ValueError, match=r"data/raw/mine does not exist; .*dvc pull"):
         project({})
 
 
@@ -414,7 +422,7 @@ print(most * 1024)
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 @pytest.mark.parametrize(
-    "command", [["stages.prepare"], ["anklealign.cli.add", "own", "b", "--dry-run"]]
+    "command", [["stages.prepare"], ["anklealign.cli.main", "add", "own", "b", "--dry-run"]]
 )
 def test_memory_at_1000_photos_is_that_at_200(tmp_path, command):
     def peak(count):
@@ -451,6 +459,6 @@ def test_the_ants_and_bees_photos_are_all_read(tmp_path, monkeypatch):
     Path("data/raw/mine").symlink_to(HYMENOPTERA)
     prepare.main()
     table = pixel_store.read_table(prepare.PHOTOS)
-    assert table.groupby(["given", "label"]).size().to_dict() == {
+    assert table.groupby(["predefined_split", "label"]).size().to_dict() == {
         ("train", "ants"): 124, ("train", "bees"): 121, ("val", "ants"): 70, ("val", "bees"): 83,
     }  # fmt: skip

@@ -21,14 +21,14 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from anklealign.config import params, stage
+from anklealign.config import params, paths, stage
 from anklealign.inference.predictor import Predictor
 from anklealign.io import files, pixel_store
 from anklealign.metrics.scores import point_scores
 from anklealign.models import bundle, calibration, inputs
 from anklealign.models.networks import Cnn
 from anklealign.training import checkpoints
-from anklealign.training.trainer import Batch, Trainer
+from anklealign.training.trainer import Trainer
 from stages import train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,8 +48,8 @@ train:
   monitor: balanced_accuracy
   label_smoothing: 0.0
   weight_decay: 0.05
-  augmentation: {crop: 0.1, mirror: true, rotation: 0, brightness: 0.1, contrast: 0.1,
-    saturation: 0.1}
+  augmentation: {random_crop: 0.1, horizontal_flip: true, rotation: 0, brightness: 0.1,
+    contrast: 0.1, saturation: 0.1}
 models:
   majority: {architecture: anklealign_majority, image_size: 32, epochs: 0, learning_rate: 0}
   small:
@@ -70,7 +70,7 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stand in a folder with a store and a split table of 48 photos, and small models."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
-    with pixel_store.writing_store(pixel_store.STORE, 48, 32) as store:
+    with pixel_store.writing_store(paths.STORE, 48, 32) as store:
         store[:] = rng.integers(60, 120, store.shape, np.uint8)
         for i in range(48):
             band = 10 * (i % 3)
@@ -81,9 +81,9 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     table = table.assign(split=["train"] * 27 + ["val"] * 12 + ["test"] * 9)
     table = table[~((table.split == "train") & (table.label == "high") & (table.row > 12))]
-    files.write_table(pixel_store.SPLIT / "photos.csv", table)
+    files.write_table(paths.SPLIT / "photos.csv", table)
     voted = pd.DataFrame({"photo": ids[:3], "soft_low": 0.5, "soft_middle": 0.5, "soft_high": 0.0})
-    files.write_table(pixel_store.SOFT_LABELS, voted)
+    files.write_table(paths.SOFT_LABELS, voted)
     Path("params.yaml").write_text(PARAMS)
     shutil.copy(ROOT / "requirements.txt", "requirements.txt")
 
@@ -98,13 +98,13 @@ def test_two_runs_write_the_same_bytes_whatever_the_order_of_the_table() -> None
     shutil.rmtree("model")
     train.main()
     assert outputs() == first
-    table = pixel_store.read_table(pixel_store.SPLIT / "photos.csv")
-    files.write_table(pixel_store.SPLIT / "photos.csv", table.sample(frac=1, random_state=0))
+    table = pixel_store.read_table(paths.SPLIT / "photos.csv")
+    files.write_table(paths.SPLIT / "photos.csv", table.sample(frac=1, random_state=0))
     train.main()
     assert outputs()["model/model.safetensors"] == first["model/model.safetensors"]
 
 
-def test_it_writes_what_a_reader_of_the_run_asks_for(capsys: pytest.CaptureFixture[str]) -> None:
+def test_outputs_describe_the_run(capsys: pytest.CaptureFixture[str]) -> None:
     train.main()
     said = capsys.readouterr().out.splitlines()
     history = pd.read_csv("plots/train/history.csv")
@@ -118,29 +118,29 @@ def test_it_writes_what_a_reader_of_the_run_asks_for(capsys: pytest.CaptureFixtu
     assert len(history) == metrics["epochs"] == 4
     assert sum(line.startswith("epoch") for line in said) == 4
     best = history.loc[metrics["best_epoch"] - 1]
-    assert best.val_balanced_accuracy == pytest.approx(metrics["validation"]["balanced_accuracy"])
-    assert set(metrics["training"]) == set(metrics["validation"])
+    assert best.val_balanced_accuracy == pytest.approx(metrics["val"]["balanced_accuracy"])
+    assert set(metrics["train"]) == set(metrics["val"])
     assert run["photos"]["train"] == config["train_class_counts"]
     assert run["photos"]["test"] == {"low": 3, "middle": 3, "high": 3}
     assert run["parameters"] == metrics["parameters"]
     assert any("Conv2d" in line for line in run["architecture"])
     assert config["classes"] == CLASSES
     assert config["chosen"]["epoch"] == metrics["best_epoch"]
-    assert config["pixels_sha256"] == files.sha256(pixel_store.STORE)
+    assert config["pixels_sha256"] == files.sha256(paths.STORE)
     assert config["versions"]["torch"]
     assert config["params"]["model"]["epochs"] == 4
 
 
-def test_mirroring_is_off_where_the_dataset_is_not_mirror_safe() -> None:
+def test_horizontal_flips_are_off_unless_the_dataset_is_mirror_safe() -> None:
     settings = train.read_settings(params.read())
-    assert not settings.train.augmentation.mirror
-    assert settings.train.augmentation.crop == 0.1
+    assert not settings.train.augmentation.horizontal_flip
+    assert settings.train.augmentation.random_crop == 0.1
 
 
-def test_the_majority_answers_the_class_shares_of_train() -> None:
+def test_the_majority_baseline_predicts_the_class_shares_of_train() -> None:
     Path("params.yaml").write_text(PARAMS.replace("model: small", "model: majority"))
     train.main()
-    table = pixel_store.read_table(pixel_store.SPLIT / "photos.csv")
+    table = pixel_store.read_table(paths.SPLIT / "photos.csv")
     shares = table[table.split == "train"].label.value_counts(normalize=True)[CLASSES]
     predictor = Predictor.load(Path("model"), "cpu")
     found = predictor.probabilities(pixel_store.open_store()[:5])
@@ -148,16 +148,16 @@ def test_the_majority_answers_the_class_shares_of_train() -> None:
     assert len(pd.read_csv("plots/train/history.csv")) == 0
 
 
-def test_a_class_absent_from_a_part_is_named_and_nothing_is_written() -> None:
-    table = pixel_store.read_table(pixel_store.SPLIT / "photos.csv")
-    table.loc[(table.split == "train") & (table.label == "high"), "split"] = "left_out"
-    files.write_table(pixel_store.SPLIT / "photos.csv", table)
+def test_a_class_absent_from_a_split_is_an_error_without_outputs() -> None:
+    table = pixel_store.read_table(paths.SPLIT / "photos.csv")
+    table.loc[(table.split == "train") & (table.label == "high"), "split"] = "excluded"
+    files.write_table(paths.SPLIT / "photos.csv", table)
     with pytest.raises(ValueError, match="no photo of class high in train"):
         train.main()
     assert not any(Path(name).exists() for name in OUTPUTS)
 
 
-def test_other_versions_than_the_pins_are_warned_of_and_recorded(
+def test_versions_that_differ_from_the_pins_are_warned_about_and_recorded(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     Path("requirements.txt").write_text("torch==0.0.1\nno-such-thing==1\n")
@@ -170,17 +170,17 @@ def test_other_versions_than_the_pins_are_warned_of_and_recorded(
     assert config["versions"]["no-such-thing"] == "missing"
 
 
-def test_before_and_after_the_first_steps_it_says_what_it_will_take(
+def test_memory_and_time_estimates_are_printed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     train.main()
     said = capsys.readouterr().out
     assert re.search(r"train: small with [\d,]+ parameters on 22 photos, 12 for validation", said)
-    assert re.search(r"train: some [\d,]+ MiB of memory a process", said)
-    assert re.search(r"train: at most \d+ s to go, and validation", said)
+    assert re.search(r"train: about [\d,]+ MiB of memory per process", said)
+    assert re.search(r"train: at most \d+ s remaining, plus validation", said)
 
 
-def test_a_picture_shows_each_class_as_it_is_and_augmented() -> None:
+def test_the_augmentation_preview_shows_each_class() -> None:
     train.main()
     with Image.open("plots/train/pictures/augmented_01.png") as sheet:
         assert sheet.width > 6 * 200
@@ -219,7 +219,7 @@ def from_imagenet() -> str:
 
 @pytest.mark.parametrize("before", [None, head_first, from_imagenet])
 @pytest.mark.parametrize("step", [1, 4, 7, 12])
-def test_a_run_that_stopped_at_any_step_ends_as_if_it_never_had(
+def test_a_run_interrupted_at_any_step_ends_as_if_uninterrupted(
     monkeypatch: pytest.MonkeyPatch,
     step: int,
     before: Callable[[], str] | None,
@@ -235,30 +235,30 @@ def test_a_run_that_stopped_at_any_step_ends_as_if_it_never_had(
     shutil.rmtree("model")
     shutil.rmtree("plots")
     taken = 0
-    learn = Trainer.learn
+    take_step = Trainer.step
 
-    def stop(self: Trainer, batch: Batch) -> torch.Tensor:
+    def stop(self: Trainer) -> None:
         nonlocal taken
-        taken += not self.on_features  # the head's own steps come before
+        taken += not self.head_alone  # the head's own steps come before
         if taken == step:
             raise StoppedError
-        return learn(self, batch)
+        take_step(self)
 
     with monkeypatch.context() as patch, pytest.raises(StoppedError):
-        patch.setattr(Trainer, "learn", stop)
+        patch.setattr(Trainer, "step", stop)
         train.main()
     assert len(list(Path("checkpoints").iterdir())) == (step > 3) + head
     capsys.readouterr()
     train.main()
     said = capsys.readouterr().out
-    assert ("goes on from checkpoints/" in said) == (step > 3)
-    assert ("first the head alone" in said) == (head and step <= 3)
-    assert said.count("val loss") == 4 + bool(before)  # the epochs before the stop are told again
+    assert ("resuming from checkpoints/" in said) == (step > 3)
+    assert ("fitting the head first" in said) == (head and step <= 3)
+    assert said.count("val loss") == 4 + bool(before)  # restored epochs are printed again
     assert outputs() == expected
     assert not list(Path("checkpoints").iterdir())
 
 
-def test_a_run_that_stopped_while_the_head_learned_goes_on_from_its_last_epoch(
+def test_a_run_interrupted_while_fitting_the_head_resumes_from_its_last_epoch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     Path("params.yaml").write_text(head_first())
@@ -266,17 +266,17 @@ def test_a_run_that_stopped_while_the_head_learned_goes_on_from_its_last_epoch(
     expected = outputs()
     shutil.rmtree("model")
     steps = {"before": 0, "after": 0}
-    learn = Trainer.learn
+    take_step = Trainer.step
 
-    def counted(self: Trainer, batch: Batch) -> torch.Tensor:
+    def counted(self: Trainer) -> None:
         now = "after" if "stopped" in steps else "before"
-        steps[now] += self.on_features
+        steps[now] += self.head_alone
         if steps[now] == 8 and now == "before":  # of the third of five epochs of three steps
             steps["stopped"] = 1
             raise StoppedError
-        return learn(self, batch)
+        take_step(self)
 
-    monkeypatch.setattr(Trainer, "learn", counted)
+    monkeypatch.setattr(Trainer, "step", counted)
     with pytest.raises(StoppedError):
         train.main()
     train.main()
@@ -285,7 +285,7 @@ def test_a_run_that_stopped_while_the_head_learned_goes_on_from_its_last_epoch(
     assert not list(Path("checkpoints").iterdir())
 
 
-def test_a_head_starts_as_imagenet_s_only_where_the_dataset_knows_the_classes() -> None:
+def test_imagenet_head_needs_a_dataset_with_imagenet_classes() -> None:
     raw = params.read() | {"model": "pretrained"}
     raw["models"]["pretrained"] = raw["models"]["small"] | {
         "pretrained": True, "imagenet_head": True, "head_epochs": 5, "head_learning_rate": 0.001,
@@ -300,7 +300,7 @@ def test_a_head_starts_as_imagenet_s_only_where_the_dataset_knows_the_classes() 
 
 
 @pytest.mark.parametrize("other", ["parameters", "data", "split", "code"])
-def test_a_checkpoint_of_another_run_is_not_picked_up(
+def test_a_run_does_not_resume_from_another_run_s_checkpoint(
     monkeypatch: pytest.MonkeyPatch, other: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def stop(*_: object) -> None:
@@ -315,21 +315,21 @@ def test_a_checkpoint_of_another_run_is_not_picked_up(
     if other == "data":
         store = np.array(pixel_store.open_store())
         store[0, 0, 0, 0] += 1
-        with pixel_store.writing_store(pixel_store.STORE, 48, 32) as new:
+        with pixel_store.writing_store(paths.STORE, 48, 32) as new:
             new[:] = store
     if other == "split":
-        table = pixel_store.read_table(pixel_store.SPLIT / "photos.csv")
-        files.write_table(pixel_store.SPLIT / "photos.csv", table.drop(index=table.index[0]))
+        table = pixel_store.read_table(paths.SPLIT / "photos.csv")
+        files.write_table(paths.SPLIT / "photos.csv", table.drop(index=table.index[0]))
     if other == "code":
         monkeypatch.setattr(
-            checkpoints, "_code", lambda: {"anklealign/training/losses.py": "other"}
+            checkpoints, "_code_hashes", lambda: {"anklealign/training/losses.py": "other"}
         )
     capsys.readouterr()
     train.main()
-    assert "goes on from" not in capsys.readouterr().out
+    assert "resuming from" not in capsys.readouterr().out
 
 
-def test_votes_are_learned_if_asked_for() -> None:
+def test_soft_labels_are_used_if_enabled() -> None:
     settings = train.read_settings(params.read())
     assert train.read_data(settings).train.soft is None
     soft = replace(settings, train=replace(settings.train, soft_labels=True))
@@ -339,7 +339,7 @@ def test_votes_are_learned_if_asked_for() -> None:
     assert (data.soft.max(1) == 1.0).sum() == len(data.ids) - 3
 
 
-def test_zero_shot_on_a_dataset_without_a_table_says_what_to_add() -> None:
+def test_zero_shot_on_a_dataset_without_imagenet_classes_is_an_error_with_remedy() -> None:
     text = (
         PARAMS.replace("model: small", "model: zero")
         + """
@@ -369,14 +369,14 @@ def failed(capsys: pytest.CaptureFixture[str]) -> str:
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        ("missing", "is not there; put the file there"),
-        ("other", "but weights_sha256 says"),
+        ("missing", "does not exist; put the file there"),
+        ("other", "but weights_sha256 is"),
         ("corrupt", "does not fit anklealign_cnn"),
         ("shape", "does not fit anklealign_cnn"),
-        ("half", "they lack 1 tensors, such as stages.1.0.weight"),
+        ("half", "1 tensors are missing, such as stages.1.0.weight"),
     ],
 )
-def test_weights_that_cannot_be_used_fail_the_stage_with_both_ways_on(
+def test_unusable_weights_fail_the_stage_with_both_remedies(
     fault: str, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = head_first()
@@ -399,7 +399,7 @@ def test_weights_that_cannot_be_used_fail_the_stage_with_both_ways_on(
     assert "weights.safetensors" in said
 
 
-def test_a_hub_that_cannot_be_reached_fails_the_stage_with_both_ways_on(
+def test_an_unreachable_hub_fails_the_stage_with_both_remedies(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(*_: object) -> None:
@@ -411,13 +411,13 @@ def test_a_hub_that_cannot_be_reached_fails_the_stage_with_both_ways_on(
     hub = "small: {architecture: resnet10t.c3_in1k, image_size: 32, epochs: 1, learning_rate: 0.1, "
     Path("params.yaml").write_text(PARAMS[: PARAMS.index("small:\n")] + hub + "pretrained: true}\n")
     said = failed(capsys)
-    assert "the weights of resnet10t.c3_in1k cannot be had from timm's hub" in said
+    assert "the weights of resnet10t.c3_in1k cannot be downloaded from timm's hub" in said
     assert "weights: PATH" in said
     assert "pretrained: false" in said
 
 
 @pytest.mark.parametrize("rate", ["1.0e+30", "1.0e+38"])
-def test_a_rate_that_breaks_the_fit_is_told_with_epoch_batch_and_what_to_try(
+def test_a_divergent_learning_rate_is_reported_with_epoch_batch_and_remedy(
     rate: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("params.yaml").write_text(PARAMS.replace("learning_rate: 0.01", f"learning_rate: {rate}"))
@@ -428,7 +428,7 @@ def test_a_rate_that_breaks_the_fit_is_told_with_epoch_batch_and_what_to_try(
     assert not list(Path("checkpoints").glob("*"))
 
 
-def test_a_gpu_s_full_memory_is_told_with_what_to_lower(
+def test_an_out_of_memory_error_lists_the_settings_to_change(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Simulated, as the machine that runs the tests need not have a GPU."""
@@ -436,10 +436,10 @@ def test_a_gpu_s_full_memory_is_told_with_what_to_lower(
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    monkeypatch.setattr(Trainer, "learn", full)
+    monkeypatch.setattr(Trainer, "forward", full)
     said = failed(capsys)
-    assert "does not suffice for train.batch_size = 8 at image_size = 32" in said
-    assert "raise train.accumulation, or lower one of them" in said
+    assert "ran out of memory with train.batch_size = 8 and image_size = 32" in said
+    assert "raise train.gradient_accumulation_steps, or lower one of the two" in said
 
 
 # --- Real processes: each start imports PyTorch and timm ---------------------------------------
@@ -460,7 +460,7 @@ def started() -> subprocess.Popen[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGKILL"])
-def test_a_killed_run_goes_on_from_its_last_epoch_to_the_same_bytes(name: str) -> None:
+def test_a_killed_run_resumes_from_its_last_epoch_to_the_same_bytes(name: str) -> None:
     Path("params.yaml").write_text(LONG)
     with started() as whole:
         said = whole.stdout.read()
@@ -478,25 +478,25 @@ def test_a_killed_run_goes_on_from_its_last_epoch_to_the_same_bytes(name: str) -
     with started() as second:
         said = second.stdout.read()
     assert second.returncode == 0, said
-    assert "goes on from checkpoints/" in said
+    assert "resuming from checkpoints/" in said
     assert outputs() == expected
     assert not list(Path("checkpoints").iterdir())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("head", [False, True])
-def test_two_processes_learn_as_one_and_one_writes(head: bool) -> None:
+def test_two_processes_fit_like_one_and_one_writes(head: bool) -> None:
     """On 22 training photos in batches of 8, 7, 7 and 11 validation photos: no share is even."""
-    table = pixel_store.read_table(pixel_store.SPLIT / "photos.csv")
+    table = pixel_store.read_table(paths.SPLIT / "photos.csv")
     last = table.index[table.split == "val"][-1]
-    files.write_table(pixel_store.SPLIT / "photos.csv", table.drop(index=last))
+    files.write_table(paths.SPLIT / "photos.csv", table.drop(index=last))
     plain = head_first(norm=False) if head else PARAMS
     plain = plain.replace("grid: [2, 2]}", "grid: [2, 2], norm: false}").replace(
         " epochs: 4", " epochs: 8"
     )
     curves = {}
     for count in (1, 2):
-        changed = plain.replace("  device: cpu\n", f"  device: cpu\n  processes: {count}\n")
+        changed = plain.replace("  device: cpu\n", f"  device: cpu\n  num_processes: {count}\n")
         Path("params.yaml").write_text(changed)
         with started() as running:
             said = running.stdout.read()
@@ -513,19 +513,19 @@ def test_two_processes_learn_as_one_and_one_writes(head: bool) -> None:
 
 
 @pytest.mark.slow
-def test_processes_with_batch_statistics_of_their_own_score_what_is_kept() -> None:
-    text = PARAMS.replace("device: cpu\n", "device: cpu\n  processes: 2\n")
+def test_processes_with_their_own_batch_statistics_score_the_saved_model() -> None:
+    text = PARAMS.replace("device: cpu\n", "device: cpu\n  num_processes: 2\n")
     Path("params.yaml").write_text(text.replace("monitor: balanced_accuracy", "monitor: log_loss"))
     with started() as running:
         said = running.stdout.read()
     assert running.returncode == 0, said
     made = bundle.load(Path("model"))
-    val = pixel_store.read_table(pixel_store.SPLIT / "photos.csv").query("split == 'val'")
+    val = pixel_store.read_table(paths.SPLIT / "photos.csv").query("split == 'val'")
     answers = inputs.logits(
         made.model,
         pixel_store.open_store(),
         val.row.to_numpy(),
-        made.network_input,
+        made.input_config,
         torch.device("cpu"),
     )
     found = point_scores(
@@ -535,8 +535,10 @@ def test_processes_with_batch_statistics_of_their_own_score_what_is_kept() -> No
 
 
 @pytest.mark.slow
-def test_killed_processes_go_on_together() -> None:
-    Path("params.yaml").write_text(LONG.replace("device: cpu\n", "device: cpu\n  processes: 2\n"))
+def test_killed_processes_resume_together() -> None:
+    Path("params.yaml").write_text(
+        LONG.replace("device: cpu\n", "device: cpu\n  num_processes: 2\n")
+    )
     with started() as whole:
         said = whole.stdout.read()
     assert whole.returncode == 0, said
@@ -551,14 +553,16 @@ def test_killed_processes_go_on_together() -> None:
     with started() as second:
         said = second.stdout.read()
     assert second.returncode == 0, said
-    assert "goes on from checkpoints/" in said
+    assert "resuming from checkpoints/" in said
     assert outputs() == expected
 
 
 @pytest.mark.slow
-def test_an_error_in_several_processes_fails_the_stage_and_is_said() -> None:
+def test_an_error_in_several_processes_fails_the_stage_with_its_message() -> None:
     broken = PARAMS.replace("learning_rate: 0.01", "learning_rate: 1.0e+30")
-    Path("params.yaml").write_text(broken.replace("device: cpu\n", "device: cpu\n  processes: 2\n"))
+    Path("params.yaml").write_text(
+        broken.replace("device: cpu\n", "device: cpu\n  num_processes: 2\n")
+    )
     with started() as running:
         said = running.stdout.read()
     assert running.returncode != 0
@@ -566,7 +570,7 @@ def test_an_error_in_several_processes_fails_the_stage_and_is_said() -> None:
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_told_and_leaves_no_half_of_a_checkpoint() -> None:
+def test_a_full_disk_is_reported_and_leaves_no_partial_checkpoint() -> None:
     """The checkpoints lie on a disk of 64 KiB of its own; mounting one takes Linux's namespaces."""
     Path("params.yaml").write_text(PARAMS.replace("epochs: 4", "epochs: 6"))
     Path("checkpoints").mkdir()
@@ -580,6 +584,6 @@ def test_a_full_disk_is_told_and_leaves_no_half_of_a_checkpoint() -> None:
         env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert "No space left on device: 'checkpoints/" in done.stderr, done.stderr
-    assert "; free some space (`dvc gc --workspace`" in done.stderr
+    assert "; free disk space (`dvc gc --workspace`" in done.stderr
     assert done.stdout.endswith("left 1\nother\n")  # no half of a checkpoint
     assert not any(Path(name).exists() for name in OUTPUTS)

@@ -1,4 +1,4 @@
-"""synthetic/annotation_export.py: names and exports are those that Label Studio would have left."""
+"""synthetic/annotation_export.py: file names and exports match Label Studio's."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from anklealign.config.class_names import Labels
 from anklealign.ingest import label_studio_export
 from synthetic import annotation_export
-from synthetic.annotation_export import Task
+from synthetic.annotation_export import PhotoTask
 
 LABELS = Labels({"pronation": ["1_Pronacio"], "neutral": ["2_Neutralis"]})
 
@@ -45,10 +45,10 @@ def test_names_are_stored_as_django_stores_them(stem):
         def exists(self, _name):
             return False
 
-    ours = annotation_export.stored(name, 12, rng())
+    ours = annotation_export.stored_name(name, 12, rng())
     bare = f"{ours[:8]}-{get_valid_filename(name)}"
     theirs = Free().get_available_name(f"upload/12/{bare}", max_length=100)
-    # Django cuts only what is too long; then both put seven random characters before the suffix.
+    # Django shortens only long names; both then insert seven random characters.
     theirs = theirs.removeprefix("upload/12/")
     if theirs == bare:
         assert ours == theirs
@@ -61,11 +61,11 @@ def test_names_are_stored_as_django_stores_them(stem):
     "kind", ["json", "json_min", "csv", "old_release", "imported", "many_keys"]
 )
 def test_every_kind_of_export_is_read_back(kind):
-    first = Task("FO6K58", "sajat_reszvevo01_01.jpg", (("1_Pronacio",),))
-    second = Task("FO6K58", "b 2.jpg", (("2_Neutralis",),))
+    first = PhotoTask("FO6K58", "sajat_reszvevo01_01.jpg", (("1_Pronacio",),))
+    second = PhotoTask("FO6K58", "b 2.jpg", (("2_Neutralis",),))
     ((name, data),) = written(kind, first, second).items()
     assert name.endswith(".csv" if kind == "csv" else ".json")
-    found = labels(label_studio_export.read(name, data, LABELS))
+    found = labels(label_studio_export.read_tasks(name, data, LABELS))
     assert {text for question in found.values() for text in question} == {
         "1_Pronacio",
         "2_Neutralis",
@@ -74,18 +74,19 @@ def test_every_kind_of_export_is_read_back(kind):
     assert written(kind, first, second) == {name: data}
 
 
-def test_an_older_export_of_the_project_holds_the_same_tasks_with_an_earlier_time():
-    tasks = [Task("A", f"{n}.jpg", (("1_Pronacio",),)) for n in range(6)]
+def test_an_older_export_has_the_same_tasks_with_an_earlier_time():
+    tasks = [PhotoTask("A", f"{n}.jpg", (("1_Pronacio",),)) for n in range(6)]
     older, newer = (
-        label_studio_export.read(n, d, LABELS) for n, d in written("two_exports", *tasks).items()
+        label_studio_export.read_tasks(n, d, LABELS)
+        for n, d in written("two_exports", *tasks).items()
     )
     assert len(older), len(newer) == (4, 6)
     assert [t.key for t in older] == [t.key for t in newer[:4]]
     assert all(a.updated < b.updated for a, b in zip(older, newer, strict=False))
 
 
-def test_imported_tasks_have_addresses_of_every_kind_and_name_their_task_file():
-    tasks = [Task("FO6K58", f"saját {n}.jpg", (("1_Pronacio",),)) for n in range(7)]
+def test_imported_tasks_have_all_address_kinds_and_name_their_task_file():
+    tasks = [PhotoTask("FO6K58", f"saját {n}.jpg", (("1_Pronacio",),)) for n in range(7)]
     ((_, data),) = written("imported", *tasks).items()
     addresses = [task["data"]["image"] for task in json.loads(data)]
     starts = ("s3:/", "http", "gs:/", "azur", "uplo", "/data/local-files/", "/data/upload/4/")
@@ -96,8 +97,8 @@ def test_imported_tasks_have_addresses_of_every_kind_and_name_their_task_file():
     assert uploads == {"tasks.json", "tasks.csv"}
 
 
-def test_where_a_name_is_taken_old_releases_put_a_suffix_and_kept_names_go_into_a_folder():
-    tasks = [Task("A", f"bal láb {n}.jpg", (("1_Pronacio",),)) for n in range(5)]
+def test_a_name_in_use_gets_a_suffix_in_old_releases_and_a_folder_where_names_are_kept():
+    tasks = [PhotoTask("A", f"bal láb {n}.jpg", (("1_Pronacio",),)) for n in range(5)]
     for kind, taken in (
         ("old_release", r"/data/upload/4/bal_l%C3%A1b_1_[0-9A-Za-z]{7}\.jpg"),
         ("many_keys", r"/data/upload/4/[0-9a-f]{8}/bal_l%C3%A1b_1\.jpg"),
@@ -110,35 +111,37 @@ def test_where_a_name_is_taken_old_releases_put_a_suffix_and_kept_names_go_into_
         assert re.fullmatch(taken, second)
         for task in found:
             assert task["file_upload"] == unquote(task["data"][key]).rpartition("/")[2]
-    long = annotation_export.stored("a" * 90 + ".jpg", 4, rng(), "many_keys", taken=True)
+    long = annotation_export.stored_name("a" * 90 + ".jpg", 4, rng(), "many_keys", taken=True)
     assert re.fullmatch(r"[0-9a-f]{8}/a+_[0-9A-Za-z]{7}\.jpg", long)
-    assert len(f"upload/4/{long}") == annotation_export.LONGEST_PATH
+    assert len(f"upload/4/{long}") == annotation_export.MAX_PATH
 
 
 @pytest.mark.parametrize("kind", ["json", "old_release", "json_min", "csv"])
-@pytest.mark.parametrize("earlier", [("1_Pronacio", "2_Neutralis"), ()])
-def test_what_somebody_chose_before_counts_no_more(kind, earlier):
-    task = Task("A", "1.jpg", (("1_Pronacio",),), earlier=earlier)
+@pytest.mark.parametrize("previous_choices", [("1_Pronacio", "2_Neutralis"), ()])
+def test_earlier_choices_of_an_annotator_are_ignored(kind, previous_choices):
+    task = PhotoTask("A", "1.jpg", (("1_Pronacio",),), previous_choices=previous_choices)
     ((name, data),) = written(kind, task).items()
-    (found,) = label_studio_export.read(name, data, LABELS)
+    (found,) = label_studio_export.read_tasks(name, data, LABELS)
     assert len(found.annotations) == 2
-    latest, _ = label_studio_export.newest(found.annotations)
+    latest, _ = label_studio_export.newest_annotations(found.annotations)
     assert {who: a.questions for who, a in latest.items()} == {"1": (("1_Pronacio",),)}
     if kind == "old_release":
         (raw,) = json.loads(data)
-        assert [a["skipped"] for a in raw["completions"]] == [not earlier, False]
+        assert [a["skipped"] for a in raw["completions"]] == [not previous_choices, False]
         assert (raw["total_annotations"], raw["cancelled_annotations"]) == (
-            (2, 0) if earlier else (1, 1)
+            (2, 0) if previous_choices else (1, 1)
         )
     if kind == "json_min":
         newest, older = json.loads(data)
         assert newest["choice"] == "1_Pronacio"
         assert newest["updated_at"] > older["updated_at"]
-        assert older.get("choice") == ({"choices": list(earlier)} if earlier else None)
+        assert older.get("choice") == (
+            {"choices": list(previous_choices)} if previous_choices else None
+        )
 
 
-def test_old_releases_put_nothing_before_a_name_and_some_exports_say_more_of_people():
-    task = Task("FO6K58", "saját 1.jpg", (("1_Pronacio",),))
+def test_old_releases_add_no_prefix_and_some_exports_describe_annotators():
+    task = PhotoTask("FO6K58", "saját 1.jpg", (("1_Pronacio",),))
     ((_, old),) = written("old_release", task).items()
     (found,) = json.loads(old)
     assert found["file_upload"] == "saját_1.jpg"
@@ -152,8 +155,8 @@ def test_old_releases_put_nothing_before_a_name_and_some_exports_say_more_of_peo
     ("state", "holds"),
     [("draft", "drafts"), ("prediction", "predictions"), ("cancelled", "annotations")],
 )
-def test_what_is_no_label_stands_where_label_studio_puts_it(state, holds):
-    ((_, data),) = written("json", Task("A", "1.jpg", (("1_Pronacio",),), state)).items()
+def test_unsubmitted_results_are_stored_under_their_own_key(state, holds):
+    ((_, data),) = written("json", PhotoTask("A", "1.jpg", (("1_Pronacio",),), state)).items()
     (task,) = json.loads(data)
     for key in ("drafts", "predictions", "annotations"):
         assert bool(task[key]) == (key == holds)
@@ -161,8 +164,8 @@ def test_what_is_no_label_stands_where_label_studio_puts_it(state, holds):
     assert task["cancelled_annotations"] == (state == "cancelled")
 
 
-def test_an_annotators_export_has_a_task_for_every_photo_and_completed_by_1():
-    data = annotation_export.votes(["A_1.jpg", "A_2.jpg"], ["1_Pronacio", ""], rng())
+def test_an_annotator_export_has_one_task_per_photo_and_completed_by_1():
+    data = annotation_export.annotator_export(["A_1.jpg", "A_2.jpg"], ["1_Pronacio", ""], rng())
     one, other = json.loads(data)
     assert [a["completed_by"] for a in one["annotations"]] == [1]
     assert other["annotations"] == []

@@ -1,10 +1,10 @@
-"""synthetic/annotators.py: people lean, err, and agree as often as was asked."""
+"""synthetic/annotators.py: annotators are biased, err, and agree at the requested rate."""
 
 import numpy as np
 import pytest
 
 from synthetic import annotators
-from synthetic.annotators import FEW, NOBODY
+from synthetic.annotators import LAST_ANNOTATOR_PHOTOS, NO_LABEL
 
 CUTS = (0.0, 10.0)
 
@@ -14,39 +14,39 @@ def votes(seed=0, agreement=0.57, photos=53):
     angles = rng.choice([15.0, 5.0, -5.0], photos, p=[0.42, 0.42, 0.16]) + rng.normal(
         0, 2.5, photos
     )
-    return angles, annotators.vote(angles, CUTS, 18, agreement, rng)
+    return angles, annotators.simulate_votes(angles, CUTS, 18, agreement, rng)
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_two_annotators_agree_as_often_as_asked(seed):
+def test_pairwise_agreement_matches_the_requested_value(seed):
     _, given = votes(seed)
     assert annotators.pairwise_agreement(given) == pytest.approx(0.57, abs=0.02)
 
 
-def test_agreement_counts_equal_labels_of_photos_that_both_labelled():
-    given = np.array([[0, 1, 2, NOBODY], [0, 1, 1, 2], [0, NOBODY, NOBODY, NOBODY]])
+def test_agreement_counts_photos_that_both_annotators_labeled():
+    given = np.array([[0, 1, 2, NO_LABEL], [0, 1, 1, 2], [0, NO_LABEL, NO_LABEL, NO_LABEL]])
     # 2 of 3, 1 of 1, 1 of 1.
     assert annotators.pairwise_agreement(given) == pytest.approx((2 / 3 + 1 + 1) / 3)
 
 
-def test_the_last_annotator_labelled_a_few_and_the_others_nearly_all():
+def test_the_last_annotator_labels_few_photos_and_the_others_nearly_all():
     _, given = votes()
-    counts = (given != NOBODY).sum(axis=1)
-    assert counts[-1] == FEW
+    counts = (given != NO_LABEL).sum(axis=1)
+    assert counts[-1] == LAST_ANNOTATOR_PHOTOS
     assert counts[:-1].min() > 40
 
 
-def test_annotators_lean_to_each_of_the_classes():
-    leaning = set()
+def test_every_class_is_favored_by_some_annotator():
+    favored = set()
     for seed in range(5):
         _, given = votes(seed)
-        shares = np.array([[(own == c)[own != NOBODY].mean() for c in range(3)] for own in given])
-        leaning |= set((shares - shares.mean(axis=0)).argmax(axis=1))
-        assert shares.max(axis=0)[1] > 0.6  # somebody says neutral most of the time
-    assert leaning == {0, 1, 2}
+        shares = np.array([[(own == c)[own != NO_LABEL].mean() for c in range(3)] for own in given])
+        favored |= set((shares - shares.mean(axis=0)).argmax(axis=1))
+        assert shares.max(axis=0)[1] > 0.6  # some annotator mostly chooses neutral
+    assert favored == {0, 1, 2}
 
 
 def test_votes_follow_the_angle():
     angles, given = votes()
     low, high = (given[:-1, angles < 0], given[:-1, angles > 12])
-    assert low[low != NOBODY].mean() < high[high != NOBODY].mean() - 0.3
+    assert low[low != NO_LABEL].mean() < high[high != NO_LABEL].mean() - 0.3

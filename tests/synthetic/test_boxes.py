@@ -1,4 +1,4 @@
-"""synthetic/boxes.py: a box moves as the pixels do."""
+"""Tests of synthetic/boxes.py: boxes are transformed like pixels."""
 
 import io
 
@@ -15,7 +15,7 @@ FILL = 114
 
 
 def marked(width, height, box):
-    """Black, with a white box."""
+    """Return a black image with a white box."""
     pixels = np.zeros((height, width, 3), np.uint8)
     left, top, right, bottom = box
     pixels[top:bottom, left:right] = 255
@@ -29,7 +29,7 @@ def white(image):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_box_is_turned_as_the_opener_turns_the_photo(orientation):
+def test_a_box_is_rotated_like_the_decoded_photo(orientation):
     box = (3, 8, 21, 17)
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -40,7 +40,7 @@ def test_a_box_is_turned_as_the_opener_turns_the_photo(orientation):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_file_is_encoded_so_that_its_orientation_turns_it_upright(orientation):
+def test_the_orientation_of_an_encoded_file_restores_the_upright_photo(orientation):
     box = (3, 8, 21, 17)
     data = corruptions.encode(marked(64, 40, box), "JPEG", 95, orientation)
     photo = decode.open_photo(data, max_megapixels=1)
@@ -48,8 +48,8 @@ def test_a_file_is_encoded_so_that_its_orientation_turns_it_upright(orientation)
     assert np.abs(np.subtract(white(photo.image), box)).max() <= 1
 
 
-def test_an_orientation_that_is_none_is_refused():
-    with pytest.raises(ValueError, match="orientation 9 is none of 1 to 8"):
+def test_an_invalid_orientation_is_rejected():
+    with pytest.raises(ValueError, match="orientation 9 is not in 1 to 8"):
         boxes.upright((0, 0, 1, 1), 4, 4, 9)
 
 
@@ -59,7 +59,7 @@ def test_an_orientation_that_is_none_is_refused():
     st.data(),
     st.sampled_from(["letterbox", "crop", "stretch"]),
 )
-def test_a_box_is_fitted_as_the_photo_is(width, height, data, fit):
+def test_a_box_is_fitted_like_the_photo(width, height, data, fit):
     left, right = sorted(data.draw(st.lists(st.integers(0, width), min_size=2, max_size=2)))
     top, bottom = sorted(data.draw(st.lists(st.integers(0, height), min_size=2, max_size=2)))
     box = (left, top, max(right, left + 12), max(bottom, top + 12))

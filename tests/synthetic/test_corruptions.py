@@ -1,4 +1,4 @@
-"""synthetic/corruptions.py: each change does what its name says, and tells where points went."""
+"""synthetic/corruptions.py: changes match their names and return the map of coordinates."""
 
 import io
 import os
@@ -14,7 +14,7 @@ BOX = (60, 90, 84, 120)
 
 
 def picture():
-    """Noise of middling levels, with a white box."""
+    """Return noise of medium gray levels with a white box."""
     levels = np.random.default_rng(0).integers(40, 200, (150, 200, 3), np.uint8)
     levels[BOX[1] : BOX[3], BOX[0] : BOX[2]] = 255
     return Image.fromarray(levels)
@@ -29,43 +29,43 @@ def white(image):
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("kind", ["resized", "cropped", "mirrored", "turned", "brightened"])
-def test_a_box_follows_its_picture(kind, seed):
+def test_a_box_is_transformed_like_the_picture(kind, seed):
     image, move = corruptions.COPIES[kind](picture(), np.random.default_rng(seed))
-    box = corruptions.moved(BOX, move, *image.size)
+    box = corruptions.transform_box(BOX, move, *image.size)
     assert np.abs(np.subtract(white(image), box)).max() <= 3
 
 
-def test_a_framed_picture_lies_inside_its_frame():
+def test_a_framed_picture_is_inside_its_frame():
     image, move = corruptions.COPIES["framed"](picture(), np.random.default_rng(0))
-    left, top, right, bottom = corruptions.moved((0, 0, 200, 150), move, *image.size)
+    left, top, right, bottom = corruptions.transform_box((0, 0, 200, 150), move, *image.size)
     assert (right - left, bottom - top) == (200, 150)
     assert np.array_equal(np.asarray(image)[top:bottom, left:right], np.asarray(picture()))
     assert image.width - right == left > 0
 
 
-def test_what_is_cut_off_is_cut_off_the_box():
+def test_cropping_clips_the_box():
     image, move = corruptions.COPIES["cropped"](picture(), np.random.default_rng(0))
     assert image.size in {(184, 150), (200, 138)}
-    box = corruptions.moved((0, 0, 200, 150), move, *image.size)
+    box = corruptions.transform_box((0, 0, 200, 150), move, *image.size)
     assert box == (0, 0, *image.size)
 
 
-def test_spoilt_photos_are_as_bad_as_they_say():
-    def grey(kind):
-        image, _ = corruptions.POOR[kind][1](picture(), np.random.default_rng(0))
+def test_poor_photos_have_the_stated_quality():
+    def gray(kind):
+        image, _ = corruptions.POOR_QUALITY[kind][1](picture(), np.random.default_rng(0))
         return np.asarray(image.convert("L"), float)
 
     before = np.asarray(picture().convert("L"), float)
-    assert grey("dark").mean() == pytest.approx(0.2 * before.mean(), rel=0.02)
-    assert grey("washed_out").std() == pytest.approx(0.2 * before.std(), rel=0.05)
-    assert grey("washed_out").mean() == pytest.approx(before.mean(), abs=1)
-    assert np.ptp(grey("blank")) < 48
-    assert max(grey("tiny").shape) == corruptions.TINY
-    assert grey("blurred").std() < 0.6 * before.std()
+    assert gray("dark").mean() == pytest.approx(0.2 * before.mean(), rel=0.02)
+    assert gray("washed_out").std() == pytest.approx(0.2 * before.std(), rel=0.05)
+    assert gray("washed_out").mean() == pytest.approx(before.mean(), abs=1)
+    assert np.ptp(gray("blank")) < 48
+    assert max(gray("tiny").shape) == corruptions.TINY_SIDE
+    assert gray("blurred").std() < 0.6 * before.std()
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no choice of cores here")
-def test_an_avif_has_the_same_bytes_on_any_number_of_cores():
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="CPU affinity is not supported")
+def test_avif_bytes_do_not_depend_on_the_number_of_cores():
     image = picture().resize((1300, 900))
     cores = os.sched_getaffinity(0)
     first = corruptions.encode(image, "AVIF", 85)
@@ -77,5 +77,5 @@ def test_an_avif_has_the_same_bytes_on_any_number_of_cores():
     assert Image.open(io.BytesIO(first)).format == "AVIF"
 
 
-def test_clean_has_a_reason_for_each_spoilt_kind():
-    assert {reason for reason, _ in corruptions.POOR.values()} <= set(REASONS)
+def test_clean_has_a_reason_for_each_kind_of_poor_photo():
+    assert {reason for reason, _ in corruptions.POOR_QUALITY.values()} <= set(REASONS)

@@ -1,4 +1,4 @@
-"""synthetic/generate.py: the files that prepare finds, and the truth about them."""
+"""synthetic/generate.py: the generated files, and the truth table that describes them."""
 
 import csv
 import io
@@ -16,31 +16,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anklealign.cleaning import image_quality
-from anklealign.config import params
+from anklealign.config import params, paths
 from anklealign.ingest import label_studio
 from anklealign.io import decode, pixel_store
-from benchmarks.phantom import score_by_truth
+from benchmarks.synthetic import score_by_truth
 from stages import clean, prepare
 from synthetic import annotators, boxes, corruptions, generate, photo_plan
-from synthetic.photo_plan import CLASSES, FATES, GROUPS
+from synthetic.photo_plan import CLASS_ANGLES, CLASSES, DROP_REASONS
 
 ROOT = Path(__file__).resolve().parents[2]
-DATASET = params.section(params.read(ROOT / "params.yaml"), "datasets.phantom", params.Dataset)
-FILE_FATES = {"cut", "garbled", "web_page", "void"}  # seen only when the file is opened
+DATASET = params.section(params.read(ROOT / "params.yaml"), "datasets.synthetic", params.Dataset)
+FILE_DEFECTS = {"cut", "garbled", "web_page", "void"}  # detected when the file is opened
 
 
-def drawn(seed=1, photos=323, collectors=22, difficulty=1.0, planted=3):
-    return photo_plan.plan(params.Phantom(seed, photos, collectors, difficulty, planted))
+def drawn(seed=1, photos=323, collectors=22, difficulty=1.0, corruptions=3):
+    return photo_plan.plan(params.Synthetic(seed, photos, collectors, difficulty, corruptions))
 
 
 def table(plan):
     return pd.DataFrame(
-        {"true_label": s.label, "angle": s.angle} for s in plan if not s.planted and not s.fate
+        {"true_label": s.label, "angle": s.angle} for s in plan if not s.corruption and not s.defect
     )
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_the_ceiling_is_high_at_the_default_difficulty_and_falls_with_it(seed):
+def test_the_ceiling_is_high_at_default_difficulty_and_decreases_with_it(seed):
     at = {
         d: generate.ceiling(table(drawn(difficulty=d, seed=seed)[1])) for d in (0.0, 1.0, 2.0, 4.0)
     }
@@ -55,7 +55,7 @@ def test_the_ceiling_is_high_at_the_default_difficulty_and_falls_with_it(seed):
     )
 )
 @settings(deadline=None)
-def test_the_ceiling_is_the_best_of_all_pairs_of_thresholds(rows):
+def test_the_ceiling_is_the_maximum_over_all_pairs_of_thresholds(rows):
     labels, angles = zip(*rows, strict=True)
     best = 0.0
     places = np.arange(-3.5, 4.5)
@@ -70,51 +70,51 @@ def test_the_ceiling_is_the_best_of_all_pairs_of_thresholds(rows):
     assert found == pytest.approx(best)
 
 
-def test_the_clinical_class_of_a_groups_mean_is_the_group():
-    assert {name: generate.clinical_class(mean) for name, (mean, _) in GROUPS.items()} == {
+def test_the_mean_angle_of_a_class_is_in_its_range():
+    assert {name: generate.clinical_class(mean) for name, (mean, _) in CLASS_ANGLES.items()} == {
         name: name for name in CLASSES
     }
 
 
 @pytest.mark.parametrize(("seed", "photos", "collectors"), [(1, 323, 22), (2, 900, 60), (3, 60, 4)])
-def test_every_photo_finds_its_label_and_every_useless_one_its_reason(
+def test_every_photo_gets_its_label_or_its_reason_for_being_skipped(
     tmp_path, seed, photos, collectors
 ):
     people, plan = drawn(seed, photos, collectors)
     for shot in plan:
-        # A photo's first bytes are all that is looked at here.
-        generate._write(tmp_path / shot.path, b"\xff\xd8\xff" + shot.path.encode())
-    for name, data in generate.papers(seed, people, plan).items():
-        generate._write(tmp_path / name, data)
-    found = label_studio.find(tmp_path, DATASET)
+        # The reader checks the first bytes of a photo only.
+        generate._write_bytes(tmp_path / shot.path, b"\xff\xd8\xff" + shot.path.encode())
+    for name, data in generate.auxiliary_files(seed, people, plan).items():
+        generate._write_bytes(tmp_path / name, data)
+    found = label_studio.read_label_studio(tmp_path, DATASET)
     entries = {entry.file: entry for entry in found.entries}
     skipped = {skip.path: skip.reason for skip in found.skips if skip.item == "file"}
     for shot in plan:
-        if shot.fate in {"", *FILE_FATES}:
-            assert entries[shot.path].label == shot.given, shot
-            # Where a name tells of a person, it tells the truth.
-            assert entries[shot.path].person in {"", shot.person}
-        elif shot.listed and shot.path in entries:
-            # The collector's task says nothing, but the panel's votes do.
+        if shot.defect in {"", *FILE_DEFECTS}:
+            assert entries[shot.path].label == shot.assigned_label, shot
+            # A subject in a file name is the true subject.
+            assert entries[shot.path].subject in {"", shot.subject}
+        elif shot.in_consensus and shot.path in entries:
+            # The collector's task has no label, but the annotators' votes do.
             assert entries[shot.path].label in DATASET.classes, shot
         else:
-            assert skipped[shot.path] == FATES[shot.fate], shot
-    named = sum(entry.person != "" for entry in found.entries)
+            assert skipped[shot.path] == DROP_REASONS[shot.defect], shot
+    named = sum(entry.subject != "" for entry in found.entries)
     assert named > 0.6 * len(entries)
     reasons = Counter(s.reason for s in found.skips if s.item == "task")
-    assert reasons["missing_file"] == min(generate.MISSING, len(people))
+    assert reasons["missing_file"] == min(generate.MISSING_FILE_TASKS, len(people))
     assert reasons["ambiguous"] == 0
 
 
-def test_the_consensus_is_a_list_of_57_photos_and_21_files_of_which_18_can_be_read():
+def test_the_consensus_has_57_photos_and_21_exports_of_which_18_are_readable():
     people, plan = drawn()
-    files = generate.papers(1, people, plan)
+    files = generate.auxiliary_files(1, people, plan)
     folder = {name: data for name, data in files.items() if name.startswith("consensus/")}
     ((_, listed),) = [(n, d) for n, d in folder.items() if n.endswith(".txt")]
     lines = listed.decode().splitlines()
     assert len(lines) == 57
     assert len(set(lines)) == 53
-    assert {line.replace("\\", "/") for line in lines} <= {s.path for s in plan if s.listed}
+    assert {line.replace("\\", "/") for line in lines} <= {s.path for s in plan if s.in_consensus}
     exports = [data for name, data in folder.items() if name.endswith(".json")]
     assert len(exports) == 21
     readable = []
@@ -126,16 +126,16 @@ def test_the_consensus_is_a_list_of_57_photos_and_21_files_of_which_18_can_be_re
     assert len(readable) == 18
     assert sum(data == b"" for data in exports) == 1
     votes = np.array([[vote(task) for task in tasks] for tasks in readable])
-    labelled = (votes != annotators.NOBODY).sum(axis=1)
-    assert min(labelled) == 8
+    labeled = (votes != annotators.NO_LABEL).sum(axis=1)
+    assert min(labeled) == 8
     assert annotators.pairwise_agreement(votes) == pytest.approx(0.57, abs=0.03)
     assert {a["completed_by"] for tasks in readable for t in tasks for a in t["annotations"]} == {1}
 
 
-def test_the_default_sets_exports_have_every_shape_that_real_exports_had():
+def test_the_default_exports_cover_all_variants_of_the_real_exports():
     people, plan = drawn()
     tasks, records, kinds = [], [], Counter()
-    for name, data in generate.papers(1, people, plan).items():
+    for name, data in generate.auxiliary_files(1, people, plan).items():
         if name.startswith("consensus/"):
             continue
         if name.endswith(".csv"):
@@ -158,16 +158,16 @@ def test_the_default_sets_exports_have_every_shape_that_real_exports_had():
     for text, patterns in {
         uploads: (
             r"[0-9a-f]{8}-sajat_reszvevo\d\d_\d\d\.jpg",
-            r"[0-9a-f]{8}-.{60,}_[0-9A-Za-z]{7}\.\w+",  # the path too long
+            r"[0-9a-f]{8}-.{60,}_[0-9A-Za-z]{7}\.\w+",  # path too long
             r"sajat_reszvevo\d\d_\d\d\.jpg",  # no prefix
-            r"sajat_reszvevo\d\d_\d\d_[0-9A-Za-z]{7}\.jpg",  # old releases: the name taken
+            r"sajat_reszvevo\d\d_\d\d_[0-9A-Za-z]{7}\.jpg",  # old releases: name in use
             r"[0-9a-f]{8}-tasks\.json",
             r"[0-9a-f]{8}-tasks\.csv",
             r".*á.*",
         ),
         addresses: (
             r"/data/upload/\d+/[0-9a-f]{8}-.*%C3%A1.*",
-            r"/data/upload/\d+/[0-9a-f]{8}/[^/]+",  # PRESERVE_UPLOAD_FILENAMES: the name taken
+            r"/data/upload/\d+/[0-9a-f]{8}/[^/]+",  # PRESERVE_UPLOAD_FILENAMES: name in use
             r"/data/local-files/\?d=.*",
             r"upload/\d+/.*",
             r"s3://.*",
@@ -196,19 +196,19 @@ def vote(task):
     known = {text: CLASSES.index(name) for spelling in labels for name, text in spelling.items()}
     for annotation in task["annotations"]:
         return known[annotation["result"][0]["value"]["choices"][0]]
-    return annotators.NOBODY
+    return annotators.NO_LABEL
 
 
-def test_the_benchmark_scores_by_the_true_labels():
+def test_the_benchmark_scores_on_the_true_labels():
     truth = pd.DataFrame(
         {"path": ["a", "b", "c", "d"], "true_label": ["neutral", "neutral", "pronation", "x"]}
     )
-    said = pd.DataFrame({"path": ["c", "b", "a"], "predicted": ["pronation", "x", "neutral"]})
-    assert score_by_truth(said, truth) == (0.5 + 1) / 2
+    predicted = pd.DataFrame({"path": ["c", "b", "a"], "predicted": ["pronation", "x", "neutral"]})
+    assert score_by_truth(predicted, truth) == (0.5 + 1) / 2
 
 
 def run(folder, monkeypatch, **changes):
-    """Draw a phantom into a folder of its own."""
+    """Generate a synthetic set in a new folder."""
     text = (ROOT / "params.yaml").read_text(encoding="utf-8")
     for key, value in changes.items():
         text = re.sub(rf"(?m)^  {key}: \d+", f"  {key}: {value}", text, count=1)
@@ -221,7 +221,7 @@ def run(folder, monkeypatch, **changes):
 @pytest.mark.slow
 def test_two_runs_write_the_same_bytes_and_nothing_else(tmp_path, monkeypatch, capsys):
     def written():
-        run(tmp_path, monkeypatch, photos=40, collectors=3, planted=1)
+        run(tmp_path, monkeypatch, photos=40, collectors=3, corruptions=1)
         return {p: p.read_bytes() for p in sorted(Path("data").rglob("*")) if p.is_file()}
 
     first = written()
@@ -236,22 +236,22 @@ def test_two_runs_write_the_same_bytes_and_nothing_else(tmp_path, monkeypatch, c
     mean = (truth.angle_left + truth.angle_right) / 2
     assert (mean - truth.angle).abs().max() < 0.002
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last.startswith("phantom: 40 usable photos of ")
+    assert last.startswith("synthetic: 40 usable photos of ")
     assert "ceiling 0.9" in last or "ceiling 1.000" in last
 
 
 @pytest.mark.slow
-def test_the_truth_table_is_what_prepare_finds(tmp_path, monkeypatch):
-    run(tmp_path, monkeypatch, photos=120, collectors=14, planted=2)
+def test_the_truth_table_matches_the_output_of_prepare(tmp_path, monkeypatch):
+    run(tmp_path, monkeypatch, photos=120, collectors=14, corruptions=2)
     truth = generate.read_truth().set_index("path")
     prepare.main()
     found = pixel_store.read_table(prepare.PHOTOS).set_index("path")
-    skipped = pd.read_csv(prepare.SKIPPED).query("item == 'file'").set_index("path")
+    skipped = pd.read_csv(prepare.SKIP_RATE).query("item == 'file'").set_index("path")
     good = truth[truth.skipped == ""]
     assert set(found.index) == set(good.index)
     assert (found.label == good.label.reindex(found.index)).all()
-    useless = truth[truth.skipped != ""]
-    assert (skipped.reason.reindex(useless.index) == useless.skipped).all()
+    skipped_truth = truth[truth.skipped != ""]
+    assert (skipped.reason.reindex(skipped_truth.index) == skipped_truth.skipped).all()
 
     store = pixel_store.open_store()
     for path, row in good[good.heel_left_left.notna()].iterrows():
@@ -265,47 +265,48 @@ def test_the_truth_table_is_what_prepare_finds(tmp_path, monkeypatch):
             left, top, right, bottom = boxes.in_square(
                 upright, photo.width, photo.height, store.shape[1], DATASET.fit
             )
-            stored = store[place.row, round(top) : round(bottom), round(left) : round(right)]
-            # The same patch by both ways; of a tiny photo's heel there is little to compare.
+            stored_name = store[place.row, round(top) : round(bottom), round(left) : round(right)]
+            # Both ways give the same patch; heels of tiny photos are too small to compare.
             if min(seen.shape[:2]) >= 40:
-                assert np.abs(stored.mean((0, 1)) - seen.mean((0, 1))).max() < 6, path
+                assert np.abs(stored_name.mean((0, 1)) - seen.mean((0, 1))).max() < 6, path
 
 
 BAR = 0.95
 
 
 @pytest.mark.slow
-def test_prepare_and_clean_find_sixty_planted_faults_of_each_kind(tmp_path, monkeypatch):
-    run(tmp_path, monkeypatch, seed=3, planted=60)
+def test_prepare_and_clean_find_sixty_injected_corruptions_of_each_kind(tmp_path, monkeypatch):
+    run(tmp_path, monkeypatch, seed=3, corruptions=60)
     prepare.main()
     clean.main()
     truth = generate.read_truth().set_index("path")
-    kept = pixel_store.read_table(pixel_store.CLEAN / "photos.csv").set_index("path")
-    removed = pixel_store.read_table(pixel_store.CLEAN / "removed.csv").set_index("path")
+    kept = pixel_store.read_table(paths.CLEAN / "photos.csv").set_index("path")
+    removed = pixel_store.read_table(paths.CLEAN / "removed.csv").set_index("path")
     clusters = pd.concat([kept.cluster, removed.cluster])
-    often = dict.fromkeys(corruptions.KINDS, 60) | {corruptions.SHARED: 5}
-    assert Counter(truth.planted[truth.planted != ""]) == often
+    counts = dict.fromkeys(corruptions.KINDS, 60) | {corruptions.SHARED: 5}
+    assert Counter(truth.corruption[truth.corruption != ""]) == counts
     assert (
-        removed.reason[truth.index[truth.planted == corruptions.SHARED]] == "contradicting_labels"
+        removed.reason[truth.index[truth.corruption == corruptions.SHARED]]
+        == "contradicting_labels"
     ).all()
     shares = {}
     for kind in corruptions.COPIES:
-        copies = truth[truth.planted == kind]
+        copies = truth[truth.corruption == kind]
         together = clusters.loc[copies.index].to_numpy()
         with_original = clusters.loc[copies.original].to_numpy()
         found = (together == with_original) & (together != "")
         if kind == "contradicting":
-            for paths in (copies.index, copies.original):
-                found &= (removed.reason.reindex(paths) == "contradicting_labels").to_numpy()
+            for names in (copies.index, copies.original):
+                found &= (removed.reason.reindex(names) == "contradicting_labels").to_numpy()
         shares[kind] = found.mean()
-    for kind, (reason, _) in corruptions.POOR.items():
-        reasons = {reason} if kind != "blank" else set(image_quality.UNUSABLE)
-        said = removed.reason.reindex(truth.index[truth.planted == kind])
-        shares[kind] = said.isin(reasons).mean()
+    for kind, (reason, _) in corruptions.POOR_QUALITY.items():
+        reasons = {reason} if kind != "blank" else set(image_quality.QUALITY_REASONS)
+        predicted = removed.reason.reindex(truth.index[truth.corruption == kind])
+        shares[kind] = predicted.isin(reasons).mean()
     print(shares)
     assert min(shares.values()) >= BAR, shares
-    # No good photo goes, but for those that a copy contradicts or stands for.
-    opposed = set(truth.original[truth.planted == "contradicting"])
+    # Good photos are removed only if a copy contradicts or replaces them.
+    opposed = set(truth.original[truth.corruption == "contradicting"])
     good = [p for p in generate.usable(truth.reset_index()).path if p not in opposed]
     stand_in = set(kept.cluster) - {""}
     lost = [p for p in good if p not in kept.index and clusters[p] not in stand_in]

@@ -1,4 +1,4 @@
-"""synthetic/scene.py: every floor, wall and thing can be seen, and none depends on another."""
+"""synthetic/scene.py: floors, walls and furniture are visible and independent."""
 
 from dataclasses import replace
 
@@ -7,19 +7,21 @@ import pytest
 
 from synthetic import scene
 from synthetic.canvas import View, generator
-from synthetic.scene import FLOOR_SHARES, THINGS, WALL_SHARES, Furniture
+from synthetic.scene import FLOOR_SHARES, FURNITURE_KINDS, WALL_SHARES, Furniture
 
 VIEW = View(left=-15, bottom=-4, width=30, height=30, density=6)
-AT = scene.Place(along=0, wall=60, distance=150, turn=0)
+POSITION = scene.CameraPosition(along=0, wall=60, distance=150, turn=0)
 EMPTY = replace(
-    scene.room(generator("room"), studio=False),
-    wall="paint", floor="plain", skirting=None, rug=None, things=(),
+    scene.random_room(generator("room"), studio=False),
+    wall="paint", floor="plain", baseboard=None, rug=None, furniture=(),
 )  # fmt: skip
 
 
 def background(**changes):
-    setting = scene.Scene(VIEW, replace(EMPTY, **changes), AT, scene.light(generator("light")), 6.0)
-    return scene.background(setting, generator("shot"))
+    view_of_room = scene.Scene(
+        VIEW, replace(EMPTY, **changes), POSITION, scene.random_light(generator("light")), 6.0
+    )
+    return scene.background(view_of_room, generator("shot"))
 
 
 def seen(canvas):
@@ -32,7 +34,7 @@ def seen(canvas):
 @pytest.mark.parametrize("kind", [k for k in FLOOR_SHARES if k != "plain"])
 def test_a_floor_ends_at_the_wall(kind):
     changed = np.abs(seen(background(floor=kind)) - seen(background())).max(axis=(1, 2)) > 0.003
-    edge = 180 - round((AT.up(AT.wall) + 4) * 6)
+    edge = 180 - round((POSITION.floor_height(POSITION.wall) + 4) * 6)
     assert changed[edge + 12 :].mean() > 0.9
     assert not changed[: edge - 12].any()
 
@@ -40,23 +42,25 @@ def test_a_floor_ends_at_the_wall(kind):
 @pytest.mark.parametrize("kind", [k for k in WALL_SHARES if k != "paint"])
 def test_a_wall_ends_at_the_floor(kind):
     changed = np.abs(seen(background(wall=kind)) - seen(background())).max(axis=(1, 2)) > 0.003
-    edge = 180 - round((AT.up(AT.wall) + 4) * 6)
+    edge = 180 - round((POSITION.floor_height(POSITION.wall) + 4) * 6)
     assert changed[: edge - 12].all()
     assert not changed[edge + 12 :].any()
 
 
-@pytest.mark.parametrize("kind", THINGS)
-def test_a_thing_is_seen_where_it_stands(kind):
-    thing = Furniture(kind, 0.0, 5.0, 20.0, (0.9, 0.1, 0.1), (0.1, 0.1, 0.9))
-    changed = np.abs(seen(background(things=(thing,))) - seen(background())).max(axis=2) > 0.02
+@pytest.mark.parametrize("kind", FURNITURE_KINDS)
+def test_furniture_is_visible_at_its_position(kind):
+    item = Furniture(kind, 0.0, 5.0, 20.0, (0.9, 0.1, 0.1), (0.1, 0.1, 0.9))
+    changed = np.abs(seen(background(furniture=(item,))) - seen(background())).max(axis=2) > 0.02
     middle = 90
     assert changed[:, middle - 35 : middle + 35].mean() > 0.1
-    away = replace(thing, place=500.0)
-    assert np.array_equal(background(things=(away,)), background())
+    away = replace(item, along_wall=500.0)
+    assert np.array_equal(background(furniture=(away,)), background())
 
 
-def test_what_lies_further_ahead_is_seen_higher_and_smaller():
+def test_distant_points_appear_higher_and_smaller():
     ahead = np.linspace(0, 140, 50)
-    assert (np.diff([AT.up(z) for z in ahead]) > 0).all()
-    assert (np.diff([AT.shrink(z) for z in ahead]) > 0).all()
-    assert AT.up(1e9) == pytest.approx(scene.RISE * AT.distance)  # the horizon
+    assert (np.diff([POSITION.floor_height(z) for z in ahead]) > 0).all()
+    assert (np.diff([POSITION.shrink(z) for z in ahead]) > 0).all()
+    assert POSITION.floor_height(1e9) == pytest.approx(
+        scene.RISE * POSITION.distance
+    )  # the horizon

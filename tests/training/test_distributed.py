@@ -1,4 +1,4 @@
-"""Shares of processes are parts of one whole. Real processes: tests/stages/test_train.py."""
+"""Shards of processes are disjoint and complete. Real processes: tests/stages/test_train.py."""
 
 import os
 import sys
@@ -9,34 +9,34 @@ import torch
 from torch import distributed as dist
 
 from anklealign.training import distributed
-from anklealign.training.distributed import World
+from anklealign.training.distributed import ProcessGroup
 
 
 @pytest.mark.parametrize(("total", "size"), [(11, 2), (8, 4), (2, 3)])
-def test_shares_are_disjoint_complete_and_gathered_in_order(
+def test_shards_are_disjoint_complete_and_gathered_in_order(
     monkeypatch: pytest.MonkeyPatch, total: int, size: int
 ) -> None:
     items = np.arange(total)
-    shares = [World(rank, size).share(items) for rank in range(size)]
-    assert sorted(np.concatenate(shares)) == items.tolist()
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    shards = [ProcessGroup(rank, size).shard(items) for rank in range(size)]
+    assert sorted(np.concatenate(shards)) == items.tolist()
+    assert max(map(len, shards)) - min(map(len, shards)) <= 1
 
     def all_gather(parts: list[torch.Tensor], own: torch.Tensor) -> None:
-        for part, share in zip(parts, shares, strict=True):
-            part[: len(share)] = torch.from_numpy(share)[:, None].float()
+        for part, shard in zip(parts, shards, strict=True):
+            part[: len(shard)] = torch.from_numpy(shard)[:, None].float()
             assert part.shape == own.shape
 
     monkeypatch.setattr(dist, "all_gather", all_gather)
-    own = torch.from_numpy(shares[0])[:, None].float()
-    assert World(0, size).gather(own, total)[:, 0].tolist() == items.tolist()
+    own = torch.from_numpy(shards[0])[:, None].float()
+    assert ProcessGroup(0, size).gather(own, total)[:, 0].tolist() == items.tolist()
 
 
-def test_one_process_alone_shares_with_nobody() -> None:
+def test_a_single_process_communicates_with_nobody() -> None:
     alone = torch.arange(3.0)
-    assert World().gather(alone, 3) is alone
-    assert World().add(alone) is alone
-    with distributed.joined("cpu") as (world, device):
-        assert world == World()
+    assert ProcessGroup().gather(alone, 3) is alone
+    assert ProcessGroup().all_reduce(alone) is alone
+    with distributed.join_process_group("cpu") as (group, device):
+        assert group == ProcessGroup()
         assert device == torch.device("cpu")
 
 
@@ -49,20 +49,22 @@ def test_more_processes_than_gpus_is_an_error_with_both_remedies(
     monkeypatch.setattr(distributed, "pick_device", torch.device)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with (
-        pytest.raises(ValueError, match=r"2 processes want a GPU each, .* has 1; lower it, or set"),
-        distributed.joined("cuda"),
+        pytest.raises(
+            ValueError, match=r"2 processes need one GPU each, .* has 1; lower it, or set"
+        ),
+        distributed.join_process_group("cuda"),
     ):
         pass
 
 
-def test_torchrun_takes_this_process_s_place_with_its_share_of_the_cores(
+def test_torchrun_replaces_this_process_and_divides_the_cores(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     called = []
     monkeypatch.setattr(os, "execv", lambda path, command: called.append((path, command)))
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    distributed.launch("stages.train", 4)
+    distributed.exec_torchrun("stages.train", 4)
     ((path, command),) = called
     assert path == sys.executable
     assert command[1:] == [

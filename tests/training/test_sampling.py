@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anklealign.training.sampling import ahead, epoch_order, even_parts, times_seen
+from anklealign.training.sampling import epoch_order, even_batches, prefetch, repeat_index
 
 
 @given(st.integers(2, 300), st.integers(1, 64), st.integers(0, 5))
@@ -19,13 +19,13 @@ def test_an_epoch_has_each_photo_once_in_even_batches_of_at_least_two(
     count: int, size: int, epoch: int
 ) -> None:
     order = epoch_order(np.zeros(count, np.int64), 1, epoch)
-    found = [order[places] for places in even_parts(count, size)]
+    found = [order[places] for places in even_batches(count, size)]
     sizes = [len(batch) for batch in found]
     assert sorted(np.concatenate(found)) == list(range(count))
     assert min(sizes) >= 2
     assert max(sizes) - min(sizes) <= 1
     assert max(sizes) <= max(size, 3)
-    assert not times_seen(order).any()
+    assert not repeat_index(order).any()
 
 
 def test_epochs_are_shuffled_anew_and_reproducibly() -> None:
@@ -50,7 +50,7 @@ def test_a_balanced_epoch_shows_each_class_as_often_and_each_of_its_photos_as_of
     for label in np.unique(labels):
         own = np.bincount(order, minlength=len(labels))[labels == label]
         assert own.max() - own.min() <= 1
-    times = times_seen(order)
+    times = repeat_index(order)
     assert len({(int(i), int(t)) for i, t in zip(order, times, strict=True)}) == len(order)
 
 
@@ -64,7 +64,7 @@ def test_work_done_ahead_comes_in_order_and_not_too_early(items: int, workers: i
             made.append(item)
         return item * item
 
-    for count, result in enumerate(ahead(make, range(items), workers)):
+    for count, result in enumerate(prefetch(make, range(items), workers)):
         assert result == count * count
         assert len(made) <= count + 2 * workers + 1
     assert sorted(made) == list(range(items))
@@ -74,7 +74,7 @@ def test_work_done_ahead_takes_no_threads_from_the_training_step() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        assert list(ahead(lambda _: torch.get_num_threads(), range(5), 2)) == [1] * 5
+        assert list(prefetch(lambda _: torch.get_num_threads(), range(5), 2)) == [1] * 5
         with ThreadPoolExecutor(1) as later:
             assert later.submit(torch.get_num_threads).result() == 2
     finally:
@@ -96,7 +96,7 @@ def test_a_worker_that_begins_late_takes_no_threads_from_what_comes_after(
     set_threads(2)
     monkeypatch.setattr(torch, "set_num_threads", late)
     try:
-        assert len(list(ahead(lambda _: time.sleep(0.01), range(5), 2))) == 5
+        assert len(list(prefetch(lambda _: time.sleep(0.01), range(5), 2))) == 5
         assert len(begun) == 2
         with ThreadPoolExecutor(1) as later:
             assert later.submit(torch.get_num_threads).result() == 2
@@ -106,4 +106,4 @@ def test_a_worker_that_begins_late_takes_no_threads_from_what_comes_after(
 
 def test_an_error_in_work_done_ahead_reaches_the_caller() -> None:
     with pytest.raises(ZeroDivisionError):
-        list(ahead(lambda item: 1 // item, [1, 0, 1], 2))
+        list(prefetch(lambda item: 1 // item, [1, 0, 1], 2))

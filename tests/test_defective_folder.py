@@ -1,8 +1,9 @@
-"""A folder with every fault goes through with one command, and each fault is named with its remedy.
+"""A folder with every kind of defect is added, and each defect is reported with its remedy.
 
-The folder is a collector's, with Label Studio exports whose tasks name the damaged photos too.
+The folder belongs to a collector. Its Label Studio exports also have tasks for damaged photos.
 """
 
+import codecs
 import csv
 import io
 import json
@@ -18,16 +19,16 @@ import pytest
 from PIL import Image
 
 from anklealign.cli import add
-from anklealign.ingest.inventory import REASONS, printable, remedy
+from anklealign.ingest.inventory import REASONS, escape_unprintable, remedy
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = ("1_Pronacio", "2_Neutralis", "3_Szupinacio")
-OWN, SILENT = "FO6K58", "h51b9j"  # a collector with exports, and one without
+OWN, UNLABELED = "FO6K58", "h51b9j"  # a collector with exports, and one without
 EMOJI, LONG, LINES = "👣.jpg", "n" * 251 + ".jpg", "new\nline.jpg"
 
 
 def encoded(seed, kind="JPEG", **options):
-    """A sharp photo that no other is a copy of."""
+    """Return a sharp photo that is no duplicate of another."""
     cells = np.random.default_rng(seed).integers(0, 256, (12, 12, 3), np.uint8)
     image = Image.fromarray(cells).resize((192, 192), Image.Resampling.NEAREST)
     stream = io.BytesIO()
@@ -41,7 +42,7 @@ def chunk(kind, data):
 
 
 def bomb():
-    """A PNG of a few kB that claims 60,000 x 60,000 pixels."""
+    """Return a PNG of a few kB that declares 60,000 x 60,000 pixels."""
     size = (60_000).to_bytes(4, "big")
     header = chunk(b"IHDR", size + size + bytes([8, 0, 0, 0, 0]))
     return (
@@ -53,27 +54,27 @@ def bomb():
 
 
 def with_profile():
-    """A good PNG with a colour profile that unpacks to 200 MB, packed once more."""
+    """Return a good PNG with a color profile of 200 MB, compressed twice."""
     photo = encoded(900, "PNG")
     profile = zlib.compress(zlib.compress(bytes(200_000_000), 9), 9)
     return photo[:33] + chunk(b"iCCP", b"x\0\0" + profile) + photo[33:]
 
 
 def with_exif():
-    """A good JPEG with as much metadata as its segments take, sixty times over."""
+    """Return a good JPEG with sixty metadata segments of maximum size."""
     photo = encoded(901)
     segment = b"\xff\xe1\xff\xff" + b"Exif\0\0" + os.urandom(65535 - 8)
     return photo[:2] + 60 * segment + photo[2:]
 
 
 def broken_markers():
-    """A JPEG whose frame is marked as of a kind that nobody has defined."""
+    """Return a JPEG whose frame marker is undefined."""
     return encoded(902).replace(b"\xff\xc0", b"\xff\xc8")
 
 
-# File name -> content, and the reason for which it is refused ('' if it is a good photo).
+# File name: content, and the reason it is skipped ('' for a good photo).
 JPEG, PNG = encoded(1), encoded(2, "PNG")
-DAMAGED = {
+FILES = {
     **{f"cut_{n}.jpg": (JPEG[: len(JPEG) * n // 100], "truncated") for n in (30, 60, 99)},
     "cut_head.jpg": (JPEG[:40], "truncated"),
     "cut.png": (PNG[: len(PNG) // 2], "truncated"),
@@ -89,7 +90,7 @@ DAMAGED = {
     LONG: (encoded(6), ""),
     LINES: (encoded(7), ""),
 }  # fmt: skip
-# Annotations that give no label, what else the task has, and the reason.
+# Annotations without a usable label, other keys of the task, and the reason.
 TASKS = {
     "empty": ([{"result": []}], {}, "no_label"),
     "none": ([], {}, "no_label"),
@@ -110,20 +111,20 @@ def chosen(label):
 
 
 class Folder:
-    """A folder that is filled, with the reason that each of its faults must be listed under."""
+    """A folder under construction, with the reason under which each defect must be listed."""
 
     def __init__(self, root):
         self.own = root / OWN
         self.own.mkdir(parents=True)
         self.tasks = []
-        self.files, self.lost, self.exports = {}, {}, {}
+        self.files, self.task_reasons, self.exports = {}, {}, {}
 
     def file(self, name, data, reason=""):
         path = self.own / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(data)
         if reason:
-            self.files[printable(f"{OWN}/{name}")] = reason
+            self.files[escape_unprintable(f"{OWN}/{name}")] = reason
 
     def task(self, name, annotations, reason="", **more):
         number = len(self.tasks) + 1
@@ -131,30 +132,31 @@ class Folder:
             {"id": number, "file_upload": f"{number:08x}-{name}", "project": 1, "data": {},
              "annotations": annotations, **more}
         )  # fmt: skip
-        if reason == "label_tie":  # several annotators' votes are the photo's, not the task's
+        # Votes of several annotators belong to the photo, not to the task.
+        if reason == "label_tie":
             reason = "file_skipped"
         if reason:
-            self.lost[f"{OWN}/project.json#{number}"] = reason
+            self.task_reasons[f"{OWN}/project.json#{number}"] = reason
 
 
-def make(root, *, bound=False):
-    """Fill a folder with every fault; return {path: reason} of its files, tasks and exports.
+def fill_folder(root, *, enforced=False):
+    """Fill a folder with every defect; return {path: reason} for files, tasks and exports.
 
-    With `bound` its reader is somebody whom file modes bind.
+    `enforced`: file permissions apply to the reader, unlike to root.
     """
     folder = Folder(root)
     for n in range(36):
         name = f"sajat_reszvevo{n // 2:02}_{n % 2}.jpg"
         folder.file(name, encoded(100 + n))
         folder.task(name, chosen(CLASSES[n % 3]))
-    for n, (name, (data, reason)) in enumerate(DAMAGED.items()):
+    for n, (name, (data, reason)) in enumerate(FILES.items()):
         folder.file(name, data, reason)
         # Django drops line ends from names.
         folder.task(name.replace("\n", ""), chosen(CLASSES[n % 3]), reason and "file_skipped")
     add_tasks(folder)
-    add_odd_files(folder, root, bound=bound)
+    add_odd_files(folder, root, enforced=enforced)
     newer = [folder.tasks[1] | {"updated_at": "2026"}]
-    folder.lost[f"{OWN}/project.json#2"] = "superseded"
+    folder.task_reasons[f"{OWN}/project.json#2"] = "superseded"
     for name, text, reason in (
         ("project.json", json.dumps(folder.tasks), ""),
         ("newer.json", json.dumps(newer), ""),
@@ -165,11 +167,11 @@ def make(root, *, bound=False):
         (folder.own / name).write_text(text)
         if reason:
             folder.exports[f"{OWN}/{name}"] = reason
-    return folder.files, folder.lost, folder.exports
+    return folder.files, folder.task_reasons, folder.exports
 
 
 def add_tasks(folder):
-    """Add good photos whose tasks are not."""
+    """Add good photos with defective tasks."""
     for n, (name, (annotations, more, reason)) in enumerate(TASKS.items()):
         folder.file(f"{name}.jpg", encoded(200 + n), reason)
         folder.task(f"{name}.jpg", annotations, reason, **more)
@@ -183,8 +185,8 @@ def add_tasks(folder):
     folder.task("sajat_reszvevo00_0.jpg", chosen(CLASSES[0]), "duplicate_task")
 
 
-def add_odd_files(folder, root, *, bound):
-    """Add what is no photo, or not to be had."""
+def add_odd_files(folder, root, *, enforced):
+    """Add files that are no photos or cannot be opened."""
     folder.file("folder.jpg/inside.jpg", encoded(303))
     folder.task("inside.jpg", chosen(CLASSES[1]))
     folder.files[f"{OWN}/folder.jpg"] = "not_a_file"
@@ -199,11 +201,11 @@ def add_odd_files(folder, root, *, bound):
     folder.file(os.fsdecode(b"b\xe1lint.jpg"), encoded(304), "no_task")
     folder.file("notes.txt", b"notes", "not_an_image")
     for n in range(3):
-        folder.file(f"../{SILENT}/{n}.jpg", encoded(400 + n))
-        folder.files[f"{SILENT}/{n}.jpg"] = "no_task"
+        folder.file(f"../{UNLABELED}/{n}.jpg", encoded(400 + n))
+        folder.files[f"{UNLABELED}/{n}.jpg"] = "no_task"
     folder.file("locked.jpg", encoded(500))
     (folder.own / "locked.jpg").chmod(0)
-    if bound or not os.access(folder.own / "locked.jpg", os.R_OK):
+    if enforced or not os.access(folder.own / "locked.jpg", os.R_OK):
         folder.files[f"{OWN}/locked.jpg"] = "cannot_open"
         folder.task("locked.jpg", chosen(CLASSES[0]), "missing_file")
     else:  # root may read everything
@@ -212,7 +214,7 @@ def add_odd_files(folder, root, *, bound):
 
 @pytest.fixture
 def project(tmp_path):
-    """A clone with this interpreter and DVC in its .venv, a home, and a runner of lines."""
+    """Return a clone with this interpreter and DVC in its .venv, a home, and a shell runner."""
     folder, home = tmp_path / "a clone", tmp_path / "home"
     home.mkdir()
     listed = subprocess.check_output(
@@ -225,92 +227,95 @@ def project(tmp_path):
             shutil.copyfile(ROOT / name, target)
     text = (folder / "params.yaml").read_text(encoding="utf-8")
     (folder / "params.yaml").write_text(text.replace("epochs: 60", "epochs: 2"), encoding="utf-8")
-    here = folder / ".venv" / "bin"
-    here.mkdir(parents=True)
+    tools = folder / ".venv" / "bin"
+    tools.mkdir(parents=True)
     for tool in ("python", "dvc"):
-        (here / tool).write_text(f'#!/bin/sh\nexec "{Path(sys.executable).parent / tool}" "$@"\n')
-        (here / tool).chmod(0o755)
+        (tools / tool).write_text(f'#!/bin/sh\nexec "{Path(sys.executable).parent / tool}" "$@"\n')
+        (tools / tool).chmod(0o755)
     (folder / ".venv" / "repro").touch()
     environment = os.environ | {
-        "HOME": str(home), "PATH": f"{here}{os.pathsep}{os.environ['PATH']}",
+        "HOME": str(home), "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
         "GIT_AUTHOR_NAME": "test", "GIT_AUTHOR_EMAIL": "test@example.org",
         "GIT_COMMITTER_NAME": "test", "GIT_COMMITTER_EMAIL": "test@example.org",
     }  # fmt: skip
 
     def run(line):
-        done = subprocess.run(
+        completed = subprocess.run(
             ["bash", "-c", line], cwd=folder, env=environment, text=True, check=False,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
-        assert done.returncode == 0, f"{line}\n{done.stdout}"
-        return done.stdout
+        assert completed.returncode == 0, f"{line}\n{completed.stdout}"
+        return completed.stdout
 
     run("git init --quiet && git add --all && git commit --quiet -m all")
     return folder, home, run
 
 
-def check_listed(said, named):
-    """Each item stands below its reason, with the reason's meaning and remedy."""
-    lines = said.splitlines()
-    for path, reason in named.items():
+def check_report(output, expected_items):
+    """Check that each item is listed below its reason, with meaning and remedy."""
+    lines = output.splitlines()
+    for path, reason in expected_items.items():
         (head,) = [n for n, line in enumerate(lines) if line.startswith(f"  {reason}: ")]
         assert REASONS[reason].partition(": ")[0][1:] in lines[head]
-        assert lines[head + 1] == f"    what to do: {remedy(reason)}"
+        assert lines[head + 1] == f"    remedy: {remedy(reason)}"
         below = lines[head + 2 :]
         end = next(n for n, line in enumerate(below) if not line.startswith("      "))
         items = {line.strip().split("   ")[0] for line in below[:end]}
-        assert printable(path) in items, f"{path!r} is not below {reason}:\n{said}"
+        assert escape_unprintable(path) in items, f"{path!r} is not below {reason}:\n{output}"
 
 
-def test_each_fault_is_named_with_its_reason_and_what_to_do(nobody, monkeypatch, capsys):
-    named = make(nobody.folder / "photos", bound=True)
+def test_each_defect_is_reported_with_its_reason_and_remedy(nobody, monkeypatch, capsys):
+    expected_items = fill_folder(nobody.folder / "photos", enforced=True)
     shutil.copyfile(ROOT / "params.yaml", nobody.folder / "params.yaml")
     monkeypatch.chdir(nobody.folder)
+    for codec in ("utf-8-sig", "unicode_escape"):  # nothing can be imported as `nobody`
+        codecs.lookup(codec)
     with nobody:
-        assert add.main(["photos", "own", "--dry-run", "--all"]) == 0
-    said = capsys.readouterr().out
-    assert len({reason for items in named for reason in items.values()}) >= 22
-    for items in named:
-        check_listed(said, items)
-    listed = [line for line in said.splitlines() if line.startswith("      " + OWN)]
-    assert len(listed) + 3 == sum(map(len, named))  # and three of the collector without exports
-    hint = "'1_Pronatio' is no class; the nearest is 'pronation'; found once, and skipped"
-    assert hint in said
+        assert add.add_folder(Path("photos"), "own", dry_run=True, verbose=True) == 0
+    output = capsys.readouterr().out
+    assert len({reason for items in expected_items for reason in items.values()}) >= 22
+    for items in expected_items:
+        check_report(output, items)
+    listed = [line for line in output.splitlines() if line.startswith("      " + OWN)]
+    # Three more are by the collector without exports.
+    assert len(listed) + 3 == sum(map(len, expected_items))
+    hint = "'1_Pronatio' is not a class; the closest class is 'pronation'; found once and skipped"
+    assert hint in output
     for name in ("gone.jpg", "pipe.jpg", "circle", ".DS_Store", "locked.jpg"):
-        assert f"{OWN}/{name}" in said.split("not taken ")[1].split("renamed ")[0]
-    assert rf"{OWN}/b\xe1lint.jpg" in said.split("renamed ")[1].split("block ")[0]
+        assert f"{OWN}/{name}" in output.split("not copied ")[1].split("renamed ")[0]
+    assert rf"{OWN}/b\xe1lint.jpg" in output.split("renamed ")[1].split("config ")[0]
 
 
 @pytest.mark.slow
-def test_a_folder_with_every_fault_goes_through_with_the_readmes_commands(project):
+def test_a_folder_with_every_defect_is_added_with_the_commands_of_the_readme(project):
     folder, home, run = project
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     own = readme.split("## Your own photos")[1].split("```")[1]
     lines = [line[2:].split("   #")[0] for line in own.splitlines() if line.startswith("$ ")]
     assert [line.split()[0] for line in lines] == ["make", "make", "git", "dvc"]
-    named = make(home / "photos" / "ankles")
+    expected_items = fill_folder(home / "photos" / "ankles")
     before = {path: path.lstat().st_mtime_ns for path in home.rglob("*")}
     assert "nothing was written" in run(lines[0])
     assert run("git status --short --ignored=no") == ""
-    said = run(f"{lines[1]} ALL=1")
-    for items in named:
-        check_listed(said, items)
+    output = run(f"{lines[1]} ALL=1")
+    for items in expected_items:
+        check_report(output, items)
     assert {path: path.lstat().st_mtime_ns for path in home.rglob("*") if path in before} == before
     run(lines[2])
     assert run("git status --short") == ""
     run(lines[3])
 
-    # Prepare has said the same.
+    # Prepare reports the same.
     with (folder / "data/prepared/skipped.csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert all(row["remedy"] for row in rows)
-    left = ("gone.jpg", "pipe.jpg", "circle", ".DS_Store", "Thumbs.db", "locked.jpg")
-    for item, items in zip(("file", "task", "export"), named, strict=True):
-        expected = {path: reason for path, reason in items.items() if path[7:] not in left}
-        got = {row["path"]: row["reason"] for row in rows if row["item"] == item}
-        assert got == {printable(path): reason for path, reason in expected.items()}
+    ignored = ("gone.jpg", "pipe.jpg", "circle", ".DS_Store", "Thumbs.db", "locked.jpg")
+    for item, items in zip(("file", "task", "export"), expected_items, strict=True):
+        expected = {path: reason for path, reason in items.items() if path[7:] not in ignored}
+        actual = {row["path"]: row["reason"] for row in rows if row["item"] == item}
+        assert actual == {escape_unprintable(path): reason for path, reason in expected.items()}
     metrics = json.loads((folder / "metrics/prepare.json").read_text())
-    good = [name for name, (_, reason) in DAMAGED.items() if not reason]
-    assert metrics["photos"] == 36 + len(good) + 1  # and the one in the folder named like a photo
+    good = [name for name, (_, reason) in FILES.items() if not reason]
+    assert metrics["photos"] == 36 + len(good) + 1  # and the one in folder.jpg/
     assert list(metrics["classes"]) == ["pronation", "neutral", "supination"]
     assert len(list((folder / "plots/prepare").glob("class_*.png"))) == 3

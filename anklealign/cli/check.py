@@ -1,0 +1,28 @@
+"""Check params.yaml and dvc.yaml without writing anything.
+
+anklealign check
+"""
+
+import sys
+from pathlib import Path
+
+from anklealign.cli import sync_deps
+from anklealign.config import params
+
+
+def print_faults() -> int:
+    """Print the faults of params.yaml and dvc.yaml; return the exit status, 1 for any fault."""
+    try:
+        raw = params.read()
+        faults = params.check(raw) or params.missing_files(raw)
+        faults += [
+            f"{pipeline}: the code dependencies are stale; run `anklealign sync-deps`"
+            for pipeline in sync_deps.stale(Path())
+        ]
+    except ValueError as error:
+        faults = [str(error)]
+    if faults:
+        print("\n".join(faults), file=sys.stderr)
+        return 1
+    print(f"params.yaml is valid: dataset {raw['dataset']}, model {raw['model']}")
+    return 0

@@ -1,0 +1,260 @@
+"""The `anklealign` command: one subcommand for each task.
+
+    anklealign --help
+    anklealign run                        # `python -m anklealign run` is the same
+
+Every command imports what it needs when it starts, so `anklealign --help` imports no PyTorch, no
+pandas and no NumPy. Exit status: 0 done, 1 failed, 2 wrong command; `predict`, `compare`, `diff`
+and `pr-report` state what 1 and 2 mean in their help.
+"""
+
+import importlib.util
+import os
+import runpy
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from anklealign import __version__
+
+Layout = Literal["folders", "label_studio", "table"]
+Score = Literal["accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "log_loss"]
+SERVE_MODULES = ("fastapi", "h11", "prometheus_client", "pydantic_settings", "starlette", "uvicorn")
+
+app = typer.Typer(
+    name="anklealign",
+    help="Train, explain, calibrate and serve photo classifiers in a reproducible DVC pipeline.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ModelFolder = Annotated[Path, typer.Option("--model", help="Folder of the trained bundle.")]
+Revision = Annotated[str, typer.Argument(help="Git revision, experiment or 'workspace'.")]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    # A path may contain letters that the terminal's encoding lacks.
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        app(arguments if arguments is None else list(arguments), prog_name="anklealign")
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    return 0
+
+
+def _print_version(*, wanted: bool) -> None:
+    if wanted:
+        print(f"anklealign {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Version.")
+    ] = False,
+) -> None:
+    """Train, explain, calibrate and serve photo classifiers in a reproducible DVC pipeline."""
+
+
+@app.command("add", epilog="Example: anklealign add ~/photos/ankles ankles --dry-run")
+def _add(
+    folder: Annotated[Path, typer.Argument(help="Folder of the photos. It is never written to.")],
+    name: Annotated[str, typer.Argument(help="Name of the dataset in params.yaml.")],
+    layout: Annotated[
+        Layout | None, typer.Option(help="Layout of the folder. Default: detected.")
+    ] = None,
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Report only; write nothing.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="List every skipped item.")] = False,
+) -> None:
+    """Report on a folder of photos, copy it to data/raw/NAME and version it with DVC."""
+    from anklealign.cli import add  # noqa: PLC0415 - see the module docstring
+
+    raise typer.Exit(add.add_folder(folder, name, layout, dry_run=dry_run, verbose=verbose))
+
+
+@app.command(
+    "run",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    epilog="Example: anklealign run train    (arguments are passed to `dvc repro`)",
+)
+def _run(context: typer.Context) -> None:
+    """Check params.yaml, run `dvc repro` and print the summary."""
+    from anklealign.cli import check, summary  # noqa: PLC0415
+
+    if status := check.print_faults():
+        raise typer.Exit(status)
+    # The stages run with `python` from PATH, which must be this interpreter.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    command = [sys.executable, "-m", "dvc", "repro", *context.args]
+    status = subprocess.run(command, env=os.environ | {"PATH": path}, check=False).returncode  # noqa: S603
+    raise typer.Exit(status or summary.print_summary())
+
+
+@app.command("predict", epilog="Example: anklealign predict photos/ --out predictions.csv")
+def _predict(
+    photos: Annotated[list[Path], typer.Argument(help="Photos, and folders to search.")],
+    out: Annotated[Path, typer.Option(help="CSV file to write.")],
+    model: ModelFolder = Path("model"),
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+) -> None:
+    """Predict the classes of photos with a trained bundle.
+
+    Exit status: 0 all photos read, 1 some unreadable, 2 none readable or wrong command.
+    """
+    from anklealign.cli import predict  # noqa: PLC0415
+
+    raise typer.Exit(predict.predict_photos(photos, out, model, device))
+
+
+@app.command("export", epilog="Example: anklealign export --out export/model.onnx")
+def _export(
+    model: ModelFolder = Path("model"),
+    out: Annotated[Path, typer.Option(help="ONNX file to write.")] = Path("export/model.onnx"),
+) -> None:
+    """Export a trained bundle to ONNX and check it against PyTorch."""
+    _require("onnx", "onnxruntime", "onnxscript")
+    from anklealign.cli import export  # noqa: PLC0415
+
+    raise typer.Exit(export.export_model(model, out))
+
+
+@app.command("serve", epilog="Example: ANKLEALIGN_PORT=8080 anklealign serve")
+def _serve() -> None:
+    """Serve the web page and the API of the trained bundle.
+
+    Settings come from ANKLEALIGN_* environment variables.
+    """
+    _require(*SERVE_MODULES)
+    # By name: the library does not import the service.
+    runpy.run_module("service", run_name="__main__", alter_sys=True)
+
+
+@app.command("compare", epilog="Example: anklealign compare --score accuracy run-a run-b")
+def _compare(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Revisions. Default: the workspace and all experiments."),
+    ] = None,
+    score: Annotated[Score, typer.Option(help="Score to rank by.")] = "balanced_accuracy",
+) -> None:
+    """List all runs by variant, each with its difference to the best.
+
+    Exit status: 0 done, 2 no finished run.
+    """
+    from anklealign.experiments import runs  # noqa: PLC0415
+
+    raise typer.Exit(runs.print_runs(names or [], score))
+
+
+@app.command("diff", epilog="Example: anklealign diff main workspace --data --out changes.csv")
+def _diff(
+    first: Revision,
+    second: Revision,
+    score: Annotated[Score, typer.Option(help="Score to compare.")] = "balanced_accuracy",
+    *,
+    data: Annotated[
+        bool, typer.Option("--data", help="Compare the photos and labels, not the models.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="CSV file for the full list of --data.")] = None,
+) -> None:
+    """Test whether SECOND is better than FIRST, or list what changed in the data.
+
+    Exit status: 0 compared, 2 the two cannot be compared.
+    """
+    if data:
+        from anklealign.experiments import data_diff  # noqa: PLC0415
+
+        raise typer.Exit(data_diff.print_data_diff(first, second, out))
+    if out:
+        raise typer.BadParameter("--out needs --data")
+    from anklealign.experiments import comparison  # noqa: PLC0415
+
+    raise typer.Exit(comparison.print_comparison(first, second, score))
+
+
+@app.command("report", epilog="Example: anklealign report")
+def _report() -> None:
+    """Write plots/report.html from the metrics and plots of the last run."""
+    from anklealign.cli import report  # noqa: PLC0415
+
+    raise typer.Exit(report.write_page())
+
+
+@app.command("pr-report", epilog="Example: anklealign pr-report main")
+def _pull_request_report(
+    base: Annotated[str, typer.Argument(help="Git revision to compare with.")] = "main",
+) -> None:
+    """Write report/report.md: how the workspace differs from BASE, for a pull request.
+
+    Exit status: 0 done, 2 BASE cannot be read.
+    """
+    from anklealign.experiments import pull_request  # noqa: PLC0415
+
+    raise typer.Exit(pull_request.write_report(base))
+
+
+@app.command("label-issues", epilog="Example: anklealign label-issues --out suspects")
+def _label_issues(
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("suspects"),
+    address: Annotated[
+        str, typer.Option(help="Label Studio's address before a photo's path.")
+    ] = "/data/local-files/?d=",
+    from_name: Annotated[
+        str, typer.Option(help="Name of the Choices tag in the Label Studio project.")
+    ] = "choice",
+    to_name: Annotated[
+        str, typer.Option(help="Name of the Image tag, and key of the data.")
+    ] = "image",
+) -> None:
+    """Rank the photos whose label is probably wrong, for review."""
+    from anklealign.cli import label_issues  # noqa: PLC0415
+
+    raise typer.Exit(label_issues.write_label_issues(out, address, from_name, to_name))
+
+
+@app.command("summary", epilog="Example: anklealign summary")
+def _summary() -> None:
+    """Print scores, counts and pictures of the last run."""
+    from anklealign.cli import summary  # noqa: PLC0415
+
+    raise typer.Exit(summary.print_summary())
+
+
+@app.command("check", epilog="Example: anklealign check")
+def _check() -> None:
+    """Check params.yaml and the code dependencies in dvc.yaml. Writes nothing."""
+    from anklealign.cli import check  # noqa: PLC0415
+
+    raise typer.Exit(check.print_faults())
+
+
+@app.command("sync-deps", epilog="Example: anklealign sync-deps")
+def _sync_dependencies() -> None:
+    """Write the code dependencies of every stage into dvc.yaml."""
+    from anklealign.cli import sync_deps  # noqa: PLC0415
+
+    raise typer.Exit(sync_deps.write_dependencies())
+
+
+def _require(*modules: str) -> None:
+    """Exit with a remedy when a module of the `serve` extra is not installed."""
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        print(
+            f"anklealign: {', '.join(missing)} not installed; install the extra: "
+            "pip install 'anklealign[serve]', or in a checkout: make .venv/serve",
+            file=sys.stderr,
+        )
+        raise typer.Exit(1)

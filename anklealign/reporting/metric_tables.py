@@ -1,0 +1,129 @@
+"""Tables of metrics and number formats shared by the HTML report and the model card."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Metrics = Mapping[str, Any]
+
+SPLITS = ("train", "val", "test")
+
+# Display names of metrics whose key is not readable by itself.
+NAMES = {
+    "macro_f1": "macro F1",
+    "weighted_f1": "weighted F1",
+    "f1": "F1",
+    "mcc": "Matthews correlation",
+    "kappa": "kappa (quadratic weights)",
+    "roc_auc": "ROC AUC",
+    "brier": "Brier score",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A formatted value with its CI, which is empty where groups are too few."""
+
+    text: str
+    ci: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A header and rows of strings, integers and cells."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str | int | Cell]]
+
+
+def overall_scores(evaluate: Metrics) -> dict[str, Metrics]:
+    """Return the scores of the whole test split: the entries with a value."""
+    return {k: v for k, v in evaluate.items() if isinstance(v, Mapping) and "value" in v}
+
+
+def overall_table(evaluate: Metrics) -> Table:
+    """Return the overall scores with CI, majority baseline and gain."""
+    rows: list[list[str | int | Cell]] = [
+        [
+            display_name(name),
+            Cell(number(score["value"]), ci(score)),
+            number(score.get("majority")),
+            Cell(f"{score['gain']:+.3f}", gain_ci(score)),
+        ]
+        for name, score in overall_scores(evaluate).items()
+    ]
+    return Table(["score", "value", "majority", "gain"], rows)
+
+
+def class_table(evaluate: Metrics) -> Table:
+    """Return the scores of each class with CI."""
+    classes = {k.removeprefix("class_"): v for k, v in evaluate.items() if k.startswith("class_")}
+    names = [
+        name
+        for name, value in next(iter(classes.values())).items()
+        if isinstance(value, float) and "_ci_" not in name
+    ]
+    rows = [
+        [label, scores["support"]]
+        + [Cell(number(scores[name]), ci(scores, f"{name}_")) for name in names]
+        for label, scores in classes.items()
+    ]
+    return Table(["class", "photos", *map(display_name, names)], rows)
+
+
+def split_table(split: Metrics, classes: Sequence[str]) -> Table:
+    """Return photos, subjects, groups and class counts of each split."""
+    rows = [
+        [name, split[name]["photos"], split[name]["subjects"], split[name]["groups"]]
+        + [split[name]["classes"][label] for label in classes]
+        for name in SPLITS
+    ]
+    return Table(["split", "photos", "subjects", "groups", *classes], rows)
+
+
+def value_table(block: Metrics) -> Table:
+    """Return all values of a block of metrics, without those of single annotators."""
+    shown = {key: value for key, value in block.items() if key != "by_annotator"}
+    rows = [
+        [name, value if isinstance(value, str) else number(value)] for name, value in flat(shown)
+    ]
+    return Table(["metric", "value"], rows)
+
+
+def flat(block: Metrics, prefix: str = "") -> list[tuple[str, Any]]:
+    """Return nested metrics as (name, value)."""
+    rows: list[tuple[str, Any]] = []
+    for key, value in block.items():
+        name = f"{prefix}{key}".replace("_", " ")
+        rows += flat(value, f"{name}, ") if isinstance(value, Mapping) else [(name, value)]
+    return rows
+
+
+def display_name(key: str) -> str:
+    """Return the display name of a score."""
+    return NAMES.get(key, key.replace("_", " "))
+
+
+def number(value: float | None) -> str:
+    """Format a count with thousands separators, a score with three decimals, None as a dash."""
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
+
+
+def percent(fraction: float) -> str:
+    """Format a fraction as a percentage with one decimal."""
+    return f"{fraction:.1%}"
+
+
+def ci(score: Metrics, prefix: str = "") -> str:
+    """Format a CI as '0.647 to 0.948'; empty where groups are too few."""
+    low, high = score.get(f"{prefix}ci_low"), score.get(f"{prefix}ci_high")
+    return "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+
+
+def gain_ci(score: Metrics) -> str:
+    """Format the CI of the gain with signs; empty where groups are too few."""
+    if "gain_ci_low" not in score:
+        return ""
+    return f"{score['gain_ci_low']:+.3f} to {score['gain_ci_high']:+.3f}"
