@@ -7,8 +7,11 @@ import pytest
 import torch
 from tqdm import tqdm
 
+from anklealign.config import params, paths
 from anklealign.explainability import attribution, faithfulness
 from anklealign.explainability.attribution import heat_maps
+from anklealign.inference.predictor import Predictor
+from anklealign.io import pixel_store
 from anklealign.models import inputs
 from anklealign.models.inputs import logits, to_input
 from tests.explainability.test_attribution import SIDE, bundle_of
@@ -138,14 +141,34 @@ def test_a_trained_network_s_maps_beat_chance_and_an_untrained_one_s_do_not():
     assert share_inside(bundle) > 3 * inside.mean() > share_inside(fresh)
 
 
-def test_the_committed_model_s_maps_beat_chance():
-    # How far they do depends on the machine that trained the model: on 24 photos insertion gained
-    # 0.059 on a CPU with AVX-512 and 0.003 on one without.
+def test_the_committed_metrics_say_that_the_maps_beat_chance():
+    # The size of the gain on these 24 photos is mostly noise: two machines gave 0.059 and 0.003 for
+    # insertion. The next test holds it on all photos.
     metrics = json.loads((ROOT / "metrics/evaluate.json").read_text("utf-8"))["explanations"]
     assert metrics["deletion_gain"] > 0
     assert metrics["insertion_gain"] > 0
     assert min(metrics["deletion_better_share"], metrics["insertion_better_share"]) > 0.5
     assert abs(metrics["untrained_correlation"]) < 0.5
+
+
+@pytest.mark.slow
+def test_the_maps_of_the_trained_model_beat_chance_on_all_photos(monkeypatch):
+    """Measured on 320 photos: 0.064 (deletion) and 0.034 (insertion)."""
+    monkeypatch.chdir(ROOT)
+    if not (ROOT / "model/config.json").exists() or not (ROOT / paths.STORE).exists():
+        pytest.skip("model/ and data/prepared/ do not exist; run `dvc repro`")
+    if params.read()["dataset"] != "synthetic":
+        pytest.skip("the bounds are those of the synthetic set")
+    predictor = Predictor.load("model", "cpu")
+    photos = pixel_store.open_store()[
+        pixel_store.read_table(paths.SPLIT / "photos.csv").row.to_numpy()
+    ]
+    classes = predictor.probabilities(photos).argmax(1)
+    metrics = faithfulness.measure(predictor.bundle, photos, classes, 1, predictor.device)
+    assert metrics["photos"] >= 300
+    assert metrics["deletion_gain"] > 0.02
+    assert metrics["insertion_gain"] > 0.02
+    assert min(metrics["deletion_better_share"], metrics["insertion_better_share"]) > 0.5
 
 
 def test_each_part_of_the_measurement_shows_a_progress_bar(red, monkeypatch, capsys):

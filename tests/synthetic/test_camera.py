@@ -147,12 +147,12 @@ def test_heel_boxes_are_projected_like_the_picture(monkeypatch):
     level = [taken(SITTING, number=n) for n in range(1, 5)]
     monkeypatch.setattr(camera, "PITCH_SD", 1e9)  # clipped to the largest pitch
     steep = [taken(SITTING, number=n) for n in range(1, 5)]
-    transform_box = 0
+    moved = 0
     for before, after in zip(level, steep, strict=True):
         assert before.pixels.shape == after.pixels.shape
         for heel in ("heel_left", "heel_right"):
             one, other = getattr(before, heel), getattr(after, heel)
-            transform_box += one != other
+            moved += one != other
             # The box keeps its content.
             patches = [
                 np.asarray(Image.fromarray(photo.pixels).crop(box).resize((24, 24)), float)
@@ -160,4 +160,4 @@ def test_heel_boxes_are_projected_like_the_picture(monkeypatch):
             ]
             alike = np.corrcoef(*(patch.ravel() for patch in patches))[0, 1]
             assert alike > 0.97, (heel, alike)
-    assert transform_box >= 6
+    assert moved >= 6

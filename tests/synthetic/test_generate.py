@@ -246,7 +246,7 @@ def test_the_truth_table_matches_the_output_of_prepare(tmp_path, monkeypatch):
     truth = generate.read_truth().set_index("path")
     prepare.main()
     found = pixel_store.read_table(prepare.PHOTOS).set_index("path")
-    skipped = pd.read_csv(prepare.SKIP_RATE).query("item == 'file'").set_index("path")
+    skipped = pd.read_csv(prepare.SKIPPED).query("item == 'file'").set_index("path")
     good = truth[truth.skipped == ""]
     assert set(found.index) == set(good.index)
     assert (found.label == good.label.reindex(found.index)).all()
@@ -265,10 +265,10 @@ def test_the_truth_table_matches_the_output_of_prepare(tmp_path, monkeypatch):
             left, top, right, bottom = boxes.in_square(
                 upright, photo.width, photo.height, store.shape[1], DATASET.fit
             )
-            stored_name = store[place.row, round(top) : round(bottom), round(left) : round(right)]
+            stored = store[place.row, round(top) : round(bottom), round(left) : round(right)]
             # Both ways give the same patch; heels of tiny photos are too small to compare.
             if min(seen.shape[:2]) >= 40:
-                assert np.abs(stored_name.mean((0, 1)) - seen.mean((0, 1))).max() < 6, path
+                assert np.abs(stored.mean((0, 1)) - seen.mean((0, 1))).max() < 6, path
 
 
 BAR = 0.95
