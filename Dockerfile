@@ -3,7 +3,7 @@
 #   docker build --target service  -t anklealign-service .    slim, CPU, without data and model
 #   docker build --target pipeline -t anklealign-pipeline .   complete, GPU if the host provides one
 # On x86, the default torch includes CUDA, which the service does not need. Set TORCH_INDEX to
-# PyTorch's index of CPU wheels (README, "In containers") to save some gigabytes.
+# PyTorch's index of CPU wheels (docs/serving.md, "In containers") to save some gigabytes.
 
 ARG PYTHON=3.11.14-slim-bookworm
 

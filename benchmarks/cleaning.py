@@ -1,6 +1,6 @@
 """Benchmark clean on injected corruptions in the synthetic set and real photos, next to two peers.
 
-    python -m benchmarks.cleaning            # 17 minutes on 2 busy cores; README's table
+    python -m benchmarks.cleaning            # docs/data-cleaning.md; 17 minutes on 2 busy cores
 
 The thresholds were chosen on synthetic seed 2 and on the train folder of PyTorch's ants and bees
 photos (--margins prints the data behind them) and are evaluated on seed 3 and the val folder. The

@@ -48,7 +48,7 @@ def rates(groups: int, gain: float, sets: int, resamples: int = 1000) -> dict[st
     for number in range(sets):
         results = differences(simulate(groups, gain, generator), resamples, number)
         for score in SCORES:
-            significant[score] += results[score].verdict != "within noise"
+            significant[score] += results[score].conclusion != "within noise"
     return {score: count / sets for score, count in significant.items()}
 
 

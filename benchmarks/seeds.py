@@ -63,7 +63,7 @@ def main() -> None:
         raise SystemExit(f"--models is required for the dataset {options.dataset}")
     data = f"data/raw/{options.dataset}"
     if not (ROOT / data).exists():
-        raise SystemExit(f"{data} does not exist; see README.md for its content")
+        raise SystemExit(f"{data} does not exist; see docs/model-zoo.md")
     links = [link for link in (data, "data/weights", "requirements.txt") if (ROOT / link).exists()]
     print(
         f"| model | {options.split} accuracy, mean ± SD over seeds | balanced | weights | minutes |"

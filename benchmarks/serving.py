@@ -105,7 +105,7 @@ class Clock:
 
 
 def main() -> int:
-    """Print the measurements; return 1 if a bound in the README does not hold."""
+    """Print the measurements; return 1 if a bound in docs/serving.md does not hold."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--clients", type=int, default=64)

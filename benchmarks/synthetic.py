@@ -62,7 +62,7 @@ def main() -> None:
         predictions = pd.read_csv(folder / "plots/evaluate/predictions.csv")
         metrics = json.loads((folder / "metrics/evaluate.json").read_text(encoding="utf-8"))
         heels = heels_of(folder, truth)
-        issues = pd.read_csv(folder / "suspects/suspects.csv")
+        issues = pd.read_csv(folder / "label_issues/label_issues.csv")
     usable = generate.usable(truth)
     ceiling = generate.ceiling(usable)
     balanced, accuracy = metrics["balanced_accuracy"], metrics["accuracy"]

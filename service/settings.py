@@ -96,7 +96,7 @@ def from_environment() -> ServiceSettings:
 
 
 def defaults() -> dict[str, str]:
-    """Return the default of each variable as text, for the README's table and its test."""
+    """Return the default of each variable as text, as in the table of docs/serving.md."""
     return {
         name: "cores + 1" if field.default_factory else str(field.default)
         for name, field in VARIABLES.items()

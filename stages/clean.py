@@ -21,7 +21,6 @@ kept; it shares the original's cluster, so that split does not separate them.
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,8 +36,8 @@ from anklealign.io import files, pixel_store
 from anklealign.io.pixel_store import Pictures
 from anklealign.plotting import contact_sheets, style
 
-METRICS = Path("metrics/clean.json")
-PLOTS = Path("plots/clean")
+METRICS = paths.METRICS / "clean.json"
+PLOTS = paths.PLOTS / "clean"
 PAIRS = "Duplicates: removed photo (left), kept photo or contradicting duplicate (right)"
 SINGLES = "Photos removed for quality"
 NOTHING = "No photo was removed."

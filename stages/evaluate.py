@@ -46,7 +46,6 @@ METRICS = paths.METRICS / "evaluate.json"
 PLOTS = paths.PLOTS / "evaluate"
 PICTURES = PLOTS / "pictures"
 CARD = paths.METRICS / "MODEL_CARD.md"
-REPORT = paths.PLOTS / "report.html"
 
 
 def main() -> None:
@@ -265,7 +264,9 @@ def write_reports(evaluate: Mapping[str, Any]) -> None:
     metrics["evaluate"] = evaluate
     run = json.loads(paths.RUN.read_text("utf-8"))
     files.write_text(CARD, model_card.card(metrics, run))
-    files.write_text(REPORT, html_report.html(metrics, run, html_report.pictures(REPORT.parent)))
+    files.write_text(
+        paths.REPORT, html_report.html(metrics, run, html_report.pictures(paths.REPORT.parent))
+    )
 
 
 def headline(metrics: Mapping[str, Any]) -> str:

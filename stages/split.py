@@ -16,7 +16,6 @@ groups permit, and within 5 points wherever that is possible.
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,8 +38,8 @@ from anklealign.splitting.splits import (
 )
 from anklealign.splitting.stratified_groups import deviation
 
-METRICS = Path("metrics/split.json")
-PLOTS = Path("plots/split")
+METRICS = paths.METRICS / "split.json"
+PLOTS = paths.PLOTS / "split"
 SHOWN = 12  # nearest pairs
 LISTED = 20  # leaking pairs in the error message
 LEAKING, ALLOWED, DIFFERENT = "same picture", "same picture (allowed)", "different pictures"

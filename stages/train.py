@@ -48,11 +48,8 @@ from anklealign.training.history import EpochRecord, FitResult
 from anklealign.training.sampling import LabeledPhotos
 from anklealign.training.trainer import FitConfig
 
-MODEL = Path("model")
-METRICS = Path("metrics/train.json")
-HISTORY = Path("plots/train/history.csv")
-RUN = Path("plots/train/run.json")
-PICTURES = Path("plots/train/pictures")
+METRICS = paths.METRICS / "train.json"
+PICTURES = paths.PLOTS / "train/pictures"
 REQUIREMENTS = Path("requirements.txt")
 
 TRAIN, VAL = "train", "val"
@@ -278,7 +275,7 @@ def write_bundle(
         prepare.size, settings.dataset.fit, prepare.fill, prepare.max_megapixels
     )
     bundle.save(
-        MODEL,
+        paths.MODEL,
         Bundle(
             fitted.model,
             data.classes,
@@ -308,10 +305,10 @@ def write_records(
         "train": calibrated.train_scores,
         "val": calibrated.val_scores,
     }
-    files.write_table(HISTORY, history_table(fitted.result, settings.train.monitor))
+    files.write_table(paths.HISTORY, history_table(fitted.result, settings.train.monitor))
     photos = {"photos": count_photos(data.table, data.classes)}
     architecture = {"architecture": str(fitted.model).splitlines()}
-    files.write_json(RUN, record | photos | metrics | architecture)
+    files.write_json(paths.RUN, record | photos | metrics | architecture)
     files.write_json(METRICS, metrics)
     pages = augmentation_preview.pages(data.train, data.classes, fitted.config)
     contact_sheets.write(PICTURES, "augmented", pages)

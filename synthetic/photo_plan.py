@@ -509,7 +509,7 @@ def _inject_corruptions(
     settings: Synthetic, collectors: Sequence[Collector], shots: Sequence[Shot]
 ) -> list[Shot]:
     """Return the photos with `settings.corruptions` corruptions of each kind injected."""
-    rng = generator(settings.seed, "planted")
+    rng = generator(settings.seed, "planted")  # another name would change the photos
     order = [shots[index] for index in rng.permutation(len(shots))]
     # Wrong and contradicted labels each make photos unusable: at most a fifth of all per kind.
     count = min(settings.corruptions, len(shots) // 5)

@@ -16,7 +16,8 @@ CODE = sorted(
 # Terms that CONTRIBUTING.md replaces, and phrases of translated English, in texts that users see.
 BANNED = re.compile(
     r"""\b(
-        phantom | gap_cnn | planted | mend(?:s|ed|ing)? | takes?\ it\ up\ again | suspicious\ label
+        phantom | gap_cnn | planted | suspects? | verdicts? | write\ a\ block
+      | mend(?:s|ed|ing)? | takes?\ it\ up\ again | suspicious\ label
       | by\ chance\ of\ persons | on\ two\ sides | stands?\ twice | is\ none\ that | give\ leave
       | had\ better\ not | ashamed | in\ the\ house | is\ looked\ at\ and\ forgotten
       | colours? | normalis\w+ | optimis(?:e\w*|ing) | labell(?:ed|ing) | grey

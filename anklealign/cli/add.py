@@ -364,10 +364,10 @@ def class_lines(look: Look) -> Iterable[str]:
         yield f"classes   {len(look.counts)}"
     for label, count in look.counts.items():
         spelled = [
-            f"{_quoted(text)} {texts[text]}" for text in texts if labels.class_of(text) == label
+            f"{_quoted(text)} ({texts[text]})" for text in texts if labels.class_of(text) == label
         ]
-        written = f"   written {', '.join(sorted(spelled))}" if spelled else ""
-        yield f"  {escape_unprintable(label)}: {count} photos{written}"
+        spellings = f"   labels: {', '.join(sorted(spelled))}" if spelled else ""
+        yield f"  {escape_unprintable(label)}: {count} photos{spellings}"
     for one, other in proposal.alike:
         yield (
             f"  {_quoted(one)} and {_quoted(other)} are similar; if they are one class, list "
@@ -388,14 +388,20 @@ def subject_lines(dataset: Dataset, used: Sequence[Entry]) -> Iterable[str]:
     rule = f"pattern {dataset.subject_pattern}" if dataset.subject_pattern else "no pattern"
     if dataset.group_column is not None:
         rule = f"column {dataset.group_column}"
+    if not met:
+        yield f"subjects  {rule}: no subject is known, so each photo is a group of its own."
+        yield "          If several photos show one subject, set subject_pattern in the config;"
+        yield "          otherwise the model is tested on subjects that it was trained on."
+        return
     subjects = len(set(met.values()))
     yield f"subjects  {rule}: {subjects} subjects on {len(met)} of {len(used)} photos"
     for file, who in sorted(met.items())[:: max(1, len(met) // 3)][:3]:
         yield f"          {escape_unprintable(file)} shows {escape_unprintable(who)}"
     if len(met) < len(used):
-        yield f"          {len(used) - len(met)} photos have no known subject; each is its own"
-        yield "          group. If several show one subject, set subject_pattern in the config;"
-        yield "          otherwise the model is tested on subjects that it was trained on"
+        unknown = len(used) - len(met)
+        yield f"          {unknown} photos have no known subject; each is a group of its own."
+        yield "          If several show one subject, set subject_pattern in the config;"
+        yield "          otherwise the model is tested on subjects that it was trained on."
 
 
 def skip_lines(skips: Iterable[Skip], listed: int) -> Iterable[str]:

@@ -19,16 +19,16 @@ PLAIN = re.compile(r"[^\W\d][\w./-]*(?: [\w./-]+)*")
 MEANINGS = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
 COMMENTS = {
     "layout": "folders, label_studio or table",
-    "classes": "class: other ways in which it is written",
+    "classes": "class: other spellings",
     "csv": "below the dataset's folder",
     "encoding": "of the CSV",
     "path_column": "path of the photo, below the CSV's folder",
-    "label_column": "what is on it",
-    "group_column": "who is on it",
-    "subject_pattern": "searched in the path; who is on the photo",
-    "ordered": "true where the classes lie on a scale; then put them in its order",
-    "mirror_safe": "false where a mirrored photo has another label",
-    "fit": "into the stored square: letterbox, crop or stretch",
+    "label_column": "label of the photo",
+    "group_column": "group or subject of the photo",
+    "subject_pattern": "regular expression, searched in the path",
+    "ordered": "true if the classes lie on a scale; list them in its order",
+    "mirror_safe": "false if flipping a photo horizontally changes its label",
+    "fit": "how it fits the stored square: letterbox, crop or stretch",
 }
 WIDEST = 40  # characters before a comment
 ALWAYS = ("ordered", "mirror_safe", "fit")  # written even if they have the default value
@@ -84,7 +84,9 @@ def insert(whole: str, block: str) -> str:
     keys: list[Any] = root.value if isinstance(root, MappingNode) else []
     place = next((n for n, (key, _) in enumerate(keys) if key.value == "datasets"), None)
     if place is None:
-        raise ValueError("params.yaml: datasets is missing; add it as README.md describes")
+        raise ValueError(
+            "params.yaml: datasets is missing; add it as in `git show HEAD:params.yaml`"
+        )
     blocks = keys[place][1]
     if not isinstance(blocks, MappingNode) or blocks.flow_style or not blocks.value:
         raise ValueError(

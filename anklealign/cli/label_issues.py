@@ -1,8 +1,8 @@
 """Rank the photos whose label is probably wrong, for review.
 
-    anklealign label-issues                # writes to suspects/
+    anklealign label-issues                # writes to label_issues/
 
-Reads the pixel store, data/split/photos.csv and the trained bundle; writes suspects.csv (all
+Reads the pixel store, data/split/photos.csv and the trained bundle; writes label_issues.csv (all
 photos, ranked), sheet_01.png, … (the first 96) and label_studio.json: the first 96 as tasks with
 the suggested class as a prediction, for import into the project where the photos were labeled.
 
@@ -41,7 +41,6 @@ from anklealign.splitting.stratified_groups import folds
 
 Booleans = npt.NDArray[np.bool_]
 
-MODEL = Path("model")
 FOLDS = 5  # at most; at most the number of groups of the rarest class
 SHOWN = 96  # eight contact sheets
 STRENGTH = 1e-3  # C of the linear model: chosen on synthetic seed 2
@@ -58,7 +57,7 @@ def write_label_issues(out: Path, address: str, from_name: str, to_name: str) ->
     """
     try:
         name, dataset = params.dataset(params.read())
-        predictor = Predictor.load(MODEL)
+        predictor = Predictor.load(paths.MODEL)
         table = pixel_store.read_table(paths.SPLIT / "photos.csv").sort_values(
             "id", ignore_index=True
         )
@@ -76,7 +75,7 @@ def write_label_issues(out: Path, address: str, from_name: str, to_name: str) ->
         return 1
     issues = ranked(table, classes, labels, probabilities)
     top = issues.head(SHOWN)
-    files.write_table(out / "suspects.csv", issues.drop(columns="place"))
+    files.write_table(out / "label_issues.csv", issues.drop(columns="place"))
     sheets = contact_sheets.pages(
         tiles(top, table, store), "Label issues", "no photo", columns=4, rows=3
     )

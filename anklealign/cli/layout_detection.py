@@ -2,9 +2,8 @@
 
 `read_layouts` reads a folder with each layout. `choose` returns the only plausible layout, or
 raises an error that lists the evidence. `name_classes` groups labels into classes, using the
-aliases of
-existing datasets. `find_subject_pattern` tries common subject numbering schemes. Similar labels are
-never merged, and unmatched labels are listed.
+aliases of existing datasets. `find_subject_pattern` tries common subject numbering schemes. Similar
+labels are never merged, and unmatched labels are listed.
 """
 
 import difflib
@@ -205,8 +204,8 @@ def _exports(
     others = [f"{name!r} ({_few(answers)})" for name, answers in asked.items() if name != question]
     if question is None:
         said.append(
-            f"the exports answer {len(asked)} questions: {', '.join(others)}; write a block with "
-            "the classes of the right one into datasets of params.yaml, and run this again"
+            f"the exports answer {len(asked)} questions: {', '.join(others)}; add a dataset "
+            "config with the classes of the right one to params.yaml, and run this again"
         )
         return None, said
     if others:

@@ -61,7 +61,10 @@ def _print_version(*, wanted: bool) -> None:
 def _options(
     *,
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Version.")
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
+        ),
     ] = False,
 ) -> None:
     """Train, explain, calibrate and serve photo classifiers in a reproducible DVC pipeline."""
@@ -205,9 +208,9 @@ def _pull_request_report(
     raise typer.Exit(pull_request.write_report(base))
 
 
-@app.command("label-issues", epilog="Example: anklealign label-issues --out suspects")
+@app.command("label-issues", epilog="Example: anklealign label-issues --out label_issues")
 def _label_issues(
-    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("suspects"),
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("label_issues"),
     address: Annotated[
         str, typer.Option(help="Label Studio's address before a photo's path.")
     ] = "/data/local-files/?d=",

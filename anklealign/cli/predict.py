@@ -23,7 +23,6 @@ from anklealign.models import calibration
 
 # Photos decoded before each forward pass. Bounds the memory: 50 MB at 256 px.
 CHUNK = 256
-# A file with one of these suffixes that is no photo is listed as unreadable; others are ignored.
 
 
 def predict_photos(paths: Sequence[Path], out: Path, model: Path, device: str = "auto") -> int:

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-METRICS = Path("metrics")
+from anklealign.config import paths
+
 STAGES = ("prepare", "clean", "split", "train", "evaluate")
-RUN = Path("plots/train/run.json")
 # The table shows kappa for ordered classes and the Matthews correlation otherwise.
 SCORES = ("accuracy", "balanced_accuracy", "macro_f1", "kappa", "mcc", "roc_auc", "log_loss")
 PICTURES = {
@@ -31,11 +31,7 @@ PICTURES = {
 def print_summary() -> int:
     """Print the summary of the last run; return the exit status, 1 if there is none."""
     try:
-        metrics = {
-            stage: json.loads((METRICS / f"{stage}.json").read_text(encoding="utf-8"))
-            for stage in STAGES
-        }
-        run = json.loads(RUN.read_text(encoding="utf-8"))
+        metrics, run = read_results()
     except FileNotFoundError as error:
         print(f"summary: {error.filename} is missing; run `dvc repro` first", file=sys.stderr)
         return 1
@@ -43,7 +39,7 @@ def print_summary() -> int:
         "\n".join(
             [
                 "",
-                *story(metrics, run),
+                *count_lines(metrics, run),
                 "",
                 *score_table(metrics["evaluate"]),
                 "",
@@ -56,7 +52,20 @@ def print_summary() -> int:
     return 0
 
 
-def story(metrics: dict[str, Any], run: dict[str, Any]) -> list[str]:
+def read_results() -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the metrics of each stage and the record of the training run.
+
+    Raises:
+        FileNotFoundError: A stage has not run.
+    """
+    metrics = {
+        stage: json.loads((paths.METRICS / f"{stage}.json").read_text(encoding="utf-8"))
+        for stage in STAGES
+    }
+    return metrics, json.loads(paths.RUN.read_text(encoding="utf-8"))
+
+
+def count_lines(metrics: dict[str, Any], run: dict[str, Any]) -> list[str]:
     """Return the counts of photos, stage by stage."""
     prepare, clean, split = metrics["prepare"], metrics["clean"], metrics["split"]
     splits = ", ".join(f"{name} {split[name]['photos']}" for name in ("train", "val", "test"))

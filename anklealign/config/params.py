@@ -427,7 +427,9 @@ def section(raw: Mapping[str, Any], key: str, kind: type[T]) -> T:
             for old, new in RENAMED.items():
                 if new == key and isinstance(value, Mapping) and old.split(".")[-1] in value:
                     raise ValueError(f"params.yaml: {old} was renamed to {new}; rename the key")
-            raise ValueError(f"params.yaml: {key} is missing; add it as described in README.md")
+            raise ValueError(
+                f"params.yaml: {key} is missing; add it as in `git show HEAD:params.yaml`"
+            )
         value = value[part]
     if outdated := _outdated(key, value):
         raise ValueError("; ".join(outdated))

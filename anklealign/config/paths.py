@@ -14,4 +14,5 @@ STORE = PREPARED / "pixels.npy"
 VOTES = PREPARED / "votes.csv"
 SOFT_LABELS = PREPARED / "soft_labels.csv"
 HISTORY = PLOTS / "train/history.csv"  # one row per epoch
-RUN = PLOTS / "train/run.json"  # hardware, time and configuration of the training run
+RUN = PLOTS / "train/run.json"  # inputs, parameters and versions of the training run
+REPORT = PLOTS / "report.html"

@@ -88,7 +88,7 @@ class Difference:
         return self.second - self.first
 
     @property
-    def verdict(self) -> str:
+    def conclusion(self) -> str:
         """Return 'better' or 'worse' for the second model, or 'within noise'."""
         if self.low <= 0 <= self.high or self.p_value > 1 - CONFIDENCE:
             return "within noise"
@@ -257,12 +257,12 @@ def report(predictions: PairedPredictions, first: str, second: str, score: str) 
     chosen = results[score]
     lost, won, p = mcnemar(predictions)
     note = ""
-    if chosen.verdict == "within noise" and not chosen.low <= 0 <= chosen.high:
+    if chosen.conclusion == "within noise" and not chosen.low <= 0 <= chosen.high:
         note = "; the CI alone excludes 0, which is not reliable with so few groups"
     lines = [
-        f"the difference between {second} and {first} is within noise"
-        if chosen.verdict == "within noise"
-        else f"{second} is {chosen.verdict} than {first}",
+        f"The difference between {second} and {first} is within noise"
+        if chosen.conclusion == "within noise"
+        else f"{second} is {chosen.conclusion} than {first}",
         (
             f"{score.replace('_', ' ')} {chosen.value:+.3f}, 95% CI {chosen.low:+.3f} to "
             f"{chosen.high:+.3f}, permutation test p = {chosen.p_value:.3f}{note}"

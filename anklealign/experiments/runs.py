@@ -145,7 +145,7 @@ def pool(pairs: Sequence[tuple[Run, Run]]) -> PairedPredictions:
 
 
 def difference_text(best: Sequence[Run], other: Sequence[Run], score: str) -> str:
-    """Return the difference to the best variant with CI and verdict, or the reason for none."""
+    """Return the difference to the best variant with CI and conclusion, or the reason for none."""
     try:
         difference = difference_to_best(best, other, score)
     except ValueError:
@@ -154,7 +154,7 @@ def difference_text(best: Sequence[Run], other: Sequence[Run], score: str) -> st
         return "no common seed and fold"
     return (
         f"{difference.value:+.3f}, {difference.low:+.3f} to {difference.high:+.3f}: "
-        f"{difference.verdict}"
+        f"{difference.conclusion}"
     )
 
 

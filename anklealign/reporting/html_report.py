@@ -220,7 +220,7 @@ PICTURES = {
         ("prepare/agreement.png", "Inter-annotator agreement and votes by annotator"),
         ("prepare/class_*.png", "Sample of the photos of each class, evenly over collectors"),
         ("clean/scores.png", "Quality scores of the photos, with the thresholds of clean"),
-        ("clean/copies_*.png", "Removed duplicates next to the photo kept, with the reason"),
+        ("clean/duplicates_*.png", "Removed duplicates next to the photo kept, with the reason"),
         ("clean/quality_*.png", "Photos removed as unusable, with the reason"),
         ("split/classes.png", "Classes by split"),
         ("split/nearest_*.png", "Most similar photos of different splits"),

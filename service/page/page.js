@@ -223,10 +223,12 @@ async function showModel() {
   const facts = [["Classes", model.classes.join(", ")], ["Model ID", model.model]];
   const accuracy = model.scores?.balanced_accuracy;
   if (accuracy) {
+    // With few test groups there is no confidence interval.
+    const interval = accuracy.ci_low === undefined
+      ? "" : `; 95% CI ${accuracy.ci_low.toFixed(2)} to ${accuracy.ci_high.toFixed(2)}`;
     facts.push([
       "Balanced accuracy",
-      `${accuracy.value.toFixed(2)} on ${model.scores.photos} test photos; 95% CI ` +
-      `${accuracy.ci_low.toFixed(2)} to ${accuracy.ci_high.toFixed(2)}`,
+      `${accuracy.value.toFixed(2)} on ${model.scores.photos} test photos${interval}`,
     ]);
   }
   $("facts").replaceChildren(...facts.flatMap(([name, value]) => [element("dt", name), element("dd", value)]));

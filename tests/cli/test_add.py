@@ -307,7 +307,7 @@ def test_a_block_that_is_there_is_used_as_it_is(project, capsys):
     assert anklealign_add([str(folder), "ankle"]) == 0
     said = capsys.readouterr().out
     assert "params.yaml already has this dataset" in said
-    assert "pronation: 6 photos   written '1_Pronacio' 6" in said
+    assert "pronation: 6 photos   labels: '1_Pronacio' (6)" in said
     assert Path("params.yaml").read_bytes() == before
     assert Path("data/raw/ankle/FO6K58/s.jpg").is_file()
 

@@ -113,7 +113,7 @@ def test_without_a_run_it_says_what_to_do(tmp_path, monkeypatch, capsys):
 def test_a_run_gives_list_sheet_and_import_file(tmp_path):
     command = [sys.executable, "-m", "anklealign", "label-issues", "--out", str(tmp_path)]
     subprocess.run(command, cwd=ROOT, check=True)
-    found = pd.read_csv(tmp_path / "suspects.csv")
+    found = pd.read_csv(tmp_path / "label_issues.csv")
     assert found.margin.is_monotonic_increasing
     tasks = json.loads((tmp_path / "label_studio.json").read_text(encoding="utf-8"))
     assert len(tasks) == min(96, len(found))

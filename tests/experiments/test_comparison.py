@@ -42,7 +42,7 @@ def tables(paired):
 def test_model_is_within_noise_of_itself(paired):
     same = PairedPredictions(paired.labels, paired.groups, paired.first, paired.first)
     for difference in differences(same, 500).values():
-        assert difference.verdict == "within noise"
+        assert difference.conclusion == "within noise"
         assert (difference.value, difference.low, difference.high) == (0, 0, 0)
 
 
@@ -50,8 +50,8 @@ def test_much_better_model_is_better_and_the_other_worse():
     paired = simulate(60, 3.0, np.random.default_rng(2))
     turned = PairedPredictions(paired.labels, paired.groups, paired.second, paired.first)
     for name, difference in differences(paired, 500).items():
-        assert difference.verdict == "better", name
-        assert differences(turned, 500)[name].verdict == "worse"
+        assert difference.conclusion == "better", name
+        assert differences(turned, 500)[name].conclusion == "worse"
 
 
 def test_difference_on_a_single_group_is_noise():
@@ -62,7 +62,7 @@ def test_difference_on_a_single_group_is_noise():
     groups = np.r_[np.zeros(20, np.int64), 1 + np.arange(20)]
     difference = differences(PairedPredictions(labels, groups, first, second), 500)["accuracy"]
     assert difference.value == -0.5
-    assert difference.verdict == "within noise"
+    assert difference.conclusion == "within noise"
     # A test that treats photos as independent is significant.
     assert mcnemar(PairedPredictions(labels, groups, first, second)) == (
         20,
@@ -146,7 +146,7 @@ def test_different_classes_are_rejected(tables):
 
 def test_report_starts_with_the_verdict(paired):
     lines = report(paired, "main", "mine", "accuracy")
-    verdict = differences(paired)["accuracy"].verdict
+    verdict = differences(paired)["accuracy"].conclusion
     expected = "within noise" if verdict == "within noise" else f"mine is {verdict} than main"
     assert expected in lines[0]
     assert any("McNemar" in line for line in lines)

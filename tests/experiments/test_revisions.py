@@ -141,7 +141,7 @@ def test_clone_without_cache_and_remote_reports_what_is_missing(
     assert "data/prepared/photos.csv of main is in neither" in capsys.readouterr().err
     assert main(["pr-report", "main"]) == 0
     text = (clone / "report/report.md").read_text()
-    assert "the difference between this change and main is within noise" in text
+    assert "The difference between this change and main is within noise" in text
     assert "Not compared: data/prepared/photos.csv of main is in neither" in text
     assert "Not compared: plots of main is in neither" in text
 

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
@@ -135,3 +136,15 @@ def test_page_shows_no_ci_when_groups_are_few(metrics, run):
     assert "too few groups for a 95% CI" in page
     assert "<small>0." not in page
     assert "<small>+0." not in page
+
+
+def test_the_page_shows_every_picture_of_the_last_run():
+    """A pattern that matches nothing would silently drop its pictures from the page."""
+    written = {
+        path.relative_to(ROOT / "plots").as_posix() for path in (ROOT / "plots").rglob("*.png")
+    }
+    if not written:
+        pytest.skip("plots/ holds no pictures; run `dvc repro` or `dvc pull`")
+    patterns = {pattern for pairs in html_report.PICTURES.values() for pattern, _ in pairs}
+    shown = {path for path in written if any(fnmatch(path, pattern) for pattern in patterns)}
+    assert written - shown == set()
