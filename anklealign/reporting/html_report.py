@@ -93,6 +93,7 @@ def html(
         split=split,
         evaluate=evaluate,
         dropped=_dropped_table(metrics["prepare"], metrics["clean"]),
+        has_subjects=metric_tables.has_subjects(split),
         splits=metric_tables.split_table(split, list(run["train_class_counts"])),
         overall=metric_tables.overall_table(evaluate),
         by_class=metric_tables.class_table(evaluate),

@@ -72,13 +72,19 @@ def class_table(evaluate: Metrics) -> Table:
 
 
 def split_table(split: Metrics, classes: Sequence[str]) -> Table:
-    """Return photos, subjects, groups and class counts of each split."""
+    """Return the counts of each split; subjects only if the dataset names any."""
+    counts = ["photos", "subjects", "groups"] if has_subjects(split) else ["photos", "groups"]
     rows = [
-        [name, split[name]["photos"], split[name]["subjects"], split[name]["groups"]]
+        [name, *(split[name][count] for count in counts)]
         + [split[name]["classes"][label] for label in classes]
         for name in SPLITS
     ]
-    return Table(["split", "photos", "subjects", "groups", *classes], rows)
+    return Table(["split", *counts, *classes], rows)
+
+
+def has_subjects(split: Metrics) -> bool:
+    """Return True if the dataset names the subject of any photo in a split."""
+    return any(split[name]["subjects"] for name in SPLITS)
 
 
 def value_table(block: Metrics) -> Table:

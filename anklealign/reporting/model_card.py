@@ -103,8 +103,8 @@ def data(metrics: Mapping[str, Metrics], run: Metrics) -> list[str]:
             f"Dataset `{run['params']['dataset_name']}`: {prepare['files_seen']} files and "
             f"{prepare['tasks_seen']} labeling tasks yielded {prepare['photos']} photos; "
             f"{clean['removed']} were removed as duplicates or as unusable, {split['excluded']} "
-            f"are excluded from all splits. The rest was split by {split['grouped_by']}; no group "
-            "and no picture spans two splits."
+            f"are excluded from all splits. The rest was split by group; no group and no picture "
+            "spans two splits."
         ),
         "",
         *markdown(metric_tables.split_table(split, list(run["train_class_counts"]))),
@@ -157,9 +157,9 @@ def limits(metrics: Mapping[str, Metrics]) -> list[str]:
             "views, ages and skin tones are not covered."
         ),
         (
-            f"- {split['subject_unknown']} photos have no known subject, and each is treated as "
-            "its own group. If some of them show the same subject, the confidence intervals are "
-            "too narrow."
+            f"- {split['subject_unknown']} photos are treated as groups of their own, because the "
+            "dataset does not tell which of them belong together. If some do, for example by "
+            "showing one subject, the confidence intervals are too narrow."
         ),
         (
             "- The model is intended for research, teaching and a first assessment that a person "

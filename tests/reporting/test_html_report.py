@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anklealign.reporting import html_report
+from anklealign.reporting import html_report, metric_tables
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("prepare", "clean", "split", "train", "evaluate")
@@ -148,3 +148,15 @@ def test_the_page_shows_every_picture_of_the_last_run():
     patterns = {pattern for pairs in html_report.PICTURES.values() for pattern, _ in pairs}
     shown = {path for path in written if any(fnmatch(path, pattern) for pattern in patterns)}
     assert written - shown == set()
+
+
+def test_a_dataset_without_subjects_is_described_by_groups():
+    split = {
+        name: {"photos": 4, "subjects": 0, "groups": 3, "classes": {"a": 1, "b": 3}}
+        for name in ("train", "val", "test")
+    }
+    table = metric_tables.split_table(split, ["a", "b"])
+    assert table.header == ["split", "photos", "groups", "a", "b"]
+    assert table.rows[0] == ["train", 4, 3, 1, 3]
+    split["val"]["subjects"] = 2
+    assert "subjects" in metric_tables.split_table(split, ["a", "b"]).header
