@@ -25,7 +25,8 @@ def made(name: str = "tiny_cnn", config: Model | None = None) -> Bundle:
     """Return a bundle at 64 pixels with random weights and batch statistics."""
     config = replace(
         config or params.section(RAW, f"models.{name}", Model),
-        image_size=64, pretrained=False, frozen=False, weights=None, weights_sha256=None,
+        image_size=64, pretrained=False, frozen=False, unfreeze_last_n=0, head_epochs=0,
+        head_learning_rate=0.0, imagenet_head=False, weights=None, weights_sha256=None,
     )  # fmt: skip
     torch.manual_seed(0)
     model = factory.build(name, config, 3)
