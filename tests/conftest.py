@@ -3,12 +3,16 @@
 import io
 import os
 import shutil
+import signal
 import tempfile
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from PIL import Image
+
+# A shell that starts pytest in the background has SIGINT ignored, and children would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 NOBODY = 65534  # user and group, on every Linux and on macOS
 
