@@ -42,7 +42,7 @@ def create(settings: ServiceSettings, predictor: Predictor, engine: str) -> Obse
     """Return the application.
 
     Raises:
-        ValueError: metrics/evaluate.json is not valid JSON.
+        ValueError: metrics/details/evaluate.json is not what evaluate writes.
     """
     model = routes.describe_model(predictor, engine, settings)
     metrics = Metrics(predictor.classes)

@@ -2,18 +2,19 @@
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
 from anklealign.explainability import attribution
-from anklealign.inference import onnx_predictor
 from anklealign.inference.predictor import OpenedPhoto, Predictor
+from anklealign.io import results
 from anklealign.models import bundle, calibration
 from anklealign.models.inputs import Floats
 from service import heatmaps, problems
 from service.batcher import Batcher
-from service.observability import Metrics
+from service.observability import Metrics, log
 from service.problems import ProblemError, openapi_responses
 from service.schemas import (
     ExplainResponse,
@@ -186,15 +187,15 @@ def status_routes(model: ModelResponse, batcher: Batcher, metrics: Metrics) -> A
 
 
 def describe_model(predictor: Predictor, engine: str, settings: ServiceSettings) -> ModelResponse:
-    """Return the response of GET /model from the bundle and, if present, the metrics.
+    """Return the response of GET /model from the bundle and, if present, its scores and card.
 
     Raises:
-        ValueError: metrics/evaluate.json is not valid JSON.
+        ValueError: metrics/details/evaluate.json has other content than evaluate writes.
     """
     own = predictor.bundle
-    digest = onnx_predictor.bundle_hash(settings.model)
+    digest = results.bundle_hash(settings.model)
     config = json.loads((settings.model / bundle.CONFIG).read_text(encoding="utf-8"))
-    scores, card = settings.metrics / "evaluate.json", settings.metrics / "MODEL_CARD.md"
+    scores, card = evaluation_of(digest, settings.metrics)
     record = dict(own.record)
     hashes = {"config_sha256": digest, "weights_sha256": config["anklealign"]["weights_sha256"]}
     hashes |= {key: record.pop(key) for key in sorted(record) if key.endswith("_sha256")}
@@ -211,9 +212,29 @@ def describe_model(predictor: Predictor, engine: str, settings: ServiceSettings)
         hashes=hashes,
         conformal_threshold=own.conformal_threshold,
         record=record,
-        scores=json.loads(scores.read_text(encoding="utf-8")) if scores.is_file() else None,
-        card=card.read_text(encoding="utf-8") if card.is_file() else None,
+        scores=scores,
+        card=card,
     )
+
+
+def evaluation_of(digest: str, folder: Path) -> tuple[dict[str, Any] | None, str | None]:
+    """Return the scores and the model card of the bundle with this hash.
+
+    A missing file, and one that belongs to another bundle, is None; the latter is logged.
+
+    Raises:
+        ValueError: The scores file has other content than evaluate writes.
+    """
+    scores_path, card_path = folder / "details/evaluate.json", folder / "MODEL_CARD.md"
+    scores = results.read_details(scores_path) if scores_path.is_file() else None
+    card = card_path.read_text(encoding="utf-8") if card_path.is_file() else None
+    if scores is not None and scores.get(results.BUNDLE) != digest:
+        log.warning("%s belongs to another bundle and is not shown", scores_path)
+        scores = None
+    if card is not None and digest not in card:
+        log.warning("%s belongs to another bundle and is not shown", card_path)
+        card = None
+    return scores, card
 
 
 def upload_schema(max_files: int) -> dict[str, Any]:

@@ -30,7 +30,7 @@ class ServiceSettings(BaseSettings):
         port: TCP port; 0 selects a free one.
         model: Folder of the bundle.
         export: ONNX file written by `make export`; optional.
-        metrics: Folder with evaluate.json and MODEL_CARD.md; both are optional.
+        metrics: Folder with details/evaluate.json and MODEL_CARD.md; both are optional.
         engine: Inference engine; auto selects the faster available one.
         device: PyTorch device: auto, cpu, cuda, cuda:1 or mps.
         threads: Photos decoded in parallel; large photos use at most half of the threads.

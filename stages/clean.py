@@ -2,8 +2,8 @@
 
 Reads data/prepared/photos.csv and pixels.npy. Writes data/clean/photos.csv (the kept rows, with the
 duplicate cluster of each or ''), data/clean/removed.csv (one row per removed photo: reason, score,
-threshold, the photo kept instead, and why), metrics/clean.json, and plots/clean/ (contact sheets of
-the removed photos next to the kept ones, and histograms of the scores).
+threshold, the photo kept instead, and why), metrics/details/clean.json, and plots/clean/ (contact
+sheets of the removed photos next to the kept ones, and histograms of the scores).
 
     python -m stages.clean
 
@@ -32,11 +32,11 @@ from anklealign.cleaning import duplicate_clusters, image_quality, removal
 from anklealign.cleaning.image_quality import QUALITY_REASONS, ImageQuality
 from anklealign.config import params, paths, stage
 from anklealign.config.params import Clean
-from anklealign.io import files, pixel_store
+from anklealign.io import files, pixel_store, results
 from anklealign.io.pixel_store import Pictures
 from anklealign.plotting import contact_sheets, style
 
-METRICS = paths.METRICS / "clean.json"
+METRICS = paths.DETAILS / "clean.json"
 PLOTS = paths.PLOTS / "clean"
 PAIRS = "Duplicates: removed photo (left), kept photo or contradicting duplicate (right)"
 SINGLES = "Photos removed for quality"
@@ -80,7 +80,7 @@ def main() -> None:
     kept = table[~table.id.isin(removed.id)]
     files.write_table(paths.CLEAN / "photos.csv", kept)
     files.write_table(paths.CLEAN / "removed.csv", removed.drop(columns=BESIDE))
-    files.write_json(METRICS, metrics)
+    results.write_details(METRICS, metrics)
     write_contact_sheets(table, removed, pictures)
     scores = {name: [getattr(quality, name) for quality in qualities] for name in limits}
     scores["residual"] = list(residuals.pairs.values())

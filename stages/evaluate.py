@@ -1,25 +1,24 @@
 """Evaluate: score the trained model on the test split, which no earlier stage uses.
 
 Reads pixels.npy and votes.csv in data/prepared/, data/split/photos.csv, model/ and
-plots/train/history.csv. Writes metrics/evaluate.json (every score with its 95% CI over groups and
-the majority baseline; calibration, prediction sets, human baseline where test photos have votes,
-robustness), plots/evaluate/predictions.csv (one row per test photo), confusion.csv, pictures/ and
-explanations/. From these and from the metrics and pictures of the other stages it writes
-metrics/MODEL_CARD.md and plots/report.html.
+metrics/details/split.json. Writes metrics/scores.json (the headline metrics that DVC shows),
+metrics/details/evaluate.json (every score with its 95% CI over groups and the majority baseline;
+calibration, prediction sets, human baseline where test photos have votes, robustness), in
+plots/evaluate/ predictions.csv (one row per test photo), confusion.csv, reliability.csv and
+classes.csv, and plots/evaluate/explanations/.
 
     python -m stages.evaluate
 
-Runs in fp32 with TF32 off, with the same predictor as `anklealign predict` and the service.
+Runs in fp32 with TF32 off, with the same predictor as `anklealign predict` and the service. The
+report stage draws the results.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from anklealign.config import params, paths, stage
@@ -27,7 +26,6 @@ from anklealign.config.params import Evaluate
 from anklealign.evaluation import (
     explanation_sheets,
     human_baseline,
-    plots,
     robustness,
     score_tables,
 )
@@ -35,21 +33,19 @@ from anklealign.evaluation.score_tables import Predictions
 from anklealign.explainability import faithfulness
 from anklealign.explainability.attribution import has_attention
 from anklealign.inference.predictor import Predictor
-from anklealign.io import files, pixel_store
+from anklealign.io import files, pixel_store, results
 from anklealign.io.pixel_store import Pixels
-from anklealign.metrics.scores import Floats, point_scores
+from anklealign.metrics.scores import Floats, confidence_bins, point_scores
 from anklealign.models import calibration
-from anklealign.plotting import contact_sheets, style
-from anklealign.reporting import html_report, model_card
+from anklealign.plotting import contact_sheets
 
-METRICS = paths.METRICS / "evaluate.json"
+METRICS = paths.DETAILS / "evaluate.json"
 PLOTS = paths.PLOTS / "evaluate"
-PICTURES = PLOTS / "pictures"
-CARD = paths.METRICS / "MODEL_CARD.md"
+DIGITS = 4  # of a probability in predictions.csv; another number of threads changes the eighth
 
 
 def main() -> None:
-    """Predict the test photos and write scores, tables, pictures, model card and report."""
+    """Predict the test photos and write scores, tables and attribution maps."""
     raw = params.read()
     settings = params.section(raw, "evaluate", Evaluate)
     seed = params.section(raw, "seed", int)
@@ -69,6 +65,7 @@ def main() -> None:
     counts = confusion_table(rows, classes)
 
     metrics: dict[str, Any] = {
+        results.BUNDLE: results.bundle_hash(paths.MODEL),
         "photos": len(test),
         "groups": int(test.group.nunique()),
         "parameters": predictor.parameter_count,
@@ -80,32 +77,27 @@ def main() -> None:
     metrics["calibration"] = score_tables.calibration_scores(
         predictions, validation, uncalibrated=uncalibrated, sets=sets, settings=settings, seed=seed
     )
-    figures = {
-        "confusion": plots.confusion(counts),
-        "reliability": plots.reliability(
-            predictions.labels, uncalibrated, probabilities, temperature
-        ),
-        **training_history(predictor),
-    }
     votes = pixel_store.read_table(paths.VOTES)
     if len(votes):
         scored = human_baseline.scored_votes(votes, list(test.id), predictions.predicted, classes)
         metrics["human_baseline"] = score_tables.human_baseline_scores(
             scored, test.set_index("id").group, len(classes), settings, seed
         )
-        if len(scored):
-            figures["human_baseline"] = plots.human_baseline(metrics["human_baseline"])
     if settings.robustness:
-        metrics["robustness"], figures["robustness"] = measure_robustness(
+        metrics["robustness"] = measure_robustness(
             test, store, predictor, limit=settings.robustness, flip=dataset.mirror_safe
         )
     metrics["explanations"] = explain(
         rows, test, store, predictor, limit=settings.explained, seed=seed
     )
-    write_outputs(metrics, rows, counts, figures)
-    write_mistakes(rows, test, store, settings.mistakes)
-    write_reports(metrics)
-    print(headline(metrics))
+    headline = headline_metrics(metrics, results.read_details(paths.DETAILS / "split.json"))
+    results.write_details(METRICS, metrics)
+    files.write_json(paths.SCORES, headline)
+    files.write_table(PLOTS / "predictions.csv", rounded_probabilities(rows))
+    files.write_table(PLOTS / "confusion.csv", counts.rename_axis("actual").reset_index())
+    files.write_table(PLOTS / "reliability.csv", reliability_table(predictions))
+    files.write_table(PLOTS / "classes.csv", class_table(metrics, classes))
+    print(summary_line(metrics))
 
 
 def predict_split(
@@ -149,19 +141,54 @@ def confusion_table(predictions: pd.DataFrame, classes: Sequence[str]) -> pd.Dat
     return counts.reindex(index=list(classes), columns=list(classes), fill_value=0)
 
 
-def training_history(predictor: Predictor) -> dict[str, Figure]:
-    """Return the plot of the training history; none for the majority baseline (no epochs)."""
-    history = pd.read_csv(paths.HISTORY)
-    if history.empty:
-        return {}
-    chosen = predictor.bundle.record["chosen"]
-    return {"history": plots.history(history, chosen["epoch"], chosen["monitor"])}
+def rounded_probabilities(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the predictions with DIGITS decimals, which no number of threads changes."""
+    columns = [name for name in rows.columns if name == "probability" or name.startswith("p_")]
+    return rows.assign(**{name: rows[name].round(DIGITS) for name in columns})
+
+
+def reliability_table(predictions: Predictions) -> pd.DataFrame:
+    """Return the mean confidence, accuracy and photos of each equal-count bin of confidence."""
+    probabilities = predictions.probabilities
+    table = pd.DataFrame(
+        {
+            "bin": confidence_bins(probabilities),
+            "confidence": probabilities.max(1),
+            "accuracy": (predictions.predicted == predictions.labels).astype(float),
+            "photos": 1,
+        }
+    )
+    means = {"confidence": "mean", "accuracy": "mean", "photos": "sum"}
+    return table.groupby("bin").agg(means).round(DIGITS).reset_index(drop=True)
+
+
+def class_table(metrics: Mapping[str, Any], classes: Sequence[str]) -> pd.DataFrame:
+    """Return the scores of each class with their CIs."""
+    return pd.DataFrame([{"class": name, **metrics[f"class_{name}"]} for name in classes])
+
+
+def headline_metrics(metrics: Mapping[str, Any], split: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metrics that DVC shows: at most 15 numbers (docs/statistics.md)."""
+    balanced = metrics["balanced_accuracy"]
+    association = "kappa" if "kappa" in metrics else "mcc"
+    interval = {name: balanced[name] for name in ("ci_low", "ci_high") if name in balanced}
+    names = ("accuracy", "macro_f1", association, "log_loss", "calibration_error")
+    headline = {"balanced_accuracy": balanced["value"], **interval}
+    headline |= {name: metrics[name]["value"] for name in names}
+    headline["coverage"] = metrics["calibration"]["coverage"]["value"]
+    return {name: round(value, DIGITS) for name, value in headline.items()} | {
+        "test_photos": metrics["photos"],
+        "test_groups": metrics["groups"],
+        "leaking_pairs": split["leaking_pairs"],
+        "parameters": metrics["parameters"],
+        results.BUNDLE: metrics[results.BUNDLE][: results.SHORT],
+    }
 
 
 def measure_robustness(
     test: pd.DataFrame, store: Pixels, predictor: Predictor, *, limit: int, flip: bool
-) -> tuple[dict[str, Any], Figure]:
-    """Return the scores on corrupted photos, by kind and level, and their plot.
+) -> dict[str, Any]:
+    """Return the scores on corrupted photos, by kind and level.
 
     Uses the first `limit` photos by id, an order independent of path and label.
     """
@@ -182,8 +209,7 @@ def measure_robustness(
     total = sum(map(len, robustness.LEVELS.values()))
     for kind, level, score in tqdm(corrupted, total=total, desc="robustness", disable=None):
         scores.setdefault(kind, {})[level] = round(score, 6)
-    metrics = {"photos": len(photos), "unchanged": round(clean, 6), **scores}
-    return metrics, plots.robustness(scores, clean, len(photos), len(predictor.classes))
+    return {"photos": len(photos), "unchanged": round(clean, 6), **scores}
 
 
 def explain(
@@ -211,65 +237,7 @@ def explain(
     return faithfulness.measure(bundle, pixels, predicted, seed, device)
 
 
-def write_outputs(
-    metrics: Mapping[str, Any],
-    predictions: pd.DataFrame,
-    counts: pd.DataFrame,
-    figures: Mapping[str, Figure],
-) -> None:
-    """Write metrics, predictions, confusion matrix and each figure as a PNG named after its key."""
-    files.write_json(METRICS, metrics)
-    files.write_table(PLOTS / "predictions.csv", predictions)
-    files.write_table(PLOTS / "confusion.csv", counts.rename_axis("actual").reset_index())
-    for name, figure in tqdm(
-        figures.items(), "draw", unit="picture", delay=1, leave=False, disable=None
-    ):
-        style.save(figure, PICTURES / f"{name}.png")
-
-
-def write_mistakes(
-    predictions: pd.DataFrame, test: pd.DataFrame, store: Pixels, limit: int
-) -> None:
-    """Write the contact sheets of the misclassified photos."""
-    count = int((predictions.actual != predictions.predicted).sum())
-    title = f"Highest-confidence errors of {count}"
-    tiles = mistake_tiles(predictions, test, store, limit)
-    pages = contact_sheets.pages(tiles, title, "no error on the test photos", columns=4, rows=3)
-    contact_sheets.write(PICTURES, "mistakes", pages)
-
-
-def mistake_tiles(
-    predictions: pd.DataFrame, test: pd.DataFrame, store: Pixels, limit: int
-) -> list[contact_sheets.Tile]:
-    """Return the misclassified photos, highest-confidence errors first."""
-    wrong = predictions[predictions.actual != predictions.predicted]
-    wrong = wrong.sort_values(["probability", "path"], ascending=[False, True]).head(limit)
-    tiles = []
-    photos = test.loc[wrong.index].to_dict("records")
-    for row, photo in zip(wrong.to_dict("records"), photos, strict=True):
-        pixels = store[photo["row"], photo["top"] : photo["bottom"], photo["left"] : photo["right"]]
-        predicted = f"predicted {row['predicted']} {row['probability']:.0%}"
-        actual = row["actual"]
-        truth = f"actual {actual} {row[f'p_{actual}']:.0%}"
-        tiles.append(contact_sheets.Tile((pixels,), (predicted, truth, row["path"])))
-    return tiles
-
-
-def write_reports(evaluate: Mapping[str, Any]) -> None:
-    """Write model card and report from the metrics and pictures of all stages."""
-    metrics: dict[str, Any] = {
-        name: json.loads((paths.METRICS / f"{name}.json").read_text("utf-8"))
-        for name in ("prepare", "clean", "split", "train")
-    }
-    metrics["evaluate"] = evaluate
-    run = json.loads(paths.RUN.read_text("utf-8"))
-    files.write_text(CARD, model_card.card(metrics, run))
-    files.write_text(
-        paths.REPORT, html_report.html(metrics, run, html_report.pictures(paths.REPORT.parent))
-    )
-
-
-def headline(metrics: Mapping[str, Any]) -> str:
+def summary_line(metrics: Mapping[str, Any]) -> str:
     """Return the line that ends the stage: accuracy, majority baseline, photos and groups."""
     accuracy = metrics["accuracy"]
     interval = ""

@@ -3,8 +3,8 @@
 Reads `data/raw/<dataset>` in the layout of the dataset config; never writes to it.
 Writes `data/prepared/`: `pixels.npy` (N, S, S, 3), `photos.csv`, `skipped.csv` (path, item, reason,
 detail, remedy; the reasons are listed in `anklealign/ingest/inventory.py`), `votes.csv` and
-`soft_labels.csv` (`anklealign/io/pixel_store.py`), `metrics/prepare.json`, and an overview of the
-photos in `plots/prepare/`, with agreement.png if there are votes.
+`soft_labels.csv` (`anklealign/io/pixel_store.py`), `metrics/details/prepare.json`, and an overview
+of the photos in `plots/prepare/`, with agreement.png if there are votes.
 
     python -m stages.prepare
 
@@ -41,12 +41,12 @@ from anklealign.ingest.inventory import (
     skip_rows,
     skips_of_entry,
 )
-from anklealign.io import decode, files, pixel_store
+from anklealign.io import decode, files, pixel_store, results
 from anklealign.plotting import style
 
 PHOTOS = PREPARED / "photos.csv"
 SKIPPED = PREPARED / "skipped.csv"
-METRICS = paths.METRICS / "prepare.json"
+METRICS = paths.DETAILS / "prepare.json"
 PLOTS = paths.PLOTS / "prepare"
 
 
@@ -77,7 +77,7 @@ def main() -> None:
     files.write_table(PHOTOS, table)
     files.write_table(VOTES, votes)
     files.write_table(SOFT_LABELS, aggregation.soft_label_table(consensus, table, dataset))
-    files.write_json(METRICS, metrics)
+    results.write_details(METRICS, metrics)
     draw(table, votes, skipped, metrics, dataset)
     print(summary_line(metrics))
 

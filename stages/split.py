@@ -1,9 +1,9 @@
 """Split: train, validation, and test splits that share no group and no picture.
 
 Reads data/clean/photos.csv and removed.csv and the pixel store. Writes data/split/photos.csv (every
-kept photo with its `group` and `split`), metrics/split.json, and plots/split/: classes.png, the
-class distribution per split, and nearest_01.png, …, the most similar pairs of photos of different
-splits.
+kept photo with its `group` and `split`), metrics/details/split.json, and plots/split/: classes.png,
+the class distribution per split, and nearest_01.png, …, the most similar pairs of photos of
+different splits.
 
     python -m stages.split
 
@@ -23,7 +23,7 @@ import pandas as pd
 
 from anklealign.config import params, paths, stage
 from anklealign.config.params import CONSENSUS, Dataset, Split
-from anklealign.io import files, pixel_store
+from anklealign.io import files, pixel_store, results
 from anklealign.io.pixel_store import Pixels
 from anklealign.plotting import contact_sheets, style
 from anklealign.splitting import leakage, plots
@@ -38,7 +38,7 @@ from anklealign.splitting.splits import (
 )
 from anklealign.splitting.stratified_groups import deviation
 
-METRICS = paths.METRICS / "split.json"
+METRICS = paths.DETAILS / "split.json"
 PLOTS = paths.PLOTS / "split"
 SHOWN = 12  # nearest pairs
 LISTED = 20  # leaking pairs in the error message
@@ -77,7 +77,7 @@ def main() -> None:
         )
 
     files.write_table(paths.SPLIT / "photos.csv", table)
-    files.write_json(METRICS, metrics)
+    results.write_details(METRICS, metrics)
     style.save(plots.class_shares(table, list(dataset.classes), SPLITS), PLOTS / "classes.png")
     write_contact_sheets(used, pictures, by_status, settings)
     if by_status[LEAKING]:

@@ -1,8 +1,8 @@
 """Train: fit the selected model, keep its best epoch, and calibrate it.
 
 Reads pixels.npy and soft_labels.csv in data/prepared/, and data/split/photos.csv. Writes model/
-(config.json and model.safetensors), metrics/train.json, plots/train/history.csv (one row per
-epoch), plots/train/run.json (inputs, settings and scores of the run) and plots/train/pictures/.
+(config.json and model.safetensors), metrics/details/train.json (inputs, settings, versions and
+scores of the run), plots/train/history.csv (one row per epoch) and plots/train/pictures/.
 
     python -m stages.train                                  # or, on several hosts, on each:
     torchrun --nnodes=2 --nproc-per-node=8 … -m stages.train
@@ -12,7 +12,6 @@ time: two runs on one machine write the same bytes. An interrupted run resumes f
 which is stored in checkpoints/; no other stage reads that folder.
 """
 
-import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields, replace
@@ -24,9 +23,9 @@ import pandas as pd
 import torch
 from torch import nn
 
-from anklealign.config import params, paths, stage
+from anklealign.config import environment, params, paths, stage
 from anklealign.config.params import Dataset, Model, Prepare, Train
-from anklealign.io import files, pixel_store
+from anklealign.io import files, pixel_store, results
 from anklealign.io.pixel_store import Pixels
 from anklealign.metrics.scores import point_scores
 from anklealign.models import bundle, calibration, factory, inputs
@@ -38,7 +37,6 @@ from anklealign.training import (
     augmentation_preview,
     checkpoints,
     distributed,
-    environment,
     loop,
     losses,
 )
@@ -48,9 +46,8 @@ from anklealign.training.history import EpochRecord, FitResult
 from anklealign.training.sampling import LabeledPhotos
 from anklealign.training.trainer import FitConfig
 
-METRICS = paths.METRICS / "train.json"
+METRICS = paths.DETAILS / "train.json"
 PICTURES = paths.PLOTS / "train/pictures"
-REQUIREMENTS = Path("requirements.txt")
 
 TRAIN, VAL = "train", "val"
 
@@ -106,7 +103,7 @@ def main() -> None:
     if settings.train.num_processes > 1 and not distributed.started_by_torchrun():
         distributed.exec_torchrun("stages.train", settings.train.num_processes)
     with distributed.join_process_group(settings.train.device) as (group, device):
-        sources = describe_sources(settings, group)
+        sources = describe_sources(settings)
         fitted = fit_model(settings, data, sources, group, device)
         if group.rank == 0:
             calibrated = calibrate(fitted, data)
@@ -180,18 +177,13 @@ def select_split(
     return LabeledPhotos(store, indices, tuple(rows.id), np.asarray(labels, np.int64))
 
 
-def describe_sources(settings: Settings, group: ProcessGroup) -> dict[str, Any]:
-    """Return hashes of the inputs, library versions and settings; warn about other versions."""
-    pins = environment.read_pins(REQUIREMENTS.read_text(encoding="utf-8"))
-    installed = environment.installed_versions(list(pins))
-    if group.rank == 0:
-        for line in environment.version_differences(pins, installed):
-            print(f"train: {line}; results may differ", file=sys.stderr)
+def describe_sources(settings: Settings) -> dict[str, Any]:
+    """Return the hashes of the inputs, library versions and settings."""
     return {
         "pixels_sha256": files.sha256(paths.STORE),
         "split_sha256": files.sha256(paths.SPLIT / "photos.csv"),
         "soft_labels_sha256": files.sha256(paths.SOFT_LABELS),
-        "versions": installed,
+        "versions": environment.installed_versions(environment.TRAINING),
         "params": asdict(settings),
     }
 
@@ -221,7 +213,10 @@ def fit_model(
             group,
         )
         path = checkpoints.path_for({**sources, "device": device.type, "processes": group.size})
-        with ProgressPrinter(settings.model_name) if group.rank == 0 else nullcontext() as progress:
+        printer = ProgressPrinter(
+            settings.model_name, lambda records: write_history(records, settings.train.monitor)
+        )
+        with printer if group.rank == 0 else nullcontext() as progress:
             result = loop.fit(model, data.train, data.val, config, progress, checkpoint=path)
     return FittedModel(model, config, result, path)
 
@@ -296,7 +291,7 @@ def write_records(
     record: dict[str, Any],
 ) -> None:
     """Write metrics, history, run record and augmentation preview."""
-    metrics = {
+    metrics: dict[str, Any] = {
         "parameters": factory.count_parameters(fitted.model),
         "epochs": fitted.result.epochs,
         "best_epoch": fitted.result.best_epoch,
@@ -305,11 +300,11 @@ def write_records(
         "train": calibrated.train_scores,
         "val": calibrated.val_scores,
     }
-    files.write_table(paths.HISTORY, history_table(fitted.result, settings.train.monitor))
+    write_history(fitted.result.records, settings.train.monitor)
     photos = {"photos": count_photos(data.table, data.classes)}
     architecture = {"architecture": str(fitted.model).splitlines()}
-    files.write_json(paths.RUN, record | photos | metrics | architecture)
-    files.write_json(METRICS, metrics)
+    bundle_hash = {results.BUNDLE: results.bundle_hash(paths.MODEL)}
+    results.write_details(METRICS, bundle_hash | record | photos | metrics | architecture)
     pages = augmentation_preview.pages(data.train, data.classes, fitted.config)
     contact_sheets.write(PICTURES, "augmented", pages)
 
@@ -335,13 +330,17 @@ def rounded_scores(photos: LabeledPhotos, logits: Floats, temperature: float) ->
     return {name: round(value, 6) for name, value in scores.items()}
 
 
-def history_table(result: FitResult, monitor: str) -> pd.DataFrame:
-    """Return one row per epoch; the monitored score has one column, under its own name."""
+def write_history(records: Sequence[EpochRecord], monitor: str) -> None:
+    """Write one row per epoch; the monitored score has one column, under its own name.
+
+    Called after every epoch, so that `dvc plots show` and the VS Code extension show a run while it
+    trains.
+    """
     columns = [field.name for field in fields(EpochRecord)]
-    table = pd.DataFrame(map(asdict, result.records), columns=columns)
+    table = pd.DataFrame(map(asdict, records), columns=columns)
     table = table.rename(columns={"monitored": f"val_{monitor}"})
     table = table.rename(columns={"val_log_loss": "val_loss"})
-    return table.loc[:, ~table.columns.duplicated()].round(6)
+    files.write_table(paths.HISTORY, table.loc[:, ~table.columns.duplicated()].round(6))
 
 
 def count_photos(table: pd.DataFrame, classes: Sequence[str]) -> dict[str, dict[str, int]]:

@@ -25,7 +25,7 @@ from anklealign.config import paths
 from anklealign.inference import onnx_predictor
 from anklealign.inference.onnx_predictor import OnnxPredictor
 from anklealign.inference.predictor import Predictor
-from anklealign.io import files, pixel_store
+from anklealign.io import files, pixel_store, results
 from anklealign.io.pixel_store import Pixels
 from anklealign.models import inputs
 from anklealign.models.bundle import Bundle
@@ -55,7 +55,7 @@ def export_model(model: Path, out: Path) -> int:
         speeds = {"torch": speed(reference, pixels), "onnx": speed(candidate, pixels)}
         faster = min(speeds, key=lambda name: speeds[name].single + speeds[name].batched)
         properties = {
-            onnx_predictor.BUNDLE_HASH: onnx_predictor.bundle_hash(model),
+            onnx_predictor.BUNDLE_HASH: results.bundle_hash(model),
             onnx_predictor.FASTER_ENGINE: faster,
         }
         onnx.helper.set_model_props(onnx_model, properties)

@@ -96,13 +96,23 @@ def _run(context: typer.Context) -> None:
     """Check params.yaml, run `dvc repro` and print the summary."""
     from anklealign.cli import check, summary  # noqa: PLC0415
 
-    if status := check.print_faults():
+    if status := check.print_errors(preflight=True):
         raise typer.Exit(status)
     # The stages run with `python` from PATH, which must be this interpreter.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     command = [sys.executable, "-m", "dvc", "repro", *context.args]
     status = subprocess.run(command, env=os.environ | {"PATH": path}, check=False).returncode  # noqa: S603
     raise typer.Exit(status or summary.print_summary())
+
+
+@app.command("restore", epilog="Example: anklealign restore my-experiment")
+def _restore(
+    revision: Annotated[str, typer.Argument(help="Git revision or experiment.")] = "HEAD",
+) -> None:
+    """Restore data, model, metrics and plots of a revision, all of one run."""
+    from anklealign.cli import restore  # noqa: PLC0415
+
+    raise typer.Exit(restore.restore_results(revision))
 
 
 @app.command("predict", epilog="Example: anklealign predict photos/ --out predictions.csv")
@@ -240,7 +250,7 @@ def _check() -> None:
     """Check params.yaml and the code dependencies in dvc.yaml. Writes nothing."""
     from anklealign.cli import check  # noqa: PLC0415
 
-    raise typer.Exit(check.print_faults())
+    raise typer.Exit(check.print_errors())
 
 
 @app.command("sync-deps", epilog="Example: anklealign sync-deps")

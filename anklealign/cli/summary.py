@@ -2,19 +2,17 @@
 
     anklealign summary
 
-Reads only metrics/*.json and plots/train/run.json.
+Reads only metrics/details/, and the hash of model/config.json.
 """
 
-import json
 import sys
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from anklealign.config import paths
+from anklealign.io.results import read_results
 
-STAGES = ("prepare", "clean", "split", "train", "evaluate")
 # The table shows kappa for ordered classes and the Matthews correlation otherwise.
 SCORES = ("accuracy", "balanced_accuracy", "macro_f1", "kappa", "mcc", "roc_auc", "log_loss")
 PICTURES = {
@@ -31,15 +29,18 @@ PICTURES = {
 def print_summary() -> int:
     """Print the summary of the last run; return the exit status, 1 if there is none."""
     try:
-        metrics, run = read_results()
+        metrics = read_results()
     except FileNotFoundError as error:
         print(f"summary: {error.filename} is missing; run `dvc repro` first", file=sys.stderr)
+        return 1
+    except ValueError as error:
+        print(f"summary: {error}", file=sys.stderr)
         return 1
     print(
         "\n".join(
             [
                 "",
-                *count_lines(metrics, run),
+                *count_lines(metrics),
                 "",
                 *score_table(metrics["evaluate"]),
                 "",
@@ -52,21 +53,9 @@ def print_summary() -> int:
     return 0
 
 
-def read_results() -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the metrics of each stage and the record of the training run.
-
-    Raises:
-        FileNotFoundError: A stage has not run.
-    """
-    metrics = {
-        stage: json.loads((paths.METRICS / f"{stage}.json").read_text(encoding="utf-8"))
-        for stage in STAGES
-    }
-    return metrics, json.loads(paths.RUN.read_text(encoding="utf-8"))
-
-
-def count_lines(metrics: dict[str, Any], run: dict[str, Any]) -> list[str]:
+def count_lines(metrics: dict[str, Any]) -> list[str]:
     """Return the counts of photos, stage by stage."""
+    run = metrics["train"]
     prepare, clean, split = metrics["prepare"], metrics["clean"], metrics["split"]
     splits = ", ".join(f"{name} {split[name]['photos']}" for name in ("train", "val", "test"))
     skipped = Counter[str]()

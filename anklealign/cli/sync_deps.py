@@ -1,7 +1,10 @@
-"""Write the code dependencies of every DVC stage into dvc.yaml and data/dvc.yaml.
+"""Write the dependencies of every DVC stage on code and libraries into dvc.yaml and data/dvc.yaml.
 
 A stage depends on every project module that it imports, directly or through another module. Where
-these are all modules of a package, the package's folder is listed instead of its files.
+these are all modules of a package, the package's folder is listed instead of its files. A stage
+also depends on the pinned version of every library that these modules import. DVC compares files
+as a whole, so the pins of requirements.txt are copied to pins.yaml, whose keys DVC compares one by
+one.
 
     anklealign sync-deps
 """
@@ -10,15 +13,21 @@ import ast
 import re
 import sys
 from collections.abc import Iterable
+from importlib.metadata import packages_distributions
 from itertools import takewhile
 from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from anklealign.io.files import replacing
+from anklealign.io.files import write_text
 
 PACKAGES = ("anklealign", "stages", "service", "synthetic")
 PIPELINES = ("dvc.yaml", "data/dvc.yaml")
+REQUIREMENTS = "requirements.txt"
+PINS = "pins.yaml"
+HEADER = "# Versions in requirements.txt. Do not edit: `anklealign sync-deps` writes this file.\n"
+# They change no result: progress bars, and the reader of params.yaml, whose values DVC compares.
+WITHOUT_EFFECT = {"tqdm", "ruamel-yaml"}
 
 
 def module_file(root: Path, name: str) -> Path | None:
@@ -30,10 +39,8 @@ def module_file(root: Path, name: str) -> Path | None:
     return None
 
 
-def imports_of(root: Path, file: Path) -> set[Path]:
-    """Return the project files that a file imports, anywhere in it, without __init__.py files.
-
-    Those are empty, except for the top one, which only looks names up (tests/test_dvc.py).
+def imported_names(file: Path) -> set[str]:
+    """Return the dotted names that a file imports, anywhere in it.
 
     Raises:
         ValueError: The file has a relative import, which is not followed.
@@ -47,6 +54,15 @@ def imports_of(root: Path, file: Path) -> set[Path]:
                 raise ValueError(f"{file}:{node.lineno}: use an absolute import")
             names |= {node.module or ""}
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def imports_of(root: Path, file: Path) -> set[Path]:
+    """Return the project files that a file imports, without __init__.py files.
+
+    Those are empty, except for the top one, which only looks names up (tests/test_dvc.py).
+    """
+    names = imported_names(file)
     files = {module_file(root, name) for name in names if name.split(".")[0] in PACKAGES}
     return {path for path in files if path is not None and path.name != "__init__.py"}
 
@@ -80,17 +96,58 @@ def grouped(root: Path, files: Iterable[Path]) -> list[str]:
     return sorted(paths)
 
 
-def code_dependencies(root: Path, command: str) -> list[str]:
-    """Return the code that a stage's command, `python -m MODULE`, depends on.
+def stage_file(root: Path, command: str) -> Path:
+    """Return the module that a stage's command, `python -m MODULE`, runs.
 
     Raises:
         ValueError: The command runs no module of the project.
     """
-    name = command.rsplit(" ", 1)[-1]
-    file = module_file(root, name)
+    file = module_file(root, command.rsplit(" ", 1)[-1])
     if not command.startswith("python -m ") or file is None:
         raise ValueError(f"{command!r}: expected `python -m MODULE` with a module of this project")
-    return grouped(root, closure(root, file))
+    return file
+
+
+def code_dependencies(root: Path, command: str) -> list[str]:
+    """Return the code that a stage's command depends on."""
+    return grouped(root, closure(root, stage_file(root, command)))
+
+
+def libraries(root: Path, command: str) -> list[str]:
+    """Return the pinned libraries that a stage's command imports, sorted.
+
+    Raises:
+        ValueError: A library is not installed, so the name of its distribution is unknown.
+    """
+    modules = {
+        name.split(".")[0]
+        for file in closure(root, stage_file(root, command))
+        for name in imported_names(file)
+    }
+    external = modules - set(sys.stdlib_module_names) - {*PACKAGES, ""}
+    distributions = packages_distributions()
+    if unknown := sorted(external - distributions.keys()):
+        raise ValueError(f"{', '.join(unknown)} not installed; run `make .venv/dev`")
+    names = {name for module in external for name in distributions[module]}
+    return sorted(set(map(_normalized, names)) & read_pins(root).keys())
+
+
+def read_pins(root: Path) -> dict[str, str]:
+    """Return the pinned version of each library in requirements.txt that affects results."""
+    lines = (root / REQUIREMENTS).read_text(encoding="utf-8").splitlines()
+    matches = (re.match(r"([A-Za-z0-9._-]+)==([^\s;#]+)", line) for line in lines)
+    pins = {_normalized(match[1]): match[2] for match in matches if match}
+    return {name: pin for name, pin in pins.items() if name not in WITHOUT_EFFECT}
+
+
+def _normalized(distribution: str) -> str:
+    """Return the normalized name of a distribution (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def pins_text(root: Path) -> str:
+    """Return the content of pins.yaml. The quotes keep 1.10 from being read as a number."""
+    return HEADER + "".join(f'{name}: "{pin}"\n' for name, pin in read_pins(root).items())
 
 
 def is_code(dependency: str) -> bool:
@@ -99,47 +156,63 @@ def is_code(dependency: str) -> bool:
 
 
 def synced(root: Path, pipeline: str) -> str:
-    """Return the text of a dvc.yaml with the current code dependencies of each stage."""
+    """Return the text of a dvc.yaml with the current dependencies of each stage."""
     text = (root / pipeline).read_text(encoding="utf-8")
     stages = YAML(typ="safe", pure=True).load(text)["stages"]
     for name, stage in stages.items():
-        other = [dep for dep in stage["deps"] if not is_code(dep)]
-        pins = [dep for dep in other if dep == "requirements.txt"]
-        data = [dep for dep in other if dep != "requirements.txt"]
-        listed = pins + code_dependencies(root, stage["cmd"])
-        start = re.search(rf"^  {name}:\n(?:    .*\n|\n)*?    deps:\n", text, re.MULTILINE)
-        if start is None:
-            raise ValueError(f"{pipeline}: {name}: expected a list `deps:` of one path a line")
-        rest = text[start.end() :].splitlines(keepends=True)
-        block = list(takewhile(lambda line: line.startswith(("      - ", "      #")), rest))
+        code = code_dependencies(root, stage["cmd"])
+        data = [dep for dep in stage.get("deps", []) if not is_code(dep)]
+        before, block, after = _list_of(text, pipeline, name, "deps")
         kept = [line for line in block if line.lstrip()[0] == "#" or line.strip()[2:] in data]
-        lines = [f"      - {dep}\n" for dep in listed] + kept + rest[len(block) :]
-        text = text[: start.end()] + "".join(lines)
+        text = "".join([before, *(f"      - {dep}\n" for dep in code), *kept, after])
+        before, block, after = _list_of(text, pipeline, name, "params")
+        pins = [f"          - {library}\n" for library in libraries(root, stage["cmd"])]
+        if pins:
+            pins.insert(0, f"      - {PINS}:\n")
+        kept = [line for line in block if not line.startswith((" " * 10, f"      - {PINS}:"))]
+        text = "".join([before, *kept, *pins, after])
     return text
 
 
+def _list_of(text: str, pipeline: str, stage: str, key: str) -> tuple[str, list[str], str]:
+    """Return the text before a stage's list, the lines of the list, and the text after it.
+
+    Raises:
+        ValueError: The stage has no such list with one entry a line.
+    """
+    start = re.search(rf"^  {stage}:\n(?:    .*\n|\n)*?    {key}:\n", text, re.MULTILINE)
+    if start is None:
+        raise ValueError(f"{pipeline}: {stage}: expected a list `{key}:` with one entry a line")
+    rest = text[start.end() :].splitlines(keepends=True)
+    block = list(takewhile(lambda line: line.startswith(("      - ", "      #", " " * 10)), rest))
+    return text[: start.end()], block, "".join(rest[len(block) :])
+
+
+def current_files(root: Path) -> dict[str, str]:
+    """Return the current text of pins.yaml and of each pipeline, by path."""
+    pipelines = [pipeline for pipeline in PIPELINES if (root / pipeline).exists()]
+    return {PINS: pins_text(root), **{pipeline: synced(root, pipeline) for pipeline in pipelines}}
+
+
 def stale(root: Path) -> list[str]:
-    """Return the pipelines whose lists of code dependencies are not up to date."""
+    """Return the files whose dependencies are not up to date."""
     return [
-        pipeline
-        for pipeline in PIPELINES
-        if (root / pipeline).exists()
-        and synced(root, pipeline) != (root / pipeline).read_text(encoding="utf-8")
+        file
+        for file, text in current_files(root).items()
+        if not (root / file).exists() or text != (root / file).read_text(encoding="utf-8")
     ]
 
 
 def write_dependencies() -> int:
-    """Write both pipelines where their lists are stale; return the exit status, 1 on an error."""
+    """Write the files that are stale; return the exit status, 1 on an error."""
     try:
-        pipelines = stale(Path())
-        for pipeline in pipelines:
-            text = synced(Path(), pipeline)
-            with replacing(Path(pipeline)) as temporary:
-                temporary.write_text(text, encoding="utf-8")
-            print(f"{pipeline}: dependencies written")
+        files = stale(Path())
+        for file in files:
+            write_text(Path(file), current_files(Path())[file])
+            print(f"{file}: dependencies written")
     except (ValueError, OSError) as error:
         print(f"sync-deps: {error}", file=sys.stderr)
         return 1
-    if not pipelines:
+    if not files:
         print("sync-deps: all dependencies are up to date")
     return 0

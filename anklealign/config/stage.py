@@ -1,10 +1,13 @@
 """Stage entry point: map exceptions to exit statuses and short error messages."""
 
 import errno
+import os
 import signal
 import sys
 from collections.abc import Callable
 from typing import NoReturn
+
+from anklealign.config import environment
 
 
 def run(name: str, main: Callable[[], None]) -> NoReturn:
@@ -15,9 +18,15 @@ def run(name: str, main: Callable[[], None]) -> NoReturn:
     removed after SIGTERM too.
 
     DVC deletes a stage's outputs, including those tracked by git, before it runs the stage.
-    Therefore the error message includes a second line with the command that restores them.
+    Therefore the error message includes a second line with the command that restores them. The
+    check stage is the exception: it has no results.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if os.environ.get("RANK", "0") == "0":  # torchrun starts one process per rank
+        pins = environment.read_pins()
+        installed = environment.installed_versions(pins)
+        for line in environment.version_differences(pins, installed):
+            print(f"{name}: {line}; results may differ", file=sys.stderr)
     try:
         main()
     except KeyboardInterrupt:
@@ -26,11 +35,12 @@ def run(name: str, main: Callable[[], None]) -> NoReturn:
     except (ValueError, OSError) as error:
         disk_full = isinstance(error, OSError) and error.errno == errno.ENOSPC
         remedy = "; free disk space (`dvc gc --workspace` removes old results) and rerun the stage"
-        print(
-            f"{name}: {error}{remedy if disk_full else ''}\n"
-            f"{name}: DVC removed the outputs of this stage before running it; "
-            "run `git checkout metrics plots && dvc checkout` to restore the committed versions",
-            file=sys.stderr,
-        )
+        print(f"{name}: {error}{remedy if disk_full else ''}", file=sys.stderr)
+        if name != "check":
+            print(
+                f"{name}: DVC removed the outputs of this stage before running it; run "
+                "`anklealign restore` to restore the committed results",
+                file=sys.stderr,
+            )
         sys.exit(1)
     sys.exit(0)

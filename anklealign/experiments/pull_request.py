@@ -1,4 +1,4 @@
-"""Write a report for a pull request: changes of data, scores, pictures and metrics.
+"""Write a report for a pull request: changes of scores, parameters, data, pictures and metrics.
 
     anklealign pr-report main
 
@@ -16,12 +16,12 @@ from tqdm import tqdm
 
 from anklealign.experiments import comparison, data_diff
 from anklealign.experiments.revisions import WORKSPACE, Revision
+from anklealign.experiments.runs import flat, used_params
 from anklealign.io import files
 
 FOLDER = Path("report")
 PICTURES = Path("pictures")  # below FOLDER
 MAX_PICTURES = 40  # a change of the data changes every contact sheet
-MAX_CHARACTERS = 24_000  # of the metrics; a GitHub comment has at most 65,536 in total
 
 
 def write_report(base: str) -> int:
@@ -45,12 +45,14 @@ def write_report(base: str) -> int:
     sections = [
         f"# Changes since {base}",
         *scores(before, after),
+        "## Parameters",
+        *parameters(before, after),
+        "## Metrics",
+        *metrics(base),
         "## Data",
         *data(before, after),
         "## Pictures",
         *picture_lines,
-        "## All metrics",
-        *metrics(base),
     ]
     files.write_text(FOLDER / "report.md", "\n".join(sections) + "\n")
     print(f"pr-report: {FOLDER / 'report.md'}, {len(pictures)} changed pictures")
@@ -67,6 +69,20 @@ def scores(before: Revision, after: Revision) -> list[str]:
     lines = comparison.report(predictions, before.name, "this change", "balanced_accuracy")
     head, table = lines[:2], lines[2:]
     return ["", f"**{head[0]}**; {head[1]}.", "", "```text", *table[1:], "```", ""]
+
+
+def parameters(before: Revision, after: Revision) -> list[str]:
+    """Return the changed parameters of the selected dataset and model, or the reason for none."""
+    try:
+        values = [dict(flat(used_params(side.yaml("params.yaml")))) for side in (before, after)]
+    except ValueError as error:
+        return ["", f"Not compared: {error}.", ""]
+    first, second = values
+    changed = [key for key in {**first, **second} if first.get(key) != second.get(key)]
+    if not changed:
+        return ["", "No parameter changed.", ""]
+    rows = [f"| `{key}` | {first.get(key, '-')} | {second.get(key, '-')} |" for key in changed]
+    return ["", f"| parameter | {before.name} | this change |", "|---|---|---|", *rows, ""]
 
 
 def data(before: Revision, after: Revision) -> list[str]:
@@ -128,16 +144,11 @@ def picture_table(pictures: dict[str, dict[str, bytes]]) -> list[str]:
 
 
 def metrics(base: str) -> list[str]:
-    """Return the output of `dvc metrics diff` as folded Markdown."""
+    """Return the output of `dvc metrics diff` in Markdown."""
     command = [sys.executable, "-m", "dvc", "metrics", "diff", "--md", base]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - a fixed command
+    if done.returncode:
+        return ["", f"`dvc metrics diff` failed: {done.stderr.strip()}", ""]
     # DVC pads the cells with spaces and dashes, more than half of all characters.
     table = re.sub(r" +\|", " |", re.sub(r"-{3,}\|", "---|", done.stdout.strip()))
-    if len(table) > MAX_CHARACTERS:
-        kept = table[:MAX_CHARACTERS].rpartition("\n")[0]
-        omitted = table.count("\n") - kept.count("\n")
-        table = f"{kept}\n\nand {omitted} more: `dvc metrics diff {base}`"
-    if done.returncode:
-        table = f"`dvc metrics diff` failed: {done.stderr.strip()}"
-    table = table or "No metric changed."
-    return ["", "<details><summary>dvc metrics diff</summary>", "", table, "", "</details>"]
+    return ["", table or "No metric changed.", ""]

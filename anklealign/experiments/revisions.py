@@ -3,6 +3,7 @@
 Reads files in git as well as outputs in the DVC cache or remote. Nothing is checked out.
 """
 
+import hashlib
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from dvc.exceptions import DvcException
 from dvc_data.index import DataIndexDirError
 from ruamel.yaml import YAML
 
+from anklealign.config import paths
+from anklealign.io import results
 from anklealign.io.pixel_store import TEXT_COLUMNS
 
 WORKSPACE = "workspace"
@@ -82,14 +85,47 @@ class Revision:
             "--all-commits`, or `dvc push` on the machine that has it"
         )
 
-    def table(self, path: str) -> pd.DataFrame:
-        """Return a CSV file with text columns as strings, so '007' and 'NA' are kept.
+    def read_result(self, path: str) -> bytes:
+        """Return the bytes of a stage's output, which must be the one in dvc.lock.
+
+        After a failed run or a partial checkout, a file in the workspace can be another run's.
 
         Raises:
-            ValueError: The file cannot be read; see `read`.
+            ValueError: The file cannot be read, see `read`, or it belongs to another run.
         """
-        content = io.BytesIO(self.read(path))
+        content = self.read(path)
+        hashes = {
+            out["path"]: out["md5"]
+            for stage in self.yaml("dvc.lock")["stages"].values()
+            for out in stage["outs"]
+        }
+        if (
+            path in hashes
+            and hashes[path] != hashlib.md5(content, usedforsecurity=False).hexdigest()
+        ):
+            raise ValueError(
+                f"{path} of {self.name} is not the one in its dvc.lock, so it belongs to another "
+                "run; run `dvc repro`, or `anklealign restore` to restore the committed results"
+            )
+        return content
+
+    def table(self, path: str) -> pd.DataFrame:
+        """Return a CSV output with text columns as strings, so '007' and 'NA' are kept.
+
+        Raises:
+            ValueError: The file cannot be read; see `read_result`.
+        """
+        content = io.BytesIO(self.read_result(path))
         return pd.read_csv(content, dtype=dict.fromkeys(TEXT_COLUMNS, str), keep_default_na=False)
+
+    def details(self, stage: str) -> dict[str, Any]:
+        """Return the details of a stage.
+
+        Raises:
+            ValueError: The file cannot be read; see `read_result`.
+        """
+        path = f"{paths.DETAILS.as_posix()}/{stage}.json"
+        return results.parse_details(self.read_result(path), f"{path} of {self.name}")
 
     def yaml(self, path: str) -> Mapping[str, Any]:
         """Return the content of a YAML file.

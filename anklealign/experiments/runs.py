@@ -2,14 +2,13 @@
 
     anklealign compare --score accuracy run-a run-b
 
-Reads the experiments of the current commit and the workspace, or the named revisions, through DVC:
-params.yaml, metrics/evaluate.json and plots/evaluate/predictions.csv. Runs that differ only in
-`seed` and `split.fold` are repeats of one variant. The best variant has the best mean score. The
-other variants are compared with it on the pooled test photos of the seeds and folds that both have,
-by the method of `anklealign.experiments.comparison`.
+Reads the current commit, its experiments and the workspace, or the named revisions, through DVC:
+params.yaml, metrics/details/evaluate.json and plots/evaluate/predictions.csv. Runs that differ
+only in `seed` and `split.fold` are repeats of one variant. The best variant has the best mean
+score. The other variants are compared with it on the pooled test photos of the seeds and folds that
+both have, by the method of `anklealign.experiments.comparison`.
 """
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -48,7 +47,7 @@ class Run:
 def print_runs(names: Sequence[str], score: str) -> int:
     """Print the table of the named revisions; return the exit status, 2 if there is no run.
 
-    Without names, the table has the workspace and all experiments of the current commit.
+    Without names, the table has the current commit, all its experiments and the workspace.
     """
     runs = []
     for name in tqdm(names or run_names(), "read", unit="run", delay=1, leave=False, disable=None):
@@ -64,9 +63,9 @@ def print_runs(names: Sequence[str], score: str) -> int:
 
 
 def run_names() -> list[str]:
-    """Return the workspace and the experiments of the current commit."""
+    """Return the current commit, its experiments and the workspace."""
     rows = exp_show()
-    return [WORKSPACE, *(row["Experiment"] for row in rows if row.get("Experiment"))]
+    return ["HEAD", *(row["Experiment"] for row in rows if row.get("Experiment")), WORKSPACE]
 
 
 def read_run(name: str) -> Run:
@@ -77,7 +76,7 @@ def read_run(name: str) -> Run:
     """
     revision = Revision.open(name)
     params = dict(flat(used_params(revision.yaml("params.yaml"))))
-    metrics = json.loads(revision.read("metrics/evaluate.json"))
+    metrics = revision.details("evaluate")
     repeat = tuple(params.pop(key, "") for key in REPEAT_KEYS)
     return Run(name, params, repeat, metrics["parameters"], metrics, revision.table(PREDICTIONS))
 
@@ -103,14 +102,15 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 def variants(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """Return the runs by variant, named after the model and the parameters in which it differs.
 
-    A run with the same parameters as an earlier one (the workspace after an experiment) is skipped.
+    Of several runs with the same parameters, the first is kept: the commit before an experiment,
+    an experiment before the workspace.
     """
     values: dict[tuple[str, str], set[str | None]] = {}
     for run in runs:
         for key in {key for other in runs for key in other.params}:
             values.setdefault((run.params["model"], key), set()).add(run.params.get(key))
     by_variant: dict[str, dict[tuple[str, ...], Run]] = {}
-    for run in sorted(runs, key=lambda run: (run.name == WORKSPACE, run.name)):
+    for run in runs:
         model = run.params["model"]
         differing = [f"{k}={v}" for k, v in sorted(run.params.items()) if len(values[model, k]) > 1]
         by_variant.setdefault(" ".join([model, *differing]), {}).setdefault(run.repeat, run)

@@ -14,7 +14,7 @@ import onnxruntime
 import torch
 
 from anklealign.inference.predictor import Predictor
-from anklealign.io import files
+from anklealign.io import results
 from anklealign.io.pixel_store import Pixels
 from anklealign.models import bundle, inputs
 from anklealign.models.inputs import Floats, Integers
@@ -65,11 +65,6 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def bundle_hash(folder: Path) -> str:
-    """Return the SHA-256 of a bundle's config, which contains that of its weights."""
-    return files.sha256(folder / bundle.CONFIG)
-
-
 def open_session(model: bytes) -> onnxruntime.InferenceSession:
     """Return a CPU session for the bytes of an ONNX model."""
     options = onnxruntime.SessionOptions()
@@ -97,6 +92,6 @@ def load(folder: Path, export: Path) -> OnnxPredictor:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"{export} is not a valid ONNX model ({reason}); {remedy}") from None
     exported_from = session.get_modelmeta().custom_metadata_map.get(BUNDLE_HASH)
-    if exported_from != bundle_hash(folder):
+    if exported_from != results.bundle_hash(folder):
         raise ValueError(f"{export} was exported from another bundle than {folder}; {remedy}")
     return OnnxPredictor(loaded, torch.device("cpu"), session)

@@ -48,7 +48,7 @@ TEXT_COLUMNS = (
     "id", "path", "label", "collector", "subject", "predefined_split", "consensus", "format",
     "sha256",
     "cluster", "group", "split",
-    "photo", "annotator",
+    "photo", "annotator", "actual", "predicted", "class",
 )  # fmt: skip
 PREPARED_COLUMNS = (
     "id", "row", "path", "label", "collector", "subject", "predefined_split", "consensus",

@@ -79,8 +79,8 @@ def html(
     """Return the page.
 
     Args:
-        metrics: Content of metrics/<stage>.json by stage.
-        run: Content of plots/train/run.json.
+        metrics: Content of metrics/details/<stage>.json by stage.
+        run: Content of metrics/details/train.json.
         pictures: Paths and captions of the pictures by section, in order.
     """
     evaluate, split = metrics["evaluate"], metrics["split"]
@@ -190,9 +190,10 @@ def _origin_table(train: Metrics, run: Metrics) -> Table:
         ["best epoch", f"{run['chosen']['epoch']} of {train['epochs']}"],
         ["selected by", f"validation {monitor}"],
         ["seed", run["params"]["seed"]],
+        ["bundle", f"sha256 {run['bundle'][:16]}…"],
         ["pixels", f"sha256 {run['pixels_sha256'][:16]}…"],
         ["split", f"sha256 {run['split_sha256'][:16]}…"],
-        *([name, run["versions"][name]] for name in ("python", "torch", "timm", "dvc")),
+        *([name, run["versions"][name]] for name in ("python", "torch", "timm")),
     ]
     return Table(["", ""], rows)
 

@@ -1,7 +1,7 @@
 """Model card of a trained bundle, with all numbers taken from the metrics files.
 
 Follows the format of Hugging Face model cards, front matter first (Mitchell et al., Model Cards for
-Model Reporting (2019)). A test compares every number with metrics/*.json and plots/train/run.json.
+Model Reporting (2019)). A test compares every number with metrics/details/.
 """
 
 import json
@@ -22,8 +22,8 @@ def card(metrics: Mapping[str, Metrics], run: Metrics) -> str:
     """Return the model card in Markdown.
 
     Args:
-        metrics: Content of metrics/<stage>.json by stage.
-        run: Content of plots/train/run.json.
+        metrics: Content of metrics/details/<stage>.json by stage.
+        run: Content of metrics/details/train.json.
     """
     sections = [
         front_matter(metrics["evaluate"], run),
@@ -84,7 +84,8 @@ def summary(metrics: Mapping[str, Metrics], run: Metrics) -> list[str]:
         ),
         "",
         (
-            f"Trained for {metrics['train']['epochs']} epochs; the weights are those of epoch "
+            f"Bundle `{metrics['evaluate']['bundle']}`. Trained for "
+            f"{metrics['train']['epochs']} epochs; the weights are those of epoch "
             f"{chosen['epoch']}, which has the best validation "
             f"{chosen['monitor'].replace('_', ' ')}. Seed {run['params']['seed']}; {versions}. The "
             "test split was not used for any choice."

@@ -1,5 +1,6 @@
 """Callbacks that observe a fit: a progress bar, printed lines and timing."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -40,13 +41,16 @@ class ProgressPrinter(Callback):
     Use it as a context manager, which closes the bar, also after an error.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, save: Callable[[Sequence[EpochRecord]], None]) -> None:
         """Start without a bar.
 
         Args:
             name: Of the model, as printed.
+            save: Called after every epoch with all epochs so far, for live plots.
         """
         self.name = name
+        self.save = save
+        self.records: list[EpochRecord] = []
         self.timer = resource_estimates.StepTimer()
         self.epochs = self.steps_per_epoch = self.steps = 0
         self.bar: tqdm[Any] | None = None
@@ -104,7 +108,9 @@ class ProgressPrinter(Callback):
             tqdm.write(f"train: at most {duration} remaining, plus validation")
 
     def on_epoch_end(self, record: EpochRecord) -> None:
-        """Print the epoch's losses and scores."""
+        """Print the epoch's losses and scores, and save the epochs so far."""
+        self.records.append(record)
+        self.save(self.records)
         tqdm.write(
             f"epoch {record.epoch:3d} of {self.epochs}  train loss {record.train_loss:.3f}  "
             f"val loss {record.val_loss:.3f}  accuracy {record.val_accuracy:.3f}  "

@@ -6,7 +6,6 @@ import sys
 import pytest
 
 from anklealign.cli.main import main
-from anklealign.experiments import pull_request
 from anklealign.experiments.revisions import Revision
 
 PIPELINE = """stages:
@@ -14,7 +13,9 @@ PIPELINE = """stages:
     cmd: {python} make.py
     params: [model, seed]
     outs: [data/prepared, data/clean, data/split, plots/split]
-    metrics: [metrics/evaluate.json: {{cache: false}}]
+    metrics:
+      - metrics/details/evaluate.json: {{cache: false}}
+      - metrics/scores.json: {{cache: false}}
     plots: [plots/evaluate/predictions.csv: {{cache: false}}]
 """
 MAKE = """
@@ -44,7 +45,8 @@ write(f"plots/split/{'new' if good else 'old'}.png", "one side alone")
 write("plots/split/changed.png", values["model"])
 score = {"value": 1.0 if good else 0.5}
 scores = {k: score for k in ("accuracy", "balanced_accuracy", "macro_f1", "log_loss")}
-write("metrics/evaluate.json", json.dumps({"parameters": 3, **scores}))
+write("metrics/details/evaluate.json", json.dumps([{"parameters": 3, **scores}]))
+write("metrics/scores.json", json.dumps({"accuracy": score["value"]}))
 """
 
 
@@ -158,21 +160,9 @@ def test_report_has_verdict_data_pictures_and_metrics(repository):
     assert "| ![before](pictures/plots/split/new_before.png) | none |" in text
     assert (folder / "pictures/plots/split/changed_before.png").read_text() == "good"
     assert (folder / "pictures/plots/split/changed_after.png").read_text() == "poor"
-    assert "| accuracy.value |" in " ".join(text.split())
-
-
-@pytest.mark.usefixtures("inside")
-def test_many_metrics_are_cut_to_the_size_of_a_comment(monkeypatch):
-    complete = "\n".join(pull_request.metrics("my-good"))
-    rows = [line for line in complete.splitlines() if line.startswith("| metrics/")]
-    assert len(rows) == 4
-    assert "  " not in complete
-    monkeypatch.setattr(
-        pull_request, "MAX_CHARACTERS", complete.index(rows[2]) - complete.index("| Path") + 9
-    )
-    cut = "\n".join(pull_request.metrics("my-good"))
-    assert [line for line in cut.splitlines() if line.startswith("| metrics/")] == rows[:2]
-    assert "and 2 more: `dvc metrics diff my-good`" in cut
+    assert "| `model` | good | poor |" in text
+    assert "| metrics/scores.json | accuracy | 1.0 | 0.5 | -0.5 |" in text
+    assert "  " not in text.split("## Metrics")[1].split("## Data")[0]
 
 
 @pytest.mark.usefixtures("inside")

@@ -1,11 +1,14 @@
 """Installed libraries are compared with the pins."""
 
-from anklealign.training.environment import installed_versions, read_pins, version_differences
+from pathlib import Path
+
+from anklealign.config.environment import installed_versions, read_pins, version_differences
 
 
-def test_pins_are_read_past_comments_options_and_markers() -> None:
-    text = "# why\n-r other.txt\ntorch==2.15.0\nnumpy==2.4.6  # new\nruamel.yaml==0.19.1; x\npip\n"
-    assert read_pins(text) == {"torch": "2.15.0", "numpy": "2.4.6", "ruamel.yaml": "0.19.1"}
+def test_pins_are_read_as_text(tmp_path: Path) -> None:
+    (tmp_path / "pins.yaml").write_text('# why\ntorch: "2.15.0"\nnumpy: "2.10"\n')
+    assert read_pins(tmp_path / "pins.yaml") == {"torch": "2.15.0", "numpy": "2.10"}
+    assert read_pins(tmp_path / "missing.yaml") == {}
 
 
 def test_installed_versions_include_python_and_tell_what_is_not_there() -> None:
