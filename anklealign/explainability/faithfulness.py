@@ -102,7 +102,9 @@ def replace_cells(start: Pixels, end: Pixels, order: Integers) -> Pixels:
 
 def randomize_weights(bundle: Bundle, seed: int) -> Bundle:
     """Return the bundle with the same network and random weights."""
-    model = copy.deepcopy(bundle.model)
+    device = next(bundle.model.parameters()).device
+    # Drawn on the CPU: a GPU's generator draws other numbers from the same seed.
+    model = copy.deepcopy(bundle.model).cpu()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         initialized = set()
@@ -113,7 +115,7 @@ def randomize_weights(bundle: Bundle, seed: int) -> Bundle:
         for parameter in model.parameters():
             if id(parameter) not in initialized:  # class tokens, position embeddings, layer scales
                 nn.init.normal_(parameter.data, std=0.02)
-    return replace(bundle, model=model)
+    return replace(bundle, model=model.to(device))
 
 
 def correlations(maps: Maps, others: Maps) -> Floats:

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from anklealign.config.params import Augmentation
 from anklealign.io.pixel_store import Pixels
-from anklealign.models.inputs import InputConfig, Integers, resize
+from anklealign.models.inputs import InputConfig, Integers, resize, to_device
 
 Draws = npt.NDArray[np.float64]
 
@@ -81,14 +81,10 @@ def adjust_color(x: Tensor, draws: Draws, settings: Augmentation) -> Tensor:
     photo's mean gray value. Channels are summed one by one: a sum over the channel axis takes four
     times as long.
     """
-
-    def factor(column: int, reach: float) -> Tensor:
-        values = 1 + reach * (2 * draws[:, column] - 1)
-        return torch.tensor(values, dtype=x.dtype, device=x.device).view(-1, 1, 1, 1)
-
-    brightness = factor(BRIGHTNESS, settings.brightness)
-    contrast = factor(CONTRAST, settings.contrast)
-    saturation = factor(SATURATION, settings.saturation)
+    reaches = np.array([settings.brightness, settings.contrast, settings.saturation])
+    values = 1 + reaches[:, None] * (2 * draws[:, [BRIGHTNESS, CONTRAST, SATURATION]].T - 1)
+    factors = to_device(torch.tensor(values, dtype=x.dtype), x.device)
+    brightness, contrast, saturation = factors.view(3, -1, 1, 1, 1)
     red, green, blue = x.unbind(1)
     gray = (red * LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])[:, None]
     mean = gray.mean((2, 3), keepdim=True)
@@ -109,7 +105,7 @@ def rotate_and_shear(x: Tensor, draws: Draws, settings: Augmentation) -> Tensor:
     rotation, shear = angle(ROTATION, settings.rotation), angle(SHEAR, settings.shear).tan()
     cos, sin, zero = rotation.cos(), rotation.sin(), torch.zeros_like(rotation)
     rows = [cos, cos * shear - sin, zero, sin, sin * shear + cos, zero]
-    matrices = torch.stack(rows, 1).view(-1, 2, 3).to(x.device)
+    matrices = to_device(torch.stack(rows, 1).view(-1, 2, 3), x.device)
     grid = functional.affine_grid(matrices, list(x.shape), align_corners=False)
     return functional.grid_sample(x, grid, padding_mode="border", align_corners=False)
 

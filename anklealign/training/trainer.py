@@ -34,6 +34,7 @@ from anklealign.models.inputs import (
     full_precision,
     logits,
     normalize,
+    to_device,
 )
 from anklealign.training import augmentation, losses
 from anklealign.training.augmentation import Draws
@@ -49,6 +50,8 @@ from anklealign.training.sampling import (
 REMEDY = (
     "try a tenth of the model's learning_rate, train.max_grad_norm: 1, or train.precision: fp32"
 )
+# Optimizers of PyTorch with a fused kernel for CUDA.
+FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
 
 
 def pick_precision(name: str, device: torch.device) -> torch.dtype:
@@ -209,7 +212,7 @@ class Trainer:
         for positions, (indices, own, draws, crops) in zip(
             batches, prefetch(load, batches, self.workers), strict=True
         ):
-            index = torch.from_numpy(indices).to(config.device, non_blocking=True)
+            index = to_device(torch.from_numpy(indices), config.device)
             x = self.train_features[index] if self.head_alone else self._to_input(crops, draws)
             weights = self.weights[index] * (1.0 if own else 0.0)
             yield Batch(x, self.targets[index], weights, len(positions))
@@ -352,6 +355,9 @@ def _make_optimizer(model: nn.Module, config: FitConfig) -> torch.optim.Optimize
         # timm silently drops arguments that an optimizer does not accept; bind them here first.
         optimizer_class = get_optimizer_class(settings.optimizer, bind_defaults=False)
         signature(optimizer_class).bind_partial(**arguments)
+        if config.device.type == "cuda" and issubclass(optimizer_class, FUSED):
+            # One kernel for all weights, which also checks float16 gradients without a wait.
+            arguments.setdefault("fused", not arguments.get("foreach"))
         # timm excludes biases, norms and the parameters an architecture names from weight decay.
         optimizer: torch.optim.Optimizer = create_optimizer_v2(
             model,
