@@ -4,8 +4,7 @@ Reads pixels.npy and votes.csv in data/prepared/, data/split/photos.csv, model/ 
 metrics/details/split.json. Writes metrics/scores.json (the headline metrics that DVC shows),
 metrics/details/evaluate.json (every score with its 95% CI over groups and the majority baseline;
 calibration, prediction sets, human baseline where test photos have votes, robustness), in
-plots/evaluate/ predictions.csv (one row per test photo), confusion.csv, reliability.csv and
-classes.csv, and plots/evaluate/explanations/.
+plots/evaluate/ predictions.csv (one row per test photo), reliability.csv and classes.csv, and plots/evaluate/explanations/.
 
     python -m stages.evaluate
 
@@ -62,7 +61,6 @@ def main() -> None:
     uncalibrated = calibration.undo_temperature(probabilities, temperature)
     sets = predictor.prediction_sets(probabilities)
     rows = prediction_table(test, classes, probabilities, sets)
-    counts = confusion_table(rows, classes)
 
     metrics: dict[str, Any] = {
         results.BUNDLE: results.bundle_hash(paths.MODEL),
@@ -94,7 +92,6 @@ def main() -> None:
     results.write_details(METRICS, metrics)
     files.write_json(paths.SCORES, headline)
     files.write_table(PLOTS / "predictions.csv", rounded_probabilities(rows))
-    files.write_table(PLOTS / "confusion.csv", counts.rename_axis("actual").reset_index())
     files.write_table(PLOTS / "reliability.csv", reliability_table(predictions))
     files.write_table(PLOTS / "classes.csv", class_table(metrics, classes))
     print(summary_line(metrics))
@@ -133,12 +130,6 @@ def prediction_table(
         abstain=calibration.abstains(sets),
         sha256=test.sha256,
     )
-
-
-def confusion_table(predictions: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
-    """Return the confusion matrix: index the actual class, columns the predicted class."""
-    counts = pd.crosstab(predictions.actual, predictions.predicted)
-    return counts.reindex(index=list(classes), columns=list(classes), fill_value=0)
 
 
 def rounded_probabilities(rows: pd.DataFrame) -> pd.DataFrame:

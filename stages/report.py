@@ -9,7 +9,7 @@ robustness, human baseline and the misclassified photos.
 Computes no score, so a change of the report repeats neither training nor evaluation.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,14 +55,13 @@ def figures(
 ) -> dict[str, Figure]:
     """Return the figures of the evaluation by name."""
     train, evaluate = metrics["train"], metrics["evaluate"]
-    counts = pixel_store.read_table(EVALUATE / "confusion.csv").set_index("actual")
-    classes = list(counts.index)
+    classes = list(train["train_class_counts"])
     calibrated = predictions[[f"p_{name}" for name in classes]].to_numpy(np.float64)
     temperature = train["temperature"]
     uncalibrated = calibration.undo_temperature(calibrated, temperature)
     labels = predictions.actual.map(classes.index).to_numpy(np.int64)
     drawn = {
-        "confusion": plots.confusion(counts),
+        "confusion": plots.confusion(confusion_table(predictions, classes)),
         "reliability": plots.reliability(labels, uncalibrated, calibrated, temperature),
     }
     history = pd.read_csv(paths.HISTORY)
@@ -76,6 +75,12 @@ def figures(
         photos, unchanged = block.pop("photos"), block.pop("unchanged")
         drawn["robustness"] = plots.robustness(block, unchanged, photos, len(classes))
     return drawn
+
+
+def confusion_table(predictions: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
+    """Return the confusion matrix: index the actual class, columns the predicted class."""
+    counts = pd.crosstab(predictions.actual, predictions.predicted)
+    return counts.reindex(index=list(classes), columns=list(classes), fill_value=0)
 
 
 def write_mistakes(
