@@ -88,7 +88,7 @@ def run(folder: Path, options: argparse.Namespace) -> tuple[pd.DataFrame, Floats
     values["split"]["val"] = values["split"]["test"] = THIRD
     with (folder / "params.yaml").open("w", encoding="utf-8") as stream:
         yaml.dump(values, stream)
-    (folder / "requirements.txt").symlink_to(ROOT / "requirements.txt")
+    (folder / "pins.yaml").symlink_to(ROOT / "pins.yaml")
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     for step in STEPS:
         subprocess.run([sys.executable, "-m", step], cwd=folder, env=environment, check=True)

@@ -64,7 +64,7 @@ def main() -> None:
     data = f"data/raw/{options.dataset}"
     if not (ROOT / data).exists():
         raise SystemExit(f"{data} does not exist; see docs/model-zoo.md")
-    links = [link for link in (data, "data/weights", "requirements.txt") if (ROOT / link).exists()]
+    links = [link for link in (data, "data/weights", "pins.yaml") if (ROOT / link).exists()]
     print(
         f"| model | {options.split} accuracy, mean ± SD over seeds | balanced | weights | minutes |"
     )

@@ -18,7 +18,6 @@ which an uninformative map reaches. The list of label issues is compared with th
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -32,7 +31,7 @@ from ruamel.yaml import YAML
 from anklealign.config import paths
 from anklealign.explainability.attribution import heat_maps
 from anklealign.inference.predictor import Predictor
-from anklealign.io import pixel_store
+from anklealign.io import pixel_store, results
 from synthetic import boxes, corruptions, generate
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,14 +52,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="synthetic-") as name:
         folder = Path(name)
         write_params(folder, options)
-        (folder / "requirements.txt").symlink_to(ROOT / "requirements.txt")
+        (folder / "pins.yaml").symlink_to(ROOT / "pins.yaml")
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         for step in STEPS:
             command = [sys.executable, "-m", *step.split()]
             subprocess.run(command, cwd=folder, env=environment, check=True)
         truth = generate.read_truth(folder / generate.TRUTH)
         predictions = pd.read_csv(folder / "plots/evaluate/predictions.csv")
-        metrics = json.loads((folder / "metrics/evaluate.json").read_text(encoding="utf-8"))
+        metrics = results.read_details(folder / "metrics/details/evaluate.json")
         heels = heels_of(folder, truth)
         issues = pd.read_csv(folder / "label_issues/label_issues.csv")
     usable = generate.usable(truth)

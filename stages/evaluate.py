@@ -4,7 +4,8 @@ Reads pixels.npy and votes.csv in data/prepared/, data/split/photos.csv, model/ 
 metrics/details/split.json. Writes metrics/scores.json (the headline metrics that DVC shows),
 metrics/details/evaluate.json (every score with its 95% CI over groups and the majority baseline;
 calibration, prediction sets, human baseline where test photos have votes, robustness), in
-plots/evaluate/ predictions.csv (one row per test photo), reliability.csv and classes.csv, and plots/evaluate/explanations/.
+plots/evaluate/ predictions.csv (one row per test photo), reliability.csv and classes.csv, and
+plots/evaluate/explanations/.
 
     python -m stages.evaluate
 

@@ -20,6 +20,7 @@ from PIL import Image
 
 from anklealign.cli import add
 from anklealign.ingest.inventory import REASONS, escape_unprintable, remedy
+from anklealign.io import results
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = ("1_Pronacio", "2_Neutralis", "3_Szupinacio")
@@ -314,7 +315,7 @@ def test_a_folder_with_every_defect_is_added_with_the_commands_of_the_readme(pro
         expected = {path: reason for path, reason in items.items() if path[7:] not in ignored}
         actual = {row["path"]: row["reason"] for row in rows if row["item"] == item}
         assert actual == {escape_unprintable(path): reason for path, reason in expected.items()}
-    metrics = json.loads((folder / "metrics/prepare.json").read_text())
+    metrics = results.read_details(folder / "metrics/details/prepare.json")
     good = [name for name, (_, reason) in FILES.items() if not reason]
     assert metrics["photos"] == 36 + len(good) + 1  # and the one in folder.jpg/
     assert list(metrics["classes"]) == ["pronation", "neutral", "supination"]

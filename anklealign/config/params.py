@@ -272,7 +272,7 @@ class Model:
     learning_rate: NonNegative
     pretrained: bool = False
     weights: Name | None = None
-    weights_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    weights_sha256: Annotated[str, Field(pattern="^[0-9a-f]{16,64}$")] | None = None
     frozen: bool = False
     unfreeze_last_n: Annotated[int, Field(ge=0)] = 0
     head_hidden_dim: Annotated[int, Field(ge=0)] = 0

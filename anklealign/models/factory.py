@@ -117,7 +117,7 @@ def _checked_weights(where: str, config: Model) -> Path:
     """Return the path of the config's weights file.
 
     Raises:
-        ValueError: The file is missing, or its SHA-256 is not `weights_sha256`.
+        ValueError: The file is missing, or its SHA-256 does not start with `weights_sha256`.
     """
     path = Path(str(config.weights))
     if not path.is_file():
@@ -127,7 +127,7 @@ def _checked_weights(where: str, config: Model) -> Path:
             "download timm's weights"
         )
     actual = files.sha256(path)
-    if actual != config.weights_sha256:
+    if not actual.startswith(config.weights_sha256 or ""):
         raise ValueError(
             f"{where}.weights = {config.weights!r} has the SHA-256 {actual}, but weights_sha256 is "
             f"{config.weights_sha256}; put the right file there, or correct weights_sha256"

@@ -16,6 +16,7 @@ from anklealign.cli.main import main
 from anklealign.config import params
 from anklealign.config.params import Dataset
 from anklealign.ingest import inventory
+from anklealign.io import results
 from stages import prepare
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -175,7 +176,7 @@ def test_the_report_is_what_prepare_says_later(project, monkeypatch, kind, capsy
     expected = [row for row in inventory.skip_rows(look.skips) if row[2] != "system_file"]
     assert list(skipped.itertuples(index=False, name=None)) == expected
     assert len(expected) >= 3
-    metrics = json.loads(prepare.METRICS.read_text())
+    metrics = results.read_details(prepare.METRICS)
     assert metrics["photos"] == len(look.used)
     assert metrics["classes"] == look.counts
     assert metrics["subjects"] == len({e.subject for e in look.used} - {""})

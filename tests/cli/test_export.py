@@ -10,6 +10,7 @@ import pytest
 from anklealign.cli.main import main
 from anklealign.inference import onnx_predictor
 from anklealign.inference.predictor import Predictor
+from anklealign.io import results
 from anklealign.models import bundle
 from tests.models.test_bundle import made
 
@@ -58,7 +59,7 @@ def test_the_export_is_one_sound_file_that_knows_bundle_and_faster_engine(folder
     model = onnx.load(folder / "model.onnx")
     onnx.checker.check_model(model)
     told = {each.key: each.value for each in model.metadata_props}
-    assert told[onnx_predictor.BUNDLE_HASH] == onnx_predictor.bundle_hash(folder / "model")
+    assert told[onnx_predictor.BUNDLE_HASH] == results.bundle_hash(folder / "model")
     assert told[onnx_predictor.FASTER_ENGINE] in {"onnx", "torch"}
     assert sorted(path.name for path in folder.iterdir()) == ["model", "model.onnx"]
 

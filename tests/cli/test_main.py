@@ -167,7 +167,10 @@ def test_run_checks_first_and_passes_its_arguments_to_dvc(monkeypatch):
 def test_report_without_a_run_names_the_missing_file(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["report"]) == 1
-    assert "report: metrics/prepare.json is missing; run `dvc repro`" in capsys.readouterr().err
+    assert (
+        "report: metrics/details/prepare.json is missing; run `dvc repro`"
+        in capsys.readouterr().err
+    )
 
 
 # --- The Python API ----------------------------------------------------------------------------

@@ -2,11 +2,13 @@
 
 import copy
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from dvc.utils.serialize import modify_yaml
 from timm.data import ImageNetInfo
 
 from anklealign.config import params
@@ -320,3 +322,23 @@ def test_imagenet_tables_hold_what_their_classes_are_called_and_nothing_else():
         "ambulance", "beach wagon", "cab", "convertible", "jeep", "limousine", "minivan", "Model T",
         "pickup", "racer", "sports car",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("key", "value"), [("dataset", "car_bike"), ("model", "vit"), ("seed", 7)])
+def test_params_yaml_has_the_style_of_dvcs_writer(tmp_path, key, value):
+    """`dvc exp run -S` rewrites the file; only the changed line may differ."""
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    with modify_yaml(str(tmp_path / "params.yaml")) as values:
+        values[key] = value
+    before, after = (
+        (folder / "params.yaml").read_text(encoding="utf-8").splitlines()
+        for folder in (ROOT, tmp_path)
+    )
+    changed = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
+    assert len(changed) == 1
+    assert changed[0][1].startswith(f"{key}: {value}")
+
+
+def test_the_hash_of_shared_weights_stands_once():
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    assert len(re.findall(r"\b0aac8133", text)) == 1

@@ -31,7 +31,7 @@ def test_known_error_prints_message_and_restore_command(capsys, error):
     assert end.value.code == 1
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == f"split: {error}"
-    assert "git checkout metrics plots && dvc checkout" in lines[1]
+    assert "anklealign restore" in lines[1]
 
 
 def test_unexpected_error_keeps_its_traceback():

@@ -1,6 +1,5 @@
 """The HTML report, as source and in a browser."""
 
-import json
 import os
 import re
 import shutil
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from anklealign.io import results
 from anklealign.reporting import html_report, metric_tables
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,12 +20,12 @@ CHROMIUM = shutil.which("chromium")
 
 @pytest.fixture
 def metrics():
-    return {s: json.loads((ROOT / f"metrics/{s}.json").read_text("utf-8")) for s in STAGES}
+    return {s: results.read_details(ROOT / f"metrics/details/{s}.json") for s in STAGES}
 
 
 @pytest.fixture
 def run():
-    return json.loads((ROOT / "plots/train/run.json").read_text("utf-8"))
+    return results.read_details(ROOT / "metrics/details/train.json")
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,12 @@
 """Every number of the model card comes from a metrics file."""
 
-import json
 import re
 from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
 
+from anklealign.io import results
 from anklealign.reporting import model_card
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -15,12 +15,12 @@ STAGES = ("prepare", "clean", "split", "train", "evaluate")
 
 @pytest.fixture
 def metrics():
-    return {s: json.loads((ROOT / f"metrics/{s}.json").read_text("utf-8")) for s in STAGES}
+    return {s: results.read_details(ROOT / f"metrics/details/{s}.json") for s in STAGES}
 
 
 @pytest.fixture
 def run():
-    return json.loads((ROOT / "plots/train/run.json").read_text("utf-8"))
+    return results.read_details(ROOT / "metrics/details/train.json")
 
 
 def leaves(value):

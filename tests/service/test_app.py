@@ -9,12 +9,14 @@ import shutil
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from anklealign.inference.predictor import Predictor
+from anklealign.io import results
 from service.app import load
 from service.observability import JsonFormatter
 from service.problems import PROBLEM_TYPES, ProblemError
@@ -162,16 +164,32 @@ def test_model_includes_scores_and_card_and_a_low_threshold_abstains(
     tmp_path: Path,
 ) -> None:
     save_bundle(tmp_path / "model", threshold=0.0)
-    (tmp_path / "metrics").mkdir()
-    (tmp_path / "metrics/evaluate.json").write_text('{"photos": 7}')
-    (tmp_path / "metrics/MODEL_CARD.md").write_text("# Kártya\n")
+    bundle = results.bundle_hash(tmp_path / "model")
+    results.write_details(
+        tmp_path / "metrics/details/evaluate.json", {"bundle": bundle, "photos": 7}
+    )
+    card = f"# Kártya\n\nBundle `{bundle}`.\n"
+    (tmp_path / "metrics/MODEL_CARD.md").write_text(card)
     with serving(settings_for(tmp_path / "model")) as served:
         document = served.request("GET", "/model").json
-        assert document["scores"] == {"photos": 7}
-        assert document["card"] == "# Kártya\n"
+        assert document["scores"] == {"bundle": bundle, "photos": 7}
+        assert document["card"] == card
         (prediction,) = served.predict(photo()).json["predictions"]
         assert prediction["prediction_set"] == list(CLASSES)
         assert prediction["abstain"] is True
+
+
+def test_scores_and_card_of_another_bundle_are_not_shown(tmp_path: Path, caplog: Any) -> None:
+    save_bundle(tmp_path / "model")
+    results.write_details(
+        tmp_path / "metrics/details/evaluate.json", {"bundle": "0" * 64, "photos": 7}
+    )
+    (tmp_path / "metrics/MODEL_CARD.md").write_text(f"Bundle `{'0' * 64}`.\n")
+    with caplog.at_level(logging.WARNING), serving(settings_for(tmp_path / "model")) as served:
+        document = served.request("GET", "/model").json
+    assert document["scores"] is None
+    assert document["card"] is None
+    assert caplog.text.count("belongs to another bundle and is not shown") == 2
 
 
 def test_health_is_ok_and_unknown_urls_and_methods_are_problems(service: Served) -> None:

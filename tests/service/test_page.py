@@ -235,7 +235,8 @@ def test_an_abstention_is_shown_and_the_model_card_is_inserted_as_text(
     save_bundle(tmp_path / "model", threshold=0.0)
     (tmp_path / "metrics").mkdir()
     (tmp_path / "metrics/MODEL_CARD.md").write_text(
-        "# Card\n\n**Bold** and `code`, <img src=x onerror=alert(1)>\n\n"
+        f"# Card\n\n{results.bundle_hash(tmp_path / 'model')}\n\n"
+        "**Bold** and `code`, <img src=x onerror=alert(1)>\n\n"
         "| score | value |\n|---|---:|\n| accuracy | 0.9 |\n\n- one\n  more\n- two\n",
         encoding="utf-8",
     )

@@ -18,7 +18,7 @@ from anklealign.cleaning.duplicate_clusters import Cluster, Residuals
 from anklealign.cleaning.image_quality import ImageQuality
 from anklealign.config import paths
 from anklealign.config.params import PARAMS
-from anklealign.io import decode, pixel_store
+from anklealign.io import decode, pixel_store, results
 from stages import clean
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,7 +72,7 @@ def run(tmp_path, monkeypatch):
         clean.main()
         kept = pixel_store.read_table(paths.CLEAN / "photos.csv")
         removed = pixel_store.read_table(paths.CLEAN / "removed.csv")
-        metrics = json.loads(clean.METRICS.read_text(encoding="utf-8"))
+        metrics = results.read_details(clean.METRICS)
         return kept, removed.set_index("path"), metrics
 
     return go

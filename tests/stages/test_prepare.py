@@ -18,7 +18,7 @@ from PIL import Image
 
 from anklealign.config import paths
 from anklealign.ingest.inventory import REASONS
-from anklealign.io import pixel_store
+from anklealign.io import pixel_store, results
 from stages import prepare
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,7 +51,7 @@ def project(tmp_path, monkeypatch):
         prepare.main()
         table = pixel_store.read_table(prepare.PHOTOS)
         skipped = pd.read_csv(prepare.SKIPPED, keep_default_na=False)
-        return table, skipped, json.loads(prepare.METRICS.read_text())
+        return table, skipped, results.read_details(prepare.METRICS)
 
     return run
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from anklealign.config import paths
-from anklealign.io import files, pixel_store
+from anklealign.io import files, pixel_store, results
 from anklealign.splitting.splits import EXCLUDED
 from stages.split import main
 
@@ -65,7 +65,7 @@ def error_of_seed_that_separates_the_twins(folder):
             main()
         except ValueError as error:
             return str(error)
-        assert json.loads((folder / "metrics/split.json").read_text())["leaking_pairs"] == 0
+        assert results.read_details(folder / "metrics/details/split.json")["leaking_pairs"] == 0
     raise AssertionError
 
 
@@ -76,7 +76,7 @@ def test_a_picture_in_two_splits_fails_the_stage_with_its_paths_and_a_contact_sh
     assert {*pair[0]} == {"00.jpg", "59.jpg"}
     assert "add these pairs to split.allowed_leaks in params.yaml" in message
     assert (prepared / "plots/split/nearest_01.png").is_file()
-    assert json.loads((prepared / "metrics/split.json").read_text())["leaking_pairs"] == 1
+    assert results.read_details(prepared / "metrics/details/split.json")["leaking_pairs"] == 1
 
 
 def allow(folder, pairs: str) -> None:
@@ -90,7 +90,7 @@ def test_a_pair_allowed_as_the_error_lists_it_passes_and_is_counted(prepared):
     message = error_of_seed_that_separates_the_twins(prepared)
     allow(prepared, message[message.index("[[") : message.index("]]") + 2])
     main()
-    metrics = json.loads((prepared / "metrics/split.json").read_text())
+    metrics = results.read_details(prepared / "metrics/details/split.json")
     assert (metrics["leaking_pairs"], metrics["leaking_pairs_allowed"]) == (0, 1)
 
 
@@ -128,7 +128,7 @@ def test_split_with_a_consensus_test_split_writes_its_metrics(prepared, capsys):
     files.write_table(paths.CLEAN / "removed.csv", blurred)
     (prepared / "params.yaml").write_text(PARAMS.replace("test: 0.2", "test: consensus"))
     main()
-    metrics = json.loads((prepared / "metrics/split.json").read_text())
+    metrics = results.read_details(prepared / "metrics/details/split.json")
     assert metrics["consensus"] == {
         "photos": 12, "without_label": 0, "removed_by_clean": 1, "relabeled": 1, "excluded": 3,
     }  # fmt: skip

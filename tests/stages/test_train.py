@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 
 from anklealign.config import params, paths, stage
 from anklealign.inference.predictor import Predictor
-from anklealign.io import files, pixel_store
+from anklealign.io import files, pixel_store, results
 from anklealign.metrics.scores import point_scores
 from anklealign.models import bundle, calibration, inputs
 from anklealign.models.networks import Cnn
@@ -60,8 +60,8 @@ models:
     arguments: {widths: [8, 16], grid: [2, 2]}
 """
 OUTPUTS = (
-    "model/config.json", "model/model.safetensors", "metrics/train.json",
-    "plots/train/history.csv", "plots/train/run.json",
+    "model/config.json", "model/model.safetensors", "metrics/details/train.json",
+    "plots/train/history.csv",
 )  # fmt: skip
 
 
@@ -85,7 +85,7 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     voted = pd.DataFrame({"photo": ids[:3], "soft_low": 0.5, "soft_middle": 0.5, "soft_high": 0.0})
     files.write_table(paths.SOFT_LABELS, voted)
     Path("params.yaml").write_text(PARAMS)
-    shutil.copy(ROOT / "requirements.txt", "requirements.txt")
+    shutil.copy(ROOT / "pins.yaml", "pins.yaml")
 
 
 def outputs() -> dict[str, bytes]:
@@ -108,8 +108,8 @@ def test_outputs_describe_the_run(capsys: pytest.CaptureFixture[str]) -> None:
     train.main()
     said = capsys.readouterr().out.splitlines()
     history = pd.read_csv("plots/train/history.csv")
-    metrics = json.loads(Path("metrics/train.json").read_text())
-    run = json.loads(Path("plots/train/run.json").read_text())
+    metrics = results.read_details(Path("metrics/details/train.json"))
+    run = results.read_details(Path("metrics/details/train.json"))
     config = json.loads(Path("model/config.json").read_text())["anklealign"]
     assert list(history.columns) == [
         "epoch", "train_loss", "val_loss", "val_accuracy", "val_balanced_accuracy", "val_macro_f1",
@@ -160,7 +160,7 @@ def test_a_class_absent_from_a_split_is_an_error_without_outputs() -> None:
 def test_versions_that_differ_from_the_pins_are_warned_about_and_recorded(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    Path("requirements.txt").write_text("torch==0.0.1\nno-such-thing==1\n")
+    Path("pins.yaml").write_text('torch: "0.0.1"\nno-such-thing: "1"\n')
     Path("params.yaml").write_text(PARAMS.replace("model: small", "model: majority"))
     train.main()
     warned = capsys.readouterr().err
@@ -362,7 +362,7 @@ def failed(capsys: pytest.CaptureFixture[str]) -> str:
     assert end.value.code == 1
     assert not any(Path(name).exists() for name in OUTPUTS)
     said = capsys.readouterr().err.splitlines()
-    assert "git checkout metrics plots && dvc checkout" in said[-1]
+    assert "anklealign restore" in said[-1]
     return said[-2]
 
 
@@ -504,7 +504,7 @@ def test_two_processes_fit_like_one_and_one_writes(head: bool) -> None:
         assert said.count("train: small, epoch") == 1
         assert ("in 2 processes" in said) == (count == 2)
         curves[count] = pd.read_csv("plots/train/history.csv")
-    assert json.loads(Path("plots/train/run.json").read_text())["photos"]["val"]["high"] == 3
+    assert results.read_details(Path("metrics/details/train.json"))["photos"]["val"]["high"] == 3
     assert len(curves[1]) == 8 + head
     for column in ("train_loss", "val_loss"):
         np.testing.assert_allclose(curves[1][column], curves[2][column], atol=1e-4)
