@@ -96,7 +96,7 @@ def _run(context: typer.Context) -> None:
     """Check params.yaml, run `dvc repro` and print the summary."""
     from anklealign.cli import check, summary  # noqa: PLC0415
 
-    if status := check.print_faults():
+    if status := check.print_errors():
         raise typer.Exit(status)
     # The stages run with `python` from PATH, which must be this interpreter.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
@@ -240,7 +240,7 @@ def _check() -> None:
     """Check params.yaml and the code dependencies in dvc.yaml. Writes nothing."""
     from anklealign.cli import check  # noqa: PLC0415
 
-    raise typer.Exit(check.print_faults())
+    raise typer.Exit(check.print_errors())
 
 
 @app.command("sync-deps", epilog="Example: anklealign sync-deps")

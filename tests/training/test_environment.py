@@ -8,7 +8,7 @@ def test_pins_are_read_past_comments_options_and_markers() -> None:
     assert read_pins(text) == {"torch": "2.15.0", "numpy": "2.4.6", "ruamel.yaml": "0.19.1"}
 
 
-def test_installed_versions_include_python_and_tell_what_is_not_there() -> None:
+def test_installed_versions_include_python_and_missing_libraries() -> None:
     versions = installed_versions(["torch", "no-such-distribution"])
     assert versions["python"].count(".") == 2
     assert versions["torch"][0].isdigit()
