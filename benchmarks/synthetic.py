@@ -58,7 +58,7 @@ def main() -> None:
         for step in STEPS:
             command = [sys.executable, "-m", *step.split()]
             subprocess.run(command, cwd=folder, env=environment, check=True)
-        truth = generate.read_truth(folder / generate.TRUTH)
+        truth = generate.read_truth(folder / paths.TRUTH)
         predictions = pd.read_csv(folder / "plots/evaluate/predictions.csv")
         metrics = json.loads((folder / "metrics/evaluate.json").read_text(encoding="utf-8"))
         heels = heels_of(folder, truth)

@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from anklealign.config import paths
 from anklealign.explainability import attribution
 from anklealign.inference import onnx_predictor
 from anklealign.inference.predictor import OpenedPhoto, Predictor
@@ -194,7 +195,7 @@ def describe_model(predictor: Predictor, engine: str, settings: ServiceSettings)
     own = predictor.bundle
     digest = onnx_predictor.bundle_hash(settings.model)
     config = json.loads((settings.model / bundle.CONFIG).read_text(encoding="utf-8"))
-    scores, card = settings.metrics / "evaluate.json", settings.metrics / "MODEL_CARD.md"
+    scores, card = (settings.metrics / path.name for path in (paths.EVALUATE, paths.MODEL_CARD))
     record = dict(own.record)
     hashes = {"config_sha256": digest, "weights_sha256": config["anklealign"]["weights_sha256"]}
     hashes |= {key: record.pop(key) for key in sorted(record) if key.endswith("_sha256")}

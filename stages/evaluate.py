@@ -12,7 +12,6 @@ metrics/MODEL_CARD.md and plots/report.html.
 Runs in fp32 with TF32 off, with the same predictor as `anklealign predict` and the service.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -41,11 +40,10 @@ from anklealign.metrics.scores import Floats, point_scores
 from anklealign.models import calibration
 from anklealign.plotting import contact_sheets, style
 from anklealign.reporting import html_report, model_card
+from anklealign.reporting.metric_tables import read_results
 
-METRICS = paths.METRICS / "evaluate.json"
 PLOTS = paths.PLOTS / "evaluate"
 PICTURES = PLOTS / "pictures"
-CARD = paths.METRICS / "MODEL_CARD.md"
 
 
 def main() -> None:
@@ -104,7 +102,7 @@ def main() -> None:
     )
     write_outputs(metrics, rows, counts, figures)
     write_mistakes(rows, test, store, settings.mistakes)
-    write_reports(metrics)
+    write_reports()
     print(headline(metrics))
 
 
@@ -218,8 +216,8 @@ def write_outputs(
     figures: Mapping[str, Figure],
 ) -> None:
     """Write metrics, predictions, confusion matrix and each figure as a PNG named after its key."""
-    files.write_json(METRICS, metrics)
-    files.write_table(PLOTS / "predictions.csv", predictions)
+    files.write_json(paths.EVALUATE, metrics)
+    files.write_table(paths.PREDICTIONS, predictions)
     files.write_table(PLOTS / "confusion.csv", counts.rename_axis("actual").reset_index())
     for name, figure in tqdm(
         figures.items(), "draw", unit="picture", delay=1, leave=False, disable=None
@@ -255,18 +253,12 @@ def mistake_tiles(
     return tiles
 
 
-def write_reports(evaluate: Mapping[str, Any]) -> None:
+def write_reports() -> None:
     """Write model card and report from the metrics and pictures of all stages."""
-    metrics: dict[str, Any] = {
-        name: json.loads((paths.METRICS / f"{name}.json").read_text("utf-8"))
-        for name in ("prepare", "clean", "split", "train")
-    }
-    metrics["evaluate"] = evaluate
-    run = json.loads(paths.RUN.read_text("utf-8"))
-    files.write_text(CARD, model_card.card(metrics, run))
-    files.write_text(
-        paths.REPORT, html_report.html(metrics, run, html_report.pictures(paths.REPORT.parent))
-    )
+    metrics, run = read_results()
+    files.write_text(paths.MODEL_CARD, model_card.card(metrics, run))
+    pictures = html_report.pictures(paths.PLOTS)
+    files.write_text(paths.REPORT, html_report.html(metrics, run, pictures))
 
 
 def headline(metrics: Mapping[str, Any]) -> str:

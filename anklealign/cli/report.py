@@ -7,10 +7,10 @@ The evaluate stage writes the same page; this command does not need the model.
 
 import sys
 
-from anklealign.cli.summary import read_results
 from anklealign.config import paths
 from anklealign.io import files
 from anklealign.reporting import html_report
+from anklealign.reporting.metric_tables import read_results
 
 
 def write_page() -> int:

@@ -5,16 +5,14 @@
 Reads only metrics/*.json and plots/train/run.json.
 """
 
-import json
 import sys
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from anklealign.config import paths
+from anklealign.reporting.metric_tables import read_results
 
-STAGES = ("prepare", "clean", "split", "train", "evaluate")
 # The table shows kappa for ordered classes and the Matthews correlation otherwise.
 SCORES = ("accuracy", "balanced_accuracy", "macro_f1", "kappa", "mcc", "roc_auc", "log_loss")
 PICTURES = {
@@ -50,19 +48,6 @@ def print_summary() -> int:
         )
     )
     return 0
-
-
-def read_results() -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the metrics of each stage and the record of the training run.
-
-    Raises:
-        FileNotFoundError: A stage has not run.
-    """
-    metrics = {
-        stage: json.loads((paths.METRICS / f"{stage}.json").read_text(encoding="utf-8"))
-        for stage in STAGES
-    }
-    return metrics, json.loads(paths.RUN.read_text(encoding="utf-8"))
 
 
 def count_lines(metrics: dict[str, Any], run: dict[str, Any]) -> list[str]:

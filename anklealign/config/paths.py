@@ -15,4 +15,16 @@ VOTES = PREPARED / "votes.csv"
 SOFT_LABELS = PREPARED / "soft_labels.csv"
 HISTORY = PLOTS / "train/history.csv"  # one row per epoch
 RUN = PLOTS / "train/run.json"  # inputs, parameters and versions of the training run
+PREDICTIONS = PLOTS / "evaluate/predictions.csv"  # one row per test photo
 REPORT = PLOTS / "report.html"
+EVALUATE = METRICS / "evaluate.json"
+MODEL_CARD = METRICS / "MODEL_CARD.md"
+
+# Written by commands, and neither outputs of the pipeline nor tracked by git.
+EXPORT = Path("export/model.onnx")
+LABEL_ISSUES = Path("label_issues")
+PULL_REQUEST = Path("report")
+
+# The synthetic set.
+SYNTHETIC = RAW / "synthetic"
+TRUTH = Path("data/synthetic/truth.csv")

@@ -20,6 +20,7 @@ import pandas as pd
 from dvc.api import exp_show
 from tqdm import tqdm
 
+from anklealign.config import paths
 from anklealign.experiments.comparison import (
     PREDICTIONS,
     Difference,
@@ -77,7 +78,7 @@ def read_run(name: str) -> Run:
     """
     revision = Revision.open(name)
     params = dict(flat(used_params(revision.yaml("params.yaml"))))
-    metrics = json.loads(revision.read("metrics/evaluate.json"))
+    metrics = json.loads(revision.read(paths.EVALUATE.as_posix()))
     repeat = tuple(params.pop(key, "") for key in REPEAT_KEYS)
     return Run(name, params, repeat, metrics["parameters"], metrics, revision.table(PREDICTIONS))
 

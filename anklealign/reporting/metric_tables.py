@@ -1,11 +1,15 @@
-"""Tables of metrics and number formats shared by the HTML report and the model card."""
+"""The metrics of a run, and tables and number formats that report and model card share."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from anklealign.config import paths
+
 Metrics = Mapping[str, Any]
 
+STAGES = ("prepare", "clean", "split", "train", "evaluate")
 SPLITS = ("train", "val", "test")
 
 # Display names of metrics whose key is not readable by itself.
@@ -34,6 +38,19 @@ class Table:
 
     header: Sequence[str]
     rows: Sequence[Sequence[str | int | Cell]]
+
+
+def read_results() -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the metrics of each stage and the record of the training run.
+
+    Raises:
+        FileNotFoundError: A stage has not run.
+    """
+    metrics = {
+        stage: json.loads((paths.METRICS / f"{stage}.json").read_text(encoding="utf-8"))
+        for stage in STAGES
+    }
+    return metrics, json.loads(paths.RUN.read_text(encoding="utf-8"))
 
 
 def overall_scores(evaluate: Metrics) -> dict[str, Metrics]:

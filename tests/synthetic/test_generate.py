@@ -225,7 +225,7 @@ def test_two_runs_write_the_same_bytes_and_nothing_else(tmp_path, monkeypatch, c
         return {p: p.read_bytes() for p in sorted(Path("data").rglob("*")) if p.is_file()}
 
     first = written()
-    (generate.PHOTOS / "left over.txt").write_text("from an older run")
+    (paths.SYNTHETIC / "left over.txt").write_text("from an older run")
     monkeypatch.setattr(generate, "_cores", lambda: 1)
     assert written() == first
     shutil.rmtree("data")
@@ -255,7 +255,7 @@ def test_the_truth_table_matches_the_output_of_prepare(tmp_path, monkeypatch):
 
     store = pixel_store.open_store()
     for path, row in good[good.heel_left_left.notna()].iterrows():
-        photo = decode.open_photo(generate.PHOTOS / path, max_megapixels=20)
+        photo = decode.open_photo(paths.SYNTHETIC / path, max_megapixels=20)
         place = found.loc[path]
         assert (place.width, place.height) == (photo.width, photo.height)
         for side in ("left", "right"):
