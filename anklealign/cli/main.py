@@ -103,6 +103,13 @@ def _run(context: typer.Context) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     command = [sys.executable, "-m", "dvc", "repro", *context.args]
     status = subprocess.run(command, env=os.environ | {"PATH": path}, check=False).returncode  # noqa: S603
+    here = Path.cwd()
+    if status and not any((folder / ".git").exists() for folder in (here, *here.parents)):
+        print(
+            f"run: {here} is in no git repository; run `git init`,\n"
+            "or `dvc config --local core.no_scm true` to use DVC without git",
+            file=sys.stderr,
+        )
     raise typer.Exit(status or summary.print_summary())
 
 

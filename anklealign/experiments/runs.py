@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from dvc.api import exp_show
+from dvc.scm import SCMError
 from tqdm import tqdm
 
 from anklealign.config import paths
@@ -65,8 +66,11 @@ def print_runs(names: Sequence[str], score: str) -> int:
 
 
 def run_names() -> list[str]:
-    """Return the workspace and the experiments of the current commit."""
-    rows = exp_show()
+    """Return the workspace and the experiments of the current commit, if there is git."""
+    try:
+        rows = exp_show()
+    except SCMError:
+        return [WORKSPACE]
     return [WORKSPACE, *(row["Experiment"] for row in rows if row.get("Experiment"))]
 
 
