@@ -5,7 +5,7 @@
 The thresholds were chosen on synthetic seed 2 and on the train folder of PyTorch's ants and bees
 photos (--margins prints the data behind them) and are evaluated on seed 3 and the val folder. The
 photos are drawn, or read from data/raw/ants_bees; corrupted copies are added to them, and prepare
-and clean run on the whole in a temporary folder, as `dvc repro` runs them, with the fit that
+and clean run on them in a temporary folder, as `dvc repro` runs them, with the fit that
 params.yaml sets for the dataset; the ants and bees, which are cropped, are also letterboxed.
 cleanvision (AGPL) and imagededup are installed from the package index into an environment of their
 own in that folder, separate from this project's.
@@ -14,7 +14,7 @@ Detected, for a duplicate: in one cluster with the photo from which it was made,
 them kept. Detected, for a contradiction: that photo and all its duplicates removed for this reason.
 Detected, for a quality issue: removed for that reason; by a peer, for any reason. Lost: an intact
 photo that was removed for its quality, or as a duplicate when no good duplicate was kept. Wrongly
-joined: a photo in a cluster with another picture.
+clustered: a photo in a cluster with another picture.
 
 The exit status is 1 if a result of ours misses its target (TARGETS), or if one of two identical
 files is kept and the other is not reported as its exact duplicate.
@@ -73,7 +73,7 @@ def png(picture: Picture) -> bytes:
     return stream.getvalue()
 
 
-def cut(
+def crop(
     picture: Picture, *, left: float = 0, top: float = 0, right: float = 0, bottom: float = 0
 ) -> Picture:
     """Return the picture cropped by shares of its sides."""
@@ -115,53 +115,53 @@ def strip(picture: Picture) -> Picture:
 
 
 COPIES: dict[str, Corrupt] = {
-    "saved again without loss": lambda p, _: png(p),
+    "re-encoded losslessly": lambda p, _: png(p),
     "re-encoded at quality 60": lambda p, _: jpeg(p, 60),
     "resized to a third": lambda p, _: jpeg(
         p.resize((max(1, p.width // 3), max(1, p.height // 3)))
     ),
-    "cut by 8 % left": lambda p, _: jpeg(cut(p, left=0.08)),
-    "cut by 8 % right": lambda p, _: jpeg(cut(p, right=0.08)),
-    "cut by 8 % top": lambda p, _: jpeg(cut(p, top=0.08)),
-    "cut by 8 % bottom": lambda p, _: jpeg(cut(p, bottom=0.08)),
-    "cut by 0 to 5 % all round": lambda p, r: jpeg(
-        cut(p, **dict(zip(("left", "top", "right", "bottom"), 0.05 * r.random(4), strict=True)))
+    "cropped by 8% on the left": lambda p, _: jpeg(crop(p, left=0.08)),
+    "cropped by 8% on the right": lambda p, _: jpeg(crop(p, right=0.08)),
+    "cropped by 8% at the top": lambda p, _: jpeg(crop(p, top=0.08)),
+    "cropped by 8% at the bottom": lambda p, _: jpeg(crop(p, bottom=0.08)),
+    "cropped by 0 to 5% on all sides": lambda p, r: jpeg(
+        crop(p, **dict(zip(("left", "top", "right", "bottom"), 0.05 * r.random(4), strict=True)))
     ),
-    "mirrored": lambda p, _: jpeg(ImageOps.mirror(p)),
-    "turned by 90°": lambda p, _: jpeg(p.transpose(Turn.ROTATE_90)),
-    "turned by 180°": lambda p, _: jpeg(p.transpose(Turn.ROTATE_180)),
-    "turned by 270°": lambda p, _: jpeg(p.transpose(Turn.ROTATE_270)),
-    "framed by 6 %": lambda p, r: jpeg(ImageOps.expand(p, round(0.06 * max(p.size)), shade(r))),
-    "squared with bars": lambda p, r: jpeg(ImageOps.pad(p, (max(p.size),) * 2, color=shade(r))),
+    "flipped horizontally": lambda p, _: jpeg(ImageOps.mirror(p)),
+    "rotated by 90°": lambda p, _: jpeg(p.transpose(Turn.ROTATE_90)),
+    "rotated by 180°": lambda p, _: jpeg(p.transpose(Turn.ROTATE_180)),
+    "rotated by 270°": lambda p, _: jpeg(p.transpose(Turn.ROTATE_270)),
+    "bordered by 6%": lambda p, r: jpeg(ImageOps.expand(p, round(0.06 * max(p.size)), shade(r))),
+    "padded to a square": lambda p, r: jpeg(ImageOps.pad(p, (max(p.size),) * 2, color=shade(r))),
     "brightened by 1.2": lambda p, _: levels(p, lambda level: 1.2 * level),
 }
 # With the reasons that count as correct: a light wall may be reported as too bright, and a strip of
 # a small photo as too small, because these reasons come first.
 QUALITY_CORRUPTIONS: dict[str, tuple[tuple[str, ...], Corrupt]] = {
-    "blurred, sigma 1.5 % of the side": (("blurred",), lambda p, _: jpeg(blurred(p))),
-    "blurred, then framed": (
+    "blurred, sigma 1.5% of the side": (("blurred",), lambda p, _: jpeg(blurred(p))),
+    "blurred, then bordered": (
         ("blurred",),
         lambda p, r: jpeg(ImageOps.expand(blurred(p), round(0.06 * max(p.size)), shade(r))),
     ),
-    "dark, 15 % of the light": (("dark",), lambda p, _: levels(p, lambda level: 0.15 * level)),
-    "bright, only the upper fifth of the levels": (
+    "dark, 15% of the brightness": (("dark",), lambda p, _: levels(p, lambda level: 0.15 * level)),
+    "bright, only the upper fifth of the gray levels": (
         ("bright",),
         lambda p, _: levels(p, lambda level: 204 + 0.2 * level),
     ),
-    "faded to 15 % of the contrast": (
+    "reduced to 15% of the contrast": (
         ("low_contrast",),
         lambda p, _: levels(p, lambda level: 108 + 0.15 * level),
     ),
     "a plain wall": (("low_contrast", "bright"), wall),
-    "48 pixels long": (("too_small",), lambda p, _: jpeg(ImageOps.contain(p, (48, 48)))),
-    "a strip, 6 to 1": (("aspect", "too_small"), lambda p, _: jpeg(strip(p))),
+    "48 px long": (("too_small",), lambda p, _: jpeg(ImageOps.contain(p, (48, 48)))),
+    "a strip of 6 to 1": (("aspect", "too_small"), lambda p, _: jpeg(strip(p))),
 }
 EXACT = "the same file"
 OPPOSED = "the same picture with another label"
-LOST, JOINED = "good photos lost", "photos wrongly joined"
+LOST, JOINED = "good photos lost", "photos wrongly clustered"
 # Percent: the minimum of each kind detected, the maximum of LOST and JOINED.
 TARGETS = {
-    **dict.fromkeys((EXACT, "saved again without loss"), 100.0),
+    **dict.fromkeys((EXACT, "re-encoded losslessly"), 100.0),
     **dict.fromkeys(list(COPIES)[1:], 95.0),
     OPPOSED: 100.0,
     **dict.fromkeys(QUALITY_CORRUPTIONS, 95.0),
@@ -178,15 +178,15 @@ class CorruptedSet:
     truth: pd.DataFrame  # index path; source (a number per picture), kind ('' for an intact photo)
 
 
-def drawn(seed: int, most: int | None = None) -> Iterator[tuple[str, bytes]]:
-    """Yield label and file of all photos, or of `most`, of the synthetic set with this seed.
+def drawn(seed: int, maximum: int | None = None) -> Iterator[tuple[str, bytes]]:
+    """Yield label and file of all photos, or of `maximum`, of the synthetic set with this seed.
 
     The synthetic set's own corruptions are left out.
     """
     settings = params.section(params.read(ROOT / "params.yaml"), "synthetic", params.Synthetic)
     _, planned = photo_plan.plan(replace(settings, seed=seed, corruptions=0))
     good = [shot for shot in planned if not shot.defect]
-    few = good[:: len(good) // (most or len(good))][:most]
+    few = good[:: len(good) // (maximum or len(good))][:maximum]
     with ProcessPoolExecutor() as pool:
         for shot, photo in zip(few, pool.map(partial(_draw, seed), few), strict=True):
             yield shot.label, photo
@@ -230,8 +230,8 @@ def inject(
         label, data = files[source]
         other = labels[(labels.index(label) + 1) % len(labels)]
         add(source, other, OPPOSED, jpeg(_open(data)))
-    faults = {kind: make for kind, (_, make) in QUALITY_CORRUPTIONS.items()}
-    for kind, make in {EXACT: None, **COPIES, **faults}.items():
+    corruptions = {kind: make for kind, (_, make) in QUALITY_CORRUPTIONS.items()}
+    for kind, make in {EXACT: None, **COPIES, **corruptions}.items():
         for source in rng.choice(others, min(each, len(others)), replace=False):
             label, data = files[source]
             # A plain wall is another picture than the photo whose size it has.
@@ -371,7 +371,7 @@ def missed_targets(corrupted: CorruptedSet, outcome: Outcome) -> list[str]:
         if name in TARGETS and (
             share > TARGETS[name] if name in {LOST, JOINED} else share < TARGETS[name]
         ):
-            lines.append(f"{name}: {share:.2f} %, the target is {TARGETS[name]:g} %")
+            lines.append(f"{name}: {share:.2f}%, the target is {TARGETS[name]:g}%")
     removed = outcome.removed
     if removed is not None:
         twins = corrupted.truth[corrupted.truth.kind == EXACT]

@@ -57,7 +57,7 @@ def main() -> None:
         for step in STEPS:
             command = [sys.executable, "-m", *step.split()]
             subprocess.run(command, cwd=folder, env=environment, check=True)
-        truth = generate.read_truth(folder / generate.TRUTH)
+        truth = generate.read_truth(folder / paths.TRUTH)
         predictions = pd.read_csv(folder / "plots/evaluate/predictions.csv")
         metrics = results.read_details(folder / "metrics/details/evaluate.json")
         heels = heels_of(folder, truth)

@@ -36,7 +36,7 @@ PROBLEM_TYPES = {
     for code, status in PHOTO_STATUS.items()
 } | {
     "no_file": ProblemType(400, "the request contains no photo"),
-    "wrong_field": ProblemType(400, "a form field is not named 'file'"),
+    "wrong_field": ProblemType(400, "a file in the form is not named 'file'"),
     "bad_form": ProblemType(400, "the form is not valid multipart/form-data"),
     "too_many_files": ProblemType(400, "the request contains too many photos"),
     "bad_request": ProblemType(400, "the request is malformed"),

@@ -246,7 +246,6 @@ def upload_schema(max_files: int) -> dict[str, Any]:
         "type": "object",
         "properties": {FIELD: field},
         "required": [FIELD],
-        "additionalProperties": False,
     }
     content: dict[str, Any] = {"multipart/form-data": {"schema": form}}
     for media_type in (

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from anklealign.config import paths
+
 PREFIX = "ANKLEALIGN_"
 
 
@@ -46,9 +48,9 @@ class ServiceSettings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
-    model: Path = Path("model")
-    export: Path = Path("export/model.onnx")
-    metrics: Path = Path("metrics")
+    model: Path = paths.MODEL
+    export: Path = paths.EXPORT
+    metrics: Path = paths.METRICS
     engine: Literal["auto", "onnx", "torch"] = "auto"
     device: str = "auto"
     threads: Annotated[int, Field(ge=1, le=256)] = Field(default_factory=default_threads)

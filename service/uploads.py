@@ -20,6 +20,7 @@ FIELD = "file"
 # Seconds without a byte until an upload times out; mobile networks pause for a few seconds.
 IDLE_SECONDS = 10.0
 RAW = re.compile(r"image/[\w.+-]+|application/octet-stream")
+MAX_FIELDS = 32  # form parts besides the photos
 # Maximum size of the headers of a form part, in bytes; normal parts have a few lines.
 MAX_PART_HEADERS = 4096
 
@@ -123,18 +124,22 @@ def parse_content_type(headers: Mapping[str, str]) -> tuple[str, bytes]:
 
 
 def parse_form(body: bytes, boundary: bytes, max_files: int) -> list[bytes]:
-    """Return the photos of a form (RFC 7578): the contents of its parts, all named 'file'.
+    """Return the photos of a form (RFC 7578): the contents of its parts named 'file'.
+
+    Parts that are not files, such as a CSRF token, are ignored: those without a file name.
 
     Raises:
-        ProblemError: The form is malformed or empty, has too many parts, or a part has another
-            name.
+        ProblemError: The form is malformed, has no photo or too many parts, or a file has another
+            field name.
     """
+    max_parts = max_files + MAX_FIELDS
     # Without a preamble, no line break precedes the first delimiter.
-    pieces = (b"\r\n" + body).split(b"\r\n--" + boundary, max_files + 2)[1:]
+    pieces = (b"\r\n" + body).split(b"\r\n--" + boundary, max_parts + 2)[1:]
     closing = [index for index, piece in enumerate(pieces) if piece.startswith(b"--")]
     count = closing[0] if closing else len(pieces)
-    if count > max_files:
-        raise ProblemError("too_many_files", f"a request may contain up to {max_files} photos")
+    if count > max_parts:
+        detail = f"a form may have up to {max_files} photos and {MAX_FIELDS} other fields"
+        raise ProblemError("too_many_files", detail)
     if not closing:
         raise ProblemError("bad_form", "the closing boundary of the form is missing")
     photos = []
@@ -144,25 +149,30 @@ def parse_form(body: bytes, boundary: bytes, max_files: int) -> list[bytes]:
         start = headers.lstrip(b" \t")
         if not separator or len(headers) > MAX_PART_HEADERS or not start.startswith(b"\r\n"):
             raise ProblemError("bad_form", f"part {number} has no valid headers")
-        name = _field_name(headers)
-        if name != FIELD:
+        name, is_file = _field(headers)
+        if name == FIELD:
+            photos.append(content)
+        elif is_file:
             raise ProblemError(
                 "wrong_field",
-                f"part {number} is named {name[:100]!r}; name the field of each photo {FIELD!r}",
+                f"part {number}, a file, is named {name[:100]!r}; name the field of each photo "
+                f"{FIELD!r}",
             )
-        photos.append(content)
     if not photos:
-        raise ProblemError("no_file", "the form has no parts; add the photo as field 'file'")
+        raise ProblemError("no_file", f"the form has no photo; add it as field {FIELD!r}")
+    if len(photos) > max_files:
+        raise ProblemError("too_many_files", f"a request may contain up to {max_files} photos")
     return photos
 
 
-def _field_name(headers: bytes) -> str:
-    """Return the name in the Content-Disposition header of a part, or '' if there is none."""
+def _field(headers: bytes) -> tuple[str, bool]:
+    """Return the name in a part's Content-Disposition header, and whether it has a file name."""
     for line in headers.split(b"\r\n"):
         key, _, value = line.decode("utf-8", "replace").partition(":")
         if key.strip().lower() == "content-disposition":
             message = Message()
             message["content-disposition"] = " ".join(value.split())
             name = message.get_param("name", "", "content-disposition")
-            return name if isinstance(name, str) else ""
-    return ""
+            filename = message.get_param("filename", None, "content-disposition")
+            return name if isinstance(name, str) else "", filename is not None
+    return "", False

@@ -92,7 +92,7 @@ def main() -> None:
     headline = headline_metrics(metrics, results.read_details(paths.DETAILS / "split.json"))
     results.write_details(METRICS, metrics)
     files.write_json(paths.SCORES, headline)
-    files.write_table(PLOTS / "predictions.csv", rounded_probabilities(rows))
+    files.write_table(paths.PREDICTIONS, rounded_probabilities(rows))
     files.write_table(PLOTS / "reliability.csv", reliability_table(predictions))
     files.write_table(PLOTS / "classes.csv", class_table(metrics, classes))
     print(summary_line(metrics))

@@ -36,7 +36,7 @@ def main() -> None:
     metrics = results.read_results()
     table = pixel_store.read_table(paths.SPLIT / "photos.csv")
     test = table[table.split == "test"].sort_values("path", ignore_index=True)
-    predictions = pixel_store.read_table(EVALUATE / "predictions.csv")
+    predictions = pixel_store.read_table(paths.PREDICTIONS)
     for name, figure in tqdm(
         figures(metrics, predictions).items(), "draw", unit="picture", delay=1, disable=None
     ):
@@ -44,10 +44,10 @@ def main() -> None:
     write_mistakes(predictions, test, pixel_store.open_store(), settings.mistakes)
 
     run = metrics["train"]
-    files.write_text(paths.CARD, model_card.card(metrics, run))
+    files.write_text(paths.MODEL_CARD, model_card.card(metrics, run))
     pictures = html_report.pictures(paths.PLOTS)
     files.write_text(paths.REPORT, html_report.html(metrics, run, pictures))
-    print(f"report: {paths.REPORT} and {paths.CARD}")
+    print(f"report: {paths.REPORT} and {paths.MODEL_CARD}")
 
 
 def figures(

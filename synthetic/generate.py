@@ -75,16 +75,13 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from anklealign.config import params, stage
+from anklealign.config import params, paths, stage
 from anklealign.io import decode, files
 from synthetic import annotation_export, annotators, boxes, camera, corruptions
 from synthetic.annotation_export import PhotoTask
 from synthetic.boxes import Box
 from synthetic.canvas import generator
 from synthetic.photo_plan import CLASSES, CONSENSUS_REPEATS, DROP_REASONS, Collector, Shot, plan
-
-PHOTOS = Path("data/raw/synthetic")
-TRUTH = Path("data/synthetic/truth.csv")
 
 CLASS_LIMITS = (0.0, 10.0)  # degrees, midpoints between class means
 ANNOTATORS = 18  # with a readable export
@@ -112,7 +109,7 @@ def main() -> None:
     collectors, shots = plan(settings)
     ordered = sorted(shots, key=_order)
     units = [list(own) for _, own in groupby(ordered, key=lambda shot: shot.capture)]
-    with _replacing_folder(PHOTOS) as folder, ProcessPoolExecutor(_cores()) as pool:
+    with _replacing_folder(paths.SYNTHETIC) as folder, ProcessPoolExecutor(_cores()) as pool:
         rendered = pool.map(_render, [settings.seed] * len(units), units, chunksize=4)
         rows = []
         for unit, photos in zip(
@@ -124,7 +121,7 @@ def main() -> None:
         for name, data in auxiliary_files(settings.seed, collectors, shots).items():
             _write_bytes(folder / name, data)
     table = pd.DataFrame(rows).sort_values("path", ignore_index=True)
-    files.write_table(TRUTH, table)
+    files.write_table(paths.TRUTH, table)
     print(_report(table))
 
 
@@ -253,7 +250,7 @@ def usable(table: pd.DataFrame) -> pd.DataFrame:
     return table[good]
 
 
-def read_truth(path: Path = TRUTH) -> pd.DataFrame:
+def read_truth(path: Path = paths.TRUTH) -> pd.DataFrame:
     """Return the truth table; boxes of photos without visible heels are NaN."""
     table = pd.read_csv(path, dtype={"subject": str, "collector": str})
     texts = ["corruption", "original", "skipped"]

@@ -1,4 +1,4 @@
-"""What tests of all folders share."""
+"""Fixtures of all tests."""
 
 import io
 import os
@@ -18,7 +18,7 @@ NOBODY = 65534  # user and group, on every Linux and on macOS
 
 
 class Nobody:
-    """A folder, and a context in which the modes of its files bind us though we may be root."""
+    """A folder that is a context manager: inside it, file permissions apply even to root."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -41,9 +41,9 @@ class Nobody:
 
 @pytest.fixture
 def nobody():
-    """Return a new folder that is a context: inside it the tests are nobody's.
+    """Return a new folder; inside its context, the test runs as user nobody.
 
-    pytest's own folders are root's alone. Nothing may be imported inside: the clone may be too.
+    Only root can read pytest's own folders, and perhaps the clone: import nothing inside.
     """
     folder = Path(tempfile.mkdtemp(prefix="nobody_"))
     yield Nobody(folder)

@@ -92,5 +92,5 @@ def test_every_dataset_config_of_the_pages_is_valid():
     assert checked == 2
 
 
-def test_no_placeholder_is_left():
+def test_no_placeholder_remains():
     assert not re.search(r"^[A-Z]{4,}$|\b(BALANCED|SHARE|CEILING)\b", README, flags=re.MULTILINE)

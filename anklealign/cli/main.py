@@ -20,6 +20,7 @@ from typing import Annotated, Literal
 import typer
 
 from anklealign import __version__
+from anklealign.config import paths
 
 Layout = Literal["folders", "label_studio", "table"]
 Score = Literal["accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "log_loss"]
@@ -102,6 +103,13 @@ def _run(context: typer.Context) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     command = [sys.executable, "-m", "dvc", "repro", *context.args]
     status = subprocess.run(command, env=os.environ | {"PATH": path}, check=False).returncode  # noqa: S603
+    here = Path.cwd()
+    if status and not any((folder / ".git").exists() for folder in (here, *here.parents)):
+        print(
+            f"run: {here} is in no git repository; run `git init`,\n"
+            "or `dvc config --local core.no_scm true` to use DVC without git",
+            file=sys.stderr,
+        )
     raise typer.Exit(status or summary.print_summary())
 
 
@@ -119,7 +127,7 @@ def _restore(
 def _predict(
     photos: Annotated[list[Path], typer.Argument(help="Photos, and folders to search.")],
     out: Annotated[Path, typer.Option(help="CSV file to write.")],
-    model: ModelFolder = Path("model"),
+    model: ModelFolder = paths.MODEL,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
 ) -> None:
     """Predict the classes of photos with a trained bundle.
@@ -133,8 +141,8 @@ def _predict(
 
 @app.command("export", epilog="Example: anklealign export --out export/model.onnx")
 def _export(
-    model: ModelFolder = Path("model"),
-    out: Annotated[Path, typer.Option(help="ONNX file to write.")] = Path("export/model.onnx"),
+    model: ModelFolder = paths.MODEL,
+    out: Annotated[Path, typer.Option(help="ONNX file to write.")] = paths.EXPORT,
 ) -> None:
     """Export a trained bundle to ONNX and check it against PyTorch."""
     _require("onnx", "onnxruntime", "onnxscript")
@@ -220,7 +228,7 @@ def _pull_request_report(
 
 @app.command("label-issues", epilog="Example: anklealign label-issues --out label_issues")
 def _label_issues(
-    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("label_issues"),
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = paths.LABEL_ISSUES,
     address: Annotated[
         str, typer.Option(help="Label Studio's address before a photo's path.")
     ] = "/data/local-files/?d=",

@@ -10,11 +10,21 @@ MODEL = Path("model")
 METRICS = Path("metrics")
 SCORES = METRICS / "scores.json"  # the headline metrics
 DETAILS = METRICS / "details"  # one JSON file per stage
-CARD = METRICS / "MODEL_CARD.md"
 PLOTS = Path("plots")  # one folder per stage
 
 STORE = PREPARED / "pixels.npy"
 VOTES = PREPARED / "votes.csv"
 SOFT_LABELS = PREPARED / "soft_labels.csv"
+PREDICTIONS = PLOTS / "evaluate/predictions.csv"  # one row per test photo
 HISTORY = PLOTS / "train/history.csv"  # one row per epoch
 REPORT = PLOTS / "report.html"
+MODEL_CARD = METRICS / "MODEL_CARD.md"
+
+# Written by commands, and neither outputs of the pipeline nor tracked by git.
+EXPORT = Path("export/model.onnx")
+LABEL_ISSUES = Path("label_issues")
+PULL_REQUEST = Path("report")
+
+# The synthetic set.
+SYNTHETIC = RAW / "synthetic"
+TRUTH = Path("data/synthetic/truth.csv")

@@ -27,6 +27,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
+from anklealign.config import paths
 from anklealign.experiments.revisions import Revision
 from anklealign.metrics.scores import (
     LOWER_IS_BETTER,
@@ -39,7 +40,7 @@ from anklealign.metrics.scores import (
 )
 from anklealign.splitting.stratified_groups import connected_groups
 
-PREDICTIONS = "plots/evaluate/predictions.csv"
+PREDICTIONS = paths.PREDICTIONS.as_posix()
 CONFIDENCE = 0.95
 RESAMPLES = 5000
 SHOWN = 5

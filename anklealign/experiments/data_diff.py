@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from anklealign.config import paths
 from anklealign.experiments.revisions import Revision
 from anklealign.io import files
 
@@ -55,9 +56,9 @@ def data_of(revision: Revision) -> pd.DataFrame:
     Raises:
         ValueError: A table is missing in the revision.
     """
-    table = revision.table("data/prepared/photos.csv").set_index("path")
-    removed = revision.table("data/clean/removed.csv").set_index("path")
-    split = revision.table("data/split/photos.csv").set_index("path")
+    table = revision.table(f"{paths.PREPARED.as_posix()}/photos.csv").set_index("path")
+    removed = revision.table(f"{paths.CLEAN.as_posix()}/removed.csv").set_index("path")
+    split = revision.table(f"{paths.SPLIT.as_posix()}/photos.csv").set_index("path")
     status = pd.concat([split.split, removed.reason])
     return table[["label", "sha256"]].assign(status=status)
 

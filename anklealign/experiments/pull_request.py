@@ -14,12 +14,13 @@ from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
+from anklealign.config import paths
 from anklealign.experiments import comparison, data_diff
 from anklealign.experiments.revisions import WORKSPACE, Revision
 from anklealign.experiments.runs import flat, used_params
 from anklealign.io import files
 
-FOLDER = Path("report")
+FOLDER = paths.PULL_REQUEST
 PICTURES = Path("pictures")  # below FOLDER
 MAX_PICTURES = 40  # a change of the data changes every contact sheet
 
@@ -101,14 +102,18 @@ def changed_pictures(before: Revision, after: Revision) -> dict[str, dict[str, b
     Raises:
         ValueError: The list of pictures is in no cache or remote.
     """
-    paths = [
-        {p for p in side.list("plots") if p.endswith((".png", ".jpg"))} for side in (before, after)
+    pictures = [
+        {p for p in side.list(paths.PLOTS.as_posix()) if p.endswith((".png", ".jpg"))}
+        for side in (before, after)
     ]
     changed = {}
-    union = sorted(paths[0] | paths[1])
+    union = sorted(pictures[0] | pictures[1])
     for path in tqdm(union, "pictures", unit="picture", delay=1, leave=False, disable=None):
         sides = {}
-        for side, revision, known in (("before", before, paths[0]), ("after", after, paths[1])):
+        for side, revision, known in (
+            ("before", before, pictures[0]),
+            ("after", after, pictures[1]),
+        ):
             if path in known:
                 try:
                     sides[side] = revision.read(path)

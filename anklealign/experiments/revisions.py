@@ -5,13 +5,18 @@ Reads files in git as well as outputs in the DVC cache or remote. Nothing is che
 
 import hashlib
 import io
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePath, PurePosixPath
 from typing import Any
 
 import pandas as pd
 from dvc.api import DVCFileSystem
-from dvc.exceptions import DvcException
+from dvc.exceptions import NotDvcRepoError
+from dvc.fs import GitFileSystem
+from dvc.repo import Repo
+from dvc.scm import NoSCM, RevError, SCMError, resolve_rev
 from dvc_data.index import DataIndexDirError
 from ruamel.yaml import YAML
 
@@ -31,20 +36,30 @@ class Revision:
 
     @classmethod
     def open(cls, name: str) -> "Revision":
-        """Open a revision of the repository that contains the current folder.
+        """Open a revision of the project that contains the current folder.
+
+        The project may be a subfolder of its git repository. Paths are relative to the project.
 
         Raises:
             ValueError: The revision, experiment or repository does not exist.
         """
         try:
-            system = DVCFileSystem(".", rev=None if name == WORKSPACE else name)
-            _ = system.repo  # resolves the name; opening does not
-        except DvcException as error:
+            project = Repo()
+            if name != WORKSPACE:
+                project = _at_revision(project, name)
+        except NotDvcRepoError as error:
+            raise ValueError(f"{name} does not contain this project ({error})") from None
+        except RevError as error:
             raise ValueError(
                 f"revision {name!r} cannot be read ({error}); give a branch, tag, commit, "
                 f"experiment (see `dvc exp list --all`) or {WORKSPACE}"
             ) from None
-        return cls(name, system)
+        except SCMError as error:
+            raise ValueError(
+                f"revision {name!r} cannot be read ({error}); commit the project to git. Without "
+                f"git, after `dvc config --local core.no_scm true`, {WORKSPACE} is the only one"
+            ) from None
+        return cls(name, DVCFileSystem(project))
 
     def read(self, path: str) -> bytes:
         """Return a file's bytes.
@@ -135,3 +150,23 @@ class Revision:
         """
         content: Mapping[str, Any] = YAML(typ="safe", pure=True).load(self.read(path).decode())
         return content
+
+
+def _at_revision(project: Repo, name: str) -> Repo:
+    """Return a project as it is at a git revision or experiment, with its cache and remote.
+
+    `DVCFileSystem(".", rev=name)` would look for the project in the top folder of its git
+    repository only.
+
+    Raises:
+        dvc.scm.SCMError: There is no such revision, or no git repository.
+        NotDvcRepoError: The revision does not contain the project.
+    """
+    if isinstance(project.scm, NoSCM):
+        raise SCMError(f"{project.root_dir} is used without git")
+    remote = project.config["core"].get("remote")
+    config = {"remote": {remote: project.config["remote"][remote]}} if remote else None
+    folder = os.path.relpath(project.root_dir, project.scm.root_dir)
+    root = (PurePosixPath("/") / PurePath(folder).as_posix()).as_posix()
+    at_revision = GitFileSystem(scm=project.scm, rev=resolve_rev(project.scm, name))
+    return Repo(root, fs=at_revision, scm=project.scm, config=config)

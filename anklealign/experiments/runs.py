@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from dvc.api import exp_show
+from dvc.scm import SCMError
 from tqdm import tqdm
 
 from anklealign.experiments.comparison import (
@@ -63,8 +64,11 @@ def print_runs(names: Sequence[str], score: str) -> int:
 
 
 def run_names() -> list[str]:
-    """Return the current commit, its experiments and the workspace."""
-    rows = exp_show()
+    """Return the current commit, its experiments and the workspace, if there is git."""
+    try:
+        rows = exp_show()
+    except SCMError:
+        return [WORKSPACE]
     return ["HEAD", *(row["Experiment"] for row in rows if row.get("Experiment")), WORKSPACE]
 
 

@@ -1,4 +1,4 @@
-"""Tables of metrics and number formats shared by the HTML report and the model card."""
+"""The metrics of a run, and tables and number formats that report and model card share."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

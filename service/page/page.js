@@ -63,7 +63,7 @@ async function requestExplanation(photo) {
   form.append("file", photo, "photo");
   let response;
   try {
-    response = await fetch("/explain", {
+    response = await fetch("explain", {
       method: "POST",
       body: form,
       headers: { Accept: "application/json" },
@@ -218,8 +218,10 @@ $("viewfinder").addEventListener("close", () => {
 // --- the model --------------------------------------------------------------------------------
 
 async function showModel() {
-  for (const node of document.querySelectorAll(".origin")) node.textContent = location.origin;
-  model = await (await fetch("/model")).json();
+  // All URLs are relative: behind a proxy, the service may be below a path.
+  const base = new URL(".", location.href).href.replace(/\/$/, "");
+  for (const node of document.querySelectorAll(".origin")) node.textContent = base;
+  model = await (await fetch("model")).json();
   const facts = [["Classes", model.classes.join(", ")], ["Model ID", model.model]];
   const accuracy = model.scores?.balanced_accuracy;
   if (accuracy) {

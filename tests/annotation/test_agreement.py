@@ -1,4 +1,4 @@
-"""Agreement by published examples, by what must hold for all votes, and on simulated people."""
+"""Agreement on published examples, on random votes and on simulated annotators."""
 
 import numpy as np
 import pandas as pd
@@ -56,19 +56,19 @@ TONE = reliability(
         (TONE, True, 0.7598),
     ],
 )
-def test_alpha_is_that_of_the_published_examples(data, ordered, published):
+def test_alpha_matches_the_published_examples(data, ordered, published):
     assert agreement.krippendorff_alpha(*data, ordered=ordered) == pytest.approx(
         published, abs=0.0006
     )
 
 
-votes_of_people = st.integers(2, 4).flatmap(
+random_votes = st.integers(2, 4).flatmap(
     lambda classes: st.tuples(
         st.integers(1, 12)
         .flatmap(
             lambda photos: st.integers(1, 6).flatmap(
-                lambda people: st.lists(
-                    st.lists(st.integers(-1, classes - 1), min_size=people, max_size=people),
+                lambda count: st.lists(
+                    st.lists(st.integers(-1, classes - 1), min_size=count, max_size=count),
                     min_size=photos,
                     max_size=photos,
                 )
@@ -90,9 +90,9 @@ def numbers(votes, classes):
     ]
 
 
-@given(votes_of_people, st.randoms(use_true_random=False))
+@given(random_votes, st.randoms(use_true_random=False))
 @settings(max_examples=100, deadline=None)
-def test_the_order_of_photos_and_people_and_the_direction_of_the_scale_change_nothing(data, random):
+def test_alpha_does_not_depend_on_order_or_direction_of_the_scale(data, random):
     votes, classes = data
     rows, columns = list(range(len(votes))), list(range(votes.shape[1]))
     random.shuffle(rows)
@@ -103,9 +103,9 @@ def test_the_order_of_photos_and_people_and_the_direction_of_the_scale_change_no
     np.testing.assert_allclose(numbers(turned, classes), expected, atol=1e-9)
 
 
-@given(votes_of_people, st.randoms(use_true_random=False))
+@given(random_votes, st.randoms(use_true_random=False))
 @settings(max_examples=100, deadline=None)
-def test_nominal_alpha_does_not_know_the_names_of_the_classes(data, random):
+def test_nominal_alpha_does_not_depend_on_the_class_order(data, random):
     votes, classes = data
     names = list(range(classes))
     random.shuffle(names)
@@ -117,9 +117,9 @@ def test_nominal_alpha_does_not_know_the_names_of_the_classes(data, random):
     )
 
 
-@given(votes_of_people)
+@given(random_votes)
 @settings(max_examples=100, deadline=None)
-def test_alpha_is_1_where_all_agree_and_never_more(data):
+def test_alpha_is_at_most_1_and_1_if_all_agree(data):
     votes, classes = data
     for ordered in (False, True):
         found = agreement.krippendorff_alpha(votes, classes, ordered=ordered)
@@ -129,9 +129,9 @@ def test_alpha_is_1_where_all_agree_and_never_more(data):
         assert np.isnan(perfect) or perfect == pytest.approx(1)
 
 
-@given(votes_of_people)
+@given(random_votes)
 @settings(max_examples=100, deadline=None)
-def test_a_photo_with_one_vote_says_nothing_of_agreement(data):
+def test_a_photo_with_one_vote_does_not_affect_alpha(data):
     votes, classes = data
     alone = np.full((1, votes.shape[1]), NO_VOTE)
     alone[0, 0] = 0
@@ -139,13 +139,13 @@ def test_a_photo_with_one_vote_says_nothing_of_agreement(data):
     np.testing.assert_allclose(numbers(more, classes), numbers(votes, classes), atol=1e-9)
 
 
-def test_alpha_is_near_0_by_chance_and_below_where_people_contradict_each_other():
+def test_alpha_is_near_0_by_chance_and_negative_for_systematic_disagreement():
     rng = np.random.default_rng(1)
     assert abs(agreement.krippendorff_alpha(rng.integers(0, 3, (4000, 4)), 3)) < 0.02
     assert agreement.krippendorff_alpha(np.array([[0, 1], [1, 0], [0, 1]]), 2) < -0.5
 
 
-def test_ordinal_alpha_forgives_neighbours_rather_than_opposites():
+def test_ordinal_alpha_penalizes_opposites_more_than_neighbors():
     def of(mistake):
         votes = np.array([[0, 0], [1, 1], [2, 2]] * 5 + [[0, mistake]])
         return agreement.krippendorff_alpha(votes, 3, ordered=True)
@@ -153,7 +153,7 @@ def test_ordinal_alpha_forgives_neighbours_rather_than_opposites():
     assert of(1) > of(2)
 
 
-def test_where_nothing_can_differ_numbers_are_left_out_of_the_metrics():
+def test_undefined_numbers_are_omitted_from_the_metrics():
     same = np.zeros((4, 3), np.int64)
     assert np.isnan(agreement.krippendorff_alpha(same, 2))
     found = agreement.agreement_metrics(same, ["a", "b", "c"], 2, ordered=True)
@@ -166,7 +166,7 @@ def test_where_nothing_can_differ_numbers_are_left_out_of_the_metrics():
     assert nobody == {"votes": 0, "photos": 0, "annotators": 0}
 
 
-def test_agreement_by_hand():
+def test_agreement_matches_a_calculation_by_hand():
     votes = np.array([[0, 0, 1], [1, 1, 1], [2, 0, NO_VOTE]])
     assert agreement.pairwise_agreement(votes, 3) == pytest.approx((2 / 3 + 1 / 2 + 1 / 2) / 3)
     assert agreement.modal_shares(votes, 3).tolist() == pytest.approx([2 / 3, 1, 1 / 2])
@@ -174,7 +174,7 @@ def test_agreement_by_hand():
     assert agreement.leave_one_out_agreement(votes, 3).tolist() == pytest.approx([0.5, 0.5, 0.5])
 
 
-def test_metric_keys_hold_no_dot_and_lose_nobody():
+def test_metric_keys_contain_no_dot_and_every_annotator():
     found = agreement.agreement_metrics(
         np.array([[0, 1, 0]]), ["a.b", "a_b", "c"], 2, ordered=False
     )
@@ -184,8 +184,8 @@ def test_metric_keys_hold_no_dot_and_lose_nobody():
 def test_votes_become_a_matrix():
     rows = [("p2", "b", "cat"), ("p1", "a", "dog"), ("p1", "b", "cat")]
     table = pd.DataFrame(rows, columns=["photo", "annotator", "label"])
-    photos, people, votes = agreement.vote_matrix(table, ["cat", "dog"])
-    assert (photos, people) == (["p1", "p2"], ["a", "b"])
+    photos, annotators, votes = agreement.vote_matrix(table, ["cat", "dog"])
+    assert (photos, annotators) == (["p1", "p2"], ["a", "b"])
     assert votes.tolist() == [[1, 0], [NO_VOTE, 0]]
 
 
@@ -194,17 +194,17 @@ def settled(row, own=NO_VOTE, *, ordered=True, method="majority"):
     return int(found.labels[0]), bool(found.tied[0])
 
 
-def test_the_majority_wins_whatever_the_photos_own_label():
+def test_the_majority_overrides_the_label_of_the_photo():
     assert settled([0, 0, 1], own=1) == (0, False)
 
 
-def test_a_tie_goes_to_the_class_nearest_the_votes_mean_on_a_scale_alone():
+def test_ordered_classes_break_a_tie_by_the_mean_vote():
     assert settled([0, 0, 1, 1, 2]) == (1, True)
     assert settled([0, 0, 1, 1, 2], own=0) == (1, True)
     assert settled([0, 0, 1, 1, 2], ordered=False) == (NO_VOTE, True)
 
 
-def test_else_a_tie_goes_to_the_photos_own_label_or_stays():
+def test_unordered_classes_break_a_tie_by_the_label_of_the_photo():
     assert settled([0, 2], own=2) == (2, True)
     assert settled([0, 2], own=1) == (NO_VOTE, True)
     assert settled([0, 2]) == (NO_VOTE, True)
@@ -235,7 +235,7 @@ ANAESTHESIA = """
     111 1 1 1 1/121 2 1 1 1/232 2 2 2 2/121 1 1 1 1/222 2 2 2 2"""
 
 
-def test_dawid_skene_is_that_of_the_paper():
+def test_dawid_skene_matches_the_paper():
     patients = [row.split() for line in ANAESTHESIA.split("\n")[1:] for row in line.split("/")]
     given = np.zeros((45, 5, 4))
     for patient, observers in enumerate(patients):
@@ -256,32 +256,32 @@ PREVALENCE = np.array([0.41, 0.43, 0.16])
 SETS = range(1000, 1050)  # 0 to 49 chose the prior
 
 
-def people(seed, count=18, photos=53):
-    """Return true classes and the votes of unequal people, as many as on the real photos.
+def simulate_votes(seed, count=18, photos=53):
+    """Return true classes and votes of annotators of unequal accuracy, as many as on real photos.
 
-    Each knows a photo's class with a probability of 0 to 0.9, and else guesses by leanings of
-    their own; any two agree on half of the photos.
+    Each annotator votes for the true class with a probability of 0 to 0.9, and otherwise draws
+    from a distribution of their own. Two annotators agree on half of the photos on average.
     """
     rng = np.random.default_rng(seed)
     true = rng.choice(3, photos, p=PREVALENCE)
-    knows = rng.random((photos, count)) < rng.uniform(0, 0.9, count)
-    leaning = rng.dirichlet(np.ones(3), count)
-    guess = (rng.random((photos, count, 1)) > leaning.cumsum(1)[None, :, :2]).sum(2)
-    votes = np.where(knows, true[:, None], guess)
+    votes_true = rng.random((photos, count)) < rng.uniform(0, 0.9, count)
+    preference = rng.dirichlet(np.ones(3), count)
+    guess = (rng.random((photos, count, 1)) > preference.cumsum(1)[None, :, :2]).sum(2)
+    votes = np.where(votes_true, true[:, None], guess)
     votes[rng.random(votes.shape) < 0.05] = NO_VOTE
     return true, votes
 
 
 @pytest.fixture(scope="module")
 def simulated():
-    """Return for each set: majority's and the model's share of true labels, the worst by both."""
+    """Return accuracy of majority and model, worst annotator named, and agreement per set."""
     rows = []
     for seed in SETS:
-        true, votes = people(seed)
+        true, votes = simulate_votes(seed)
         given = agreement.one_hot_votes(votes, 3)
         counts = given.sum(1)
         first = counts == counts.max(1, keepdims=True)
-        # A tie is worth what a fair choice between the tied gets right: no rule does better.
+        # A tie counts as the expected accuracy of a random choice between the tied classes.
         majority = (first / first.sum(1, keepdims=True))[range(len(true)), true].mean()
         found = agreement.dawid_skene(given)
         model = (found.posterior.argmax(1) == true).mean()

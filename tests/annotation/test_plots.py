@@ -1,4 +1,4 @@
-"""Plots of the votes show what they were given."""
+"""Plots of the votes show all annotators."""
 
 import pandas as pd
 
@@ -8,11 +8,11 @@ from anklealign.plotting import style
 CLASSES = ["a", "b"]
 
 
-def test_agreement_shows_every_annotator_though_one_has_nobody_to_compare_with(tmp_path):
+def test_the_plot_shows_every_annotator_including_one_without_common_photos(tmp_path):
     rows = [("p1", "anna", "a"), ("p1", "b.ela", "b"), ("p2", "anna", "a"), ("p3", "cili", "b")]
     votes = pd.DataFrame(rows, columns=["photo", "annotator", "label"])
-    photos, people, matrix = agreement.vote_matrix(votes, CLASSES)
-    numbers = agreement.agreement_metrics(matrix, people, len(CLASSES), ordered=True)
+    photos, annotators, matrix = agreement.vote_matrix(votes, CLASSES)
+    numbers = agreement.agreement_metrics(matrix, annotators, len(CLASSES), ordered=True)
     drawn = plots.agreement_figure(votes, numbers, CLASSES)
     style.save(drawn, tmp_path / "agreement.png")
     texts = [text.get_text() for axes in drawn.axes for text in axes.texts]

@@ -6,14 +6,14 @@ import pytest
 from benchmarks import cleaning
 from benchmarks.cleaning import EXACT, JOINED, LOST, OPPOSED, CorruptedSet, Outcome
 
-BLURRED = "blurred, sigma 1.5 % of the side"
+BLURRED = "blurred, sigma 1.5% of the side"
 
 
 def corrupted() -> CorruptedSet:
     """Two intact photos with a twin, a blurred photo, and a contradiction."""
     rows = [
         ("a/good.jpg", 0, ""), ("a/twin.jpg", 0, EXACT), ("a/other.jpg", 1, ""),
-        ("a/mirrored.jpg", 1, "mirrored"), ("a/soft.jpg", 1, BLURRED),
+        ("a/mirrored.jpg", 1, "flipped horizontally"), ("a/soft.jpg", 1, BLURRED),
         ("a/yes.jpg", 2, OPPOSED), ("b/no.jpg", 2, OPPOSED),
     ]  # fmt: skip
     return CorruptedSet(
@@ -50,8 +50,8 @@ def missed_kinds(reasons: dict[str, str], groups: list[set[str]]) -> list[str]:
         ({}, ALIKE, []),
         ({"a/twin.jpg": "near_duplicate"}, ALIKE, ["a/twin.jpg"]),
         ({}, ALIKE[1:], [EXACT]),
-        ({}, ALIKE[:1], ["mirrored"]),
-        ({"a/mirrored.jpg": ""}, ALIKE, ["mirrored"]),  # in one cluster, and both kept
+        ({}, ALIKE[:1], ["flipped horizontally"]),
+        ({"a/mirrored.jpg": ""}, ALIKE, ["flipped horizontally"]),  # in one cluster, and both kept
         ({"a/soft.jpg": "dark"}, ALIKE, [BLURRED]),
         ({"b/no.jpg": ""}, ALIKE, [OPPOSED]),
         ({"a/other.jpg": "blurred"}, ALIKE, [LOST]),

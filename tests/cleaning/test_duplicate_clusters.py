@@ -101,7 +101,7 @@ def test_plain_photos_are_no_copies_of_each_other() -> None:
     assert find(walls) == []
 
 
-def test_equal_pixels_are_told_from_similar_ones() -> None:
+def test_equal_pixels_are_distinguished_from_similar_ones() -> None:
     original = stored(scene(1), 92)
     (cluster,) = find([original, stored(scene(1)), original.copy(), original.copy()])
     assert cluster.kept == 0
@@ -117,7 +117,7 @@ def test_the_lowest_rank_is_kept() -> None:
     assert set(cluster.duplicates) == {0, 1}
 
 
-def test_both_ends_of_a_chain_of_cuts_meet_when_they_show_the_same() -> None:
+def test_both_ends_of_a_chain_of_crops_are_one_cluster_if_they_match() -> None:
     left, right = crop(scene(3), 0.09, 0, 0, 0), crop(scene(3), 0, 0, 0.09, 0)
     (cluster,) = find([stored(left), stored(right), stored(scene(3))])
     assert (cluster.kept, set(cluster.duplicates)) == (0, {1, 2})
@@ -141,7 +141,7 @@ def test_a_chain_that_ends_at_an_unlike_photo_is_broken_up() -> None:
     assert sorted(n for c in clusters for n in (c.kept, *c.duplicates)) == list(range(13))
 
 
-def test_what_matches_a_copy_but_not_the_kept_photo_is_no_copy_of_it() -> None:
+def test_a_photo_that_matches_a_copy_but_not_the_kept_photo_is_another_cluster() -> None:
     # Halfway between two shots lies a photo that matches both.
     pictures = []
     for seed in (0, 1, 2, 4, 5, 7):  # leaves 0.19 to 0.28 of either, which leave 0.36 to 0.58
@@ -178,7 +178,7 @@ def test_clusters_of_one_chain_are_adjacent() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_second_search_among_those_kept_finds_no_copy(seed: int) -> None:
+def test_a_second_search_among_the_kept_photos_finds_no_copy(seed: int) -> None:
     # Chains of cuts in any rank, so that which one is kept does not fall in with the chain. Eight
     # steps to either side leave half of the width: no cluster holds all 19.
     rng = np.random.default_rng(seed)
@@ -200,14 +200,14 @@ def test_a_second_search_among_those_kept_finds_no_copy(seed: int) -> None:
     assert [cluster for cluster in again if cluster.duplicates] == []
 
 
-def test_a_crowd_of_copies_is_one_cluster() -> None:
+def test_many_copies_are_one_cluster() -> None:
     # More than are proposed for one photo, so that most pairs are never compared.
     pictures = [stored(scene(3), quality) for quality in range(60, 93)]
     (cluster,) = find(pictures)
     assert (cluster.kept, len(cluster.duplicates)) == (0, 32)
 
 
-def test_where_mirroring_changes_the_label_mirror_images_are_two_clusters_of_one_chain() -> None:
+def test_mirror_images_are_two_clusters_if_mirroring_changes_the_label() -> None:
     plain, mirrored = stored(scene(1)), stored(ImageOps.mirror(scene(1)))
     pictures = [plain, mirrored, stored(scene(1), 80), stored(ImageOps.mirror(scene(1)), 80)]
     turned = stored(scene(1).transpose(Turn.ROTATE_90))
@@ -220,7 +220,7 @@ def test_where_mirroring_changes_the_label_mirror_images_are_two_clusters_of_one
     assert all(c.adjacent == frozenset() for c in clusters)
 
 
-def test_of_centre_squares_the_one_of_a_picture_with_bars_is_found() -> None:
+def test_a_copy_squared_with_bars_is_detected_among_center_crops() -> None:
     def square(picture: Image.Image) -> np.ndarray:
         return stored(ImageOps.fit(picture, (min(picture.size),) * 2), 92)
 
@@ -233,7 +233,7 @@ def test_of_centre_squares_the_one_of_a_picture_with_bars_is_found() -> None:
     assert {c.kept: list(c.duplicates) for c in clusters} == {n: [n + 8] for n in range(8)}
 
 
-def test_a_copy_of_few_pixels_is_compared_at_its_own() -> None:
+def test_a_small_copy_is_compared_at_its_own_resolution() -> None:
     pictures = [stored(scene(seed), 92) for seed in range(8)]
     small = [
         np.asarray(scene(seed).resize((56, 42), Image.Resampling.LANCZOS)) for seed in range(8)
@@ -251,7 +251,7 @@ def test_the_lowest_rank_is_kept_even_where_it_does_not_match_every_copy() -> No
     assert max(cluster.duplicates.values()) <= RESIDUAL
 
 
-def test_two_cuts_that_have_little_in_common_are_compared_in_that() -> None:
+def test_two_crops_are_compared_in_their_overlap() -> None:
     # The first and the last share two thirds of their width, which no hash proposes as a copy.
     shares = ((0.25, 0), (0.16, 0), (0.08, 0), (0, 0), (0, 0.08), (0, 0.16), (0, 0.25))
     pictures = [stored(crop(scene(3), left, 0, right, 0), 92) for left, right in shares]
@@ -281,17 +281,17 @@ def test_clusters_do_not_depend_on_the_order_of_the_photos() -> None:
     assert plain == mixed
 
 
-def test_no_photo_and_one_photo_have_no_copies() -> None:
+def test_empty_and_single_inputs_have_no_copies() -> None:
     assert find([]) == []
     assert find([stored(scene(0))]) == []
 
 
-def test_a_photo_of_a_few_pixels_is_no_obstacle() -> None:
+def test_a_photo_of_a_few_pixels_is_accepted() -> None:
     pictures = [np.full((1, 1, 3), 9, np.uint8), np.zeros((2, 1, 3), np.uint8), stored(scene(0))]
     assert find(pictures) == []
 
 
-def test_a_plain_sky_that_is_taken_for_a_border_in_one_copy_hides_no_other() -> None:
+def test_a_sky_that_is_detected_as_a_border_does_not_hide_a_copy() -> None:
     pictures = []
     for seed in range(6):
         picture = scene(seed)

@@ -51,7 +51,7 @@ def blurred(picture: Image.Image, percent: float) -> Image.Image:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_good_photo_has_no_fault(seed: int) -> None:
+def test_a_good_photo_has_no_quality_issue(seed: int) -> None:
     assert reason(scene(seed)) is None
 
 
@@ -107,7 +107,7 @@ def test_compression_neither_makes_nor_hides_blur() -> None:
         ("low_contrast", lambda level: 128 + 0.12 * (level - 128)),
     ],
 )
-def test_each_fault_of_light_has_its_reason(expected: str, change) -> None:
+def test_each_exposure_issue_has_its_reason(expected: str, change) -> None:
     assert reason(scene().point(change)) == expected
 
 
@@ -121,7 +121,7 @@ def test_small_and_narrow_photos_have_their_reasons() -> None:
     assert reason(strip) == "aspect"
 
 
-def test_a_photo_of_one_colour_is_low_in_contrast_and_not_blurred() -> None:
+def test_a_photo_of_one_color_is_low_in_contrast_and_not_blurred() -> None:
     plain = measured(Image.new("RGB", (300, 300), (120, 120, 120)))
     assert plain.low_contrast == 0
     assert plain.blurred == 0

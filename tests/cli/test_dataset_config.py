@@ -1,4 +1,4 @@
-"""A block is read back as it was, and the rest of the file stays."""
+"""A dataset config is read back unchanged, and the rest of the file is kept."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def load(text):
 
 
 def distinct(classes):
-    """Tell whether no two classes are written alike: params.yaml refuses those that are."""
+    """Return whether all class names differ after normalization, as params.yaml requires."""
     try:
         Labels(classes)
     except ValueError:
@@ -36,7 +36,7 @@ def distinct(classes):
     st.sampled_from([None, r"it's (?P<subject>\d+)", "a: b # (?P<subject>x)"]),
     TEXT,
 )
-def test_whatever_labels_are_called_the_block_is_read_back(classes, pattern, column):
+def test_any_class_names_are_read_back(classes, pattern, column):
     dataset = Dataset("table", classes, subject_pattern=pattern, label_column=column, ordered=True)
     block = dataset_config.text("mine", dataset, dict.fromkeys(classes, 3), ["a remark"])
     whole = dataset_config.insert("# top\ndatasets:\n  a: {x: 1}\n\n# next\nprepare: 1\n", block)
@@ -46,7 +46,7 @@ def test_whatever_labels_are_called_the_block_is_read_back(classes, pattern, col
     assert raw["prepare"] == 1
 
 
-def test_every_line_of_params_yaml_stays_and_stands_where_it_did():
+def test_every_line_of_params_yaml_is_kept_in_place():
     before = PARAMS.read_text(encoding="utf-8")
     dataset = Dataset("folders", {"a": (), "b": ("B2",)})
     block = dataset_config.text("mine", dataset, {"a": 1, "b": 2})
@@ -91,7 +91,7 @@ def test_a_block_follows_the_files_indentation_and_leaves_comments_with_their_ke
 
 
 @pytest.mark.parametrize("text", ["datasets: {a: {}}\n", "datasets:\n", "other: 1\n", ""])
-def test_a_file_that_takes_no_block_is_an_error_with_a_remedy(text):
+def test_a_file_that_cannot_take_a_dataset_config_is_an_error_with_a_remedy(text):
     with pytest.raises(
         ValueError, match=r"params\.yaml: datasets is (missing; add|not an indented)"
     ):

@@ -1,4 +1,4 @@
-"""The ONNX export answers as PyTorch does, remembers its bundle, and a stale one is refused."""
+"""The ONNX export has the probabilities of PyTorch, and a stale export is refused."""
 
 import json
 from pathlib import Path
@@ -48,19 +48,19 @@ def test_both_engines_give_the_same_probabilities_at_every_batch_size(folder: Pa
     found = onnx_predictor.load(folder / "model", folder / "model.onnx")
     for count in (0, 1, 2, 16, 21):
         pixels = squares(count)
-        expected, answers = reference.probabilities(pixels), found.probabilities(pixels)
-        assert answers.shape == (count, 3)
-        assert answers.dtype == np.float64
-        np.testing.assert_allclose(answers, expected, atol=1e-4)
-        np.testing.assert_array_equal(answers.argmax(1), expected.argmax(1))
+        expected, actual = reference.probabilities(pixels), found.probabilities(pixels)
+        assert actual.shape == (count, 3)
+        assert actual.dtype == np.float64
+        np.testing.assert_allclose(actual, expected, atol=1e-4)
+        np.testing.assert_array_equal(actual.argmax(1), expected.argmax(1))
 
 
-def test_the_export_is_one_sound_file_that_knows_bundle_and_faster_engine(folder: Path) -> None:
+def test_the_export_is_one_valid_file_that_names_bundle_and_faster_engine(folder: Path) -> None:
     model = onnx.load(folder / "model.onnx")
     onnx.checker.check_model(model)
-    told = {each.key: each.value for each in model.metadata_props}
-    assert told[onnx_predictor.BUNDLE_HASH] == results.bundle_hash(folder / "model")
-    assert told[onnx_predictor.FASTER_ENGINE] in {"onnx", "torch"}
+    metadata = {each.key: each.value for each in model.metadata_props}
+    assert metadata[onnx_predictor.BUNDLE_HASH] == results.bundle_hash(folder / "model")
+    assert metadata[onnx_predictor.FASTER_ENGINE] in {"onnx", "torch"}
     assert sorted(path.name for path in folder.iterdir()) == ["model", "model.onnx"]
 
 
@@ -89,7 +89,7 @@ def test_an_export_that_differs_is_an_error_and_nothing_is_written(
     monkeypatch.setattr(
         onnx_predictor.OnnxPredictor,
         "logits",
-        lambda self, *some: logits(self, *some) + np.eye(3)[0],
+        lambda self, *arguments: logits(self, *arguments) + np.eye(3)[0],
     )
     command = ["--model", str(folder / "model"), "--out", str(tmp_path / "model.onnx")]
     assert main(["export", *command]) == 1
@@ -97,7 +97,7 @@ def test_an_export_that_differs_is_an_error_and_nothing_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_a_bundle_the_command_says_so(tmp_path: Path, capsys) -> None:
+def test_a_missing_bundle_is_an_error_with_a_remedy(tmp_path: Path, capsys) -> None:
     assert main(["export", "--model", str(tmp_path), "--out", str(tmp_path / "x.onnx")]) == 1
     assert "config.json does not exist" in capsys.readouterr().err
 

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def mislabelled():
-    """Features of 600 photos of 150 persons in three clouds, 30 photos with a wrong label."""
+    """Features of 600 photos of 150 subjects in three clusters, 30 photos with a wrong label."""
     generator = np.random.default_rng(0)
     truth = np.repeat(generator.choice(3, 150, p=[0.4, 0.45, 0.15]), 4)
     features = np.eye(3)[truth] @ generator.normal(0, 1, (3, 20)) * 1.2
@@ -38,7 +38,7 @@ def test_wrong_labels_come_first(mislabelled):
     assert confident.mean() < 0.15
 
 
-def test_no_photo_is_judged_by_its_own_label(mislabelled):
+def test_a_photo_s_own_label_does_not_affect_its_score(mislabelled):
     features, labels, groups, _ = mislabelled
     before = label_issues.cross_validated(features, labels, groups)
     turned = labels.copy()
@@ -53,7 +53,7 @@ def test_no_photo_is_judged_by_its_own_label(mislabelled):
 
 
 def test_a_margin_is_relative_to_each_class():
-    """A class that is always given low probabilities is not suspicious for it."""
+    """A class with low probabilities throughout does not get more issues."""
     probabilities = np.array([[0.6, 0.4]] * 10 + [[0.45, 0.55]] * 10)
     labels = np.array([0] * 10 + [1] * 9 + [0])
     margin, against, confident = label_issues.margins(labels, probabilities)
@@ -70,7 +70,7 @@ def test_the_ranking_does_not_depend_on_the_order_of_rows(mislabelled):
     assert np.allclose(one[order], other, atol=1e-6)
 
 
-def test_a_class_of_two_persons_is_judged_and_one_of_a_single_person_refused(mislabelled):
+def test_a_class_of_two_groups_is_ranked_and_one_of_a_single_group_is_an_error(mislabelled):
     features, labels, groups, _ = mislabelled
     rare = np.flatnonzero(labels == 2)
     of_two = sorted({groups[n] for n in rare})[:2]
@@ -101,7 +101,7 @@ def test_a_task_carries_the_suggestion_as_the_team_spells_it():
     ]
 
 
-def test_without_a_run_it_says_what_to_do(tmp_path, monkeypatch, capsys):
+def test_without_a_run_the_message_has_a_remedy(tmp_path, monkeypatch, capsys):
     shutil.copy(ROOT / "params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
     assert main(["label-issues"]) == 1
@@ -110,7 +110,7 @@ def test_without_a_run_it_says_what_to_do(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not (ROOT / "model/config.json").exists(), reason="no trained bundle here")
-def test_a_run_gives_list_sheet_and_import_file(tmp_path):
+def test_a_run_writes_table_contact_sheet_and_import_file(tmp_path):
     command = [sys.executable, "-m", "anklealign", "label-issues", "--out", str(tmp_path)]
     subprocess.run(command, cwd=ROOT, check=True)
     found = pd.read_csv(tmp_path / "label_issues.csv")

@@ -1,4 +1,4 @@
-"""The command for new photos: a row each, and an exit status that tells what could not be read."""
+"""The predict command: one row per photo, and an exit status for unreadable photos."""
 
 from pathlib import Path
 
@@ -64,7 +64,7 @@ def test_every_photo_of_folders_and_subfolders_has_a_row_in_order(
     assert "3 photos predicted, 0 unreadable" in capsys.readouterr().out
 
 
-def test_unreadable_photos_are_listed_and_the_rest_goes_on(
+def test_unreadable_photos_are_listed_and_the_others_are_predicted(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     photo(place / "in/a.png")
@@ -79,7 +79,7 @@ def test_unreadable_photos_are_listed_and_the_rest_goes_on(
     assert "in/broken.jpg could not be read" in capsys.readouterr().err
 
 
-def test_answers_do_not_depend_on_unreadable_neighbours(
+def test_predictions_do_not_depend_on_unreadable_photos(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(predict, "CHUNK", 2)
@@ -94,14 +94,16 @@ def test_answers_do_not_depend_on_unreadable_neighbours(
     assert len(mixed) == 7
 
 
-def test_nothing_readable_ends_with_status_2_and_a_table_of_reasons(place: Path) -> None:
+def test_no_readable_photo_exits_with_2_and_a_table_of_reasons(place: Path) -> None:
     (place / "broken.jpg").write_text("no picture")
     status, table = run("broken.jpg")
     assert status == 2
     assert len(table) == 1
 
 
-def test_a_missing_path_and_a_broken_link_are_listed_and_the_rest_goes_on(place: Path) -> None:
+def test_a_missing_path_and_a_broken_link_are_listed_and_the_others_are_predicted(
+    place: Path,
+) -> None:
     photo(place / "in/a.png")
     (place / "in/link.jpg").symlink_to("nowhere.png")
     status, table = run("in", "gone.jpg")
@@ -113,7 +115,7 @@ def test_a_missing_path_and_a_broken_link_are_listed_and_the_rest_goes_on(place:
 
 
 @pytest.mark.parametrize("wrong", ["empty", "no model"])
-def test_a_wrong_command_ends_with_status_2_and_one_line(
+def test_a_wrong_command_exits_with_2_and_one_line(
     place: Path, wrong: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (place / "empty").mkdir()
@@ -123,11 +125,11 @@ def test_a_wrong_command_ends_with_status_2_and_one_line(
         "no model": ["a.png", "--model", "other"],
     }[wrong]
     assert main(["predict", *arguments, "--out", "out.csv"]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("predict: ")
-    assert said.count("\n") == 1
+    message = capsys.readouterr().err
+    assert message.startswith("predict: ")
+    assert message.count("\n") == 1
     assert not (place / "out.csv").exists()
 
 
-def test_a_command_without_photos_ends_with_status_2() -> None:
+def test_a_command_without_photos_exits_with_2() -> None:
     assert main(["predict", "--out", "x.csv"]) == 2

@@ -1,4 +1,4 @@
-"""The summary says what became of every photo and how good the model is, from the metrics alone."""
+"""The summary lists photo counts and scores from the metrics files."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ from anklealign.cli import summary
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_without_a_run_it_says_what_to_do(tmp_path, monkeypatch, capsys):
+def test_without_a_run_the_message_has_a_remedy(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert summary.print_summary() == 1
     assert "run `dvc repro` first" in capsys.readouterr().err
@@ -24,7 +24,7 @@ def test_reasons_are_listed_with_their_counts_and_no_zeros():
     assert summary._reasons({"total": 0}) == "0"
 
 
-def test_votes_are_told_with_what_is_known_of_their_agreement():
+def test_votes_are_summarized_with_their_agreement():
     agreed = {"votes": 9, "annotators": 3, "photos": 4, "alpha_nominal": 0.231, "pairwise": 0.5}
     assert summary.vote_line(agreed) == (
         "votes     9 by 3 annotators on 4 photos; alpha 0.23, pairwise 0.50"
@@ -53,7 +53,7 @@ def test_the_score_table_has_value_interval_majority_and_gain():
     ]
 
 
-def test_of_few_groups_the_table_says_so():
+def test_the_table_states_that_groups_are_few():
     score = {"value": 0.75, "majority": 0.4, "gain": 0.35}
     evaluate = {"photos": 20, "groups": 6} | dict.fromkeys(summary.SCORES, score)
     assert summary.score_table(evaluate)[2].split() == [
@@ -61,7 +61,7 @@ def test_of_few_groups_the_table_says_so():
     ]
 
 
-def test_the_table_has_kappa_of_ordered_classes_and_else_the_matthews_correlation():
+def test_the_table_has_kappa_for_ordered_classes_and_matthews_correlation_otherwise():
     score = {"value": 0.75, "majority": 0.4, "gain": 0.35}
     evaluate = {"photos": 20, "groups": 6} | dict.fromkeys(summary.SCORES, score)
     ordered = [line.split()[0] for line in summary.score_table(evaluate)]
@@ -71,7 +71,7 @@ def test_the_table_has_kappa_of_ordered_classes_and_else_the_matthews_correlatio
     assert ("kappa" in other, "mcc" in other) == (False, True)
 
 
-def test_the_remarks_name_the_worst_and_what_the_sets_hold():
+def test_the_remarks_name_the_worst_class_and_the_coverage():
     evaluate = {
         "worst": {
             "class": "b", "class_photos": 8, "class_recall": 0.5,

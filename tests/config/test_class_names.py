@@ -29,7 +29,7 @@ def test_case_accents_numbering_and_unicode_form_do_not_count(text, label):
 
 
 @given(st.sampled_from(list(ANKLE)), st.sampled_from(["NFC", "NFD", "NFKC", "NFKD"]), st.booleans())
-def test_every_class_and_alias_is_found_in_every_form(name, form, upper):
+def test_every_class_and_alias_is_recognized_in_every_form(name, form, upper):
     labels = Labels(ANKLE)
     for alias in (name, *ANKLE[name]):
         text = unicodedata.normalize(form, alias)
@@ -48,14 +48,14 @@ def test_suggest_names_the_closest_class():
     assert "no class name is similar" in labels.suggest("xyzzy")
 
 
-def test_numbers_are_labels_too():
+def test_numbers_are_valid_labels():
     labels = Labels({"cat": ["0"], "dog": ["1"]})
     assert [labels.class_of(t) for t in ("0", "1", "1.0", "0.00", " 1 ", "2", "1.5", "01")] == [
         "cat", "dog", "dog", "cat", "dog", None, None, None,
     ]  # fmt: skip
 
 
-def test_numbering_tells_classes_apart_where_nothing_else_does():
+def test_numbering_distinguishes_classes_that_differ_in_nothing_else():
     labels = Labels({"a": ["1_left"], "b": ["2_left"], "c": ["3D"], "d": ["4D"]})
     assert [labels.class_of(t) for t in ("1_Left", "2 left", "left", "3d", "4D", "d")] == [
         "a", "b", None, "c", "d", "d",
@@ -71,7 +71,7 @@ def test_alias_of_two_classes_is_an_error(one, other):
         Labels({"a": ["x", one], "b": [other]})
 
 
-def test_ways_to_write_nothing_are_empty_unless_a_class_is_called_so():
+def test_missing_value_markers_are_empty_unless_a_class_has_that_name():
     labels = Labels({"none": [], "some": []})
     assert [labels.is_empty(t) for t in ("", " ", "NaN", "N/A", "None", "some", "x")] == [
         True, True, True, True, False, False, False,

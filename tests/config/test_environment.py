@@ -11,7 +11,7 @@ def test_pins_are_read_as_text(tmp_path: Path) -> None:
     assert read_pins(tmp_path / "missing.yaml") == {}
 
 
-def test_installed_versions_include_python_and_tell_what_is_not_there() -> None:
+def test_installed_versions_include_python_and_missing_libraries() -> None:
     versions = installed_versions(["torch", "no-such-distribution"])
     assert versions["python"].count(".") == 2
     assert versions["torch"][0].isdigit()

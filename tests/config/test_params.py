@@ -22,7 +22,7 @@ def raw():
     return copy.deepcopy(params.read(ROOT / "params.yaml"))
 
 
-def test_the_committed_file_is_sound(raw):
+def test_the_committed_params_yaml_is_valid(raw):
     assert params.check(raw) == []
 
 
@@ -39,7 +39,7 @@ def test_every_setting_has_a_comment():
     assert keys.keys() - explained - names == set()
 
 
-FAULTS = {
+ERRORS = {
     "unknown key": (
         lambda raw: raw["split"].update(grop="subject"),
         r"split\.grop = 'subject' is an unknown key; did you mean group\?",
@@ -165,13 +165,13 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_named_with_key_value_and_remedy(raw, fault):
-    break_it, said = FAULTS[fault]
+@pytest.mark.parametrize("case", ERRORS)
+def test_an_error_names_key_value_and_remedy(raw, case):
+    break_it, message = ERRORS[case]
     break_it(raw)
     (line,) = params.check(raw)
     assert "\n" not in line
-    assert re.search(said, line), line
+    assert re.search(message, line), line
 
 
 RENAMED = {
@@ -255,7 +255,7 @@ def test_every_renamed_key_leads_to_a_key_that_exists(raw):
             assert not names or names[0] in raw[table]
 
 
-def test_all_faults_are_said_at_once(raw):
+def test_all_errors_are_reported_at_once(raw):
     raw["split"]["group"] = "family"
     raw["train"]["batch_size"] = 0
     assert len(params.check(raw)) == 2
@@ -279,7 +279,7 @@ def test_a_file_that_does_not_parse_or_repeats_a_key_is_named_with_its_line(tmp_
         params.read(tmp_path / "absent.yaml")
 
 
-def test_the_command_prints_faults_to_stderr_and_fails(tmp_path):
+def test_the_command_prints_errors_to_stderr_and_fails(tmp_path):
     text = (ROOT / "params.yaml").read_text(encoding="utf-8")
     (tmp_path / "params.yaml").write_text(text.replace("model: grid_pool_cnn", "model: vgg"))
     done = subprocess.run(
@@ -294,7 +294,7 @@ def test_the_command_prints_faults_to_stderr_and_fails(tmp_path):
     assert done.stderr.startswith("params.yaml: model = 'vgg' is not a key of models")
 
 
-def test_imagenet_tables_hold_what_their_classes_are_called_and_nothing_else():
+def test_imagenet_tables_have_exactly_the_indices_of_their_class_names():
     raw = params.read(ROOT / "params.yaml")
     names = ImageNetInfo("imagenet-1k")
 

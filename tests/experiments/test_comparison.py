@@ -144,7 +144,7 @@ def test_different_classes_are_rejected(tables):
         pair(first, second.drop(columns="p_c"), ("main", "mine"))
 
 
-def test_report_starts_with_the_verdict(paired):
+def test_report_starts_with_the_conclusion(paired):
     lines = report(paired, "main", "mine", "accuracy")
     verdict = differences(paired)["accuracy"].conclusion
     expected = "within noise" if verdict == "within noise" else f"mine is {verdict} than main"

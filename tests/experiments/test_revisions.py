@@ -1,13 +1,17 @@
 """Comparisons in a real repository with a commit, an experiment and a workspace."""
 
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from anklealign.cli import check
 from anklealign.cli.main import main
 from anklealign.experiments.revisions import Revision
 
+AUTHOR = ("-c", "user.name=test", "-c", "user.email=test@example.org")
 PIPELINE = """stages:
   evaluate:
     cmd: {python} make.py
@@ -50,34 +54,43 @@ write("metrics/scores.json", json.dumps({"accuracy": score["value"]}))
 """
 
 
+DVC = (sys.executable, "-m", "dvc")
+
+
+def run(*command: str, cwd: Path) -> None:
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    assert not done.returncode, done.stdout + done.stderr
+
+
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory):
+    """Return a project in the top folder of a git repository."""
     folder = tmp_path_factory.mktemp("repository")
+    run("git", "init", "--quiet", "--initial-branch", "main", cwd=folder)
+    fill(folder)
+    return folder
 
-    def run(*command: str) -> None:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-        assert not done.returncode, done.stdout + done.stderr
 
-    dvc = [sys.executable, "-m", "dvc"]
-    run("git", "init", "--quiet", "--initial-branch", "main")
-    run("git", "config", "user.name", "test")
-    run("git", "config", "user.email", "test@example.org")
-    run(*dvc, "init", "--quiet")
+def fill(folder: Path) -> None:
+    """Commit a pipeline and its run, and run an experiment."""
+    run("git", "config", "user.name", "test", cwd=folder)
+    run("git", "config", "user.email", "test@example.org", cwd=folder)
+    inside_git = (folder / ".git").exists()
+    run(*DVC, "init", "--quiet", *([] if inside_git else ["--subdir"]), cwd=folder)
     (folder / "params.yaml").write_text(
         "dataset: own\nmodel: poor\nseed: 1\ndatasets: {own: {}}\nmodels: {poor: {}, good: {}}\n"
     )
     (folder / "dvc.yaml").write_text(PIPELINE.format(python=sys.executable))
     (folder / "make.py").write_text(MAKE)
-    run("git", "add", ".")
-    run("git", "commit", "--quiet", "-m", "empty")
-    run("git", "tag", "empty")
-    run(*dvc, "repro", "--quiet")
-    run("git", "add", ".")
-    run("git", "commit", "--quiet", "-m", "poor")
-    run(*dvc, "exp", "run", "--quiet", "-n", "my-good", "-S", "model=good")
-    run("git", "checkout", "--quiet", ".")
-    run(*dvc, "checkout", "--quiet")
-    return folder
+    run("git", "add", ".", cwd=folder)
+    run("git", "commit", "--quiet", "-m", "empty", cwd=folder)
+    run("git", "tag", "empty", cwd=folder)
+    run(*DVC, "repro", "--quiet", cwd=folder)
+    run("git", "add", ".", cwd=folder)
+    run("git", "commit", "--quiet", "-m", "poor", cwd=folder)
+    run(*DVC, "exp", "run", "--quiet", "-n", "my-good", "-S", "model=good", cwd=folder)
+    run("git", "checkout", "--quiet", ".", cwd=folder)
+    run(*DVC, "checkout", "--quiet", cwd=folder)
 
 
 @pytest.fixture
@@ -172,3 +185,52 @@ def test_report_against_an_empty_base_states_what_is_missing(repository, capsys)
     assert text.count("Not compared: empty has no") == 2
     assert main(["pr-report", "nowhere"]) == 2
     assert "revision 'nowhere' cannot be read" in capsys.readouterr().err
+
+
+def test_a_project_in_a_subfolder_of_a_worktree_is_compared(tmp_path, monkeypatch, capsys):
+    top, tree = tmp_path / "top", tmp_path / "tree"
+    top.mkdir()
+    run("git", "init", "--quiet", "--initial-branch", "first", cwd=top)
+    run("git", *AUTHOR, "commit", "--quiet", "--allow-empty", "-m", "first", cwd=top)
+    run("git", "worktree", "add", "--quiet", "-b", "main", str(tree), cwd=top)
+    project = tree / "ml/feet"
+    project.mkdir(parents=True)
+    fill(project)
+    monkeypatch.chdir(project)
+    assert main(["diff", "main", "my-good"]) == 0
+    assert capsys.readouterr().out.startswith("my-good is better than main\n")
+    assert main(["diff", "main", "my-good", "--data"]) == 0
+    assert "- `0.jpg` (b, test)" in capsys.readouterr().out
+    assert main(["compare", "--score", "accuracy"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == [
+        "good",
+        "poor",
+    ]
+    assert main(["pr-report", "my-good"]) == 0
+    text = (project / "report/report.md").read_text()
+    assert "| none | ![after](pictures/plots/split/old_after.png) |" in text
+    assert "Not compared" not in text
+    assert main(["diff", "first", "workspace"]) == 2
+    assert "first does not contain this project" in capsys.readouterr().err
+
+
+def test_without_git_the_workspace_is_read_and_the_error_names_the_remedy(
+    repository, tmp_path, monkeypatch, capsys
+):
+    archive = tmp_path / "archive"
+    shutil.copytree(repository, archive, ignore=shutil.ignore_patterns(".git"))
+    monkeypatch.chdir(archive)
+    for command in (["diff", "HEAD", "workspace"], ["pr-report", "main"]):
+        assert main(command) == 2
+        error = capsys.readouterr().err
+        assert "is not a git repository); commit the project to git" in error
+        assert "core.no_scm true" in error
+    monkeypatch.setattr(check, "print_errors", lambda: 0)  # this params.yaml has other keys
+    assert main(["run"]) != 0
+    assert "core.no_scm true" in capsys.readouterr().err
+    run(*DVC, "config", "--local", "core.no_scm", "true", cwd=archive)
+    assert main(["diff", "HEAD", "workspace"]) == 2
+    assert "is used without git" in capsys.readouterr().err
+    assert main(["diff", "workspace", "workspace"]) == 0
+    assert main(["compare", "--score", "accuracy"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].split()[:3] == ["poor", "3", "1"]

@@ -1,4 +1,4 @@
-"""anklealign/io/decode.py: every kind of file is read right or refused with a reason code."""
+"""Every kind of file is read correctly or refused with a reason code."""
 
 import io
 import os
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:::PIL")
 
 
 def gradient(width=96, height=64):
-    """Red grows to the right, green downwards, so that every turn and mirror shows."""
+    """Return an image whose colors distinguish every rotation and mirroring."""
     y, x = np.mgrid[0:height, 0:width]
     blue = np.full_like(x, 60)
     stacked = [x * 255 // max(1, width - 1), y * 255 // max(1, height - 1), blue]
@@ -139,14 +139,14 @@ def test_an_orientation_out_of_range_counts_as_none(value):
         b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + b"\xff" * 600,
     ],
 )  # fmt: skip
-def test_broken_exif_does_not_cost_the_photo(broken):
+def test_a_photo_with_broken_exif_is_read(broken):
     data = encoded(gradient(), "JPEG")
     segment = b"\xff\xe1" + struct.pack(">H", len(broken) + 2) + broken
     photo = open_photo(data[:2] + segment + data[2:], LIMIT)
     assert (photo.orientation, photo.image.size) == (1, (96, 64))
 
 
-def test_cmyk_jpegs_have_the_colours_of_their_rgb_twin():
+def test_cmyk_jpegs_have_the_colors_of_their_rgb_version():
     # Pillow writes CMYK as Adobe does, inverted, with the marker that says so.
     seen = pixels(encoded(gradient().convert("CMYK"), "JPEG", quality=95))
     assert np.abs(seen - np.asarray(gradient())).mean() < 4
@@ -154,7 +154,7 @@ def test_cmyk_jpegs_have_the_colours_of_their_rgb_twin():
     assert np.abs(seen - np.asarray(gradient())).mean() < 4
 
 
-def test_16_bit_grey_is_scaled_and_not_clipped():
+def test_16_bit_gray_is_scaled_and_not_clipped():
     ramp = np.linspace(0, 65535, 64 * 48).astype(np.uint16).reshape(48, 64)
     expected = np.rint(ramp / 257.0)
     for kind in ("PNG", "TIFF", "PPM"):
@@ -173,7 +173,7 @@ def png(width, height, depth, colour, rows, *chunks):
 
 
 @pytest.mark.parametrize(("colour", "bands"), [(2, 3), (6, 4), (4, 2)])
-def test_16_bit_colour_and_alpha_are_scaled(colour, bands):
+def test_16_bit_color_and_alpha_are_scaled(colour, bands):
     values = np.random.default_rng(1).integers(0, 65536, (8, 9, bands), dtype=np.uint16)
     if bands in {2, 4}:
         values[..., -1] = 65535
@@ -183,14 +183,14 @@ def test_16_bit_colour_and_alpha_are_scaled(colour, bands):
     assert np.abs(seen - expected).max() <= 1
 
 
-def test_16_bit_grey_with_a_clear_value_shows_it_white():
+def test_a_transparent_16_bit_gray_value_becomes_white():
     values = np.array([[0, 1000, 65535]], np.uint16)
     rows = zlib.compress(b"\0" + values.astype(">u2").tobytes())
     seen = pixels(png(3, 1, 16, 0, rows, (b"tRNS", struct.pack(">H", 1000))))
     assert seen[0, :, 0].tolist() == [0, 255, 255]
 
 
-def test_grey_bilevel_and_palette_photos_become_rgb():
+def test_gray_bilevel_and_palette_photos_become_rgb():
     grey = gradient().convert("L")
     for kind in ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP"):
         seen = pixels(encoded(grey, kind))
@@ -202,7 +202,7 @@ def test_grey_bilevel_and_palette_photos_become_rgb():
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
-def test_transparent_parts_are_laid_on_white(mode):
+def test_transparent_pixels_become_white(mode):
     image = Image.new("RGBA", (20, 10), (10, 200, 30, 0))
     image.paste((10, 200, 30, 255), (0, 0, 10, 10))
     if mode == "LA":
@@ -218,25 +218,25 @@ def test_transparent_parts_are_laid_on_white(mode):
     assert not (seen[:, :10] == 255).any()
 
 
-def test_half_transparent_pixels_are_mixed_with_white():
+def test_half_transparent_pixels_are_blended_with_white():
     seen = pixels(encoded(Image.new("RGBA", (4, 4), (0, 0, 0, 128)), "PNG"))
     assert np.abs(seen - 127).max() <= 1
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
-def test_of_an_animation_the_first_frame_counts(kind):
+def test_the_first_frame_of_an_animation_is_read(kind):
     frames = [Image.new("RGB", (32, 24), colour) for colour in ("red", "blue", "lime")]
     seen = pixels(encoded(frames[0], kind, save_all=True, append_images=frames[1:]))
     assert np.abs(seen - (255, 0, 0)).max() < 12
 
 
-def test_a_colour_profile_is_left_aside():
+def test_a_color_profile_is_ignored():
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     plain, tagged = encoded(gradient(), "PNG"), encoded(gradient(), "PNG", icc_profile=profile)
     assert np.array_equal(pixels(plain), pixels(tagged))
 
 
-def test_the_content_tells_the_format_and_not_the_name(tmp_path):
+def test_the_format_is_detected_from_the_content_and_not_the_name(tmp_path):
     path = tmp_path / "photo.jpg"
     for kind in ("PNG", "WEBP", "GIF", "AVIF"):
         path.write_bytes(good_files()[kind])
@@ -248,7 +248,7 @@ def test_pixels_without_a_fixed_white_are_refused():
     assert reason(encoded(Image.new("I", (8, 8), 70000), "TIFF")) == "unsupported"
 
 
-def test_a_reduced_decode_keeps_the_facts_and_the_picture():
+def test_a_reduced_decode_keeps_metadata_and_picture():
     rng = np.random.default_rng(3)
     noise = Image.fromarray(rng.integers(0, 256, (150, 200, 3), dtype=np.uint8))
     exif = Image.Exif()
@@ -269,7 +269,7 @@ def test_a_reduced_decode_keeps_the_facts_and_the_picture():
 
 
 @pytest.mark.parametrize("kind", [k for k in good_files() if k != "progressive"])
-def test_a_file_cut_anywhere_is_refused_or_whole(kind):
+def test_a_file_truncated_anywhere_is_refused_or_complete(kind):
     data = good_files()[kind]
     whole = pixels(data)
     cuts = sorted({*range(1, 40), *np.linspace(40, len(data) - 1, 60).astype(int).tolist()})
@@ -281,14 +281,14 @@ def test_a_file_cut_anywhere_is_refused_or_whole(kind):
             assert np.array_equal(np.asarray(photo.image), whole), cut
 
 
-def test_a_cut_jpeg_is_called_truncated():
+def test_a_truncated_jpeg_has_the_reason_truncated():
     data = encoded(gradient(400, 300), "JPEG", quality=95)
     assert reason(data[: len(data) // 2]) == "truncated"
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
 @pytest.mark.parametrize("tail", [b"\xff\xd9", b"\xff\xd9" + b"\xd8\xff" * 500, bytes(50_000)])
-def test_a_cut_jpeg_with_an_end_behind_it_is_not_read_half_grey(share, tail):
+def test_a_truncated_jpeg_with_an_end_marker_is_not_read_half_gray(share, tail):
     noise = np.random.default_rng(5).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     for options in ({}, {"subsampling": 0}, {"restart_marker_rows": 1}):
         data = encoded(Image.fromarray(noise).resize((640, 480)), "JPEG", quality=95, **options)
@@ -296,7 +296,7 @@ def test_a_cut_jpeg_with_an_end_behind_it_is_not_read_half_grey(share, tail):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (8, 8), (33, 17), (1000, 3), (640, 480)])
-def test_a_whole_jpeg_is_decoded_as_pillow_does(size):
+def test_a_complete_jpeg_is_decoded_as_by_pillow(size):
     options = (
         {},
         {"optimize": True},
@@ -312,14 +312,14 @@ def test_a_whole_jpeg_is_decoded_as_pillow_does(size):
             assert np.array_equal(pixels(data + b"trailing bytes"), plain)
 
 
-def test_of_several_pictures_in_one_file_the_first_counts():
+def test_the_first_of_several_pictures_in_a_file_is_read():
     image = gradient()
     data = encoded(image, "MPO", save_all=True, append_images=[image.rotate(180)])
     assert np.abs(pixels(data) - np.asarray(image)).mean() < 8
 
 
 def mutate(rng, data, others):
-    """Damage a file as disks, networks and enemies do."""
+    """Damage a file at random: flipped bits, missing and inserted bytes."""
     data = bytearray(data)
     for _ in range(int(rng.integers(1, 4))):
         if not data:
@@ -441,15 +441,15 @@ def test_10_000_damaged_files_are_read_or_refused_with_a_reason():
 
 @linux
 @pytest.mark.parametrize(
-    ("opener", "said"),
+    ("opener", "message"),
     [
         ("hog", r"mutation 0 of seed 3: 1\d\d\d\.\d MiB"),
         ("crash", "mutation 0 of seed 3: exit status -11"),
         ("hang", r"mutation 0 of seed 3: over 1\.0 s"),
     ],
 )
-def test_a_file_that_needs_too_much_would_be_named(opener, said):
-    with pytest.raises(AssertionError, match=said):
+def test_a_file_beyond_the_limits_would_be_reported(opener, message):
+    with pytest.raises(AssertionError, match=message):
         fuzz(1, seed=3, opener=opener, seconds=60.0 if opener != "hang" else 1.0)
 
 
@@ -471,7 +471,7 @@ def test_a_bomb_of_few_kilobytes_is_refused_by_its_header():
     assert time.perf_counter() - start < 1
 
 
-def test_the_limit_in_megapixels_is_the_callers():
+def test_the_limit_in_megapixels_is_a_parameter():
     data = encoded(Image.new("L", (2000, 1500)), "PNG")
     assert reason(data, limit=2.9) == "too_large"
     assert open_photo(data, 3.0).width == 2000
@@ -479,7 +479,7 @@ def test_the_limit_in_megapixels_is_the_callers():
     assert reason(between) == "too_large"
 
 
-def test_huge_metadata_is_survived():
+def test_a_photo_with_huge_metadata_is_read():
     exif = b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + b"\x12\x01\x07\0\xff\xff\xff\x7f\0\0\0\0" * 5000
     segment = b"\xff\xe1" + struct.pack(">H", 65535) + exif[:65533].ljust(65533, b"\0")
     data = encoded(gradient(), "JPEG")
@@ -489,7 +489,7 @@ def test_huge_metadata_is_survived():
     assert time.perf_counter() - start < 5
 
 
-def test_a_nested_profile_bomb_is_survived_or_refused():
+def test_a_nested_profile_bomb_is_read_or_refused():
     bomb = zlib.compress(b"\0" * 200_000_000, 9)
     rows = zlib.compress(b"\0ab\0cd")
     for profile in (bomb, zlib.compress(bomb, 9)):
@@ -510,7 +510,7 @@ def test_a_jpeg_of_thousands_of_scans_is_refused():
     assert time.perf_counter() - start < 1
 
 
-def test_what_is_no_photo_is_refused_with_its_reason(tmp_path):
+def test_other_files_are_refused_with_a_reason(tmp_path):
     assert reason(b"") == "zero_bytes"
     assert reason(b"This is a text.\n") == "not_an_image"
     assert reason(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n") == "not_an_image"
@@ -527,15 +527,15 @@ def test_what_is_no_photo_is_refused_with_its_reason(tmp_path):
     assert reason(tmp_path / "pipe.jpg") == "cannot_open"
 
 
-def test_why_a_photo_is_refused_is_said_in_the_same_words_each_time():
+def test_the_refusal_message_is_deterministic():
     # Pillow names its stream by the address in memory, which would make skipped.csv another file.
     garbled = good_files()["JPEG"][:16] + bytes(500)
-    said = set()
+    message = set()
     for _ in range(3):
         with pytest.raises(PhotoError) as caught:
             open_photo(garbled, LIMIT)
-        said.add(str(caught.value))
-    assert said == {"cannot identify image file"}
+        message.add(str(caught.value))
+    assert message == {"cannot identify image file"}
 
 
 def test_a_file_far_too_long_for_a_photo_is_not_read(tmp_path):
@@ -558,7 +558,7 @@ def test_a_file_without_read_permission_is_refused(nobody):
         assert reason(path) == "cannot_open"
 
 
-def test_is_photo_knows_every_format_and_no_text():
+def test_is_photo_accepts_every_format_and_no_text():
     assert all(is_photo(data[:64]) for data in good_files().values())
     assert not any(map(is_photo, (b"", b"PK\x03\x04", b"{}", b"%PDF-1.7", b"\0\0\0\x18ftypmp42")))
 
@@ -568,7 +568,7 @@ def test_is_photo_knows_every_format_and_no_text():
 
 @given(st.integers(1, 400), st.integers(1, 400), st.integers(32, 96))
 @settings(max_examples=60, deadline=None)
-def test_a_letterbox_holds_the_whole_photo_in_its_shape(width, height, size):
+def test_a_letterbox_keeps_the_complete_photo_and_its_aspect_ratio(width, height, size):
     image = Image.new("RGB", (width, height), (200, 10, 10))
     seen, (left, top, right, bottom) = fit(image, size, "letterbox", 7)
     assert seen.shape == (size, size, 3)
@@ -596,7 +596,7 @@ def test_crop_and_stretch_fill_the_square(width, height, mode):
     assert (seen == 255).all()
 
 
-def test_crop_takes_the_centre():
+def test_crop_keeps_the_center():
     seen, _ = fit(gradient(300, 100), 50, "crop", 0)
     assert abs(int(seen[25, 25, 0]) - 127) < 6
     assert seen[:, 0, 0].mean() > 80

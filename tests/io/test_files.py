@@ -1,4 +1,4 @@
-"""A file is whole, old or new, never half."""
+"""Files are replaced atomically."""
 
 import os
 
@@ -8,7 +8,7 @@ import pytest
 from anklealign.io import files
 
 
-def test_a_failure_leaves_the_old_file_and_no_litter(tmp_path):
+def test_a_failure_keeps_the_old_file_and_leaves_no_temporary_file(tmp_path):
     path = tmp_path / "metrics.json"
     files.write_json(path, {"a": 1})
     with pytest.raises(RuntimeError), files.replacing(path) as temporary:
@@ -18,7 +18,7 @@ def test_a_failure_leaves_the_old_file_and_no_litter(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["metrics.json"]
 
 
-def test_values_that_json_lacks_are_refused_before_anything_is_replaced(tmp_path):
+def test_values_without_a_json_form_are_refused_before_the_file_is_replaced(tmp_path):
     path = tmp_path / "metrics.json"
     files.write_json(path, {"a": 1})
     with pytest.raises(ValueError, match="not JSON compliant"):
@@ -26,7 +26,7 @@ def test_values_that_json_lacks_are_refused_before_anything_is_replaced(tmp_path
     assert "1" in path.read_text()
 
 
-def test_new_files_are_as_readable_as_the_umask_says(tmp_path):
+def test_new_files_respect_the_umask(tmp_path):
     old = os.umask(0o022)
     try:
         files.write_text(tmp_path / "a.txt", "a")
@@ -35,6 +35,6 @@ def test_new_files_are_as_readable_as_the_umask_says(tmp_path):
     assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o644
 
 
-def test_tables_end_lines_with_line_feeds_alone(tmp_path):
+def test_tables_end_lines_with_line_feeds_only(tmp_path):
     files.write_table(tmp_path / "t.csv", pd.DataFrame({"a": ["é", "b,c"], "b": [0.1, 2]}))
     assert (tmp_path / "t.csv").read_bytes() == 'a,b\né,0.1\n"b,c",2.0\n'.encode()

@@ -1,4 +1,4 @@
-"""The photo table keeps text as text, the store its pixels, ids their meaning."""
+"""Tables keep text as text, the store keeps its pixels, and ids are stable."""
 
 import unicodedata
 
@@ -22,21 +22,21 @@ def test_ids_differ_by_path_and_not_by_order_or_unicode_form(paths):
     )
 
 
-def test_an_id_is_what_it_was_in_every_earlier_version():
+def test_ids_are_the_same_as_in_earlier_versions():
     assert pixel_store.photo_id("FO6K58/sajat_reszvevo03_02.jpg") == "3f9fa7f972f6"
 
 
-def test_names_that_are_not_utf8_have_ids_too():
+def test_names_that_are_not_utf8_have_ids():
     assert len(pixel_store.photo_id(b"a\xff.jpg".decode("utf-8", "surrogateescape"))) == 12
 
 
-def test_text_columns_survive_as_text(tmp_path):
+def test_text_columns_remain_text(tmp_path):
     table = pd.DataFrame({"id": ["007", "1e5"], "row": [0, 1], "subject": ["", "NA"]})
     files.write_table(tmp_path / "photos.csv", table)
     pd.testing.assert_frame_equal(pixel_store.read_table(tmp_path / "photos.csv"), table)
 
 
-def test_the_store_reads_back_and_appears_only_when_complete(tmp_path):
+def test_the_store_is_written_atomically(tmp_path):
     path = tmp_path / "pixels.npy"
     pixels = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
     with pixel_store.writing_store(path, 2, 4) as store:

@@ -132,7 +132,7 @@ def test_a_bundle_is_two_files_without_pickle_and_the_same_bytes_each_time(tmp_p
 
 
 @pytest.mark.parametrize(
-    ("fault", "words"),
+    ("defect", "words"),
     [
         ("none", "dvc repro train"),
         ("foreign", "not the config of an AnkleAlign bundle"),
@@ -140,16 +140,16 @@ def test_a_bundle_is_two_files_without_pickle_and_the_same_bytes_each_time(tmp_p
         ("damaged", "dvc checkout"),
     ],
 )
-def test_a_faulty_bundle_is_an_error_with_a_remedy(tmp_path: Path, fault: str, words: str) -> None:
+def test_a_faulty_bundle_is_an_error_with_a_remedy(tmp_path: Path, defect: str, words: str) -> None:
     folder = tmp_path / "model"
     bundle.save(folder, made())
-    if fault == "none":
+    if defect == "none":
         (folder / "config.json").unlink()
-    if fault == "foreign":
+    if defect == "foreign":
         (folder / "config.json").write_text('{"architecture": "resnet18"}')
-    if fault == "torn":
+    if defect == "torn":
         (folder / "model.safetensors").unlink()
-    if fault == "damaged":
+    if defect == "damaged":
         with (folder / "model.safetensors").open("r+b") as stream:
             stream.seek(-4, 2)
             stream.write(b"\0\1\2\3")

@@ -220,21 +220,21 @@ def test_a_file_s_weights_are_loaded_below_a_fresh_classifier(tmp_path: Path) ->
     assert state["head.weight"].shape[0] == 3
 
 
-@pytest.mark.parametrize("fault", ["missing", "changed", "half", "foreign", "no weights"])
-def test_unusable_weights_are_an_error_with_both_remedies(tmp_path: Path, fault: str) -> None:
+@pytest.mark.parametrize("defect", ["missing", "changed", "half", "foreign", "no weights"])
+def test_unusable_weights_are_an_error_with_both_remedies(tmp_path: Path, defect: str) -> None:
     path = tmp_path / "weights.safetensors"
     state = networks.Cnn(7).state_dict()
-    if fault == "half":  # timm alone would leave the rest at random, silently
+    if defect == "half":  # timm alone would leave the rest at random, silently
         state = {name: t for name, t in state.items() if not name.startswith("stages.2.0")}
-    if fault == "foreign":
+    if defect == "foreign":
         state = networks.Cnn(7, widths=(8, 16, 24, 32)).state_dict()
     save_file(state, path)
-    if fault == "no weights":
+    if defect == "no weights":
         path.write_bytes(b"PK not a checkpoint")
     block = with_weights(path)
-    if fault == "missing":
+    if defect == "missing":
         path.unlink()
-    if fault == "changed":
+    if defect == "changed":
         path.write_bytes(b"other")
     with pytest.raises(ValueError, match=r"models\.x.*weights.safetensors"):
         factory.build("x", block, 3)

@@ -20,7 +20,7 @@ def test_every_tile_is_on_one_page_and_pages_are_full() -> None:
     assert len(list(contact_sheets.pages(tiles(13), "title", "none", columns=3, rows=4))) == 2
 
 
-def test_without_tiles_one_page_says_so() -> None:
+def test_without_tiles_one_page_shows_a_message() -> None:
     (page,) = contact_sheets.pages([], "title", "nothing was removed")
     assert np.asarray(page).min() < 100  # ink on paper
 
@@ -38,7 +38,7 @@ def test_a_long_line_keeps_both_ends() -> None:
     assert "…" in fitted
 
 
-def test_pages_are_written_the_same_to_the_byte(tmp_path) -> None:
+def test_pages_are_deterministic(tmp_path) -> None:
     for folder in ("a", "b"):
         paths = contact_sheets.write(
             tmp_path / folder, "page", contact_sheets.pages(tiles(14), "title", "none")
@@ -51,7 +51,7 @@ def test_pages_are_written_the_same_to_the_byte(tmp_path) -> None:
             assert page.mode == "RGB"
 
 
-def test_pages_of_a_longer_former_run_go(tmp_path) -> None:
+def test_pages_of_an_earlier_longer_run_are_removed(tmp_path) -> None:
     for count in (30, 2):
         contact_sheets.write(tmp_path, "page", contact_sheets.pages(tiles(count), "title", "none"))
         contact_sheets.write(tmp_path, "other", contact_sheets.pages(tiles(1), "title", "none"))

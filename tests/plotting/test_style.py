@@ -1,11 +1,11 @@
-"""Figures are the same to the byte each time."""
+"""Figures are deterministic."""
 
 from PIL import Image
 
 from anklealign.plotting import style
 
 
-def test_a_figure_is_the_same_to_the_byte(tmp_path):
+def test_figures_are_deterministic(tmp_path):
     for name in ("one.png", "two.png"):
         drawn = style.new(3, 2)
         drawn.subplots().barh([0, 1], [1, 2], label="bars")

@@ -51,11 +51,16 @@ def photo(seed: int = 0, size: tuple[int, int] = (96, 64), kind: str = "JPEG", *
     return stream.getvalue()
 
 
-def form(*photos: bytes, field: str = "file") -> tuple[bytes, str]:
-    """Return the body and content type of a form."""
+def form(
+    *photos: bytes, field: str = "file", fields: Mapping[str, str] | None = None
+) -> tuple[bytes, str]:
+    """Return the body and content type of a form: text fields, then photos."""
     head = f'--edge\r\nContent-Disposition: form-data; name="{field}"; filename="x.jpg"\r\n'
     head += "Content-Type: image/jpeg\r\n\r\n"
     body = b"".join(head.encode() + data + b"\r\n" for data in photos)
+    for name, value in (fields or {}).items():
+        text = f'--edge\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+        body = text.encode() + body
     return body + b"--edge--\r\n", "multipart/form-data; boundary=edge"
 
 

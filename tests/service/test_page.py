@@ -1,15 +1,19 @@
 """Tests of the page in a real browser: valid, rotated and broken photos from all sources."""
 
+import http.server
 import io
 import os
 import shutil
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from anklealign.io import results
 from tests.service.conftest import (
     CLASSES,
     Served,
@@ -74,7 +78,7 @@ def size(request: pytest.FixtureRequest) -> tuple[int, int]:
     return request.param
 
 
-def visiting(browser: object, served: Served, size: tuple[int, int]) -> Visit:
+def visiting(browser: object, port: int, size: tuple[int, int], path: str = "/") -> Visit:
     context = browser.new_context(
         viewport={"width": size[0], "height": size[1]}, permissions=["camera"]
     )
@@ -85,14 +89,14 @@ def visiting(browser: object, served: Served, size: tuple[int, int]) -> Visit:
         "console",
         lambda line: visit.errors.append(line.text) if "Failed to load" not in line.text else 0,
     )
-    visit.page.goto(f"http://127.0.0.1:{served.port}/")
+    visit.page.goto(f"http://127.0.0.1:{port}{path}")
     visit.page.wait_for_selector("#meanings button")
     return visit
 
 
 @pytest.fixture
 def visit(browser: object, service: Served, size: tuple[int, int]) -> Iterator[Visit]:
-    made = visiting(browser, service, size)
+    made = visiting(browser, service.port, size)
     yield made
     # No request leaves this origin, and there are no policy violations or script errors.
     own = f"http://127.0.0.1:{service.port}/"
@@ -241,7 +245,7 @@ def test_an_abstention_is_shown_and_the_model_card_is_inserted_as_text(
         encoding="utf-8",
     )
     with serving(settings_for(tmp_path / "model")) as served:
-        visit = visiting(browser, served, (1200, 900))
+        visit = visiting(browser, served.port, (1200, 900))
         visit.upload(photo(1))
         assert visit.seen("#predicted") == "Uncertain"
         assert "pronation, neutral or supination" in visit.seen("#reason")
@@ -251,5 +255,63 @@ def test_an_abstention_is_shown_and_the_model_card_is_inserted_as_text(
         assert card.locator("td").all_inner_texts() == ["accuracy", "0.9"]
         assert card.locator("li").all_inner_texts() == ["one more", "two"]
         assert card.locator("strong").inner_text() == "Bold"
+        assert visit.errors == []
+        visit.page.context.close()
+
+
+@contextmanager
+def proxy(service: Served, prefix: str) -> Iterator[int]:
+    """Pass requests below a path on to the service without the path, like nginx; yield the port."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if not self.path.startswith(prefix):
+                return self.send_error(404)
+            size = int(self.headers.get("Content-Length", 0))
+            headers = {
+                name: value for name, value in self.headers.items() if name.lower() != "host"
+            }
+            path = "/" + self.path.removeprefix(prefix)
+            response = service.request(self.command, path, self.rfile.read(size) or None, **headers)
+            self.send_response(response.status)
+            for name, value in response.headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            return self.wfile.write(response.body)
+
+        do_POST = do_GET  # noqa: N815 - the name that http.server calls
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server.server_port
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_the_page_works_below_a_path_of_a_proxy(
+    browser: object, service: Served, size: tuple[int, int]
+) -> None:
+    with proxy(service, "/ankle/") as port:
+        visit = visiting(browser, port, size, "/ankle/")
+        visit.upload(photo(1))
+        (expected,) = service.predict(photo(1)).json["predictions"]
+        assert visit.seen("#predicted") in {"Uncertain", expected["predicted"]}
+        visit.page.wait_for_selector("#heat:visible")
+        visit.page.click("#meanings button:visible >> nth=0")
+        visit.page.wait_for_selector("#heat:visible")
+        base = f"http://127.0.0.1:{port}/ankle"
+        assert visit.page.locator(".origin").all_text_contents() == [base, base]
+        links = visit.page.locator("a[href$='openapi.json']").evaluate_all(
+            "all => all.map(a => a.href)"
+        )
+        assert set(links) == {f"{base}/openapi.json"}
+        assert visit.page.evaluate("getComputedStyle(document.querySelector('.card')).borderRadius")
+        assert all(url.startswith((f"{base}/", "blob:", "data:")) for url in visit.requested_urls)
+        assert len(visit.requested_urls) > 8
         assert visit.errors == []
         visit.page.context.close()

@@ -174,6 +174,20 @@ def test_a_hostile_form_does_not_block_the_event_loop() -> None:
         assert time.perf_counter() - start < 0.5
 
 
+def test_parts_that_are_not_files_are_ignored(service: Served) -> None:
+    token = {"csrf_token": "abc", "comment": "--edgy\n", "dzuuid": "1"}
+    body, kind = form(photo(1), photo(2), fields=token)
+    response = service.request("POST", "/predict", body, Content_Type=kind)
+    assert response.status == 200
+    alone = service.predict(photo(1), photo(2))
+    assert response.json["predictions"] == alone.json["predictions"]
+    many = {f"field{n}": "x" for n in range(33 + 16)}
+    for fields, code in ((token, "no_file"), (many, "too_many_files")):
+        body, kind = form(fields=fields)
+        response = service.request("POST", "/predict", body, Content_Type=kind)
+        assert (response.status, response.json["code"]) == (400, code)
+
+
 def test_parse_form_returns_the_exact_bytes_of_each_photo() -> None:
     several = [photo(1), b"\r\n--edgy\r\n\r\n", b"", bytes(range(256)), b"x--edge"]
     body, _ = form(*several)

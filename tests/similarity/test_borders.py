@@ -15,7 +15,7 @@ def scene(height: int = 120, width: int = 160, seed: int = 0) -> np.ndarray:
 
 
 @given(st.tuples(*[st.integers(0, 40)] * 4), st.integers(0, 255), st.integers(0, 5))
-def test_a_border_of_one_colour_is_found_to_the_pixel(sides, level: int, seed: int) -> None:
+def test_a_border_of_one_color_is_found_to_the_pixel(sides, level: int, seed: int) -> None:
     left, top, right, bottom = sides
     inner = scene(seed=seed)
     framed = np.full((120 + top + bottom, 160 + left + right), level, np.uint8)
@@ -33,11 +33,11 @@ def test_compression_does_not_hide_a_border(tmp_path) -> None:
     assert np.abs(found - (20, 15, 180, 135)).max() <= 3
 
 
-def test_a_photo_without_a_border_stays_whole() -> None:
+def test_a_photo_without_a_border_is_not_cropped() -> None:
     assert content_box(scene()) == (0, 0, 160, 120)
 
 
-def test_a_plain_photo_and_a_subject_on_a_plain_ground_stay_whole() -> None:
+def test_a_plain_photo_and_a_subject_on_a_plain_background_are_not_cropped() -> None:
     plain = np.full((100, 100), 200, np.uint8)
     assert content_box(plain) == (0, 0, 100, 100)
     plain[45:55, 45:55] = 20
@@ -45,12 +45,12 @@ def test_a_plain_photo_and_a_subject_on_a_plain_ground_stay_whole() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 50), (50, 1), (2, 3)])
-def test_tiny_pictures_stay_whole(shape) -> None:
+def test_tiny_pictures_are_not_cropped(shape) -> None:
     left, top, right, bottom = content_box(np.zeros(shape, np.uint8))
     assert (left, top, right, bottom) == (0, 0, shape[1], shape[0])
 
 
-def test_a_frame_has_like_borders_opposite_and_a_plain_floor_has_none() -> None:
+def test_a_frame_has_opposite_borders_of_one_level_and_a_plain_floor_has_none() -> None:
     floor = scene().copy()
     floor[100:] = 90
     assert content_box(floor) == (0, 0, 160, 100)

@@ -84,7 +84,7 @@ def test_the_search_finds_what_brute_force_finds(values, distance: int, seed: in
         assert_exact(everything, distance)
 
 
-def test_the_search_takes_empty_lists() -> None:
+def test_the_search_accepts_empty_lists() -> None:
     none = np.zeros(0, np.uint64)
     assert len(joined(perceptual_hash.pairs_within(none, none, 8))) == 0
     assert len(joined(perceptual_hash.pairs_within(np.ones(3, np.uint64), none, 8))) == 0
@@ -143,7 +143,7 @@ def crowd(size: int, seed: int) -> np.ndarray:
     return np.concatenate([words, flip_bits(words.ravel(), 1, rng).reshape(size, -1)])
 
 
-def test_each_photo_keeps_its_nearest_answers_whatever_the_crowd() -> None:
+def test_each_photo_keeps_its_nearest_matches_among_many() -> None:
     index = crowd(300, 1)
     nearest = perceptual_hash.NearestNeighbors(index, np.arange(600), 8)
     views = views_of(index, np.random.default_rng(2))
@@ -157,7 +157,7 @@ def test_each_photo_keeps_its_nearest_answers_whatever_the_crowd() -> None:
     assert (np.diff(bits.astype(int)) >= 0).all()
 
 
-def test_the_answers_do_not_depend_on_the_pieces_in_which_they_were_found(monkeypatch) -> None:
+def test_the_matches_do_not_depend_on_the_size_of_the_blocks(monkeypatch) -> None:
     index = crowd(120, 3)
     views = [views_of(index, np.random.default_rng(seed)) for seed in range(3)]
     found = []
@@ -170,7 +170,7 @@ def test_the_answers_do_not_depend_on_the_pieces_in_which_they_were_found(monkey
     np.testing.assert_array_equal(*found)
 
 
-def test_without_a_crowd_every_pair_is_found_once() -> None:
+def test_every_pair_is_found_once() -> None:
     rng = np.random.default_rng(5)
     index = rng.integers(0, 2**64, (500, perceptual_hash.WORDS), dtype=np.uint64)
     index[250:] = flip_bits(index[:250].ravel(), 2, rng).reshape(250, -1)
@@ -200,9 +200,9 @@ print(len(found[0]), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "darwin", reason="tells memory in other units")
-def test_a_million_photos_with_as_many_answers_as_are_ever_kept_take_less_than_2_gib() -> None:
+@pytest.mark.skipif(sys.platform == "darwin", reason="ru_maxrss has another unit")
+def test_a_million_photos_with_the_maximum_number_of_matches_take_less_than_2_gib() -> None:
     done = subprocess.run([sys.executable, "-c", FULL], check=True, capture_output=True, text=True)
-    answers, gib = map(float, done.stdout.split())
-    assert answers > 15_000_000
+    matches, gib = map(float, done.stdout.split())
+    assert matches > 15_000_000
     assert gib < 2

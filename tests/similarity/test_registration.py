@@ -1,4 +1,4 @@
-"""What is proposed is little, and holds every copy."""
+"""Proposed pairs are few and include every copy."""
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -10,7 +10,7 @@ DISTANCE = 8
 
 
 def alike(seed: int, crowd: int) -> list[np.ndarray]:
-    """Photos that share all that is large, and differ in what is small: one scene, many days."""
+    """Return photos of one scene that differ only in small details."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(40, 216, (6, 8, 3), dtype=np.uint8))
     large = np.asarray(coarse.resize((256, 192), Image.Resampling.BICUBIC), np.float64)
@@ -37,7 +37,7 @@ def proposed(photos: list[np.ndarray]) -> list[tuple[int, int]]:
     return [(a, b) for a, b, _ in PhotoMatcher(photos).propose(DISTANCE)]
 
 
-def test_in_a_crowd_of_like_photos_copies_are_proposed_and_little_else() -> None:
+def test_copies_are_proposed_among_many_similar_photos_and_few_other_pairs() -> None:
     crowd = alike(1, 160)
     copies = [np.asarray(ImageOps.mirror(Image.fromarray(photo))) for photo in crowd[:20]]
     cuts = [photo[:, 20:] for photo in crowd[20:40]]

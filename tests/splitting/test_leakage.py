@@ -1,4 +1,4 @@
-"""The audit finds one picture in two splits, however it was changed, and takes no two for one."""
+"""The audit detects changed copies of a picture in two splits, and no other pairs."""
 
 import io
 import tracemalloc
@@ -60,10 +60,10 @@ CHANGES = {
     "framed": framed,
     "framed and mirrored": lambda p: framed(p[:, ::-1], 250),
     "squared with bars": squared,
-    "cropped by 8 % left": lambda p: p[:, 13:],
-    "cropped by 8 % right": lambda p: p[:, :-13],
-    "cropped by 8 % top": lambda p: p[10:],
-    "cropped by 8 % bottom": lambda p: p[:-10],
+    "cropped by 8% on the left": lambda p: p[:, 13:],
+    "cropped by 8% on the right": lambda p: p[:, :-13],
+    "cropped by 8% on the top": lambda p: p[10:],
+    "cropped by 8% on the bottom": lambda p: p[:-10],
     "cropped by 4 % all round": lambda p: p[5:-5, 6:-6],
     "turned and cropped": lambda p: np.rot90(p)[:, 10:],
     "framed and cropped": lambda p: framed(p[:, 13:]),
@@ -73,7 +73,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("copy_asks", [True, False], ids=["held out", "in train"])
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_copy_in_another_part_is_found_whatever_was_done_to_it(change, copy_asks):
+def test_a_changed_copy_in_another_split_is_detected(change, copy_asks):
     photos = [picture(seed) for seed in range(12)]
     copied = 3 if copy_asks else 11
     photos.append(np.ascontiguousarray(CHANGES[change](photos[copied])))
@@ -87,7 +87,7 @@ WHOLE = [change for change in CHANGES if "cropped" not in change and "framed" no
 
 
 @pytest.mark.parametrize("change", WHOLE)
-def test_what_was_not_cut_is_found_even_when_the_shared_comparison_fails(change, monkeypatch):
+def test_an_uncropped_copy_is_detected_even_if_the_shared_comparison_fails(change, monkeypatch):
     monkeypatch.setattr(leakage.PhotoMatcher, "register", lambda *_: None)
     photos = [picture(seed) for seed in range(12)]
     photos.append(np.ascontiguousarray(CHANGES[change](photos[3])))
@@ -95,7 +95,7 @@ def test_what_was_not_cut_is_found_even_when_the_shared_comparison_fails(change,
     assert [(p.a, p.b) for p in pairs if same(p)] == [(12, 3)]
 
 
-def test_of_centre_squares_the_one_of_a_picture_with_bars_is_found():
+def test_a_copy_squared_with_bars_is_detected_among_center_crops():
     whole = [picture(seed, width=200) for seed in range(9)]
     photos = [np.ascontiguousarray(photo[:, 40:160]) for photo in whole]
     photos.append(np.pad(whole[3], ((40, 40), (0, 0), (0, 0)), constant_values=255))
@@ -104,25 +104,25 @@ def test_of_centre_squares_the_one_of_a_picture_with_bars_is_found():
     assert pairs[0].correlation >= CORRELATION
 
 
-def test_copies_within_one_part_are_no_leak():
+def test_copies_within_one_split_are_no_leak():
     photos = [picture(seed) for seed in (1, 2, 3, 3, 4, 4)]
     pairs = nearest_pairs(photos, ["train", "train", "train", "train", "test", "test"], ("test",))
     assert pairs
     assert not any(map(same, pairs))
 
 
-def test_plain_photos_are_nobodys_copies():
+def test_plain_photos_are_not_reported():
     plain = [np.full((80, 80, 3), level, np.uint8) for level in (40, 41, 200, 200)]
     pairs = nearest_pairs(plain, ["train", "train", "test", "val"], ("test", "val"))
     assert not any(map(same, pairs))
 
 
-def test_held_out_parts_are_set_beside_train_and_each_other_once():
+def test_held_out_splits_are_compared_with_train_and_each_other_once():
     photos = [picture(seed) for seed in range(6)]
     splits = ["train", "train", "val", "val", "test", "test"]
     pairs = nearest_pairs(photos, splits, ("test", "val"))
-    asked = {(splits[p.a], splits[p.b]) for p in pairs}
-    assert asked <= {("test", "train"), ("test", "val"), ("val", "train")}
+    compared = {(splits[p.a], splits[p.b]) for p in pairs}
+    assert compared <= {("test", "train"), ("test", "val"), ("val", "train")}
     assert len({(p.a, p.b) for p in pairs}) == len(pairs)
 
 
@@ -146,7 +146,7 @@ def test_memory_does_not_grow_with_the_number_of_photos_beyond_their_views(monke
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fit", ["letterbox", "crop"])
-def test_of_drawn_legs_and_real_photos_copies_of_each_kind_are_found_and_no_others(fit):
+def test_copies_of_each_kind_are_detected_among_drawn_and_real_photos(fit):
     rng = np.random.default_rng(5)
     drawn = [data for _, data in cleaning.drawn(seed=1, most=120)]
     real = [path.read_bytes() for path in sorted(cleaning.REAL.rglob("*.jpg"))[:120]]

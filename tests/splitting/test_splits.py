@@ -30,15 +30,15 @@ def split_settings(**changes) -> Split:
 
 def photos(seed: int = 1, count: int = 323, subjects: int = 100) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
-    person = rng.integers(0, subjects, count)
+    subject = rng.integers(0, subjects, count)
     usual = rng.choice(3, subjects, p=[0.41, 0.43, 0.16])
-    label = np.where(rng.random(count) < 0.9, usual[person], rng.integers(0, 3, count))
+    label = np.where(rng.random(count) < 0.9, usual[subject], rng.integers(0, 3, count))
     return pd.DataFrame(
         {
             "id": [f"{i:012x}" for i in range(count)],
             "label": [CLASSES[k] for k in label],
-            "collector": [f"C{p % 16:02}" for p in person],
-            "subject": [f"C{p % 16:02}/{p}" if p % 10 else "" for p in person],
+            "collector": [f"C{p % 16:02}" for p in subject],
+            "subject": [f"C{p % 16:02}/{p}" if p % 10 else "" for p in subject],
             "cluster": "",
             "predefined_split": "",
             "consensus": "",
@@ -138,12 +138,12 @@ def given_table(parts: str, table: pd.DataFrame | None = None) -> pd.DataFrame:
     return table.assign(predefined_split=table.subject.map(by_person))
 
 
-def test_given_folders_are_kept():
+def test_predefined_splits_are_kept():
     table = split(given_table("train train train val test"), split_settings())
     assert (table.split == table.predefined_split).all()
 
 
-def test_with_train_and_val_alone_val_becomes_test_and_validation_is_carved_by_group():
+def test_without_a_test_folder_val_becomes_test_and_validation_is_taken_from_train_by_group():
     table = split(given_table("train train train val"), split_settings())
     assert ((table.split == "test") == (table.predefined_split == "val")).all()
     assert set(table.split) == set(SPLITS)
@@ -153,7 +153,7 @@ def test_with_train_and_val_alone_val_becomes_test_and_validation_is_carved_by_g
     ).sum() == pytest.approx(0.15 / 0.85, abs=0.02)
 
 
-def test_a_group_that_crosses_given_folders_leaves_train():
+def test_a_group_that_spans_predefined_splits_is_removed_from_train():
     table = given_table("train train train val test")
     tested = table[(table.predefined_split == "test") & (table.subject != "")].subject.iloc[0]
     strays = table[table.predefined_split == "train"].index[:3]
@@ -163,7 +163,7 @@ def test_a_group_that_crosses_given_folders_leaves_train():
     assert (table[table.predefined_split == "test"].split == "test").all()
 
 
-def test_given_folders_can_be_ignored():
+def test_predefined_splits_can_be_ignored():
     table = given_table("train train train val test")
     pd.testing.assert_series_equal(
         split(table, split_settings(predefined="ignore")).split,
@@ -191,7 +191,7 @@ def with_rare(subjects: int) -> pd.DataFrame:
     return table[(table.label != "supination") | table.subject.isin(keep)]
 
 
-def test_a_class_of_two_subjects_for_three_splits_is_named_with_what_to_choose():
+def test_a_class_of_two_subjects_for_three_splits_is_an_error_with_a_remedy():
     message = (
         r"^class supination has photos in 2 groups, but each of the 3 splits \(train, val, test\) "
         r"needs one; add photos of other subjects, or merge the class with another in datasets"
@@ -202,14 +202,14 @@ def test_a_class_of_two_subjects_for_three_splits_is_named_with_what_to_choose()
         split(with_rare(1), split_settings(group="collector"))
 
 
-def test_a_class_of_four_subjects_for_five_folds_is_named_with_what_to_choose():
+def test_a_class_of_four_subjects_for_five_folds_is_an_error_with_a_remedy():
     message = r"supination has photos in 4 groups, but each of the 5 splits .*; reduce split.folds"
     with pytest.raises(ValueError, match=message):
         split(with_rare(4), split_settings(folds=5, fold=0))
     assert set(split(with_rare(4), split_settings(folds=4, fold=0)).split) == set(SPLITS)
 
 
-def test_a_class_that_a_given_folder_lacks_is_named_with_its_groups_and_what_to_choose():
+def test_a_class_missing_in_a_predefined_split_is_an_error_with_its_groups_and_a_remedy():
     table = given_table("train train train val test")
     lacking = table[(table.label != "supination") | (table.predefined_split != "val")]
     count = lacking[(lacking.label == "supination") & (lacking.predefined_split == "train")].copy()
@@ -238,8 +238,10 @@ def voted(share: float = 0.12, seed: int = 2) -> pd.DataFrame:
     table = photos(seed)
     other = rng.choice(CLASSES, len(table))
     agreed = np.where(rng.random(len(table)) < 0.9, table.label, other)
-    asked = rng.random(len(table)) < share
-    return table.assign(consensus=np.where(asked, agreed, ""), multi_annotated=asked.astype(int))
+    multi_annotated = rng.random(len(table)) < share
+    return table.assign(
+        consensus=np.where(multi_annotated, agreed, ""), multi_annotated=multi_annotated.astype(int)
+    )
 
 
 @given(st.integers(0, 200), st.sampled_from([0.12, 0.2]))

@@ -41,10 +41,9 @@ def tally(groups, dealt, parts=SHARES) -> np.ndarray:
 
 
 def off(tallies: np.ndarray, shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(..., P, K) -> (...), (...): how far classes, at the worst, and sizes are off; 0 to 1.
+    """(..., P, K) -> (...), (...): largest error of class shares and of sizes, 0 to 1.
 
-    Classes are 1 and more off where a part lacks one. Written anew, so that the search is not its
-    own judge.
+    A missing class counts as an error of 1. Independent of the implementation under test.
     """
     tallies = np.asarray(tallies, float)
     sizes, whole = tallies.sum(-1), tallies.sum(-2)
@@ -55,14 +54,14 @@ def off(tallies: np.ndarray, shares: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def distance(tallies: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """(..., P, K) -> (...): the worst difference in classes or sizes."""
+    """(..., P, K) -> (...): the larger of both errors."""
     return np.maximum(*off(tallies, shares))
 
 
 def optimum(counts: np.ndarray, shares: np.ndarray) -> tuple[float, float]:
-    """Try all P^G assignments: (G, K), (P,) -> the least that classes can be off, and sizes.
+    """Try all P^G assignments: (G, K), (P,) -> the smallest errors of class shares and sizes.
 
-    The latter of those assignments that have every class in each part within 5 points.
+    The second is over the assignments whose class shares are within 5 points.
     """
     parts, half = len(shares), len(counts) // 2
 
@@ -79,8 +78,8 @@ def optimum(counts: np.ndarray, shares: np.ndarray) -> tuple[float, float]:
     return least_classes, least_sizes
 
 
-def some_groups(rng: np.random.Generator, size: int) -> np.ndarray:
-    """(G, K) photos: few or many a group, of one class mostly or of all, in like sizes or not."""
+def random_groups(rng: np.random.Generator, size: int) -> np.ndarray:
+    """Return (G, K) photo counts of random size, class mix and spread."""
     classes = int(rng.integers(2, 5))
     sizes = np.maximum(classes, rng.lognormal(rng.uniform(1, 4), rng.uniform(0, 0.7), size))
     whole = rng.dirichlet(np.full(classes, 5))
@@ -98,16 +97,16 @@ def test_every_split_has_each_class_within_two_points_of_the_whole(seed, photos,
     assert distance(tally(groups, dealt), np.array(list(SHARES.values()))) <= 0.02
 
 
-WISHES = [(0.7, 0.15, 0.15), (0.6, 0.2, 0.2), (0.85, 0.15), (0.25,) * 4]
+SHARE_CASES = [(0.7, 0.15, 0.15), (0.6, 0.2, 0.2), (0.85, 0.15), (0.25,) * 4]
 
 
 def classes_first_then_sizes(cases: int, most: int) -> tuple[int, int]:
-    """Return in how many cases classes could be within 5 points, and in how many sizes too."""
+    """Return the numbers of cases with classes, and with classes and sizes, within 5 points."""
     in_classes = in_both = 0
     for case in range(cases):
         rng = np.random.default_rng(case)
-        shares = np.array(WISHES[case % len(WISHES)])
-        counts = some_groups(rng, int(rng.integers(6, 1 + (most if len(shares) < 4 else 9))))
+        shares = np.array(SHARE_CASES[case % len(SHARE_CASES)])
+        counts = random_groups(rng, int(rng.integers(6, 1 + (most if len(shares) < 4 else 9))))
         if (counts.sum(0) == 0).any():
             continue
         least_classes, least_sizes = optimum(counts, shares)
@@ -124,18 +123,18 @@ def classes_first_then_sizes(cases: int, most: int) -> tuple[int, int]:
     return in_classes, in_both
 
 
-def test_classes_are_within_five_points_wherever_any_assignment_has_them_and_sizes_as_near():
+def test_classes_are_within_five_points_if_any_assignment_allows_it():
     in_classes, in_both = classes_first_then_sizes(cases=80, most=10)
     assert (in_classes >= 40, in_both >= 12) == (True, True)
 
 
 @pytest.mark.slow
-def test_classes_and_sizes_are_so_in_many_more_cases_and_with_up_to_13_groups():
+def test_classes_are_within_five_points_in_many_cases_of_up_to_13_groups():
     in_classes, in_both = classes_first_then_sizes(cases=1200, most=13)
     assert (in_classes >= 600, in_both >= 200) == (True, True)
 
 
-def test_sizes_give_way_where_classes_could_not_be_had_otherwise():
+def test_class_shares_take_precedence_over_sizes():
     rows = [[7, 12], [3, 0], [11, 1], [4, 5], [17, 15], [4, 10], [4, 0], [10, 3]]
     groups = {f"g{n}": np.array(row) for n, row in enumerate(rows)}
     for seed in range(5):
@@ -153,7 +152,7 @@ def test_sizes_give_way_where_classes_could_not_be_had_otherwise():
         [[9, 26], [3, 1], [10, 7], [1, 2], [10, 0], [5, 2]],
     ],
 )
-def test_five_points_to_the_photo_are_within_five_points(rows):
+def test_a_deviation_of_exactly_five_points_is_within_five_points(rows):
     # Half of all photos are of each class; one part of 20 with 9 or 11 of each is all that will do.
     groups = {f"g{n}": np.array(row) for n, row in enumerate(rows)}
     halves = {"one": 0.5, "other": 0.5}
@@ -163,7 +162,7 @@ def test_five_points_to_the_photo_are_within_five_points(rows):
 
 
 @pytest.mark.parametrize("many", [60, 3000])
-def test_beside_a_giant_of_one_class_the_others_are_smaller_and_have_their_classes(many):
+def test_a_giant_group_of_one_class_shrinks_the_other_splits_but_keeps_their_classes(many):
     one = np.eye(3, dtype=np.int64)
     groups = {f"p{i:05}": one[(i * 7 % 10 > 3) + (i % 10 > 7)] for i in range(many)}
     groups["giant"] = np.array([35, 1, 0]) * many // 30
@@ -173,7 +172,7 @@ def test_beside_a_giant_of_one_class_the_others_are_smaller_and_have_their_class
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_five_points_are_reached_where_one_assignment_in_billions_was_hidden(seed):
+def test_a_single_valid_assignment_among_billions_is_found(seed):
     # 20 groups of all sizes, cut from parts that fit exactly: 3^20 assignments.
     rng = np.random.default_rng(seed)
     rows = []
@@ -188,7 +187,7 @@ def test_five_points_are_reached_where_one_assignment_in_billions_was_hidden(see
     assert distance(tally(groups, dealt), np.array(list(SHARES.values()))) <= 0.05
 
 
-def test_every_class_is_in_each_part_where_a_single_deal_in_many_can_do_it():
+def test_every_class_is_in_each_split_if_a_single_assignment_allows_it():
     # The rare class has three groups, which hold much of the others too.
     groups = {f"g{i:02}": np.array([10, 10, 0]) for i in range(12)}
     groups |= {"r1": np.array([60, 0, 1]), "r2": np.array([0, 60, 1]), "r3": np.array([30, 30, 1])}
@@ -196,7 +195,7 @@ def test_every_class_is_in_each_part_where_a_single_deal_in_many_can_do_it():
         assert (tally(groups, assign(groups, SHARES, CLASSES, seed)) > 0).all()
 
 
-def test_a_giant_among_thirty_thousand_takes_its_room_and_two_seconds_at_most():
+def test_a_giant_group_among_thirty_thousand_is_assigned_within_two_seconds():
     one = np.eye(3, dtype=np.int64)
     groups = {f"p{i:05}": one[(i * 7 % 10 > 3) + (i % 10 > 7)] for i in range(30_000)}
     groups["giant"] = np.array([15_000, 500, 10])
@@ -227,11 +226,9 @@ def test_another_seed_gives_another_split_and_the_order_of_rows_does_not(groups,
 
 @given(st.integers(0, 10**6), st.randoms())
 @settings(max_examples=25, deadline=None)
-def test_whatever_the_groups_each_is_dealt_once_every_part_is_full_and_order_is_nothing(
-    seed, random
-):
+def test_each_group_is_assigned_once_and_no_split_is_empty_in_any_order(seed, random):
     rng = np.random.default_rng(seed)
-    counts = some_groups(rng, int(rng.integers(12, 40)))
+    counts = random_groups(rng, int(rng.integers(12, 40)))
     groups = {f"g{i:02}": row for i, row in enumerate(counts)}
     shuffled = list(groups.items())
     random.shuffle(shuffled)
@@ -246,7 +243,7 @@ def test_whatever_the_groups_each_is_dealt_once_every_part_is_full_and_order_is_
     assert assign(dict(shuffled), SHARES, classes, seed) == dealt
 
 
-def test_the_order_is_the_hash_of_names_and_keys_and_no_library():
+def test_the_order_is_a_hash_of_names_and_keys():
     # Written down once: a change here changes everybody's split.
     assert hash_order("abcdef", 1) == ["d", "e", "f", "a", "b", "c"]
 
@@ -278,12 +275,12 @@ def test_folds_cover_every_group_once_with_each_class_in_each(seed, count):
     assert distance(tallies, np.full(count, 1 / count)) <= 0.05
 
 
-def test_the_deviation_tells_classes_from_the_whole_and_not_sizes():
+def test_the_deviation_measures_class_shares_and_ignores_sizes():
     assert deviation(np.array([[60, 40], [6, 4], [3, 2]])) == 0
     assert deviation(np.array([[50, 50], [6, 4]])) == pytest.approx(6 / 10 - 56 / 110)
 
 
-def test_a_class_with_two_groups_for_three_parts_is_named_with_their_number():
+def test_a_class_with_two_groups_for_three_splits_is_an_error_with_both_numbers():
     groups = {f"g{i}": np.array([3, 0]) for i in range(9)}
     groups |= {"h1": np.array([0, 4]), "h2": np.array([1, 4])}
     with pytest.raises(
@@ -293,7 +290,7 @@ def test_a_class_with_two_groups_for_three_parts_is_named_with_their_number():
         assign(groups, SHARES, ["common", "rare"], 1)
 
 
-def test_classes_that_lie_in_the_same_groups_are_told_from_classes_with_too_few():
+def test_classes_that_share_their_groups_have_another_error_than_classes_with_too_few():
     # Three groups for each class, but wherever they stand one part lacks one.
     groups = {"abc": np.array([3, 3, 3]), "ab": np.array([5, 5, 0])}
     groups |= {"ac": np.array([5, 0, 5]), "bc": np.array([0, 5, 4])}
@@ -310,7 +307,7 @@ LINKS = st.lists(
 
 
 @given(LINKS, st.randoms())
-def test_photos_with_a_link_in_common_share_a_group_whatever_the_order(links, random):
+def test_photos_with_a_common_link_share_a_group_in_any_order(links, random):
     photos = list("abcdefgh")
     group = connected_groups(photos, links)
     for photo, link in links:

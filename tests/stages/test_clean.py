@@ -246,7 +246,7 @@ def test_a_chain_that_is_broken_up_keeps_several_photos_in_one_cluster(run) -> N
 
 
 @pytest.mark.parametrize("odd", [0, 5])
-def test_a_label_that_contradicts_anywhere_in_a_broken_chain_takes_all_that_match(run, odd) -> None:
+def test_a_contradiction_in_a_broken_chain_removes_all_matching_photos(run, odd) -> None:
     labels = ["right" if n == odd else "left" for n in range(10)]
     chain = {
         f"B/{n:02}.jpg": (picture, label)
@@ -265,7 +265,7 @@ def test_a_label_that_contradicts_anywhere_in_a_broken_chain_takes_all_that_matc
     assert set(again.path) == set(kept.path)
 
 
-def test_a_usable_copy_stays_where_the_larger_one_is_dark_and_is_named(run) -> None:
+def test_a_usable_copy_is_kept_and_named_if_the_larger_one_is_dark(run) -> None:
     big = scene(0).resize((1024, 768)).point(lambda level: 0.2 * level)
     kept, removed, _ = run(good() | {"B/big.jpg": (big, "right")})
     assert removed.reason.to_dict() == {"B/big.jpg": "dark"}
@@ -274,7 +274,7 @@ def test_a_usable_copy_stays_where_the_larger_one_is_dark_and_is_named(run) -> N
     assert "A/0.jpg" in set(kept.path)
 
 
-def test_a_removed_photo_is_shown_beside_its_copy_and_labels_where_they_contradict() -> None:
+def test_a_removed_photo_is_shown_next_to_its_copy_with_contradicting_labels() -> None:
     row = {"id": "a", "path": "C/a.jpg", "beside": "b", "reason": "contradicting_labels"}
     scored = row | {"why": "because"} | {"score": 0.05, "threshold": 0.3}
     shown = pd.DataFrame(
@@ -293,7 +293,7 @@ def test_a_removed_photo_is_shown_beside_its_copy_and_labels_where_they_contradi
 
 
 @pytest.mark.parametrize("mirror_safe", [True, False])
-def test_a_mirror_image_with_another_label_contradicts_only_where_mirroring_is_safe(
+def test_a_mirror_image_with_another_label_contradicts_only_if_mirroring_is_safe(
     run, mirror_safe
 ) -> None:
     mirrored = ImageOps.mirror(scene(0))
@@ -312,7 +312,7 @@ def test_a_mirror_image_with_another_label_contradicts_only_where_mirroring_is_s
         assert clusters["A/0.jpg"] == clusters["B/0.jpg"] != ""
 
 
-def test_a_long_photo_cropped_to_its_centre_is_neither_blurred_nor_a_square(run) -> None:
+def test_a_long_photo_cropped_to_its_center_is_neither_blurred_nor_square(run) -> None:
     long = scene(3).resize((1024, 768)).crop((0, 200, 1024, 500))
     named = good() | {
         "B/long.jpg": (long.resize((260, 76)), "left"),
@@ -361,7 +361,7 @@ def test_each_score_has_a_histogram_with_its_threshold_and_how_many_lie_beyond()
         assert sum(bar.get_height() for bar in axes.patches) == 4
 
 
-def test_a_class_that_loses_all_its_photos_ends_the_stage(run) -> None:
+def test_a_class_without_remaining_photos_is_an_error(run) -> None:
     named = good() | {"B/dark.jpg": (scene(9).point(lambda level: 0.1 * level), "third")}
     with pytest.raises(ValueError, match=r"class third lost all of its 1 photos.*1 dark"):
         run(named)

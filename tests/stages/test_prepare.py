@@ -1,4 +1,4 @@
-"""stages/prepare.py: every photo in the store, or in skipped.csv with its reason."""
+"""Every photo is in the store, or in skipped.csv with its reason."""
 
 import csv
 import gc
@@ -56,7 +56,7 @@ def project(tmp_path, monkeypatch):
     return run
 
 
-def test_photos_stand_in_the_store_at_their_row_and_box(project):
+def test_photos_are_in_the_store_at_their_row_and_box(project):
     table, skipped, metrics = project(
         {"ants/b.jpg": photo("red"), "bees/a.png": photo("blue", (20, 40), "PNG")}
     )
@@ -95,9 +95,7 @@ def test_an_unreadable_photo_leaves_no_hole_in_the_store(project):
     assert metrics["photos"] + metrics["skipped"]["total"] == metrics["files_seen"]
 
 
-def test_what_may_not_be_opened_in_the_raw_folder_is_skipped_with_its_reason(
-    project, nobody, monkeypatch
-):
+def test_unreadable_files_in_the_raw_folder_are_skipped_with_a_reason(project, nobody, monkeypatch):
     monkeypatch.chdir(nobody.folder)
     project({f"{name}/{n}.jpg": photo() for name in ("ants", "bees") for n in range(2)})
     raw = Path("data/raw/mine")
@@ -117,14 +115,14 @@ def test_what_may_not_be_opened_in_the_raw_folder_is_skipped_with_its_reason(
     assert len(pixel_store.read_table(prepare.PHOTOS)) == 3
 
 
-def test_a_first_look_at_the_photos_is_drawn(project):
+def test_a_contact_sheet_of_photos_is_written(project):
     project({"ants/1.jpg": photo(), "bees/1.jpg": photo(), "x.jpg": b""}, pictures=True)
     assert sorted(path.name for path in prepare.PLOTS.iterdir()) == [
         "class_01_ants_01.png", "class_02_bees_01.png", "overview.png",
     ]  # fmt: skip
 
 
-def test_the_task_of_an_unreadable_photo_is_accounted_for(project):
+def test_the_task_of_an_unreadable_photo_is_listed(project):
     block = {"layout": "table", "classes": {"ants": [], "bees": []}, "group_column": "who"}
     rows = "path,label,who\na.jpg,ants,1\nb.jpg,bees,1\nc.jpg,bees,2\n"
     table, skipped, metrics = project(
@@ -142,7 +140,7 @@ def test_the_task_of_an_unreadable_photo_is_accounted_for(project):
     assert (metrics["subjects"], metrics["subject_unknown"], metrics["exports_seen"]) == (1, 0, 1)
 
 
-def test_label_studio_rows_carry_collector_and_person(project):
+def test_label_studio_rows_have_collector_and_subject(project):
     block = {
         "layout": "label_studio",
         "classes": {"pronation": ["1_Pronacio"], "neutral": []},
@@ -198,13 +196,13 @@ def panel():
     contents["consensus/list.txt"] = "".join(
         f"FO6K58\\{n}.jpg\r\n" for n in (1, 2, 4, 6, 9)
     ).encode()
-    said = {
+    labels_by_annotator = {
         "anna": ["low", "mid", "high", "low"],
         "bela": ["mid", "mid", "high", "low"],
         "cili": ["low", "low", "mid", "low"],
         "dora": ["mid", "high", "high", "low"],
     }
-    for name, labels in said.items():
+    for name, labels in labels_by_annotator.items():
         pairs = zip((1, 2, 4, 6), labels, strict=True)
         contents[f"consensus/{name}.json"] = export(*((f"{n}.jpg", label) for n, label in pairs))
     contents["consensus/emil.json"] = b""
@@ -251,7 +249,7 @@ def test_votes_become_a_table_a_consensus_soft_labels_and_numbers(project):
 
 
 def test_the_consensus_follows_the_parameter(project):
-    """Two who always agree with each other outweigh three who guess."""
+    """Two annotators who always agree outweigh three who guess."""
     rng = np.random.default_rng(5)
     true = [str(label) for label in rng.choice(["low", "mid", "high"], 40)]
     contents = {f"A/{n:02}.jpg": photo() for n in range(40)}
@@ -268,14 +266,14 @@ def test_the_consensus_follows_the_parameter(project):
         return (table.consensus == true).mean(), metrics["agreement"]["by_annotator"]
 
     majority, _ = right("majority")
-    model, people = right("dawid_skene")
+    model, annotators = right("dawid_skene")
     assert majority < model
     assert model > 0.95
-    worst = sorted(people, key=lambda name: people[name]["dawid_skene"])
+    worst = sorted(annotators, key=lambda name: annotators[name]["dawid_skene"])
     assert set(worst[:3]) == {"any1", "any2", "any3"}
 
 
-def test_several_peoples_labels_of_one_project_are_votes_and_a_tie_costs_the_photo(project):
+def test_labels_of_several_annotators_are_votes_and_a_tied_photo_is_skipped(project):
     contents = {f"A/{n}.jpg": photo() for n in range(1, 5)}
     contents["A/e.json"] = export(
         ("1.jpg", "low", "low", "high"), ("2.jpg", "low", "high"), ("3.jpg", "mid"),
@@ -303,7 +301,7 @@ def test_without_votes_the_tables_are_empty_and_there_is_no_plot(project):
     assert not (prepare.PLOTS / "agreement.png").exists()
 
 
-def test_names_of_any_kind_neither_crash_nor_break_the_tables(project):
+def test_any_file_name_is_accepted_and_kept_in_the_tables(project):
     names = [
         b"\xe9.jpg",
         b"a\nb.jpg",
@@ -326,7 +324,7 @@ def test_names_of_any_kind_neither_crash_nor_break_the_tables(project):
     assert table.id.is_unique
 
 
-def test_of_two_names_that_differ_in_unicode_form_one_is_kept(project):
+def test_one_of_two_names_that_differ_in_unicode_form_is_kept(project):
     nfc, nfd = "ants/l\u00e1b.jpg", "ants/la\u0301b.jpg"
     table, skipped, metrics = project({nfc: photo(), nfd: photo(), "bees/1.jpg": photo()})
     assert len(table) == 2
@@ -354,7 +352,7 @@ def test_the_result_does_not_depend_on_threads_or_on_the_order_of_files(project,
         assert results() == first
 
 
-def test_a_class_without_photos_is_one_clear_error_and_the_reasons_stay_readable(project):
+def test_a_class_without_photos_is_an_error_that_lists_the_reasons(project):
     with pytest.raises(
         ValueError, match=r"data/raw/mine has no photo of bees .*datasets\.mine"
     ) as e:
@@ -363,12 +361,12 @@ def test_a_class_without_photos_is_one_clear_error_and_the_reasons_stay_readable
     assert len(pd.read_csv(prepare.SKIPPED)) == 2
 
 
-def test_a_missing_folder_is_one_clear_error(project):
+def test_a_missing_folder_is_an_error_with_a_remedy(project):
     with pytest.raises(ValueError, match=r"data/raw/mine does not exist; .*dvc pull"):
         project({})
 
 
-def test_metrics_hold_only_what_dvc_shows(project):
+def test_metrics_contain_only_values_that_dvc_shows(project):
     _, _, metrics = project({"ants/1.jpg": photo(), "bees/1.jpg": photo(), "x.jpg": photo()})
 
     def leaves(value):
@@ -436,11 +434,11 @@ def test_memory_at_1000_photos_is_that_at_200(tmp_path, command):
         block = {"layout": "folders", "classes": {"a": [], "b": []}}
         raw = {"dataset": "mine", "datasets": {"mine": block}, "prepare": SETTINGS | {"size": 256}}
         (folder / "params.yaml").write_text(json.dumps(raw))
-        said = subprocess.check_output(
+        output = subprocess.check_output(
             [sys.executable, "-c", MEASURED, *command], cwd=folder, text=True,
             env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        return int(said.splitlines()[-1])
+        return int(output.splitlines()[-1])
 
     few, many = peak(200), peak(1000)
     print(f"{command[0]}: {few / 1e6:.0f} MB at 200 photos, {many / 1e6:.0f} MB at 1,000")

@@ -1,4 +1,4 @@
-"""stages/split.py: a picture in two splits fails the stage; consensus counts are reported."""
+"""A picture in two splits fails the stage; consensus counts are reported."""
 
 import json
 

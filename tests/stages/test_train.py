@@ -67,7 +67,7 @@ OUTPUTS = (
 
 @pytest.fixture(autouse=True)
 def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stand in a folder with a store and a split table of 48 photos, and small models."""
+    """Change to a folder with a store, a split table of 48 photos, and small models."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     with pixel_store.writing_store(paths.STORE, 48, 32) as store:
@@ -106,7 +106,7 @@ def test_two_runs_write_the_same_bytes_whatever_the_order_of_the_table() -> None
 
 def test_outputs_describe_the_run(capsys: pytest.CaptureFixture[str]) -> None:
     train.main()
-    said = capsys.readouterr().out.splitlines()
+    output = capsys.readouterr().out.splitlines()
     history = pd.read_csv("plots/train/history.csv")
     metrics = results.read_details(Path("metrics/details/train.json"))
     run = results.read_details(Path("metrics/details/train.json"))
@@ -116,7 +116,7 @@ def test_outputs_describe_the_run(capsys: pytest.CaptureFixture[str]) -> None:
         "learning_rate",
     ]  # fmt: skip
     assert len(history) == metrics["epochs"] == 4
-    assert sum(line.startswith("epoch") for line in said) == 4
+    assert sum(line.startswith("epoch") for line in output) == 4
     best = history.loc[metrics["best_epoch"] - 1]
     assert best.val_balanced_accuracy == pytest.approx(metrics["val"]["balanced_accuracy"])
     assert set(metrics["train"]) == set(metrics["val"])
@@ -174,10 +174,10 @@ def test_memory_and_time_estimates_are_printed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     train.main()
-    said = capsys.readouterr().out
-    assert re.search(r"train: small with [\d,]+ parameters on 22 photos, 12 for validation", said)
-    assert re.search(r"train: about [\d,]+ MiB of memory per process", said)
-    assert re.search(r"train: at most \d+ s remaining, plus validation", said)
+    output = capsys.readouterr().out
+    assert re.search(r"train: small with [\d,]+ parameters on 22 photos, 12 for validation", output)
+    assert re.search(r"train: about [\d,]+ MiB of memory per process", output)
+    assert re.search(r"train: at most \d+ s remaining, plus validation", output)
 
 
 def test_the_augmentation_preview_shows_each_class() -> None:
@@ -188,7 +188,7 @@ def test_the_augmentation_preview_shows_each_class() -> None:
 
 
 class StoppedError(Exception):
-    """Stands for a signal, at a step of one's choice."""
+    """Simulates a signal at a chosen step."""
 
 
 def head_first(*, norm: bool = True) -> str:
@@ -250,10 +250,10 @@ def test_a_run_interrupted_at_any_step_ends_as_if_uninterrupted(
     assert len(list(Path("checkpoints").iterdir())) == (step > 3) + head
     capsys.readouterr()
     train.main()
-    said = capsys.readouterr().out
-    assert ("resuming from checkpoints/" in said) == (step > 3)
-    assert ("fitting the head first" in said) == (head and step <= 3)
-    assert said.count("val loss") == 4 + bool(before)  # restored epochs are printed again
+    output = capsys.readouterr().out
+    assert ("resuming from checkpoints/" in output) == (step > 3)
+    assert ("fitting the head first" in output) == (head and step <= 3)
+    assert output.count("val loss") == 4 + bool(before)  # restored epochs are printed again
     assert outputs() == expected
     assert not list(Path("checkpoints").iterdir())
 
@@ -356,18 +356,18 @@ def test_zero_shot_on_a_dataset_without_imagenet_classes_is_an_error_with_remedy
 
 
 def failed(capsys: pytest.CaptureFixture[str]) -> str:
-    """Run the stage as its command does, see that it fails without results; return what it says."""
+    """Run the stage, check that it fails without results, and return its error message."""
     with pytest.raises(SystemExit) as end:
         stage.run("train", train.main)
     assert end.value.code == 1
     assert not any(Path(name).exists() for name in OUTPUTS)
-    said = capsys.readouterr().err.splitlines()
-    assert "anklealign restore" in said[-1]
-    return said[-2]
+    output = capsys.readouterr().err.splitlines()
+    assert "anklealign restore" in output[-1]
+    return output[-2]
 
 
 @pytest.mark.parametrize(
-    ("fault", "words"),
+    ("defect", "message"),
     [
         ("missing", "does not exist; put the file there"),
         ("other", "but weights_sha256 is"),
@@ -377,26 +377,26 @@ def failed(capsys: pytest.CaptureFixture[str]) -> str:
     ],
 )
 def test_unusable_weights_fail_the_stage_with_both_remedies(
-    fault: str, words: str, capsys: pytest.CaptureFixture[str]
+    defect: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = head_first()
     weights = Path("weights.safetensors")
-    state = Cnn(7, widths=(8, 24 if fault == "shape" else 16), grid=(2, 2)).state_dict()
-    if fault == "half":
+    state = Cnn(7, widths=(8, 24 if defect == "shape" else 16), grid=(2, 2)).state_dict()
+    if defect == "half":
         del state["stages.1.0.weight"]
     before = files.sha256(weights)
     save_file(state, weights)
-    if fault == "corrupt":
+    if defect == "corrupt":
         weights.write_bytes(b"<html>404 Not Found</html>")
-    if fault != "other":
+    if defect != "other":
         text = text.replace(before, files.sha256(weights))
-    if fault == "missing":
+    if defect == "missing":
         weights.unlink()
     Path("params.yaml").write_text(text)
-    said = failed(capsys)
-    assert said.startswith("train: params.yaml: models.small")
-    assert words in said
-    assert "weights.safetensors" in said
+    output = failed(capsys)
+    assert output.startswith("train: params.yaml: models.small")
+    assert message in output
+    assert "weights.safetensors" in output
 
 
 def test_an_unreachable_hub_fails_the_stage_with_both_remedies(
@@ -410,10 +410,10 @@ def test_an_unreachable_hub_fails_the_stage_with_both_remedies(
     monkeypatch.setattr(time, "sleep", lambda _: None)  # between the hub client's attempts
     hub = "small: {architecture: resnet10t.c3_in1k, image_size: 32, epochs: 1, learning_rate: 0.1, "
     Path("params.yaml").write_text(PARAMS[: PARAMS.index("small:\n")] + hub + "pretrained: true}\n")
-    said = failed(capsys)
-    assert "the weights of resnet10t.c3_in1k cannot be downloaded from timm's hub" in said
-    assert "weights: PATH" in said
-    assert "pretrained: false" in said
+    output = failed(capsys)
+    assert "the weights of resnet10t.c3_in1k cannot be downloaded from timm's hub" in output
+    assert "weights: PATH" in output
+    assert "pretrained: false" in output
 
 
 @pytest.mark.parametrize("rate", ["1.0e+30", "1.0e+38"])
@@ -421,10 +421,10 @@ def test_a_divergent_learning_rate_is_reported_with_epoch_batch_and_remedy(
     rate: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("params.yaml").write_text(PARAMS.replace("learning_rate: 0.01", f"learning_rate: {rate}"))
-    said = failed(capsys)
+    output = failed(capsys)
     found = r"train: the (loss|optimizer's step) is .* in epoch 1, batch \d, at a learning rate of "
-    assert re.match(found, said)
-    assert "try a tenth of the model's learning_rate" in said
+    assert re.match(found, output)
+    assert "try a tenth of the model's learning_rate" in output
     assert not list(Path("checkpoints").glob("*"))
 
 
@@ -437,9 +437,9 @@ def test_an_out_of_memory_error_lists_the_settings_to_change(
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     monkeypatch.setattr(Trainer, "forward", full)
-    said = failed(capsys)
-    assert "ran out of memory with train.batch_size = 8 and image_size = 32" in said
-    assert "raise train.gradient_accumulation_steps, or lower one of the two" in said
+    output = failed(capsys)
+    assert "ran out of memory with train.batch_size = 8 and image_size = 32" in output
+    assert "raise train.gradient_accumulation_steps, or lower one of the two" in output
 
 
 # --- Real processes: each start imports PyTorch and timm ---------------------------------------
@@ -463,8 +463,8 @@ def started() -> subprocess.Popen[str]:
 def test_a_killed_run_resumes_from_its_last_epoch_to_the_same_bytes(name: str) -> None:
     Path("params.yaml").write_text(LONG)
     with started() as whole:
-        said = whole.stdout.read()
-    assert whole.returncode == 0, said
+        output = whole.stdout.read()
+    assert whole.returncode == 0, output
     expected = outputs()
     for folder in ("model", "plots", "metrics"):
         shutil.rmtree(folder)
@@ -476,9 +476,9 @@ def test_a_killed_run_resumes_from_its_last_epoch_to_the_same_bytes(name: str) -
     assert killed.returncode != 0
     assert not Path("model/model.safetensors").exists()
     with started() as second:
-        said = second.stdout.read()
-    assert second.returncode == 0, said
-    assert "resuming from checkpoints/" in said
+        output = second.stdout.read()
+    assert second.returncode == 0, output
+    assert "resuming from checkpoints/" in output
     assert outputs() == expected
     assert not list(Path("checkpoints").iterdir())
 
@@ -499,10 +499,10 @@ def test_two_processes_fit_like_one_and_one_writes(head: bool) -> None:
         changed = plain.replace("  device: cpu\n", f"  device: cpu\n  num_processes: {count}\n")
         Path("params.yaml").write_text(changed)
         with started() as running:
-            said = running.stdout.read()
-        assert running.returncode == 0, said
-        assert said.count("train: small, epoch") == 1
-        assert ("in 2 processes" in said) == (count == 2)
+            output = running.stdout.read()
+        assert running.returncode == 0, output
+        assert output.count("train: small, epoch") == 1
+        assert ("in 2 processes" in output) == (count == 2)
         curves[count] = pd.read_csv("plots/train/history.csv")
     assert results.read_details(Path("metrics/details/train.json"))["photos"]["val"]["high"] == 3
     assert len(curves[1]) == 8 + head
@@ -517,11 +517,11 @@ def test_processes_with_their_own_batch_statistics_score_the_saved_model() -> No
     text = PARAMS.replace("device: cpu\n", "device: cpu\n  num_processes: 2\n")
     Path("params.yaml").write_text(text.replace("monitor: balanced_accuracy", "monitor: log_loss"))
     with started() as running:
-        said = running.stdout.read()
-    assert running.returncode == 0, said
+        output = running.stdout.read()
+    assert running.returncode == 0, output
     made = bundle.load(Path("model"))
     val = pixel_store.read_table(paths.SPLIT / "photos.csv").query("split == 'val'")
-    answers = inputs.logits(
+    predicted = inputs.logits(
         made.model,
         pixel_store.open_store(),
         val.row.to_numpy(),
@@ -529,7 +529,7 @@ def test_processes_with_their_own_batch_statistics_score_the_saved_model() -> No
         torch.device("cpu"),
     )
     found = point_scores(
-        val.label.map(CLASSES.index).to_numpy(), calibration.probabilities(answers, 1.0)
+        val.label.map(CLASSES.index).to_numpy(), calibration.probabilities(predicted, 1.0)
     )
     assert made.record["chosen"]["score"] == pytest.approx(found["log_loss"], abs=1e-6)
 
@@ -540,8 +540,8 @@ def test_killed_processes_resume_together() -> None:
         LONG.replace("device: cpu\n", "device: cpu\n  num_processes: 2\n")
     )
     with started() as whole:
-        said = whole.stdout.read()
-    assert whole.returncode == 0, said
+        output = whole.stdout.read()
+    assert whole.returncode == 0, output
     expected = outputs()
     for folder in ("model", "plots", "metrics"):
         shutil.rmtree(folder)
@@ -551,9 +551,9 @@ def test_killed_processes_resume_together() -> None:
                 os.killpg(killed.pid, signal.SIGKILL)
                 break
     with started() as second:
-        said = second.stdout.read()
-    assert second.returncode == 0, said
-    assert "resuming from checkpoints/" in said
+        output = second.stdout.read()
+    assert second.returncode == 0, output
+    assert "resuming from checkpoints/" in output
     assert outputs() == expected
 
 
@@ -564,9 +564,9 @@ def test_an_error_in_several_processes_fails_the_stage_with_its_message() -> Non
         broken.replace("device: cpu\n", "device: cpu\n  num_processes: 2\n")
     )
     with started() as running:
-        said = running.stdout.read()
+        output = running.stdout.read()
     assert running.returncode != 0
-    assert re.search(r"train: the loss is .* in epoch \d, batch \d", said)
+    assert re.search(r"train: the loss is .* in epoch \d, batch \d", output)
 
 
 @pytest.mark.slow

@@ -80,11 +80,11 @@ def test_the_mean_angle_of_a_class_is_in_its_range():
 def test_every_photo_gets_its_label_or_its_reason_for_being_skipped(
     tmp_path, seed, photos, collectors
 ):
-    people, plan = drawn(seed, photos, collectors)
+    collectors, plan = drawn(seed, photos, collectors)
     for shot in plan:
         # The reader checks the first bytes of a photo only.
         generate._write_bytes(tmp_path / shot.path, b"\xff\xd8\xff" + shot.path.encode())
-    for name, data in generate.auxiliary_files(seed, people, plan).items():
+    for name, data in generate.auxiliary_files(seed, collectors, plan).items():
         generate._write_bytes(tmp_path / name, data)
     found = label_studio.read_label_studio(tmp_path, DATASET)
     entries = {entry.file: entry for entry in found.entries}
@@ -102,13 +102,13 @@ def test_every_photo_gets_its_label_or_its_reason_for_being_skipped(
     named = sum(entry.subject != "" for entry in found.entries)
     assert named > 0.6 * len(entries)
     reasons = Counter(s.reason for s in found.skips if s.item == "task")
-    assert reasons["missing_file"] == min(generate.MISSING_FILE_TASKS, len(people))
+    assert reasons["missing_file"] == min(generate.MISSING_FILE_TASKS, len(collectors))
     assert reasons["ambiguous"] == 0
 
 
 def test_the_consensus_has_57_photos_and_21_exports_of_which_18_are_readable():
-    people, plan = drawn()
-    files = generate.auxiliary_files(1, people, plan)
+    collectors, plan = drawn()
+    files = generate.auxiliary_files(1, collectors, plan)
     folder = {name: data for name, data in files.items() if name.startswith("consensus/")}
     ((_, listed),) = [(n, d) for n, d in folder.items() if n.endswith(".txt")]
     lines = listed.decode().splitlines()
@@ -133,9 +133,9 @@ def test_the_consensus_has_57_photos_and_21_exports_of_which_18_are_readable():
 
 
 def test_the_default_exports_cover_all_variants_of_the_real_exports():
-    people, plan = drawn()
+    collectors, plan = drawn()
     tasks, records, kinds = [], [], Counter()
-    for name, data in generate.auxiliary_files(1, people, plan).items():
+    for name, data in generate.auxiliary_files(1, collectors, plan).items():
         if name.startswith("consensus/"):
             continue
         if name.endswith(".csv"):
@@ -225,7 +225,7 @@ def test_two_runs_write_the_same_bytes_and_nothing_else(tmp_path, monkeypatch, c
         return {p: p.read_bytes() for p in sorted(Path("data").rglob("*")) if p.is_file()}
 
     first = written()
-    (generate.PHOTOS / "left over.txt").write_text("from an older run")
+    (paths.SYNTHETIC / "left over.txt").write_text("from an older run")
     monkeypatch.setattr(generate, "_cores", lambda: 1)
     assert written() == first
     shutil.rmtree("data")
@@ -255,7 +255,7 @@ def test_the_truth_table_matches_the_output_of_prepare(tmp_path, monkeypatch):
 
     store = pixel_store.open_store()
     for path, row in good[good.heel_left_left.notna()].iterrows():
-        photo = decode.open_photo(generate.PHOTOS / path, max_megapixels=20)
+        photo = decode.open_photo(paths.SYNTHETIC / path, max_megapixels=20)
         place = found.loc[path]
         assert (place.width, place.height) == (photo.width, photo.height)
         for side in ("left", "right"):

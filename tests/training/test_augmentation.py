@@ -204,7 +204,7 @@ def test_a_small_crop_shifted_beyond_the_photo_is_its_repeated_edge() -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
-def test_rotation_turns_within_its_reach(share: float) -> None:
+def test_rotation_stays_within_its_range(share: float) -> None:
     x = torch.zeros(1, 1, 65, 65)
     x[:, :, 32, :] = 1  # a level bar through the center
     draws = np.zeros((1, 10))

@@ -31,7 +31,7 @@ def test_shards_are_disjoint_complete_and_gathered_in_order(
     assert ProcessGroup(0, size).gather(own, total)[:, 0].tolist() == items.tolist()
 
 
-def test_a_single_process_communicates_with_nobody() -> None:
+def test_a_single_process_does_not_communicate() -> None:
     alone = torch.arange(3.0)
     assert ProcessGroup().gather(alone, 3) is alone
     assert ProcessGroup().all_reduce(alone) is alone

@@ -104,11 +104,11 @@ def test_the_best_epoch_s_weights_are_kept() -> None:
     model, fit = fitted(replace(MODEL_CONFIG, epochs=8, learning_rate=0.3))
     scores = [epoch.val_accuracy for epoch in fit.records]
     validation = photos(12, seed=1)
-    answers = logits(
+    predicted = logits(
         model, validation.pixels, validation.rows, bundle.default_input(model, 32), CPU
     )
     assert fit.best_score == max(scores) == scores[fit.best_epoch - 1]
-    assert (answers.argmax(1) == validation.labels).mean() == fit.best_score
+    assert (predicted.argmax(1) == validation.labels).mean() == fit.best_score
 
 
 @pytest.mark.parametrize("monitor", [*OVERALL, *FURTHER])
@@ -120,10 +120,10 @@ def test_every_score_of_evaluate_can_be_monitored(monitor: str) -> None:
     values = [epoch.monitored for epoch in fit.records]
     assert fit.best_score == (min(values) if monitor in LOWER_IS_BETTER else max(values))
     validation = photos(12, seed=1)
-    answers = logits(
+    predicted = logits(
         model, validation.pixels, validation.rows, bundle.default_input(model, 32), CPU
     )
-    found = calibration.probabilities(answers, 1.0)
+    found = calibration.probabilities(predicted, 1.0)
     scores = point_scores(validation.labels, found) | further_scores(validation.labels, found)
     assert fit.best_score == pytest.approx(scores[monitor], abs=1e-9)
 
