@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dvc.utils.serialize import modify_yaml
 from PIL import Image
 from ruamel.yaml import YAML
 from safetensors.torch import save_file
@@ -196,16 +197,13 @@ def small_clone(folder: Path) -> Clone:
         if source.exists() and not results:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
-    yaml = YAML()
-    values = yaml.load((folder / "params.yaml").read_text(encoding="utf-8"))
-    for key, value in SMALL.items():
-        *parents, last = key.split(".")
-        section = values
-        for parent in parents:
-            section = section[parent]
-        section[last] = value
-    with (folder / "params.yaml").open("w", encoding="utf-8") as stream:
-        yaml.dump(values, stream)
+    with modify_yaml(str(folder / "params.yaml")) as values:
+        for key, value in SMALL.items():
+            *parents, last = key.split(".")
+            section = values
+            for parent in parents:
+                section = section[parent]
+            section[last] = value
     clone = Clone(folder)
     clone("git", "init", "--quiet")
     clone("git", "add", "--all")
@@ -262,6 +260,7 @@ def test_the_run_cache_is_shared_through_a_remote(clone, tmp_path):
     first("dvc", "config", "--local", "cache.dir", str(clone.folder / ".dvc/cache"))
     first("dvc", "remote", "add", "--force", "--default", "team", str(tmp_path / "remote"))
     first("dvc", "checkout", "--quiet")
+    first("dvc", "push")
     first("dvc", "exp", "run", "-S", "model=tiny_cnn")
     first("dvc", "push", "--run-cache")
     first("git", "checkout", "--quiet", "params.yaml", "dvc.lock", "metrics", "plots")
@@ -269,7 +268,6 @@ def test_the_run_cache_is_shared_through_a_remote(clone, tmp_path):
     first("git", "clone", "--quiet", ".", str(tmp_path / "second"))
     second = Clone(tmp_path / "second")
     second("dvc", "pull", "--run-cache")
-    second("dvc", "fetch", "--run-cache")
     ran = second("dvc", "exp", "run", "-S", "model=tiny_cnn")
     assert "Stage 'train' is cached - skipping run, checking out outputs" in ran
 
@@ -277,6 +275,7 @@ def test_the_run_cache_is_shared_through_a_remote(clone, tmp_path):
 @pytest.mark.slow
 def test_headline_metrics_are_few_and_details_are_no_metrics_of_dvc(clone):
     shown = json.loads(clone("dvc", "metrics", "show", "--json"))
+    numbers = shown[""] if "" in shown else shown
     numbers = {path: data.get("data") for path, data in shown["workspace"]["data"].items()}
     assert 10 <= len(numbers.pop("metrics/scores.json")) <= 15
     assert not any(numbers.values())
@@ -347,7 +346,7 @@ def test_a_change_to_an_unused_model_config_runs_nothing(restored):
     [
         ("tqdm", []),
         ("jinja2", ["report"]),
-        ("timm", ["train", "evaluate", "report"]),
+        ("timm", ["train", "evaluate"]),
         ("pillow", ALL[1:]),
     ],
 )

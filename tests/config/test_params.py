@@ -32,7 +32,8 @@ def test_every_setting_has_a_comment():
     raw = params.read(ROOT / "params.yaml")
     names = {*raw, *raw["datasets"], *raw["models"], "classes", "augmentation", "arguments"}
     names |= {name for block in raw["datasets"].values() for name in block["classes"]}
-    lines = (ROOT / "params.yaml").read_text(encoding="utf-8").splitlines()
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    lines = re.sub(r",\n +", ", ", text).splitlines()  # a flow mapping may be wrapped
     keys = {line.split(":")[0].strip(): line for line in lines if re.match(r" *\w+:", line)}
     explained = {line.split(":")[0].strip() for line in lines if " # " in line}
     explained |= {line.split()[1] for line in lines if line.startswith("#   ")}
@@ -281,6 +282,7 @@ def test_a_file_that_does_not_parse_or_repeats_a_key_is_named_with_its_line(tmp_
 
 def test_the_command_prints_errors_to_stderr_and_fails(tmp_path):
     text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    shutil.copy(ROOT / "requirements.txt", tmp_path)
     (tmp_path / "params.yaml").write_text(text.replace("model: grid_pool_cnn", "model: vgg"))
     done = subprocess.run(
         [sys.executable, "-m", "anklealign", "check"],
