@@ -194,7 +194,10 @@ def _record_missing_keys() -> Iterator[list[str]]:
     """Yield a list that collects the missing keys of every load_state_dict in this context.
 
     timm only logs missing keys when the number of classes differs, and creates the model and loads
-    its weights in one call, which leaves no time to register a hook on the model.
+    its weights in one call, so no hook can be registered on the model in between; PyTorch has no
+    global hook for load_state_dict. Creating the model with pretrained=False and loading the file
+    here would need timm's private code that renames keys, adapts the first layer and the position
+    embeddings, and reads .npz files.
     """
     keys: list[str] = []
     original = nn.Module.load_state_dict

@@ -1,5 +1,6 @@
 """The train stage from table and store to bundle, metrics and logs."""
 
+import contextlib
 import errno
 import json
 import os
@@ -283,6 +284,72 @@ def test_a_run_interrupted_while_fitting_the_head_resumes_from_its_last_epoch(
     assert steps["after"] == 3 * 3
     assert outputs() == expected
     assert not list(Path("checkpoints").iterdir())
+
+
+# Parameters of train and of the model; all other runs of this file have the defaults of PARAMS.
+SETTINGS: dict[str, tuple[dict[str, object], dict[str, object]]] = {
+    "sgd": ({"optimizer": "sgd"}, {}),
+    "nadamw": ({"optimizer": "nadamw"}, {}),
+    "lion": ({"optimizer": "lion"}, {"learning_rate": 0.001}),
+    "poly schedule": ({"scheduler": "poly"}, {}),
+    "multistep schedule": ({"scheduler": "multistep"}, {}),
+    "constant schedule": ({"scheduler": "constant"}, {}),
+    "long warmup": ({"warmup": 0.6}, {}),
+    "gradient accumulation": ({"gradient_accumulation_steps": 3}, {}),
+    "gradient clipping": ({"max_grad_norm": 0.1}, {}),
+    "bf16": ({"precision": "bf16"}, {}),
+    "contiguous memory": ({"channels_last": False}, {}),
+    "bce, smoothed": ({"loss": "bce", "label_smoothing": 0.1}, {}),
+    "balanced sampler": ({"class_balancing": "sampler"}, {}),
+    "soft labels": ({"soft_labels": True}, {}),
+    "log loss, patience of 1": ({"monitor": "log_loss", "patience": 1}, {}),
+    "layer decay": ({}, {"layer_decay": 0.7}),
+    "frozen batch norm": ({}, {"freeze_batch_norm": True}),
+    "hidden layer": ({}, {"head_hidden_dim": 8}),
+    "frozen backbone": ({}, {"frozen": True, "pretrained": True}),
+    "last block": ({}, {"frozen": True, "pretrained": True, "unfreeze_last_n": 1}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_resumed_run_has_the_same_bytes_with_every_setting(
+    monkeypatch: pytest.MonkeyPatch, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training, model = SETTINGS[name]
+    raw = params.read()
+    if "pretrained" in model:
+        weights = Path("weights.safetensors")
+        torch.manual_seed(0)
+        save_file(Cnn(7, widths=(8, 16), grid=(2, 2)).state_dict(), weights)
+        model = model | {"weights": str(weights), "weights_sha256": files.sha256(weights)}
+    raw["train"] |= training
+    raw["models"]["small"] |= model
+    Path("params.yaml").write_text(json.dumps(raw))
+    train.main()
+    expected = outputs()
+    take_step = Trainer.step
+    resumed = 0
+    for stops in ([2], [5], [9], [11], [4, 5, 9]):  # steps of each interrupted process
+        shutil.rmtree("model")
+        for stop_at in stops:
+            taken = 0
+
+            def stop(self: Trainer) -> None:
+                nonlocal taken
+                taken += 1
+                if taken == stop_at:  # noqa: B023 - called in this iteration only
+                    raise StoppedError
+                take_step(self)
+
+            # A run that stops early may end before this step.
+            with monkeypatch.context() as patch, contextlib.suppress(StoppedError):
+                patch.setattr(Trainer, "step", stop)
+                train.main()
+        train.main()
+        assert outputs() == expected, stops
+        resumed += "resuming from checkpoints/" in capsys.readouterr().out
+    assert resumed >= 3
 
 
 def test_imagenet_head_needs_a_dataset_with_imagenet_classes() -> None:
