@@ -275,8 +275,7 @@ def test_the_run_cache_is_shared_through_a_remote(clone, tmp_path):
 @pytest.mark.slow
 def test_headline_metrics_are_few_and_details_are_no_metrics_of_dvc(clone):
     shown = json.loads(clone("dvc", "metrics", "show", "--json"))
-    numbers = shown[""] if "" in shown else shown
-    numbers = {path: data.get("data") for path, data in shown["workspace"]["data"].items()}
+    numbers = {path: data["data"] for path, data in shown[""]["data"].items()}
     assert 10 <= len(numbers.pop("metrics/scores.json")) <= 15
     assert not any(numbers.values())
 
