@@ -207,7 +207,7 @@ def propose(folder: Path, name: str, layout: str | None, raw: Mapping[str, Any])
                 f"--layout is {layout}, but datasets.{name} in params.yaml has {dataset.layout}; "
                 "change it there, or choose another NAME"
             )
-        found = layout_detection.read_layouts(folder, {name: dataset})
+        found = layout_detection.read_layouts(folder, {name: dataset}, dataset.label_level)
         same = [reading for reading in found.readings if reading.layout == dataset.layout]
         return Proposal(dataset, new=False, reading=same[0] if same else None)
     reading = layout_detection.choose(layout_detection.read_layouts(folder, known), layout)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from anklealign.config.class_names import Labels, fold, unnumbered
 from anklealign.config.params import Dataset
-from anklealign.ingest import consensus, csv_table, label_studio_export
+from anklealign.ingest import consensus, csv_table
 from anklealign.ingest.filename_matching import is_code
 from anklealign.ingest.inventory import (
     Entry,
@@ -28,8 +28,7 @@ from anklealign.ingest.inventory import (
     subject_of,
     suffix,
 )
-from anklealign.ingest.label_studio import is_export
-from anklealign.ingest.label_studio_export import BrokenExportError
+from anklealign.ingest.label_studio_export import AnswerCounts, BrokenExportError, is_export
 from anklealign.io.decode import HEAD, PHOTO_SUFFIXES, is_photo
 
 # Larger files are not searched for labels.
@@ -106,8 +105,10 @@ class Classes:
     alike: tuple[tuple[str, str], ...] = ()
 
 
-def read_layouts(root: Path, known: Mapping[str, Dataset]) -> LayoutCandidates:
-    """Read a folder with every layout.
+def read_layouts(
+    root: Path, known: Mapping[str, Dataset], level: int | None = None
+) -> LayoutCandidates:
+    """Read a folder with every layout; `level` is the dataset's `label_level`.
 
     Raises:
         ValueError: The folder does not exist or contains no file.
@@ -119,7 +120,7 @@ def read_layouts(root: Path, known: Mapping[str, Dataset]) -> LayoutCandidates:
     found: list[LayoutCandidate] = []
     said: list[str] = [f"{len(photos)} files that look like photos, of {len(files)}"]
     for reading, remarks in (
-        _exports(root, files, photos, known),
+        _exports(root, files, photos, known, level),
         _table(root, files, photos, known),
         _folders(photos),
     ):
@@ -179,24 +180,27 @@ def _listed(problem: str, seen: Sequence[str]) -> str:
 
 
 def _exports(
-    root: Path, files: Sequence[str], photos: Sequence[str], known: Mapping[str, Dataset]
+    root: Path,
+    files: Sequence[str],
+    photos: Sequence[str],
+    known: Mapping[str, Dataset],
+    level: int | None,
 ) -> tuple[LayoutCandidate | None, list[str]]:
     """Read the folder's Label Studio exports."""
-    asked: dict[str, Counter[str]] = defaultdict(Counter)
+    answered = AnswerCounts()
     good, said = 0, []
     holders: set[str] = set()  # folders with an export
     for file in tqdm(files, "exports", unit="file", delay=1, leave=False, disable=None):
         if consensus.in_consensus_folder(file) or not is_export(root, file):
             continue
         try:
-            answered = label_studio_export.count_answers(file, (root / file).read_bytes())
+            good += answered.add(file, (root / file).read_bytes())
         except (BrokenExportError, OSError) as error:
             said.append(f"{escape_unprintable(file)} is not a valid export: {error}")
             continue
-        good += bool(answered)
         holders.add(file.rpartition("/")[0])
-        for name, answers in answered.items():
-            asked[name].update(answers)
+    asked = answered.counts(level)
+    said += answered.remarks()
     if not asked:
         return None, said
     asked = _joined(asked, known)

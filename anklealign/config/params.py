@@ -56,7 +56,9 @@ class Dataset:
     `subject_pattern` is a regular expression that is searched in each photo's path, ignoring case
     and, if needed, accents; the digits of its group `subject` identify the subject among those of
     the collector. `csv`, `encoding` and the columns belong to the table layout, where
-    `group_column` is the subject. `imagenet` maps each class to ImageNet classes.
+    `group_column` is the subject. `label_level` is the level of nested answers (Taxonomy, nested
+    Choices) in the label_studio layout that is the label: 1 is the topmost, None the last.
+    `imagenet` maps each class to ImageNet classes.
     """
 
     layout: Literal["folders", "label_studio", "table"]
@@ -70,6 +72,7 @@ class Dataset:
     path_column: Name = "path"
     label_column: Name = "label"
     group_column: Name | None = None
+    label_level: Count | None = None
     imagenet: dict[Name, Annotated[tuple[ImageNetIndex, ...], Field(min_length=1)]] | None = None
 
     def imagenet_indices(self) -> tuple[tuple[int, ...], ...]:

@@ -49,6 +49,12 @@ REASONS = decode.REASONS | {
     "needed",
     # Labels.
     "no_label": "no annotation, an empty one, or an empty cell: label the photo",
+    "rejected": "a reviewer rejected every annotation of the task: label it again, or remove the "
+    "photo",
+    "other_control": "the annotation has other answers than Choices and Taxonomy (boxes, ratings, "
+    "text), which are no labels of a photo: label the photo with Choices, or remove it",
+    "regions_differ": "the regions of the photo have different classes: crop them into photos, or "
+    "label the photo as a whole",
     "cancelled": "the annotator skipped the task: label it, or remove the photo",
     "draft_only": "the task has only a draft: submit it",
     "prediction_only": "the task has only a model's prediction, which is not a label: label the "
