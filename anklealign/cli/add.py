@@ -1,7 +1,7 @@
 """Add a folder of photos as a dataset: detect, report, copy, describe and version it.
 
-    anklealign add FOLDER NAME [--layout folders|label_studio|table] [--dry-run] [--verbose]
-    make add DATA=FOLDER NAME=name [LAYOUT=…] [DRY=1] [ALL=1]
+    anklealign add DATA NAME [--layout folders|label_studio|table] [--dry-run] [--verbose]
+    make add DATA=DATA NAME=name [LAYOUT=…] [DRY=1] [ALL=1]
 
 The report uses the functions of the prepare stage, so both have the same result: which photos are
 used, and the reason and remedy for each other item. Then the photos are copied to data/raw/NAME, a
@@ -28,12 +28,12 @@ from typing import Any, get_args
 from tqdm import tqdm
 
 from anklealign.annotation import aggregation
-from anklealign.cli import dataset_config, layout_detection
+from anklealign.cli import dataset_config, download, layout_detection
 from anklealign.config import params
 from anklealign.config.class_names import Labels
 from anklealign.config.params import PARAMS, Dataset, Prepare
 from anklealign.config.paths import RAW
-from anklealign.ingest import inventory, layouts
+from anklealign.ingest import archives, inventory, layouts
 from anklealign.ingest.inventory import (
     REASONS,
     Entry,
@@ -88,57 +88,93 @@ class Look:
 
 
 def add_folder(
-    folder: Path, name: str, layout: str | None = None, *, dry_run: bool, verbose: bool = False
+    data: str, name: str, layout: str | None = None, *, dry_run: bool, verbose: bool = False
 ) -> int:
     """Add a folder of photos to the project; return the exit status, 1 on an error."""
     listed = sys.maxsize if verbose else LISTED
     try:
-        add(folder.expanduser(), name, layout, dry=dry_run, listed=listed)
+        add(data, name, layout, dry=dry_run, listed=listed)
     except (ValueError, OSError) as error:
         print(f"add: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def add(folder: Path, name: str, layout: str | None, *, dry: bool, listed: int) -> None:
+def add(data: str, name: str, layout: str | None, *, dry: bool, listed: int) -> None:
     """Print the report; unless `dry`, copy the photos, add the config and run `dvc add`.
 
+    Args:
+        data: The path of a folder or an archive, or an address (`download`).
+        name: The name of the dataset.
+        layout: The layout, None to detect it.
+        dry: Write nothing.
+        listed: Number of items per reason in the report.
+
     Raises:
-        ValueError: The name, the folder or its labels cannot be used; the message has the remedy.
-        OSError: The folder cannot be read, or the copy cannot be written.
+        ValueError: The name, the data or its labels cannot be used; the message has the remedy.
+        OSError: The data cannot be read, or the copy cannot be written.
     """
-    raw = params.read()
-    target = RAW / name
     check_name(name)
-    check_place(folder, target)
-    look = examine(folder, name, layout, raw)
-    print("\n".join(report(look, listed)))
-    check_classes(name, look.counts)
-    in_place = folder.resolve() == target.resolve()
+    target = RAW / name
+    with download.local_copy(data, name, dry=dry) as source:
+        check_place(source, target)
+        with archives.unpacked(source, None if dry else RAW, name) as (folder, remarks):
+            if source.is_dir() and folder != source and source.resolve() == target.resolve():
+                raise ValueError(
+                    f"{target} has archives; move the folder elsewhere and add it from there"
+                )
+            for number, remark in enumerate(remarks):
+                print(f"{'' if number else 'archive':<10}{remark}")
+            look = examine(folder, name, layout, params.read())
+            print("\n".join(report(data, look, listed)))
+            check_classes(name, look.counts)
+            if dry:
+                if folder.resolve() == target.resolve():
+                    check_names(target, look)
+                print("\nnext      nothing was written; run without --dry-run to add the dataset")
+                return
+            write(look, name, own=folder if folder != source else None)
+    imports = [str(source)] if download.is_address(data) else []
+    tracked = dict.fromkeys([f"{path}.dvc" for path in [target, *imports]])
+    print(
+        f"\nnext      git add {PARAMS} {' '.join(tracked)} && git commit -m 'Photos: {name}'\n"
+        f"          dvc exp run -S dataset={name}      # or dataset: {name} in {PARAMS}, make repro"
+    )
+
+
+def write(look: Look, name: str, own: Path | None = None) -> None:
+    """Copy the photos of a folder, add the config and run `dvc add`.
+
+    Args:
+        look: The folder and its config.
+        name: The name of the dataset.
+        own: The folder if it is temporary, so that its files are moved instead of copied.
+
+    Raises:
+        ValueError: This is no DVC repository, the copy exists and differs, or DVC failed.
+        OSError: The copy cannot be written.
+    """
+    target = RAW / name
+    in_place = look.folder.resolve() == target.resolve()
     if in_place:
         check_names(target, look)
-    if dry:
-        print("\nnext      nothing was written; run without --dry-run to add the dataset")
-        return
     if not Path(".dvc").is_dir():
         raise ValueError(
             "this folder is not a DVC repository; run the command in the root folder of the project"
         )
     if not in_place:
-        copy({portable(path): folder / path for path in look.files}, target)
+        copy({portable(path): look.folder / path for path in look.files}, target, own)
     if look.block:
         write_block(name, look.proposal.dataset, look.block)
-    # Its progress bar goes to stderr; the git command is printed below.
+    if in_place and download.is_import(target):
+        return  # `dvc add` would replace the record of the import
+    # Its progress bar goes to stderr; the git command is printed by the caller.
     dvc = [sys.executable, "-m", "dvc", "add", str(target)]
     if subprocess.run(dvc, stdout=subprocess.DEVNULL, check=False).returncode:  # noqa: S603 - our own name
         raise ValueError(
             f"the photos are in {target} and the config is in {PARAMS}, but `dvc add` failed; fix "
             f"the error above, then run: dvc add {target}"
         )
-    print(
-        f"\nnext      git add {PARAMS} {target}.dvc && git commit -m 'Photos: {name}'\n"
-        f"          dvc exp run -S dataset={name}      # or dataset: {name} in {PARAMS}, make repro"
-    )
 
 
 def examine(folder: Path, name: str, layout: str | None, raw: Mapping[str, Any]) -> Look:
@@ -182,13 +218,24 @@ def check_name(name: str) -> None:
 
 
 def check_place(folder: Path, target: Path) -> None:
-    """Check that the folder exists and does not overlap with the copy."""
+    """Check that the folder or archive exists and does not overlap with the copy."""
     if not folder.is_dir():
-        raise ValueError(f"FOLDER = {str(folder)!r} is not a folder; give the folder of the photos")
+        kind = folder.suffix.casefold()
+        if kind in archives.OTHER_ARCHIVES:
+            raise ValueError(
+                f"DATA = {str(folder)!r}: {kind} archives cannot be read; unpack it and give the "
+                "folder"
+            )
+        if folder.is_file() and archives.has_archive_content(folder):
+            return
+        raise ValueError(
+            f"DATA = {str(folder)!r} is not a folder, a zip or tar file, or an address; give the "
+            "folder of the photos"
+        )
     source, copied = folder.resolve(), target.resolve()
     if source != copied and (source in copied.parents or copied in source.parents):
         raise ValueError(
-            f"FOLDER = {str(folder)!r} and the copy, {target}, overlap; give a folder "
+            f"DATA = {str(folder)!r} and the copy, {target}, overlap; give a folder "
             "that has only the photos"
         )
 
@@ -313,10 +360,10 @@ def unknown_labels(proposal: Proposal) -> list[tuple[str, int, str]]:
     ]
 
 
-def report(look: Look, listed: int) -> Iterable[str]:
-    """Yield the lines of the report, with at most `listed` items per reason."""
+def report(data: str, look: Look, listed: int) -> Iterable[str]:
+    """Yield the lines of the report on `data`, with at most `listed` items per reason."""
     reading, dataset = look.proposal.reading, look.proposal.dataset
-    yield f"folder    {escape_unprintable(str(look.folder))}"
+    yield f"{'address' if download.is_address(data) else 'folder':<10}{escape_unprintable(data)}"
     yield f"layout    {dataset.layout}" + (f": {reading.story}" if reading else "")
     for remark in reading.said if reading else ():
         yield f"          {remark}"
@@ -443,10 +490,11 @@ def _quoted(text: str) -> str:
 # --- What is written ---------------------------------------------------------------------------
 
 
-def copy(sources: Mapping[str, Path], target: Path) -> None:
+def copy(sources: Mapping[str, Path], target: Path, own: Path | None = None) -> None:
     """Copy files to their paths below a folder, all or none.
 
-    Copies and not links: with a cache of hard links DVC makes its files read-only.
+    Copies and not links: with a cache of hard links DVC makes its files read-only. Files below
+    `own`, which were unpacked there, are moved instead.
 
     Raises:
         ValueError: The target has other content.
@@ -462,7 +510,10 @@ def copy(sources: Mapping[str, Path], target: Path) -> None:
         with tqdm(total=size, desc="copy", unit="B", unit_scale=True, delay=1, disable=None) as bar:
             for path, source in sources.items():
                 (half / path).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(source, half / path)
+                if own and own in source.parents and not source.is_symlink():
+                    source.replace(half / path)
+                else:
+                    shutil.copyfile(source, half / path)
                 bar.update((half / path).stat().st_size)
         umask = os.umask(0)
         os.umask(umask)

@@ -72,7 +72,13 @@ def _options(
 
 @app.command("add", epilog="Example: anklealign add ~/photos/ankles ankles --dry-run")
 def _add(
-    folder: Annotated[Path, typer.Argument(help="Folder of the photos. It is never written to.")],
+    data: Annotated[
+        str,
+        typer.Argument(
+            help="Folder of the photos, zip or tar file, or http(s) or s3 address. It is never "
+            "written to."
+        ),
+    ],
     name: Annotated[str, typer.Argument(help="Name of the dataset in params.yaml.")],
     layout: Annotated[
         Layout | None, typer.Option(help="Layout of the folder. Default: detected.")
@@ -84,7 +90,7 @@ def _add(
     """Report on a folder of photos, copy it to data/raw/NAME and version it with DVC."""
     from anklealign.cli import add  # noqa: PLC0415 - see the module docstring
 
-    raise typer.Exit(add.add_folder(folder, name, layout, dry_run=dry_run, verbose=verbose))
+    raise typer.Exit(add.add_folder(data, name, layout, dry_run=dry_run, verbose=verbose))
 
 
 @app.command(
