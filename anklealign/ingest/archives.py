@@ -32,6 +32,7 @@ from tqdm import tqdm
 
 from anklealign.ingest.filename_matching import is_code
 from anklealign.ingest.inventory import LIKE_A_PHOTO, escape_unprintable, list_files
+from anklealign.io.decode import PHOTO_SUFFIXES
 
 SUFFIXES = (
     ".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz",
@@ -207,15 +208,26 @@ def _unpack_all(archives: Mapping[Path, Path], folder: Path, progress: _Progress
 
     An archive alone in its folder, and the parts of one download, are unpacked where they are.
     Others get a folder of their name, which may be the class, the split or the collector, unless
-    that is already their only top folder.
+    that is already their only top folder. So does a single archive of files beside other photos.
     """
     number = Counter(path.parent for path in archives)
+    beside_photos = {parent for parent in number if _has_photos(folder / parent)}
     for path, archive in sorted(archives.items()):
         place, stem = folder / path.parent, _stem(path.name)
-        alone = number[path.parent] == 1 or DOWNLOAD_PART.search(stem)
-        if not alone and _top_folders(archive) != {stem.casefold()}:
+        tops = _top_folders(archive)
+        several = number[path.parent] > 1 and not DOWNLOAD_PART.search(stem)
+        if tops != {stem.casefold()} and (several or ("" in tops and path.parent in beside_photos)):
             place /= stem
         _unpack(archive, place, progress)
+
+
+def _has_photos(folder: Path) -> bool:
+    """Return whether a folder has a photo or a subfolder with files."""
+    return folder.is_dir() and any(
+        item.suffix.casefold() in PHOTO_SUFFIXES or (item.is_dir() and any(item.iterdir()))
+        for item in folder.iterdir()
+        if not item.name.startswith((".", "__MACOSX"))
+    )
 
 
 def _stem(name: str) -> str:

@@ -294,7 +294,7 @@ def test_the_phantoms_name_and_a_missing_folder_are_refused(project, capsys):
     assert anklealign_add([str(folder), "synthetic"]) == 1
     assert "is reserved for the synthetic set; choose another" in capsys.readouterr().err
     assert anklealign_add(["nowhere", "mine"]) == 1
-    assert "FOLDER = 'nowhere' is not a folder; give the folder" in capsys.readouterr().err
+    assert "DATA = 'nowhere' is not a folder, a zip or tar file" in capsys.readouterr().err
 
 
 def test_a_block_that_is_there_is_used_as_it_is(project, capsys):
