@@ -327,8 +327,8 @@ def check_classes(name: str, counts: Mapping[str, int]) -> None:
 
 def check_names(target: Path, look: Look) -> None:
     """Check that DVC can version all files of a folder in place."""
-    system = {skip.path for skip in look.skips if skip.reason == "system_file"}
-    bad = [path for path in look.behind if path not in system] + renamed(look)
+    not_photos = {skip.path for skip in look.skips if skip.reason in {"system_file", "mask"}}
+    bad = [path for path in look.behind if path not in not_photos] + renamed(look)
     if bad:
         raise ValueError(
             f"{target} has items that DVC cannot version: {_some(bad, LISTED)}; remove broken "
@@ -462,6 +462,8 @@ def skip_lines(skips: Iterable[Skip], listed: int) -> Iterable[str]:
         meaning = REASONS[reason].partition(": ")[0]
         number = _counted(kinds[reason])
         yield f"  {reason}: {number}. {meaning[0].upper()}{meaning[1:]}."
+        if reason == "system_file" and listed <= LISTED:
+            continue
         yield f"    remedy: {inventory.remedy(reason)}"
         for path, detail in items[:listed]:
             yield f"      {path}" + (f"   {detail}" if detail else "")

@@ -23,6 +23,7 @@ from typing import Literal
 
 from tqdm import tqdm
 
+from anklealign.ingest.masks import find_masks
 from anklealign.io import decode
 
 Item = Literal["file", "task", "export", "name", "vote"]
@@ -32,8 +33,10 @@ REASONS = decode.REASONS | {
     # Files.
     "not_a_file": "a broken link, a pipe, a circular link, or a folder named like a photo: fix the "
     "link, rename the folder, or remove it",
-    "system_file": "created by the operating system or a tool (.DS_Store, Thumbs.db, .git): no "
-    "action needed",
+    "system_file": "created by the operating system or a tool (.DS_Store, Thumbs.db, @eaDir): "
+    "no action needed",
+    "mask": "a segmentation mask of a photo (name_mask.png, masks/name.png), which is no photo: no "
+    "action needed, or rename it",
     "no_class_folder": "not in any folder: move it into the folder of its class",
     "no_task": "no task or row refers to this photo: label it, or remove it",
     "id_taken": "the path of another file differs only in Unicode form: keep one of the two",
@@ -78,7 +81,13 @@ PREDEFINED_SPLITS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
     "test": "test", "testing": "test",
 }  # fmt: skip
-SYSTEM_FILES = {"thumbs.db", "desktop.ini", "__macosx"}
+# Folded names of files and folders; those with a leading dot are system files, too. Windows, macOS,
+# Synology and QNAP storage, Python.
+SYSTEM_FILES = {
+    "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "$recycle.bin", "recycler",
+    "system volume information", "__macosx", "icon\r", "@eadir", "@tmp", "#recycle", "#snapshot",
+    "@recycle", "@recently-snapshot", "lost+found", "__pycache__",
+}  # fmt: skip
 LIKE_A_PHOTO = "a folder named like a photo"
 UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}  # control, surrogate, line and paragraph separator
 
@@ -265,7 +274,9 @@ def list_files(root: Path) -> tuple[list[str], list[Skip]]:
 
     with bar:
         enter("")
-    return sorted(files), list(skips.values())
+    masks = find_masks(root, sorted(files))
+    skips |= {mask: Skip(mask, "file", "mask", f"of {photo}") for mask, photo in masks.items()}
+    return sorted(set(files) - masks.keys()), list(skips.values())
 
 
 def _kind(root: Path, path: str) -> tuple[str, Skip | None]:
