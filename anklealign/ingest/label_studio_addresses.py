@@ -6,7 +6,6 @@ or the address of a storage proxy whose query holds the path: `?d=` (local stora
 """
 
 import base64
-import binascii
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -139,5 +138,5 @@ def _decoded_uri(text: str) -> str | None:
     standard = text.replace(" ", "+").translate(str.maketrans("-_", "+/")).rstrip("=")
     try:
         return base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # binascii.Error and UnicodeError are ValueErrors
         return None

@@ -475,7 +475,7 @@ def _from_task(export: str, number: int, task: Mapping[str, Any]) -> Task:
     key = (
         export.rpartition("/")[0] or ".",
         str(task.get("project") or ""),
-        str(task.get("id") or ""),
+        "" if task.get("id") is None else str(task["id"]),
         # Tasks of a cloud storage have no upload.
         str(upload or (photos[0].paths[0] if photos else "")),
     )
