@@ -25,6 +25,7 @@ COMMENTS = {
     "path_column": "path of the photo, below the CSV's folder",
     "label_column": "label of the photo",
     "group_column": "group or subject of the photo",
+    "label_level": "level of nested answers that is the label, 1 for the topmost",
     "subject_pattern": "regular expression, searched in the path",
     "ordered": "true if the classes lie on a scale; list them in its order",
     "mirror_safe": "false if flipping a photo horizontally changes its label",
@@ -62,9 +63,9 @@ def text(
     return "\n".join([f"  {name}:", *commented]) + "\n"
 
 
-def scalar(value: str | bool) -> str:
-    """Return a string or Boolean as a YAML scalar."""
-    if isinstance(value, bool):
+def scalar(value: str | bool | int) -> str:
+    """Return a string, Boolean or integer as a YAML scalar."""
+    if isinstance(value, (bool, int)):
         return str(value).lower()
     if PLAIN.fullmatch(value) and value.casefold() not in MEANINGS:
         return value
