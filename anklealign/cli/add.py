@@ -61,30 +61,30 @@ class Proposal:
 
 
 @dataclass(frozen=True)
-class Look:
+class FolderReport:
     """The result of prepare for a folder.
 
     Attributes:
         folder: The folder.
         proposal: Its dataset config.
-        found: The inventory of the layout.
+        inventory: The inventory of the layout.
         used: The readable photos with a label.
         skips: All other photos, and the skipped tasks and exports.
         counts: Number of photos by class.
         files: The files to copy.
-        behind: The items that cannot be copied.
-        block: The new config as YAML, or '' if params.yaml has one.
+        not_copied: The items that cannot be copied.
+        config_text: The new config as YAML, or '' if params.yaml has one.
     """
 
     folder: Path
     proposal: Proposal
-    found: Inventory
+    inventory: Inventory
     used: tuple[Entry, ...]
     skips: tuple[Skip, ...]
     counts: dict[str, int]
     files: tuple[str, ...]
-    behind: tuple[str, ...]
-    block: str
+    not_copied: tuple[str, ...]
+    config_text: str
 
 
 def add_folder(
@@ -111,12 +111,12 @@ def add(folder: Path, name: str, layout: str | None, *, dry: bool, listed: int) 
     target = RAW / name
     check_name(name)
     check_place(folder, target)
-    look = examine(folder, name, layout, raw)
-    print("\n".join(report(look, listed)))
-    check_classes(name, look.counts)
+    report_data = examine(folder, name, layout, raw)
+    print("\n".join(report(report_data, listed)))
+    check_classes(name, report_data.counts)
     in_place = folder.resolve() == target.resolve()
     if in_place:
-        check_names(target, look)
+        check_names(target, report_data)
     if dry:
         print("\nnext      nothing was written; run without --dry-run to add the dataset")
         return
@@ -125,9 +125,9 @@ def add(folder: Path, name: str, layout: str | None, *, dry: bool, listed: int) 
             "this folder is not a DVC repository; run the command in the root folder of the project"
         )
     if not in_place:
-        copy({portable(path): folder / path for path in look.files}, target)
-    if look.block:
-        write_block(name, look.proposal.dataset, look.block)
+        copy({portable(path): folder / path for path in report_data.files}, target)
+    if report_data.config_text:
+        write_config(name, report_data.proposal.dataset, report_data.config_text)
     # Its progress bar goes to stderr; the git command is printed below.
     dvc = [sys.executable, "-m", "dvc", "add", str(target)]
     if subprocess.run(dvc, stdout=subprocess.DEVNULL, check=False).returncode:  # noqa: S603 - our own name
@@ -141,7 +141,7 @@ def add(folder: Path, name: str, layout: str | None, *, dry: bool, listed: int) 
     )
 
 
-def examine(folder: Path, name: str, layout: str | None, raw: Mapping[str, Any]) -> Look:
+def examine(folder: Path, name: str, layout: str | None, raw: Mapping[str, Any]) -> FolderReport:
     """Return the result of prepare for a folder, computed by the same functions.
 
     Raises:
@@ -149,20 +149,20 @@ def examine(folder: Path, name: str, layout: str | None, raw: Mapping[str, Any])
     """
     settings = params.section(raw, "prepare", Prepare)
     proposal = propose(folder, name, layout, raw)
-    found = layouts.read_inventory(folder, proposal.dataset)
+    content = layouts.read_inventory(folder, proposal.dataset)
     judged = aggregation.aggregate_votes(
-        found.votes, found.entries, proposal.dataset, settings.consensus
+        content.votes, content.entries, proposal.dataset, settings.consensus
     )
-    entries, tied = aggregation.apply_consensus(found.entries, judged)
+    entries, tied = aggregation.apply_consensus(content.entries, judged)
     refused = [*tied, *unreadable(folder, entries, settings)]
     gone = {skip.path for skip in refused}
     used = tuple(entry for entry in entries if entry.file not in gone)
     counts = dict.fromkeys(proposal.dataset.classes, 0) | Counter(entry.label for entry in used)
-    paths, odd = list_files(folder)
-    behind = {skip.path for skip in odd if skip.detail != inventory.LIKE_A_PHOTO}
-    return Look(
-        folder, proposal, found, used, (*found.skips, *refused), counts,
-        tuple(paths), tuple(sorted(behind)),
+    paths, unlisted = list_files(folder)
+    not_copied = {skip.path for skip in unlisted if skip.detail != inventory.LIKE_A_PHOTO}
+    return FolderReport(
+        folder, proposal, content, used, (*content.skips, *refused), counts,
+        tuple(paths), tuple(sorted(not_copied)),
         dataset_config.text(name, proposal.dataset, counts, remarks(proposal))
         if proposal.new else "",
     )  # fmt: skip
@@ -207,8 +207,8 @@ def propose(folder: Path, name: str, layout: str | None, raw: Mapping[str, Any])
                 f"--layout is {layout}, but datasets.{name} in params.yaml has {dataset.layout}; "
                 "change it there, or choose another NAME"
             )
-        found = layout_detection.read_layouts(folder, {name: dataset})
-        same = [reading for reading in found.readings if reading.layout == dataset.layout]
+        candidates = layout_detection.read_layouts(folder, {name: dataset})
+        same = [reading for reading in candidates.readings if reading.layout == dataset.layout]
         return Proposal(dataset, new=False, reading=same[0] if same else None)
     reading = layout_detection.choose(layout_detection.read_layouts(folder, known), layout)
     named = layout_detection.name_classes(reading.texts, known)
@@ -217,7 +217,7 @@ def propose(folder: Path, name: str, layout: str | None, raw: Mapping[str, Any])
             f"{escape_unprintable(text)!r} {n}" for text, n in reading.texts.most_common(10)
         )
         raise ValueError(
-            f"{reading.layout}: {reading.story}: at least two classes are needed, each with "
+            f"{reading.layout}: {reading.summary}: at least two classes are needed, each with "
             f"{layout_detection.FEWEST} or more photos; labels found: {seen or 'none'}"
         )
     facts = {
@@ -278,14 +278,14 @@ def check_classes(name: str, counts: Mapping[str, int]) -> None:
         )
 
 
-def check_names(target: Path, look: Look) -> None:
+def check_names(target: Path, report_data: FolderReport) -> None:
     """Check that DVC can version all files of a folder in place."""
-    system = {skip.path for skip in look.skips if skip.reason == "system_file"}
-    bad = [path for path in look.behind if path not in system] + renamed(look)
+    system = {skip.path for skip in report_data.skips if skip.reason == "system_file"}
+    bad = [path for path in report_data.not_copied if path not in system] + renamed(report_data)
     if bad:
         raise ValueError(
-            f"{target} has items that DVC cannot version: {_some(bad, LISTED)}; remove broken "
-            "links and unreadable files and rename the others to UTF-8, or move the folder "
+            f"{target} has items that DVC cannot version: {_first_names(bad, LISTED)}; remove "
+            "broken links and unreadable files and rename the others to UTF-8, or move the folder "
             "elsewhere and add it from there, which copies only valid files"
         )
 
@@ -295,10 +295,10 @@ def check_names(target: Path, look: Look) -> None:
 
 def remarks(proposal: Proposal) -> list[str]:
     """Return the comments of the config: labels without a class, classes that may be one."""
-    said = [
+    lines = [
         f"{_quoted(text)}, {_times(n)}, matches no class" for text, n, _ in unknown_labels(proposal)
     ]
-    return said + [f"{_quoted(a)} and {_quoted(b)}: one class?" for a, b in proposal.alike]
+    return lines + [f"{_quoted(a)} and {_quoted(b)}: one class?" for a, b in proposal.alike]
 
 
 def unknown_labels(proposal: Proposal) -> list[tuple[str, int, str]]:
@@ -313,56 +313,57 @@ def unknown_labels(proposal: Proposal) -> list[tuple[str, int, str]]:
     ]
 
 
-def report(look: Look, listed: int) -> Iterable[str]:
+def report(report_data: FolderReport, listed: int) -> Iterable[str]:
     """Yield the lines of the report, with at most `listed` items per reason."""
-    reading, dataset = look.proposal.reading, look.proposal.dataset
-    yield f"folder    {escape_unprintable(str(look.folder))}"
-    yield f"layout    {dataset.layout}" + (f": {reading.story}" if reading else "")
-    for remark in reading.said if reading else ():
+    reading, dataset = report_data.proposal.reading, report_data.proposal.dataset
+    yield f"folder    {escape_unprintable(str(report_data.folder))}"
+    yield f"layout    {dataset.layout}" + (f": {reading.summary}" if reading else "")
+    for remark in reading.remarks if reading else ():
         yield f"          {remark}"
-    if not look.proposal.new:
+    if not report_data.proposal.new:
         yield "          params.yaml already has this dataset, whose config is used unchanged"
     yield ""
-    yield from class_lines(look)
+    yield from class_lines(report_data)
     yield ""
-    yield from subject_lines(dataset, look.used)
+    yield from subject_lines(dataset, report_data.used)
     yield ""
-    seen = f"{look.found.files_seen} files"
-    if look.found.tasks_seen:
-        seen += f" and {look.found.tasks_seen} tasks"
-    yield f"photos    {len(look.used)} will be used, of {seen}"
-    if 2 * len(look.used) < look.found.files_seen:
+    seen = f"{report_data.inventory.files_seen} files"
+    if report_data.inventory.tasks_seen:
+        seen += f" and {report_data.inventory.tasks_seen} tasks"
+    yield f"photos    {len(report_data.used)} will be used, of {seen}"
+    if 2 * len(report_data.used) < report_data.inventory.files_seen:
         yield "          less than half; check the folder and the layout"
-    if look.found.votes:
-        annotators = len({vote.annotator for vote in look.found.votes})
-        voted = len({vote.file for vote in look.found.votes})
-        yield f"votes     {len(look.found.votes)} by {annotators} annotators on {voted} photos"
-    yield f"skipped   {_counted(Counter(skip.item for skip in look.skips)) or 'nothing'}"
-    yield from skip_lines(look.skips, listed)
-    if look.behind:
+    if votes := report_data.inventory.votes:
+        annotators = len({vote.annotator for vote in votes})
+        voted = len({vote.file for vote in votes})
+        yield f"votes     {len(votes)} by {annotators} annotators on {voted} photos"
+    yield f"skipped   {_counted(Counter(skip.item for skip in report_data.skips)) or 'nothing'}"
+    yield from skip_lines(report_data.skips, listed)
+    if report_data.not_copied:
         yield ""
-        yield f"not copied {len(look.behind)} of these: unreadable, system files, or not files"
-        yield f"          {_some(look.behind, listed)}"
-    if renamed(look):
+        number = len(report_data.not_copied)
+        yield f"not copied {number} of these: unreadable, system files, or not files"
+        yield f"          {_first_names(report_data.not_copied, listed)}"
+    if renamed(report_data):
         yield ""
         yield "renamed   DVC requires names in UTF-8; new names of the copies"
-        yield f"          {_some(renamed(look), listed)}"
-    if look.block:
+        yield f"          {_first_names(renamed(report_data), listed)}"
+    if report_data.config_text:
         yield ""
         yield "config    to be added to datasets in params.yaml"
-        yield look.block.rstrip("\n")
+        yield report_data.config_text.rstrip("\n")
 
 
-def class_lines(look: Look) -> Iterable[str]:
+def class_lines(report_data: FolderReport) -> Iterable[str]:
     """Yield each class with its spellings, and the labels that match no class."""
-    proposal = look.proposal
+    proposal = report_data.proposal
     labels = Labels(proposal.dataset.classes)
     texts = proposal.reading.texts if proposal.reading else {}
     if proposal.like:
         yield f"classes   as in datasets.{proposal.like}, which has the same labels"
     else:
-        yield f"classes   {len(look.counts)}"
-    for label, count in look.counts.items():
+        yield f"classes   {len(report_data.counts)}"
+    for label, count in report_data.counts.items():
         spelled = [
             f"{_quoted(text)} ({texts[text]})" for text in texts if labels.class_of(text) == label
         ]
@@ -377,9 +378,9 @@ def class_lines(look: Look) -> Iterable[str]:
         yield f"  no class: {escape_unprintable(hint)}; found {_times(count)} and skipped"
 
 
-def renamed(look: Look) -> list[str]:
+def renamed(report_data: FolderReport) -> list[str]:
     """Return the new names of the files whose names are not UTF-8."""
-    return [portable(path) for path in look.files if portable(path) != path]
+    return [portable(path) for path in report_data.files if portable(path) != path]
 
 
 def subject_lines(dataset: Dataset, used: Sequence[Entry]) -> Iterable[str]:
@@ -422,7 +423,7 @@ def skip_lines(skips: Iterable[Skip], listed: int) -> Iterable[str]:
             yield f"      … and {len(items) - listed} more; --verbose (ALL=1) lists them"
 
 
-def _some(names: Sequence[str], listed: int) -> str:
+def _first_names(names: Sequence[str], listed: int) -> str:
     more = f" and {len(names) - listed} more" if len(names) > listed else ""
     return ", ".join(map(escape_unprintable, names[:listed])) + more
 
@@ -481,11 +482,11 @@ def check_same(target: Path, sources: Mapping[str, Path]) -> None:
     if differing:
         raise ValueError(
             f"{target} already exists and differs from the folder in {len(differing)} files: "
-            f"{_some(differing, 3)}; choose another NAME, or move {target} away"
+            f"{_first_names(differing, 3)}; choose another NAME, or move {target} away"
         )
 
 
-def write_block(name: str, dataset: Dataset, block: str) -> None:
+def write_config(name: str, dataset: Dataset, config_text: str) -> None:
     """Add the config to params.yaml after checking that nothing else changes.
 
     Raises:
@@ -494,7 +495,7 @@ def write_block(name: str, dataset: Dataset, block: str) -> None:
     # newline="" keeps the file's own line ends.
     with PARAMS.open(encoding="utf-8", newline="") as stream:
         before = stream.read()
-    after = dataset_config.insert(before, block)
+    after = dataset_config.insert(before, config_text)
     with files.replacing(PARAMS) as temporary:
         temporary.write_text(after, encoding="utf-8", newline="")
         raw, old = params.read(temporary), params.read()
@@ -503,5 +504,5 @@ def write_block(name: str, dataset: Dataset, block: str) -> None:
         if written != dataset or raw != old:
             raise ValueError(
                 f"the config could not be added to {PARAMS}; add these lines to datasets by hand:"
-                f"\n{block}"
+                f"\n{config_text}"
             )

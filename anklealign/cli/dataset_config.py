@@ -74,13 +74,13 @@ def scalar(value: str | bool) -> str:
     return json.dumps(value, ensure_ascii=not value.isprintable())
 
 
-def insert(whole: str, block: str) -> str:
-    """Return the text of params.yaml with a block inserted after the last dataset.
+def insert(params_text: str, config_text: str) -> str:
+    """Return the text of params.yaml with a dataset config inserted after the last dataset.
 
     Raises:
         ValueError: `datasets` is missing or is not an indented block.
     """
-    root = YAML(pure=True).compose(whole)
+    root = YAML(pure=True).compose(params_text)
     keys: list[Any] = root.value if isinstance(root, MappingNode) else []
     place = next((n for n, (key, _) in enumerate(keys) if key.value == "datasets"), None)
     if place is None:
@@ -91,9 +91,9 @@ def insert(whole: str, block: str) -> str:
     if not isinstance(blocks, MappingNode) or blocks.flow_style or not blocks.value:
         raise ValueError(
             "params.yaml: datasets is not an indented block; reformat it, or add these lines "
-            f"manually:\n{block}"
+            f"manually:\n{config_text}"
         )
-    lines = whole.splitlines(keepends=True)
+    lines = params_text.splitlines(keepends=True)
     end = keys[place + 1][0].start_mark.line if place + 1 < len(keys) else len(lines)
     # Empty lines and comments above the next key belong to it.
     while end and (not lines[end - 1].strip() or lines[end - 1].startswith("#")):
@@ -102,5 +102,5 @@ def insert(whole: str, block: str) -> str:
     if not before.endswith("\n"):
         before += "\n"
     indent = blocks.value[0][0].start_mark.column
-    moved = "".join(" " * indent + line[2:] for line in block.splitlines(keepends=True))
+    moved = "".join(" " * indent + line[2:] for line in config_text.splitlines(keepends=True))
     return before + moved + "".join(lines[end:])

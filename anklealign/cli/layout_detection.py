@@ -52,7 +52,7 @@ ENOUGH = 2000  # rows used to find the path column
 FEWEST = 3
 ALIKE = 0.75  # share of letters in common; pronacio and pronalo have 0.8, ants and bees 0.25
 # Common subject numbering schemes. Generic patterns come last: the first pattern wins a tie.
-PERSONS = (
+SUBJECT_PATTERNS = (
     r"(?P<subject>resz?t?vevo[ _-]?\d+)",
     r"(?P<subject>participant[ _-]?\d+)",
     r"(?P<subject>subj(?:ect)?[ _-]?\d+)",
@@ -74,15 +74,15 @@ class LayoutCandidate:
     """The result of reading a folder with one layout.
 
     `texts` counts the photos, answers or rows of each label. `keys` are the config keys of the
-    table layout. `said` are remarks for the report. A layout with a `doubt` is chosen only if the
-    user requests it.
+    table layout. `remarks` are lines of the report. A layout with a `doubt` is chosen only if
+    the user requests it.
     """
 
     layout: str
-    story: str
+    summary: str
     texts: Counter[str]
     keys: Mapping[str, str] = field(default_factory=dict)
-    said: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
     doubt: str = ""
 
 
@@ -91,7 +91,7 @@ class LayoutCandidates:
     """All layouts that can read a folder, and remarks on files that no layout can read."""
 
     readings: tuple[LayoutCandidate, ...]
-    said: tuple[str, ...]
+    remarks: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -116,17 +116,17 @@ def read_layouts(root: Path, known: Mapping[str, Dataset]) -> LayoutCandidates:
     if not files:
         raise ValueError(f"{root} contains no file; pass the folder of the photos")
     photos = [file for file in files if _is_photo(root, file)]
-    found: list[LayoutCandidate] = []
-    said: list[str] = [f"{len(photos)} files that look like photos, of {len(files)}"]
-    for reading, remarks in (
+    readings: list[LayoutCandidate] = []
+    remarks: list[str] = [f"{len(photos)} files that look like photos, of {len(files)}"]
+    for reading, notes in (
         _exports(root, files, photos, known),
         _table(root, files, photos, known),
         _folders(photos),
     ):
-        said += remarks
+        remarks += notes
         if reading:
-            found.append(reading)
-    return LayoutCandidates(tuple(found), tuple(said))
+            readings.append(reading)
+    return LayoutCandidates(tuple(readings), tuple(remarks))
 
 
 def _is_photo(root: Path, file: str) -> bool:
@@ -136,7 +136,7 @@ def _is_photo(root: Path, file: str) -> bool:
         return is_photo(stream.read(HEAD))
 
 
-def choose(found: LayoutCandidates, layout: str | None) -> LayoutCandidate:
+def choose(candidates: LayoutCandidates, layout: str | None) -> LayoutCandidate:
     """Return the candidate of the requested layout, or the only plausible candidate.
 
     Labels in an export or table take precedence over folder names, unless both use the same words.
@@ -144,13 +144,13 @@ def choose(found: LayoutCandidates, layout: str | None) -> LayoutCandidate:
     Raises:
         ValueError: No candidate or several candidates are plausible. The message lists them.
     """
-    seen = [*(f"{r.layout}: {r.story}" for r in found.readings), *found.said]
-    by_layout = {reading.layout: reading for reading in found.readings}
+    seen = [*(f"{r.layout}: {r.summary}" for r in candidates.readings), *candidates.remarks]
+    by_layout = {reading.layout: reading for reading in candidates.readings}
     if layout is not None:
         if layout not in by_layout:
             raise ValueError(_listed(f"the folder does not look like layout {layout}", seen))
         return by_layout[layout]
-    written = [reading for reading in found.readings if reading.layout != "folders"]
+    written = [reading for reading in candidates.readings if reading.layout != "folders"]
     folders = by_layout.get("folders")
     if folders and written:
         words = {_key(text) for reading in written for text in reading.texts}
@@ -183,7 +183,7 @@ def _exports(
 ) -> tuple[LayoutCandidate | None, list[str]]:
     """Read the folder's Label Studio exports."""
     asked: dict[str, Counter[str]] = defaultdict(Counter)
-    good, said = 0, []
+    good, remarks = 0, []
     holders: set[str] = set()  # folders with an export
     for file in tqdm(files, "exports", unit="file", delay=1, leave=False, disable=None):
         if consensus.in_consensus_folder(file) or not is_export(root, file):
@@ -191,29 +191,29 @@ def _exports(
         try:
             answered = label_studio_export.count_answers(file, (root / file).read_bytes())
         except (BrokenExportError, OSError) as error:
-            said.append(f"{escape_unprintable(file)} is not a valid export: {error}")
+            remarks.append(f"{escape_unprintable(file)} is not a valid export: {error}")
             continue
         good += bool(answered)
         holders.add(file.rpartition("/")[0])
         for name, answers in answered.items():
             asked[name].update(answers)
     if not asked:
-        return None, said
+        return None, remarks
     asked = _joined(asked, known)
     question = _decide(asked, known)
     others = [f"{name!r} ({_few(answers)})" for name, answers in asked.items() if name != question]
     if question is None:
-        said.append(
+        remarks.append(
             f"the exports answer {len(asked)} questions: {', '.join(others)}; add a dataset "
             "config with the classes of the right one to params.yaml, and run this again"
         )
-        return None, said
+        return None, remarks
     if others:
-        said.append(f"labels are the answers to {question!r}; ignored: {', '.join(others)}")
+        remarks.append(f"labels are the answers to {question!r}; ignored: {', '.join(others)}")
     texts = asked[question]
-    story = f"{good} Label Studio export{'s' * (good > 1)} with {texts.total()} answers"
+    summary = f"{good} Label Studio export{'s' * (good > 1)} with {texts.total()} answers"
     return LayoutCandidate(
-        "label_studio", story, texts, {}, tuple(said), _wrapped(photos, holders)
+        "label_studio", summary, texts, {}, tuple(remarks), _wrapped(photos, holders)
     ), []
 
 
@@ -233,7 +233,7 @@ def _joined(
     asked: Mapping[str, Counter[str]], known: Mapping[str, Dataset]
 ) -> dict[str, Counter[str]]:
     """Merge questions that share two answers, since question names differ between projects."""
-    spoken = [_spoken(dataset) for dataset in known.values()]
+    spoken = [_word_labels(dataset) for dataset in known.values()]
 
     def meaning(text: str) -> str:
         return next((name for labels in spoken if (name := labels.class_of(text))), _key(text))
@@ -265,18 +265,18 @@ def _table(
         and (root / file).stat().st_size <= LARGEST_TABLE
     ]
     paths = csv_table.PathIndex(photos)
-    said: list[str] = []
+    remarks: list[str] = []
     others: list[str] = []  # tables that name no photo
     best: tuple[int, str, str, list[str], list[list[str]], int] | None = None
     for file in lists:
         try:
             encoding, columns, rows = _decoded((root / file).read_bytes(), str(root / file))
         except (ValueError, OSError) as error:
-            said.append(escape_unprintable(str(error)))
+            remarks.append(escape_unprintable(str(error)))
             continue
         folder = file.rpartition("/")[0]
         if any(_named(paths, cell, folder) for cell in columns):
-            said.append(
+            remarks.append(
                 f"{escape_unprintable(file)} has no header line; add one, such as path,label"
             )
             continue
@@ -290,18 +290,18 @@ def _table(
             continue
         place = hits.index(max(hits))
         most = sum(len(_named(paths, row[place], folder)) for row in rows if place < len(row))
-        said.append(
+        remarks.append(
             f"{escape_unprintable(file)}: {most} of {len(rows)} rows name a photo in column "
             f"{columns[place]!r}; read as {encoding}"
         )
         if best is None or most > best[0]:
             best = (most, file, encoding, columns, rows, place)
     if best is None:
-        return None, said + others
+        return None, remarks + others
     most, file, encoding, columns, rows, place = best
     label, why = _label_column(columns, rows, place, known)
     if label is None:
-        return None, [*said, f"{escape_unprintable(file)}: {why}"]
+        return None, [*remarks, f"{escape_unprintable(file)}: {why}"]
     keys = {"csv": file, "path_column": columns[place], "label_column": columns[label]}
     if encoding != "utf-8":
         keys["encoding"] = encoding
@@ -311,8 +311,8 @@ def _table(
     if groups:
         keys["group_column"] = columns[groups[0]]
     texts = Counter(row[label].strip() for row in rows if label < len(row) and row[label].strip())
-    story = f"{escape_unprintable(file)} with {len(rows)} rows, {most} of which name a photo"
-    return LayoutCandidate("table", story, texts, keys, tuple(said)), []
+    summary = f"{escape_unprintable(file)} with {len(rows)} rows, {most} of which name a photo"
+    return LayoutCandidate("table", summary, texts, keys, tuple(remarks)), []
 
 
 def _nameless(file: str, row: Sequence[str]) -> str:
@@ -379,7 +379,7 @@ def _decide(values: Mapping[str, Counter[str]], known: Mapping[str, Dataset]) ->
         if len(only) == 1:
             return only[0]
     best = {
-        name: max((_fitting(_spoken(d), texts).total() for d in known.values()), default=0)
+        name: max((_fitting(_word_labels(d), texts).total() for d in known.values()), default=0)
         for name, texts in values.items()
     }
     first, second, *_ = sorted(best.values(), reverse=True)
@@ -421,10 +421,10 @@ def _folders(photos: Sequence[str]) -> tuple[LayoutCandidate | None, list[str]]:
             f"{_few(texts)} look like collectors' codes, not labels; put each one's Label Studio "
             "export into its folder"
         )
-    story = f"{texts.total()} photos in {len(texts)} folders: {_few(texts)}"
+    summary = f"{texts.total()} photos in {len(texts)} folders: {_few(texts)}"
     if parts:
-        story += f", below {', '.join(sorted(tops))}"
-    return LayoutCandidate("folders", story, texts, doubt=doubt), []
+        summary += f", below {', '.join(sorted(tops))}"
+    return LayoutCandidate("folders", summary, texts, doubt=doubt), []
 
 
 def _alone(photos: Sequence[str]) -> tuple[str, Counter[str]]:
@@ -451,7 +451,7 @@ def name_classes(texts: Mapping[str, int], known: Mapping[str, Dataset]) -> Clas
     texts = {text: count for text, count in texts.items() if fold(text)}
     best, like = 1, ""
     for name, dataset in known.items():
-        fitting = _fitting(_spoken(dataset), texts)
+        fitting = _fitting(_word_labels(dataset), texts)
         covered = fitting.total()
         if len(fitting) > 1 and 2 * covered >= sum(texts.values()) and covered > best:
             best, like = covered, name
@@ -492,7 +492,7 @@ def _key(text: str) -> str:
     return unnumbered(fold(text))
 
 
-def _spoken(dataset: Dataset) -> Labels:
+def _word_labels(dataset: Dataset) -> Labels:
     """Return a dataset's labels without numeric aliases, whose meaning differs by dataset."""
     classes = {
         name: [a for a in aliases if any(c.isalpha() for c in a)]
@@ -519,7 +519,7 @@ def find_subject_pattern(entries: Sequence[Entry], known: Mapping[str, Dataset])
     collectors = {entry.collector for entry in entries} - {""}
     own = [dataset.subject_pattern for dataset in known.values() if dataset.subject_pattern]
     best, most = None, 0
-    tried = dict.fromkeys([*own, *PERSONS])
+    tried = dict.fromkeys([*own, *SUBJECT_PATTERNS])
     for text in tqdm(tried, "subjects", unit="pattern", delay=1, leave=False, disable=None):
         pattern = compile_subject_pattern(text)
         who = [subject_of(e.file, pattern, e.collector, collectors) for e in entries]

@@ -167,18 +167,18 @@ FAULTS = {
 def test_the_report_is_what_prepare_says_later(project, monkeypatch, kind, capsys):
     folder, _ = project
     fill(folder, FAULTS[kind])
-    look = add.examine(folder, "mine", None, params.read())
+    report = add.examine(folder, "mine", None, params.read())
     assert anklealign_add([str(folder), "mine"]) == 0
     said = capsys.readouterr().out
     monkeypatch.setattr(prepare.overview, "write_overview", lambda *_: None)
     skipped = run_prepare("mine")
-    expected = [row for row in inventory.skip_rows(look.skips) if row[2] != "system_file"]
+    expected = [row for row in inventory.skip_rows(report.skips) if row[2] != "system_file"]
     assert list(skipped.itertuples(index=False, name=None)) == expected
     assert len(expected) >= 3
     metrics = json.loads(prepare.METRICS.read_text())
-    assert metrics["photos"] == len(look.used)
-    assert metrics["classes"] == look.counts
-    assert metrics["subjects"] == len({e.subject for e in look.used} - {""})
+    assert metrics["photos"] == len(report.used)
+    assert metrics["classes"] == report.counts
+    assert metrics["subjects"] == len({e.subject for e in report.used} - {""})
     for path, _, reason, detail, remedy in expected:
         assert f"      {path}" + (f"   {detail}" if detail else "") in said
         assert f"  {reason}: " in said
@@ -366,21 +366,21 @@ def test_what_may_not_be_opened_ends_alike_in_the_report_and_in_prepare(
     (folder / "h51b9j/shut").chmod(0o311)  # what is in it cannot be listed
     (folder / "h51b9j/listed").chmod(0o644)  # nor entered
     with nobody:
-        look = add.examine(folder, "mine", None, params.read())
+        report = add.examine(folder, "mine", None, params.read())
         assert anklealign_add([str(folder), "mine"]) == 0
         said = capsys.readouterr().out
         skipped = run_prepare("mine")
-    found = inventory.skip_rows(look.skips)
+    found = inventory.skip_rows(report.skips)
     assert {path: (item, reason) for path, item, reason, *_ in found} == {
         "FO6K58/reszvevo02_2.jpg": ("file", "cannot_open"),
         "h51b9j/shut": ("file", "cannot_open"),
         "h51b9j/listed/2.jpg": ("file", "cannot_open"),
         "FO6K58/project.json#8": ("task", "missing_file"),
     }
-    left = [row for row in found if row[0] not in look.behind]
+    left = [row for row in found if row[0] not in report.not_copied]
     assert list(skipped.itertuples(index=False, name=None)) == left
     assert "  cannot_open: 3 files. " in said
-    assert f"not copied {len(look.behind)} of these" in said
+    assert f"not copied {len(report.not_copied)} of these" in said
     assert "          FO6K58/reszvevo02_2.jpg, h51b9j/listed/2.jpg, h51b9j/shut\n" in said
     assert not Path("data/raw/mine/FO6K58/reszvevo02_2.jpg").exists()
 

@@ -70,8 +70,8 @@ def test_collectors_with_exports_of_any_question_and_one_broken(folder):
     seen = recognised(root, known=KNOWN)
     assert seen.layout == "label_studio"
     assert seen.texts == {"1_Pronacio": 1, "2_Neutralis": 1, "pronation": 1, "neutral": 1}
-    assert "2 Label Studio exports with 4 answers" in seen.story
-    assert any("ITWQ3V/z.json is not a valid export" in said for said in seen.said)
+    assert "2 Label Studio exports with 4 answers" in seen.summary
+    assert any("ITWQ3V/z.json is not a valid export" in remark for remark in seen.remarks)
 
 
 def test_collectors_one_folder_too_deep_are_not_taken_for_one_collector(folder):
@@ -109,7 +109,7 @@ def test_of_two_questions_the_one_called_as_labels_are_is_taken_and_the_other_is
     root = folder("a.jpg", "b.jpg", "c.jpg", "d.jpg", **{"p.json": json.dumps(both)})
     seen = recognised(root)
     assert seen.texts == {"a": 2, "b": 2}
-    assert any("ignored: 'side' (left, right)" in said for said in seen.said)
+    assert any("ignored: 'side' (left, right)" in remark for remark in seen.remarks)
     undecided = json.dumps(both).replace('"choice"', '"kind"')
     folder(**{"p.json": undecided})
     with pytest.raises(ValueError, match=r"answer 2 questions: .*params\.yaml"):
@@ -202,10 +202,10 @@ def test_two_readings_with_the_same_words_are_asked_about(folder):
 @pytest.mark.parametrize(
     ("paths", "said"),
     [
-        (["1.jpg", "2.jpg"], r"no label was found.*\n.*2 files that look like photos"),
+        (["1.jpg", "2.jpg"], r"no label was found.*\n.*2 files that report like photos"),
         (["all/a/1.jpg", "all/b/2.jpg"], "photos: all; all holds a, b; if these are the classes"),
         (["x/y/a/1.jpg", "x/y/b/c/2.jpg"], "photos: x; x/y holds a, b; if these are the classes"),
-        (["FO6K58/1.jpg", "h51b9j/2.jpg"], "look like collectors' codes.*--layout folders"),
+        (["FO6K58/1.jpg", "h51b9j/2.jpg"], "report like collectors' codes.*--layout folders"),
         (["x/bad/1.jpg", "x/good/2.jpg", "y/bad/1.jpg", "y/good/2.jpg"], "bad, good recur below 2"),
     ],
 )  # fmt: skip
@@ -225,7 +225,9 @@ def test_a_table_that_names_no_photo_is_shown(folder):
 
 def test_a_layout_that_the_folder_lacks_is_refused_with_what_was_seen(folder):
     root = folder("a/1.jpg", "b/2.jpg")
-    with pytest.raises(ValueError, match=r"(?s)not look like layout table.*2 photos in 2 folders"):
+    with pytest.raises(
+        ValueError, match=r"(?s)not report like layout table.*2 photos in 2 folders"
+    ):
         recognised(root, "table")
 
 
