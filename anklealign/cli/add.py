@@ -1,7 +1,7 @@
 """Add a folder of photos as a dataset: detect, report, copy, describe and version it.
 
-    anklealign add FOLDER NAME [--layout folders|label_studio|table] [--dry-run] [--verbose]
-    make add DATA=FOLDER NAME=name [LAYOUT=…] [DRY=1] [ALL=1]
+    anklealign add FOLDER NAME [--layout …] [--set KEY=VALUE …] [--dry-run] [--verbose]
+    make add DATA=FOLDER NAME=name [LAYOUT=…] [SET=KEY=VALUE] [DRY=1] [ALL=1]
 
 The report uses the functions of the prepare stage, so both have the same result: which photos are
 used, and the reason and remedy for each other item. Then the photos are copied to data/raw/NAME, a
@@ -17,14 +17,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
+from ruamel.yaml import YAML
 from tqdm import tqdm
 
 from anklealign.annotation import aggregation
@@ -44,6 +46,15 @@ from anklealign.ingest.inventory import (
 )
 from anklealign.io import decode, files
 
+# Keys of the config that are text, whatever YAML would read: path_column=1, label_column=yes.
+TEXT_KEYS = {
+    "layout", "subject_pattern", "label_pattern", "encoding", "fit", "path_column", "label_column",
+    "annotator_column", "group_column", "split_column",
+}  # fmt: skip
+WIDTH = 80  # columns of the terminal
+MOST_CLASSES = 50  # classes listed without --verbose
+MOST_UNKNOWN = 10  # labels without a class that the config's comments list
+SPLITS = ("train", "val", "test")
 LISTED = 10  # items per reason in the report without --verbose
 # A dot separates DVC keys and a space shell words; YAML reads digits and some words as other types.
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
@@ -56,8 +67,7 @@ class Proposal:
     dataset: Dataset
     new: bool
     reading: layout_detection.LayoutCandidate | None
-    like: str = ""
-    alike: tuple[tuple[str, str], ...] = ()
+    named: layout_detection.Classes = field(default_factory=lambda: layout_detection.Classes({}))
 
 
 @dataclass(frozen=True)
@@ -88,19 +98,56 @@ class FolderReport:
 
 
 def add_folder(
-    folder: Path, name: str, layout: str | None = None, *, dry_run: bool, verbose: bool = False
+    folder: Path,
+    name: str,
+    layout: str | None = None,
+    settings: Sequence[str] = (),
+    *,
+    dry_run: bool,
+    verbose: bool = False,
 ) -> int:
     """Add a folder of photos to the project; return the exit status, 1 on an error."""
     listed = sys.maxsize if verbose else LISTED
     try:
-        add(folder.expanduser(), name, layout, dry=dry_run, listed=listed)
+        forced = read_settings(settings)
+        add(folder.expanduser(), name, layout, forced, dry=dry_run, listed=listed)
     except (ValueError, OSError) as error:
         print(f"add: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def add(folder: Path, name: str, layout: str | None, *, dry: bool, listed: int) -> None:
+def read_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """Return the keys of the dataset config that the user has set, from KEY=VALUE.
+
+    Raises:
+        ValueError: The text is not KEY=VALUE, or the key is unknown.
+    """
+    forced: dict[str, Any] = {}
+    known = [field.name for field in fields(Dataset)]
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or key not in known:
+            raise ValueError(
+                f"--set {setting}: write KEY=VALUE with a key of the dataset config: "
+                f"{', '.join(known)}"
+            )
+        if key in TEXT_KEYS:
+            forced[key] = text
+        else:
+            forced[key] = YAML(typ="safe", pure=True).load(text)
+    return forced
+
+
+def add(
+    folder: Path,
+    name: str,
+    layout: str | None,
+    forced: Mapping[str, Any],
+    *,
+    dry: bool,
+    listed: int,
+) -> None:
     """Print the report; unless `dry`, copy the photos, add the config and run `dvc add`.
 
     Raises:
@@ -111,7 +158,7 @@ def add(folder: Path, name: str, layout: str | None, *, dry: bool, listed: int) 
     target = RAW / name
     check_name(name)
     check_place(folder, target)
-    report_data = examine(folder, name, layout, raw)
+    report_data = examine(folder, name, layout, raw, forced)
     print("\n".join(report(report_data, listed)))
     check_classes(name, report_data.counts)
     in_place = folder.resolve() == target.resolve()
@@ -141,14 +188,20 @@ def add(folder: Path, name: str, layout: str | None, *, dry: bool, listed: int) 
     )
 
 
-def examine(folder: Path, name: str, layout: str | None, raw: Mapping[str, Any]) -> FolderReport:
+def examine(
+    folder: Path,
+    name: str,
+    layout: str | None,
+    raw: Mapping[str, Any],
+    forced: Mapping[str, Any] | None = None,
+) -> FolderReport:
     """Return the result of prepare for a folder, computed by the same functions.
 
     Raises:
         ValueError: The layout or the labels of the folder are ambiguous.
     """
     settings = params.section(raw, "prepare", Prepare)
-    proposal = propose(folder, name, layout, raw)
+    proposal = propose(folder, name, layout, raw, forced or {})
     content = layouts.read_inventory(folder, proposal.dataset)
     judged = aggregation.aggregate_votes(
         content.votes, content.entries, proposal.dataset, settings.consensus
@@ -193,26 +246,34 @@ def check_place(folder: Path, target: Path) -> None:
         )
 
 
-def propose(folder: Path, name: str, layout: str | None, raw: Mapping[str, Any]) -> Proposal:
+def propose(
+    folder: Path,
+    name: str,
+    layout: str | None,
+    raw: Mapping[str, Any],
+    forced: Mapping[str, Any],
+) -> Proposal:
     """Return the dataset config: the one in params.yaml, or one detected from the folder.
 
     Raises:
         ValueError: The layout or labels are ambiguous, or differ from the config's layout.
     """
     known = {key: params.section(raw, f"datasets.{key}", Dataset) for key in raw["datasets"]}
+    layout = layout or forced.get("layout")
     if name in known:
         dataset = known[name]
-        if layout not in {None, dataset.layout}:
+        if layout not in {None, dataset.layout} or forced:
             raise ValueError(
-                f"--layout is {layout}, but datasets.{name} in params.yaml has {dataset.layout}; "
-                "change it there, or choose another NAME"
+                f"datasets.{name} in params.yaml has layout {dataset.layout} and is used "
+                "unchanged; change the keys there, or choose another NAME"
             )
         candidates = layout_detection.read_layouts(folder, {name: dataset})
         same = [reading for reading in candidates.readings if reading.layout == dataset.layout]
         return Proposal(dataset, new=False, reading=same[0] if same else None)
-    reading = layout_detection.choose(layout_detection.read_layouts(folder, known), layout)
+    candidates = layout_detection.read_layouts(folder, known, forced)
+    reading = layout_detection.choose(candidates, layout)
     named = layout_detection.name_classes(reading.texts, known)
-    if len(named.classes) < 2:
+    if len(named.classes) < 2 and "classes" not in forced:
         seen = ", ".join(
             f"{escape_unprintable(text)!r} {n}" for text, n in reading.texts.most_common(10)
         )
@@ -224,17 +285,31 @@ def propose(folder: Path, name: str, layout: str | None, raw: Mapping[str, Any])
         "layout": reading.layout,
         "classes": {label: list(aliases) for label, aliases in named.classes.items()},
         **reading.keys,
+        **shared_knowledge(named, known),
+        **forced,
     }
-    if named.like:
-        same_task = known[named.like]
-        facts |= {key: getattr(same_task, key) for key in ("ordered", "mirror_safe", "fit")}
     dataset = params.section({"datasets": {name: facts}}, f"datasets.{name}", Dataset)
-    if dataset.group_column is None:
+    if dataset.group_column is None and dataset.subject_pattern is None:
         entries = layouts.read_inventory(folder, dataset).entries
         dataset = replace(
             dataset, subject_pattern=layout_detection.find_subject_pattern(entries, known)
         )
-    return Proposal(dataset, new=True, reading=reading, like=named.like, alike=named.alike)
+    return Proposal(dataset, new=True, reading=reading, named=named)
+
+
+def shared_knowledge(
+    named: layout_detection.Classes, known: Mapping[str, Dataset]
+) -> dict[str, Any]:
+    """Return the keys that follow from the classes, if another dataset knows all of them."""
+    if not named.like or len(named.origin) < len(named.classes):
+        return {}
+    same_task = known[named.like]
+    facts = {key: getattr(same_task, key) for key in ("ordered", "mirror_safe", "fit")}
+    if same_task.imagenet:
+        facts["imagenet"] = {
+            name: same_task.imagenet[origin] for name, origin in named.origin.items()
+        }
+    return facts
 
 
 def unreadable(root: Path, entries: Sequence[Entry], settings: Prepare) -> list[Skip]:
@@ -295,20 +370,27 @@ def check_names(target: Path, report_data: FolderReport) -> None:
 
 def remarks(proposal: Proposal) -> list[str]:
     """Return the comments of the config: labels without a class, classes that may be one."""
+    unknown = unknown_labels(proposal)
     lines = [
-        f"{_quoted(text)}, {_times(n)}, matches no class" for text, n, _ in unknown_labels(proposal)
+        f"{_quoted(text)}, {_times(count)}, matches no class"
+        for text, count in unknown[:MOST_UNKNOWN]
     ]
-    return lines + [f"{_quoted(a)} and {_quoted(b)}: one class?" for a, b in proposal.alike]
+    if len(unknown) > MOST_UNKNOWN:
+        lines.append(f"and {len(unknown) - MOST_UNKNOWN} more labels that match no class")
+    named = proposal.named
+    lines += [f"{_quoted(a)} and {_quoted(b)}: one class?" for a, b in named.alike]
+    return lines + [f"{_quoted(a)} and {_quoted(b)} differ by case alone" for a, b in named.by_case]
 
 
-def unknown_labels(proposal: Proposal) -> list[tuple[str, int, str]]:
-    """Return each label that matches no class, its count, and a hint."""
+def unknown_labels(proposal: Proposal) -> list[tuple[str, int]]:
+    """Return each label that matches no class, and its count, the most frequent first."""
     if proposal.reading is None:
         return []
     labels = Labels(proposal.dataset.classes)
+    counts = sorted(proposal.reading.texts.items(), key=lambda item: (-item[1], item[0]))
     return [
-        (text, count, labels.suggest(text))
-        for text, count in sorted(proposal.reading.texts.items())
+        (text, count)
+        for text, count in counts
         if labels.class_of(text) is None and not labels.is_empty(text)
     ]
 
@@ -317,27 +399,18 @@ def report(report_data: FolderReport, listed: int) -> Iterable[str]:
     """Yield the lines of the report, with at most `listed` items per reason."""
     reading, dataset = report_data.proposal.reading, report_data.proposal.dataset
     yield f"folder    {escape_unprintable(str(report_data.folder))}"
-    yield f"layout    {dataset.layout}" + (f": {reading.summary}" if reading else "")
+    yield from _wrapped("layout    ", dataset.layout + (f": {reading.summary}" if reading else ""))
     for remark in reading.remarks if reading else ():
-        yield f"          {remark}"
+        yield from _wrapped("        - ", remark)
     if not report_data.proposal.new:
         yield "          params.yaml already has this dataset, whose config is used unchanged"
     yield ""
-    yield from class_lines(report_data)
+    yield from class_lines(report_data, listed)
     yield ""
+    yield from split_lines(report_data.used)
     yield from subject_lines(dataset, report_data.used)
     yield ""
-    seen = f"{report_data.inventory.files_seen} files"
-    if report_data.inventory.tasks_seen:
-        seen += f" and {report_data.inventory.tasks_seen} tasks"
-    yield f"photos    {len(report_data.used)} will be used, of {seen}"
-    if 2 * len(report_data.used) < report_data.inventory.files_seen:
-        yield "          less than half; check the folder and the layout"
-    if votes := report_data.inventory.votes:
-        annotators = len({vote.annotator for vote in votes})
-        voted = len({vote.file for vote in votes})
-        yield f"votes     {len(votes)} by {annotators} annotators on {voted} photos"
-    yield f"skipped   {_counted(Counter(skip.item for skip in report_data.skips)) or 'nothing'}"
+    yield from count_lines(report_data)
     yield from skip_lines(report_data.skips, listed)
     if report_data.not_copied:
         yield ""
@@ -354,28 +427,84 @@ def report(report_data: FolderReport, listed: int) -> Iterable[str]:
         yield report_data.config_text.rstrip("\n")
 
 
-def class_lines(report_data: FolderReport) -> Iterable[str]:
+def count_lines(report_data: FolderReport) -> Iterable[str]:
+    """Yield the number of photos, votes and skipped items."""
+    content = report_data.inventory
+    seen = f"{content.files_seen} files"
+    if content.tasks_seen:
+        seen += f" and {content.tasks_seen} tasks"
+    yield f"photos    {len(report_data.used)} will be used, of {seen}"
+    if 2 * len(report_data.used) < content.files_seen:
+        yield "          less than half; check the folder and the layout"
+    if votes := content.votes:
+        annotators = len({vote.annotator for vote in votes})
+        voted = len({vote.file for vote in votes})
+        yield f"votes     {len(votes)} by {annotators} annotators on {voted} photos"
+    yield f"skipped   {_counted(Counter(skip.item for skip in report_data.skips)) or 'nothing'}"
+
+
+def split_lines(used: Sequence[Entry]) -> Iterable[str]:
+    """Yield the number of photos in each predefined split."""
+    counts = Counter(entry.predefined_split for entry in used)
+    if set(counts) != {""} and counts:
+        listed = ", ".join(f"{counts[split]} {split}" for split in SPLITS if counts[split])
+        rest = f", {counts['']} without one (train)" if counts[""] else ""
+        yield f"splits    predefined: {listed}{rest}"
+
+
+def class_lines(report_data: FolderReport, listed: int) -> Iterable[str]:
     """Yield each class with its spellings, and the labels that match no class."""
     proposal = report_data.proposal
     labels = Labels(proposal.dataset.classes)
-    texts = proposal.reading.texts if proposal.reading else {}
-    if proposal.like:
-        yield f"classes   as in datasets.{proposal.like}, which has the same labels"
+    named = proposal.named
+    spellings: dict[str, list[str]] = defaultdict(list)
+    for text, count in sorted(proposal.reading.texts.items() if proposal.reading else ()):
+        if (label := labels.class_of(text)) is not None:
+            spellings[label].append(f"{_quoted(text)} ({count})")
+    if named.like:
+        yield f"classes   as in datasets.{named.like}, which has the same labels"
     else:
         yield f"classes   {len(report_data.counts)}"
-    for label, count in report_data.counts.items():
-        spelled = [
-            f"{_quoted(text)} ({texts[text]})" for text in texts if labels.class_of(text) == label
-        ]
-        spellings = f"   labels: {', '.join(sorted(spelled))}" if spelled else ""
-        yield f"  {escape_unprintable(label)}: {count} photos{spellings}"
-    for one, other in proposal.alike:
-        yield (
-            f"  {_quoted(one)} and {_quoted(other)} are similar; if they are one class, list "
-            "one as an alias of the other"
+    shown = list(report_data.counts.items())[: max(listed, MOST_CLASSES)]
+    for label, count in shown:
+        own = spellings[label]
+        alone = len(own) == 1 and own[0].startswith(f"{_quoted(label)} (")
+        texts = f"   labels: {', '.join(own)}" if own and not alone else ""
+        yield from _wrapped("  ", f"{escape_unprintable(label)}: {count} photos{texts}", "      ")
+    if len(shown) < len(report_data.counts):
+        yield f"  … and {len(report_data.counts) - len(shown)} more; --verbose lists them"
+    for one, other in named.by_case:
+        yield from _wrapped(
+            "  ",
+            f"warning: {_quoted(one)} and {_quoted(other)} differ by case alone and are two "
+            "classes; if they are one, list one as an alias of the other",
         )
-    for _, count, hint in unknown_labels(proposal):
-        yield f"  no class: {escape_unprintable(hint)}; found {_times(count)} and skipped"
+    for one, other in named.alike:
+        yield from _wrapped(
+            "  ",
+            f"{_quoted(one)} and {_quoted(other)} are similar; if they are one class, list one as "
+            "an alias of the other",
+        )
+    if named.more_alike:
+        yield f"  … and {named.more_alike} more similar pairs"
+    unknown = unknown_labels(proposal)
+    for text, count in unknown[:listed]:
+        hint = escape_unprintable(labels.suggest(text))
+        yield from _wrapped("  no class: ", f"{hint}; found {_times(count)} and skipped", "      ")
+    if len(unknown) > listed:
+        yield f"  … and {len(unknown) - listed} more labels without a class; --verbose lists them"
+
+
+def _wrapped(start: str, text: str, indent: str | None = None) -> list[str]:
+    """Return a sentence in lines of the terminal's width; long paths are not broken."""
+    return textwrap.wrap(
+        start + text,
+        WIDTH,
+        subsequent_indent=" " * len(start) if indent is None else indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+        drop_whitespace=True,
+    )
 
 
 def renamed(report_data: FolderReport) -> list[str]:

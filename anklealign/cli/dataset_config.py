@@ -18,13 +18,20 @@ from anklealign.config.params import Dataset
 PLAIN = re.compile(r"[^\W\d][\w./-]*(?: [\w./-]+)*")
 MEANINGS = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
 COMMENTS = {
-    "layout": "folders, label_studio or table",
+    "layout": "folders, file_names, label_studio or table",
     "classes": "class: other spellings",
-    "csv": "below the dataset's folder",
+    "class_roots": "folders that hold class folders: predefined split, or ''",
+    "label_pattern": "regular expression, whose group label is the label",
+    "csv": "below the dataset's folder; one table or a list",
     "encoding": "of the CSV",
     "path_column": "path of the photo, below the CSV's folder",
     "label_column": "label of the photo",
+    "one_hot": "one column per class, which is 1 for its photos",
+    "vote_columns": "label of the photo by each annotator",
+    "annotator_column": "annotator of the row; a photo has several rows",
     "group_column": "group or subject of the photo",
+    "split_column": "predefined split: train, val or test",
+    "imagenet": "ImageNet classes of each class, for zero_shot and imagenet_head",
     "subject_pattern": "regular expression, searched in the path",
     "ordered": "true if the classes lie on a scale; list them in its order",
     "mirror_safe": "false if flipping a photo horizontally changes its label",
@@ -51,8 +58,9 @@ def text(
         if field.name == "classes":
             lines.append(("    classes:", COMMENTS["classes"]))
             for label, aliases in value.items():
-                listed = ", ".join(map(scalar, aliases))
-                lines.append((f"      {scalar(label)}: [{listed}]", f"{counts[label]} photos"))
+                lines.append(
+                    (f"      {scalar(label)}: {scalar(aliases)}", f"{counts[label]} photos")
+                )
             lines += [("     ", remark) for remark in remarks]
         elif value != field.default or field.name in ALWAYS:
             lines.append((f"    {field.name}: {scalar(value)}", COMMENTS[field.name]))
@@ -62,16 +70,21 @@ def text(
     return "\n".join([f"  {name}:", *commented]) + "\n"
 
 
-def scalar(value: str | bool) -> str:
-    """Return a string or Boolean as a YAML scalar."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if PLAIN.fullmatch(value) and value.casefold() not in MEANINGS:
-        return value
-    if "\\" in value and value.isprintable():
-        quoted = value.replace("'", "''")  # single quotes need no backslash escapes
+def scalar(value: object) -> str:
+    """Return a value as YAML in one line."""
+    if value is None or isinstance(value, bool | int):
+        return json.dumps(value)
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{scalar(k)}: {scalar(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(scalar, value)) + "]"
+    text = str(value)
+    if PLAIN.fullmatch(text) and text.casefold() not in MEANINGS:
+        return text
+    if "\\" in text and text.isprintable():
+        quoted = text.replace("'", "''")  # single quotes need no backslash escapes
         return f"'{quoted}'"
-    return json.dumps(value, ensure_ascii=not value.isprintable())
+    return json.dumps(text, ensure_ascii=not text.isprintable())
 
 
 def insert(params_text: str, config_text: str) -> str:

@@ -35,6 +35,10 @@ REASONS = decode.REASONS | {
     "system_file": "created by the operating system or a tool (.DS_Store, Thumbs.db, .git): no "
     "action needed",
     "no_class_folder": "not in any folder: move it into the folder of its class",
+    "outside_class_roots": "not below a folder of class_roots in params.yaml: no action needed, or "
+    "add the folder there",
+    "no_label_in_name": "label_pattern does not match the path: rename the file, or fix the "
+    "pattern in params.yaml",
     "no_task": "no task or row refers to this photo: label it, or remove it",
     "id_taken": "the path of another file differs only in Unicode form: keep one of the two",
     # Tasks and rows; a file whose only task is skipped has the task's reason.
@@ -72,6 +76,8 @@ PREDEFINED_SPLITS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
     "test": "test", "testing": "test",
 }  # fmt: skip
+# Words that mean a split only in a longer name or a column, where others support it.
+SPLIT_WORDS = PREDEFINED_SPLITS | {"dev": "val", "holdout": "test"}
 SYSTEM_FILES = {"thumbs.db", "desktop.ini", "__macosx"}
 LIKE_A_PHOTO = "a folder named like a photo"
 UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}  # control, surrogate, line and paragraph separator
@@ -296,6 +302,31 @@ def predefined_split_of(path: str) -> str:
     """Return train, val or test if the path starts with such a folder, else ''."""
     top, _, rest = path.partition("/")
     return PREDEFINED_SPLITS.get(top.casefold(), "") if rest else ""
+
+
+def split_of_name(name: str) -> str:
+    """Return the split that a folder, a table or a cell is named after, or ''.
+
+    The name contains words of exactly one split: seg_train, TrainingSet, test1, train_labels.csv.
+    """
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    words = re.findall(r"[^\W\d_]+", spaced.casefold())
+    splits = {SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS}
+    return min(splits) if len(splits) == 1 else ""
+
+
+def class_root_of(path: str, roots: Mapping[str, str]) -> str | None:
+    """Return the innermost of the folders in `class_roots` that a path is below, or None."""
+    above = [root for root in roots if not root or path.startswith(f"{root}/")]
+    return max(above, key=len, default=None)
+
+
+def split_of_path(path: str, class_roots: Mapping[str, str] | None) -> str:
+    """Return the predefined split of a photo by its folders, or ''."""
+    if class_roots is None:
+        return predefined_split_of(path)
+    root = class_root_of(path, class_roots)
+    return "" if root is None else class_roots[root]
 
 
 def strip_accents(text: str) -> str:
