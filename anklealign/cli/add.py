@@ -112,7 +112,9 @@ def add_folder(
         forced = read_settings(settings)
         add(folder.expanduser(), name, layout, forced, dry=dry_run, listed=listed)
     except (ValueError, OSError) as error:
-        print(f"add: {error}", file=sys.stderr)
+        first, *evidence = f"add: {error}".splitlines()
+        lines = [_wrapped("", first), *(_wrapped("  - ", line.strip()) for line in evidence)]
+        print("\n".join(line for wrapped in lines for line in wrapped), file=sys.stderr)
         return 1
     return 0
 
@@ -473,6 +475,17 @@ def class_lines(report_data: FolderReport, listed: int) -> Iterable[str]:
         yield from _wrapped("  ", f"{escape_unprintable(label)}: {count} photos{texts}", "      ")
     if len(shown) < len(report_data.counts):
         yield f"  … and {len(report_data.counts) - len(shown)} more; --verbose lists them"
+    yield from alike_lines(named)
+    unknown = unknown_labels(proposal)
+    for text, count in unknown[:listed]:
+        hint = escape_unprintable(labels.suggest(text))
+        yield from _wrapped("  no class: ", f"{hint}; found {_times(count)} and skipped", "      ")
+    if len(unknown) > listed:
+        yield f"  … and {len(unknown) - listed} more labels without a class; --verbose lists them"
+
+
+def alike_lines(named: layout_detection.Classes) -> Iterable[str]:
+    """Yield the pairs of classes that may be one."""
     for one, other in named.by_case:
         yield from _wrapped(
             "  ",
@@ -487,12 +500,6 @@ def class_lines(report_data: FolderReport, listed: int) -> Iterable[str]:
         )
     if named.more_alike:
         yield f"  … and {named.more_alike} more similar pairs"
-    unknown = unknown_labels(proposal)
-    for text, count in unknown[:listed]:
-        hint = escape_unprintable(labels.suggest(text))
-        yield from _wrapped("  no class: ", f"{hint}; found {_times(count)} and skipped", "      ")
-    if len(unknown) > listed:
-        yield f"  … and {len(unknown) - listed} more labels without a class; --verbose lists them"
 
 
 def _wrapped(start: str, text: str, indent: str | None = None) -> list[str]:
@@ -544,8 +551,9 @@ def skip_lines(skips: Iterable[Skip], listed: int) -> Iterable[str]:
     for reason, items in sorted(grouped.items(), key=lambda item: (-len(item[1]), item[0])):
         meaning = REASONS[reason].partition(": ")[0]
         number = _counted(kinds[reason])
-        yield f"  {reason}: {number}. {meaning[0].upper()}{meaning[1:]}."
-        yield f"    remedy: {inventory.remedy(reason)}"
+        sentence = f"{reason}: {number}. {meaning[0].upper()}{meaning[1:]}."
+        yield from _wrapped("  ", sentence, "    ")
+        yield from _wrapped("    remedy: ", inventory.remedy(reason), "      ")
         for path, detail in items[:listed]:
             yield f"      {path}" + (f"   {detail}" if detail else "")
         if len(items) > listed:

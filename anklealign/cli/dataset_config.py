@@ -15,7 +15,7 @@ from ruamel.yaml.nodes import MappingNode
 from anklealign.config.params import Dataset
 
 # Strings that need no quotes in YAML.
-PLAIN = re.compile(r"[^\W\d][\w./-]*(?: [\w./-]+)*")
+PLAIN = re.compile(r"[^\W\d][\w./-]*(?: [\w./-]+)*|\d{1,3}-\d{1,3}")
 MEANINGS = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
 COMMENTS = {
     "layout": "folders, file_names, label_studio or table",
@@ -33,11 +33,12 @@ COMMENTS = {
     "split_column": "predefined split: train, val or test",
     "imagenet": "ImageNet classes of each class, for zero_shot and imagenet_head",
     "subject_pattern": "regular expression, searched in the path",
-    "ordered": "true if the classes lie on a scale; list them in its order",
-    "mirror_safe": "false if flipping a photo horizontally changes its label",
-    "fit": "how it fits the stored square: letterbox, crop or stretch",
+    "ordered": "true if the classes lie on a scale, in this order",
+    "mirror_safe": "false if a horizontal flip changes the label",
+    "fit": "in the stored square: letterbox, crop or stretch",
 }
-WIDEST = 40  # characters before a comment
+WIDEST = 28  # characters before aligned comments
+WIDTH = 80  # columns; longer lines have their comment above them
 ALWAYS = ("ordered", "mirror_safe", "fit")  # written even if they have the default value
 
 
@@ -66,7 +67,16 @@ def text(
             lines.append((f"    {field.name}: {scalar(value)}", COMMENTS[field.name]))
     # Align the comments of all lines shorter than WIDEST.
     column = max(len(line) for line, _ in lines if len(line) < WIDEST)
-    commented = [f"{line:<{column if line.strip() else 0}} # {comment}" for line, comment in lines]
+    commented: list[str] = []
+    for line, comment in lines:
+        aligned = f"{line:<{column if line.strip() else 0}} # {comment}"
+        if len(aligned) <= WIDTH or not line.strip():
+            commented.append(aligned)
+        elif len(f"{line} # {comment}") <= WIDTH:
+            commented.append(f"{line} # {comment}")
+        else:
+            indent = len(line) - len(line.lstrip())
+            commented += [f"{' ' * indent}# {comment}", line]
     return "\n".join([f"  {name}:", *commented]) + "\n"
 
 

@@ -147,17 +147,10 @@ def choose(candidates: LayoutCandidates, layout: str | None) -> LayoutCandidate:
     if len(rivals) > 1:  # file names are evidence only without folders, tables and exports
         rivals = [reading for reading in rivals if reading.layout != "file_names"]
     aside: list[str] = []
-    table, folders = by_layout.get("table"), by_layout.get("folders")
-    if table and folders:
-        loser, why = _compare(table, folders, candidates.photos)
-        if loser:
-            rivals.remove(loser)
-            aside.append(f"{loser.layout}, not chosen: {loser.summary}; {why}")
-    elif folders and "label_studio" in by_layout:
-        words = {_key(text) for text in by_layout["label_studio"].texts}
-        if len(words & {_key(text) for text in folders.texts}) < 2:
-            rivals.remove(folders)
-            aside.append(f"folders, not chosen: {folders.summary}; the export has the labels")
+    if weaker := _weaker(by_layout, candidates.photos):
+        reading, why = weaker
+        rivals.remove(reading)
+        aside.append(f"{reading.layout}, not chosen: {reading.summary}; {why}")
     if len(rivals) > 1 and (weak := [r for r in rivals if r.doubt]):
         rivals = [reading for reading in rivals if not reading.doubt] or rivals
         aside += [f"{r.layout}, not chosen: {r.doubt}" for r in weak if r not in rivals]
@@ -189,6 +182,23 @@ def _checked(reading: LayoutCandidate, seen: Sequence[str], *, requested: bool) 
         problem = f"{reading.doubt}; otherwise pass --layout {reading.layout}"
         raise ValueError(_listed(problem, [*seen, *reading.remarks]))
     return reading
+
+
+def _weaker(
+    by_layout: Mapping[str, LayoutCandidate], photos: int
+) -> tuple[LayoutCandidate, str] | None:
+    """Return the weaker of two readings of all photos and why, or None if there is none."""
+    folders = by_layout.get("folders")
+    if folders is None:
+        return None
+    if "table" in by_layout and "label_studio" not in by_layout:
+        loser, why = _compare(by_layout["table"], folders, photos)
+        return (loser, why) if loser else None
+    if "label_studio" in by_layout:
+        words = {_key(text) for text in by_layout["label_studio"].texts}
+        if len(words & {_key(text) for text in folders.texts}) < 2:
+            return folders, "the export has the labels"
+    return None
 
 
 def _compare(
@@ -354,6 +364,7 @@ def name_classes(texts: Mapping[str, int], known: Mapping[str, Dataset]) -> Clas
 
 def _knowing_dataset(texts: Mapping[str, int], known: Mapping[str, Dataset]) -> str:
     """Return the dataset that knows the most labels, if it knows two and nearly all, or ''."""
+    texts = {text: count for text, count in texts.items() if count >= FEWEST}
     covered = {
         name: fitting.total()
         for name, dataset in known.items()

@@ -60,7 +60,9 @@ RATER = re.compile(
 )
 MULTIPLE = re.compile(r"[|;,]")
 LEAST_KAPPA = 0.2  # "fair" agreement (Landis and Koch, 1977): columns of the same question
+RIVAL = 0.9  # share of the best column's photos that a competing path column names
 MANY = 0.5  # share that decides between two readings
+LONGEST_ROW = 120  # characters of a table's row in a remark
 LONGEST_LIST = 8  # names in a remark
 
 
@@ -169,9 +171,7 @@ def read_tables(
         readings.append(reading)
     labeled = _merged([reading for reading in readings if reading.labels])
     # Of equal tables, the one with a header is read.
-    labeled.sort(
-        key=lambda r: (-len(r.labels), r.path.name.startswith("#"), r.group.files)
-    )
+    labeled.sort(key=lambda r: (-len(r.labels), r.path.name.startswith("#"), r.group.files))
     asked = [reading for reading in readings if reading.question]
     for reading in readings:
         if reading.problem and not reading.question:
@@ -282,7 +282,7 @@ def _path_column(
         and (column := _photos_of(group, place, index)).matched
     ]
     if not columns:
-        return None, [_nameless(group)] if len(group.columns) > 1 else [], ""
+        return None, _nameless(group), ""
     most = max(column.distinct for column in columns)
     # A column of labels 0 and 1 names the photos 0.jpg and 1.jpg.
     columns = [column for column in columns if column.distinct >= MANY * most]
@@ -295,7 +295,8 @@ def _path_column(
         )
     for rival in columns:
         conflicts = best.conflicts(rival)
-        if not conflicts:
+        # Ages and grades name a few photos again and again.
+        if not conflicts or rival.distinct < RIVAL * best.distinct:
             continue
         both = f"columns {best.name!r} and {rival.name!r} name different photos in {conflicts} rows"
         if rival.tier == best.tier:
@@ -309,20 +310,15 @@ def _path_column(
     ]  # fmt: skip
     if "path_column" in forced:
         return best, remarks, ""
-    if paths or (best.tier == 0 and fold(best.name) in {"", "unnamed: 0", "index"}):
-        reason = (
-            f"{paths[0]!r} looks like file names, but names no photo"
-            if paths
-            else ("it looks like a running number")
+    if paths or (best.tier == 0 and fold(best.name) in {"unnamed: 0", "index"}):
+        reason = "it looks like a running number"
+        if paths:
+            reason = f"{paths[0]!r} looks like file names, but names no photo"
+        question = (
+            f"{group.name}: only column {best.name!r} names photos, and {reason}; fix the table, "
+            f"or pass {_option('path_column', best.name)}"
         )
-        return (
-            best,
-            remarks,
-            (
-                f"{group.name}: only column {best.name!r} names photos, and {reason}; fix the table, "
-                f"or pass {_option('path_column', best.name)}"
-            ),
-        )
+        return best, remarks, question
     return best, remarks, ""
 
 
@@ -361,13 +357,15 @@ def _example(group: TableGroup, path: PathColumn) -> str:
     return f"{escape_unprintable(cell)} is {escape_unprintable(photo)}"
 
 
-def _nameless(group: TableGroup) -> str:
-    """Return the remark on a table without photo paths, including its first row."""
-    cells = escape_unprintable(", ".join(group.rows[0][1]))
-    return (
-        f"{group.name}: no row names a photo, such as the first, {cells}; write each photo's path "
-        "below the table's folder, or the end of it"
-    )
+def _nameless(group: TableGroup) -> list[str]:
+    """Return a remark on tables without photo paths, with the first row; texts are no tables."""
+    cells = group.rows[0][1]
+    text = all(suffix(file) == ".txt" for file in group.files)
+    if len(cells) < 2 or (text and not any(map(looks_like_path, cells))):
+        return []
+    row = escape_unprintable(", ".join(cells))[:LONGEST_ROW]
+    remark = f"no row names a photo, such as the first, {row}; write each photo's path below the"
+    return [f"{group.name}: {remark} table's folder, or the end of it"]
 
 
 # --- Labels --------------------------------------------------------------------------------------
@@ -432,7 +430,10 @@ def _label_columns(
             return set(hot)
         if reading.question:
             return set()
-    name, reason = _label_column(reading, recurring, values, named, decide, forced)
+    if forced.get("label_column"):
+        name, reason = _wanted_column(forced["label_column"], values)
+    else:
+        name, reason = _label_column(reading, recurring, values, named, decide)
     if name is None:
         if len(recurring) > 1:
             reading.question = f"{reading.group.name}: {reason}"
@@ -636,19 +637,21 @@ def _take_one_hot(
     return True
 
 
+def _wanted_column(name: str, values: Mapping[str, list[str]]) -> tuple[str | None, str]:
+    """Return the label column that the user has set, or None and the reason."""
+    if name in values:
+        return name, ""
+    return None, f"it has no column {name!r}, only {_listed(list(values))}"
+
+
 def _label_column(
     reading: TableReading,
     recurring: Mapping[str, Counter[str]],
     values: Mapping[str, list[str]],
     named: Sequence[str],
     decide: Decide,
-    forced: Mapping[str, Any],
 ) -> tuple[str | None, str]:
     """Return the label column, or None and the reason."""
-    if wanted := forced.get("label_column"):
-        if wanted in values:
-            return wanted, ""
-        return None, f"there is no column {wanted!r}"
     if not recurring:
         return None, "no column contains two recurring labels"
     described = [name for name in recurring if fold(name) not in ATTRIBUTES]

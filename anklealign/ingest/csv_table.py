@@ -36,8 +36,10 @@ from anklealign.ingest.inventory import (
     split_of_name,
     split_of_path,
     subject_of,
+    suffix,
 )
 from anklealign.ingest.table_files import POSITION, PathIndex, Table, parse_table
+from anklealign.io.decode import PHOTO_SUFFIXES
 
 TRUE = {"1", "true", "yes", "y", "t"}
 # A column of 0 and 1 named after one split: the split of 1, and that of 0.
@@ -94,21 +96,23 @@ def read_csv_table(root: Path, dataset: Dataset) -> Inventory:
     index = PathIndex(files)
     rows = [row for table in tables for row in _rows(root, table, dataset, labels, index)]
     result = _label_rows(rows, index, labels)
-    if dataset.annotator_column is not None:
-        votes_seen = _gather_votes(result)
-    else:
-        votes_seen = 0
+    row_votes = _gather_votes(result) if dataset.annotator_column is not None else 0
     settled, unsettled = resolve_claims(result.claims)
     skips += [*result.skips, *unsettled]
     votes = [vote for claim in settled.values() for vote in result.votes.get(claim.task, ())]
-    tasks_seen = len(rows) - votes_seen
+    tasks_seen = len(rows) - row_votes
     votes_seen = len(votes) + sum(skip.item == "vote" for skip in result.skips)
 
     entries = _entries(files, settled, result, dataset)
     listed = ", ".join(tables) if len(tables) < 4 else f"{len(tables)} tables"
     for file in files:
         if file not in result.claims:
-            cause = result.reasons.get(file, ("no_task", f"no row of {listed} refers to it"))
+            # A file such as labels.xlsx is no photo without a label.
+            other = suffix(file) not in {"", *PHOTO_SUFFIXES}
+            cause = result.reasons.get(
+                file,
+                ("not_an_image", "") if other else ("no_task", f"no row of {listed} refers to it"),
+            )
             skips.append(Skip(file, "file", *cause))
     return Inventory(
         tuple(entries), tuple(skips), seen - len(tables), tasks_seen, len(tables),

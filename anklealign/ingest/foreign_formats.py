@@ -10,16 +10,16 @@ from anklealign.ingest.inventory import escape_unprintable, suffix
 HEAD = 1 << 16  # bytes of a file that are searched
 TO_CSV = "write a CSV with the columns path,label"
 ONE_LABEL = f"each photo needs one label; {TO_CSV}"
+PARQUET = (
+    'convert it where pyarrow is installed: python -c "import pandas; '
+    "pandas.read_parquet('FILE').to_csv('labels.csv', index=False)\""
+)
 # By suffix: what the file is, and the remedy.
 SUFFIXES = {
     ".xlsx": ("a spreadsheet", "save it as CSV UTF-8"),
     ".xls": ("a spreadsheet", "save it as CSV UTF-8"),
     ".ods": ("a spreadsheet", "save it as CSV"),
-    ".parquet": (
-        "a Parquet table",
-        'convert it where pyarrow is installed: python -c "import pandas; '
-        "pandas.read_parquet('FILE').to_csv('labels.csv', index=False)\"",
-    ),
+    ".parquet": ("a Parquet table", PARQUET),
     ".arrow": ("an Arrow table", "save the dataset as images with metadata.csv"),
     ".feather": ("an Arrow table", TO_CSV),
     ".tfrecord": ("TensorFlow records", "write the photos as files into class folders"),
@@ -56,14 +56,20 @@ def recognize(root: Path, file: str) -> tuple[str, str] | None:
             head = stream.read(HEAD).decode("utf-8", "replace")
     except OSError:
         return None
+    return _recognize_content(kind, head)
+
+
+def _recognize_content(kind: str, head: str) -> tuple[str, str] | None:
+    """Return the format of a text file by its first bytes."""
+    names: list[str] = []
     if kind == ".txt":
         lines = head.splitlines()[:50]
         if lines and all(YOLO_LINE.fullmatch(line) for line in lines):
-            return "YOLO boxes", ONE_LABEL
-        return None
-    for pattern, name in CONTENTS:
-        if re.search(pattern, head):
-            return name, ONE_LABEL
+            names.append("YOLO boxes")
+    else:
+        names += [name for pattern, name in CONTENTS if re.search(pattern, head)]
+    if names:
+        return names[0], ONE_LABEL
     if kind == ".json" and (labels := mapping_of(head)):
         return f"a JSON mapping such as {labels}", TO_CSV
     return None

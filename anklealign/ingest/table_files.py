@@ -54,7 +54,9 @@ def parse_table(data: bytes, name: str, encoding: str = "utf-8", *, header: bool
         return _parse_json_lines(text, name)
     lines = _parse_delimited(text, name)
     if header:
-        columns = [cell.strip() for cell in lines[0][1]] if lines else []
+        # pandas leaves the name of its index empty, and reads it as this.
+        head = [cell.strip() for cell in lines[0][1]] if lines else []
+        columns = [cell or f"Unnamed: {n}" for n, cell in enumerate(head)]
         rows = lines[1:]
     else:
         width = max((len(cells) for _, cells in lines), default=0)
@@ -178,11 +180,14 @@ def _plain(cell: str) -> str:
     if "://" in text:
         parts = urllib.parse.urlsplit(text)
         text = f"/{parts.netloc}/{urllib.parse.unquote(parts.path)}"
+    if text.replace(".", "", 1).isalnum():  # a bare name is normal
+        return text
     return posixpath.normpath(text.replace("\\", "/")) if text else ""
 
 
 def _forms(path: str) -> tuple[str, str, str, str]:
     composed = unicodedata.normalize("NFC", path)
     folded = composed.casefold()
-    bare = folded.removesuffix(suffix(folded)) if suffix(folded) in PHOTO_SUFFIXES else folded
+    ending = suffix(folded)
+    bare = folded.removesuffix(ending) if ending in PHOTO_SUFFIXES else folded
     return path, composed, folded, bare
