@@ -21,8 +21,8 @@ override DATA := $(value DATA)
 export DATA
 add: .venv/repro
 	@test -n "$$DATA" -a -n "$$NAME" || { \
-		echo "make add DATA=FOLDER NAME=name [LAYOUT=folders|label_studio|table] [DRY=1] [ALL=1]"; exit 2; }
-	@$(ANKLEALIGN) add $(if $(LAYOUT),--layout "$$LAYOUT") \
+		echo "make add DATA=FOLDER NAME=name [LAYOUT=layout] [SET=key=value] [DRY=1] [ALL=1]"; exit 2; }
+	@$(ANKLEALIGN) add $(if $(LAYOUT),--layout "$$LAYOUT") $(if $(SET),--set "$$SET") \
 		$(if $(filter-out 0,$(DRY)),--dry-run) $(if $(filter-out 0,$(ALL)),--verbose) -- "$$DATA" "$$NAME"
 
 compare report check sync-deps: .venv/repro

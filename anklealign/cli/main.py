@@ -21,7 +21,7 @@ import typer
 
 from anklealign import __version__
 
-Layout = Literal["folders", "label_studio", "table"]
+Layout = Literal["folders", "file_names", "label_studio", "table"]
 Score = Literal["accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "log_loss"]
 SERVE_MODULES = ("fastapi", "h11", "prometheus_client", "pydantic_settings", "starlette", "uvicorn")
 
@@ -83,6 +83,14 @@ def _add(
     layout: Annotated[
         Layout | None, typer.Option(help="Layout of the folder. Default: detected.")
     ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Key of the dataset config, such as path_column=file; may be repeated.",
+        ),
+    ] = None,
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Report only; write nothing.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="List every skipped item.")] = False,
@@ -90,7 +98,9 @@ def _add(
     """Report on a folder of photos, copy it to data/raw/NAME and version it with DVC."""
     from anklealign.cli import add  # noqa: PLC0415 - see the module docstring
 
-    raise typer.Exit(add.add_folder(data, name, layout, dry_run=dry_run, verbose=verbose))
+    raise typer.Exit(
+        add.add_folder(data, name, layout, settings or (), dry_run=dry_run, verbose=verbose)
+    )
 
 
 @app.command(

@@ -55,24 +55,38 @@ class Dataset:
 
     `subject_pattern` is a regular expression that is searched in each photo's path, ignoring case
     and, if needed, accents; the digits of its group `subject` identify the subject among those of
-    the collector. `csv`, `encoding` and the columns belong to the table layout, where
-    `group_column` is the subject. `label_level` is the level of nested answers (Taxonomy, nested
-    Choices) in the label_studio layout that is the label: 1 is the topmost, None the last.
-    `imagenet` maps each class to ImageNet classes.
+    the collector. `class_roots` are the folders that hold class folders, each with its predefined
+    split or ''; without them, class folders lie at the top or below train, val and test.
+    `label_pattern` belongs to the file_names layout: its group `label` is the label of a photo.
+
+    `csv` (one or several tables), `encoding` and the columns belong to the table layout, where
+    `group_column` is the subject and `split_column` the predefined split. Labels are in
+    `label_column`, unless it is null; in one column per class (`one_hot`); or votes, in one column
+    per annotator (`vote_columns`) or in several rows per photo (`annotator_column`). A column is
+    named `#1`, `#2`, ... in tables without a header. `imagenet` maps each class to ImageNet
+    classes.
+    `label_level` is the level of nested answers (Taxonomy, nested Choices) in the label_studio
+    layout that is the label: 1 is the topmost, None the last.
     """
 
-    layout: Literal["folders", "label_studio", "table"]
+    layout: Literal["folders", "file_names", "label_studio", "table"]
     classes: Annotated[dict[Name, tuple[str, ...]], Field(min_length=2)]
     subject_pattern: str | None = None
     ordered: bool = False
     mirror_safe: bool = True
     fit: Fit = "letterbox"
-    csv: Name = "labels.csv"
+    class_roots: dict[str, Literal["", "train", "val", "test"]] | None = None
+    label_pattern: str | None = None
+    csv: Name | Annotated[tuple[Name, ...], Field(min_length=1)] = "labels.csv"
     encoding: Name = "utf-8"
     path_column: Name = "path"
-    label_column: Name = "label"
+    label_column: Name | None = "label"
+    one_hot: bool = False
+    vote_columns: Annotated[tuple[Name, ...], Field(min_length=2)] | None = None
+    annotator_column: Name | None = None
     group_column: Name | None = None
     label_level: Count | None = None
+    split_column: Name | None = None
     imagenet: dict[Name, Annotated[tuple[ImageNetIndex, ...], Field(min_length=1)]] | None = None
 
     def imagenet_indices(self) -> tuple[tuple[int, ...], ...]:
@@ -101,21 +115,46 @@ class Dataset:
                 f"encoding: {self.encoding!r} is not an encoding that Python knows; write utf-8, "
                 "utf-16, cp1250, cp1252, …"
             ) from None
-        if self.subject_pattern is not None:
-            try:
-                pattern = re.compile(self.subject_pattern)
-            except re.error as error:
-                raise ValueError(
-                    f"subject_pattern: {self.subject_pattern!r} is not a regular expression: "
-                    f"{error}"
-                ) from None
-            if "subject" not in pattern.groupindex:
-                raise ValueError(
-                    f"subject_pattern: {self.subject_pattern!r} has no group named subject; write "
-                    "the part that identifies the subject as (?P<subject>…)"
-                )
+        for key, group in (("subject_pattern", "subject"), ("label_pattern", "label")):
+            _check_pattern(key, getattr(self, key), group)
         Labels(self.classes)  # raises if two classes share an alias
         return self
+
+    @model_validator(mode="after")
+    def _check_layout(self) -> "Dataset":
+        if (self.layout == "file_names") != (self.label_pattern is not None):
+            raise ValueError(
+                "layout file_names and label_pattern belong together; give both or neither"
+            )
+        if self.layout != "table":
+            return self
+        if self.one_hot and (self.vote_columns or self.annotator_column):
+            raise ValueError("one_hot tables have no votes; remove vote_columns, annotator_column")
+        if self.vote_columns and self.annotator_column:
+            raise ValueError(
+                "vote_columns (one column per annotator) and annotator_column (one row per vote) "
+                "exclude each other; remove one"
+            )
+        if self.label_column is None and not (self.one_hot or self.vote_columns):
+            raise ValueError(
+                "label_column: null leaves no label; name a column, or set one_hot or vote_columns"
+            )
+        return self
+
+
+def _check_pattern(key: str, text: str | None, group: str) -> None:
+    """Check that a regular expression compiles and has a named group."""
+    if text is None:
+        return
+    try:
+        pattern = re.compile(text)
+    except re.error as error:
+        raise ValueError(f"{key}: {text!r} is not a regular expression: {error}") from None
+    if group not in pattern.groupindex:
+        raise ValueError(
+            f"{key}: {text!r} has no group named {group}; write the part that identifies the "
+            f"{group} as (?P<{group}>…)"
+        )
 
 
 def _indices(entries: tuple[int | str, ...]) -> list[int]:
