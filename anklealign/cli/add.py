@@ -177,7 +177,7 @@ def add(
             for number, remark in enumerate(remarks):
                 print(*_wrapped("          " if number else "archive   ", remark), sep="\n")
             report_data = examine(folder, name, layout, params.read(), forced)
-            print("\n".join(report(data, report_data, listed)))
+            print("\n".join(report(report_data, listed, data)))
             check_classes(name, report_data.counts)
             if dry:
                 if folder.resolve() == target.resolve():
@@ -448,10 +448,14 @@ def unknown_labels(proposal: Proposal) -> list[tuple[str, int]]:
     ]
 
 
-def report(data: str, report_data: FolderReport, listed: int) -> Iterable[str]:
-    """Yield the lines of the report on `data`, with at most `listed` items per reason."""
+def report(report_data: FolderReport, listed: int, data: str = "") -> Iterable[str]:
+    """Yield the lines of the report, with at most `listed` items per reason.
+
+    `data` is the archive or address that gave the folder.
+    """
     reading, dataset = report_data.proposal.reading, report_data.proposal.dataset
-    yield f"{'address' if download.is_address(data) else 'folder':<10}{escape_unprintable(data)}"
+    place = data or str(report_data.folder)
+    yield f"{'address' if download.is_address(place) else 'folder':<10}{escape_unprintable(place)}"
     yield from _wrapped("layout    ", dataset.layout + (f": {reading.summary}" if reading else ""))
     for remark in reading.remarks if reading else ():
         yield from _wrapped("        - ", remark)
