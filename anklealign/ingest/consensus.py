@@ -7,7 +7,8 @@ Every .txt file is a list. Its names may include the collector's folder, with sl
 backslashes. Every export belongs to the annotator whose name is the file name (an e-mail address
 becomes a pseudonym), because each ran their own Label Studio and `completed_by` is always 1.
 Only an export with several annotators in `completed_by` counts as several annotators, named
-`<file>/<number>`.
+`<file>/<number>`. In a target storage, which has a file for each annotation, the annotator is the
+folder below consensus/, or `completed_by` if there is none.
 
 `anklealign.ingest.filename_matching` matches names and votes with photos. If there is a list, votes
 match listed photos only, because file names recur across collectors. A name whose folder looks like
@@ -211,6 +212,9 @@ class _FolderReader:
         tasks = merge_stored(read_tasks(file, data, self._labels))
         name_answers(tasks, self._labels, self._level)
         stem = file.partition("/")[2].removesuffix(Path(file).suffix)
+        if not suffix(file) or any(task.stored for task in tasks):
+            # A target storage has a file for each annotation: the annotator is its folder, if any.
+            stem = stem.rpartition("/")[0]
         if "@" in stem:
             stem = pseudonym(stem)
         named = {annotation.annotator for task in tasks for annotation in task.annotations}
@@ -222,7 +226,8 @@ class _FolderReader:
         for task, match in zip(tasks, matches, strict=True):
             by_annotator: dict[str, list[Annotation]] = {}
             for annotation in task.annotations:
-                annotator = f"{stem}/{annotation.annotator}" if several else stem
+                own = annotation.annotator
+                annotator = f"{stem}/{own}" if several and stem else stem or own
                 by_annotator.setdefault(annotator, []).append(
                     replace(annotation, annotator=annotator)
                 )

@@ -116,6 +116,17 @@ def test_the_annotations_of_one_task_in_several_files_are_votes(find):
     assert (found.tasks_seen, found.exports_seen) == (2, 6)
 
 
+def test_a_target_storage_in_consensus_has_its_folder_or_completed_by_as_annotator(find):
+    files = {f"consensus/{who}/{n}": stored(n, "cat") for n in range(2) for who in ("anna", "bela")}
+    files |= {f"consensus/{who}{n}.json": stored(n, "dog", who) for n in range(2) for who in (7, 8)}
+    found = find(files | {"e.json": [task(n, annotation(choices("cat"))) for n in range(2)]}, 2)
+    assert [(v.file, v.annotator, v.label) for v in found.votes if "0" in v.file] == [
+        ("photos/0.jpg", "7", "dog"), ("photos/0.jpg", "8", "dog"),
+        ("photos/0.jpg", "anna", "cat"), ("photos/0.jpg", "bela", "cat"),
+    ]  # fmt: skip
+    assert len(found.votes) == 8
+
+
 def test_files_without_suffix_that_are_no_annotations_are_no_exports(find):
     files = {f"sync/{n}": stored(n, "cat") for n in range(4)}
     others = {"README": "{x", "photos/LICENSE": '{"result": [], "task": 3}', "n": '{"data": {}}'}
@@ -223,6 +234,22 @@ def test_two_leaves_are_several_choices_and_one_class_at_the_level_above(ending)
     assert ending(both) == "several_choices"
     above = replace(PETS, classes={"animal": (), "plant": ()}, label_level=1)
     assert ending(both, dataset=above) == "animal"
+
+
+@pytest.mark.parametrize(
+    ("settings", "counts"),
+    [({}, {"cat": 4, "dog": 4, "oak": 4}), ({"label_level": 1}, {"Animal": 8, "Plant": 4})],
+)
+def test_add_names_the_classes_of_the_chosen_level(folder, settings, counts):
+    paths = [["Animal", "cat"], ["Animal", "dog"], ["Plant", "oak"]] * 4
+    root = folder(*(f"photos/{n}.jpg" for n in range(12)))
+    tasks = [task(n, annotation(choices(*path))) for n, path in enumerate(paths)]
+    (root / "e.json").write_text(json.dumps(tasks), encoding="utf-8")
+    report = add.examine(root, "mine", None, params.read(), settings)
+    assert report.counts == counts
+    assert report.proposal.dataset.label_level == settings.get("label_level")
+    assert ("label_level: 1" in report.config_text) == bool(settings)
+    assert any("are nested, such as Animal > cat" in r for r in report.proposal.reading.remarks)
 
 
 # --- Regions and other controls
