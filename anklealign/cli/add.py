@@ -99,7 +99,7 @@ class FolderReport:
 
 
 def add_folder(
-    data: str,
+    data: str | Path,
     name: str,
     layout: str | None = None,
     settings: Sequence[str] = (),
@@ -111,7 +111,7 @@ def add_folder(
     listed = sys.maxsize if verbose else LISTED
     try:
         forced = read_settings(settings)
-        add(data, name, layout, forced, dry=dry_run, listed=listed)
+        add(str(data), name, layout, forced, dry=dry_run, listed=listed)
     except (ValueError, OSError) as error:
         first, *evidence = f"add: {error}".splitlines()
         lines = [_wrapped("", first), *(_wrapped("  - ", line.strip()) for line in evidence)]

@@ -276,7 +276,7 @@ def _content_root(folder: Path) -> tuple[Path, list[str]]:
 
 
 Archive = zipfile.ZipFile | tarfile.TarFile
-Entry = zipfile.ZipInfo | tarfile.TarInfo
+ArchiveEntry = zipfile.ZipInfo | tarfile.TarInfo
 
 
 @contextmanager
@@ -311,7 +311,7 @@ def _opened(archive: Path) -> Iterator[Archive]:
         ) from None
 
 
-def _entries(archive: Archive) -> Iterable[Entry]:
+def _entries(archive: Archive) -> Iterable[ArchiveEntry]:
     return archive.infolist() if isinstance(archive, zipfile.ZipFile) else archive
 
 
@@ -363,7 +363,7 @@ def _shown(archive: Path) -> str:
     return escape_unprintable(archive.name)
 
 
-def _kind(entry: Entry) -> str:
+def _kind(entry: ArchiveEntry) -> str:
     """Return file, folder, or the plural of what is left out."""
     if isinstance(entry, zipfile.ZipInfo):
         mode = entry.external_attr >> 16
@@ -381,7 +381,7 @@ def _kind(entry: Entry) -> str:
 
 
 @contextmanager
-def _content(archive: Archive, entry: Entry) -> Iterator[IO[bytes]]:
+def _content(archive: Archive, entry: ArchiveEntry) -> Iterator[IO[bytes]]:
     if isinstance(archive, zipfile.ZipFile) and isinstance(entry, zipfile.ZipInfo):
         with archive.open(entry) as stream:
             yield stream
