@@ -14,15 +14,15 @@ ANKLEALIGN := python -m anklealign
 repro: .venv/repro
 	$(ANKLEALIGN) run
 
-# make add DATA=FOLDER NAME=name [LAYOUT=folders|label_studio|table] [DRY=1] [ALL=1]
+# make add DATA=FOLDER|ARCHIVE|ADDRESS NAME=name [LAYOUT=folders|label_studio|table] [DRY=1] [ALL=1]
 # The shell reads DATA from the environment, where make exports it, so that spaces and quotes
 # survive; $(value) keeps a dollar sign, which make would expand.
 override DATA := $(value DATA)
 export DATA
 add: .venv/repro
 	@test -n "$$DATA" -a -n "$$NAME" || { \
-		echo "make add DATA=FOLDER NAME=name [LAYOUT=folders|label_studio|table] [DRY=1] [ALL=1]"; exit 2; }
-	@$(ANKLEALIGN) add $(if $(LAYOUT),--layout "$$LAYOUT") \
+		echo "make add DATA=FOLDER NAME=name [LAYOUT=layout] [SET=key=value] [DRY=1] [ALL=1]"; exit 2; }
+	@$(ANKLEALIGN) add $(if $(LAYOUT),--layout "$$LAYOUT") $(if $(SET),--set "$$SET") \
 		$(if $(filter-out 0,$(DRY)),--dry-run) $(if $(filter-out 0,$(ALL)),--verbose) -- "$$DATA" "$$NAME"
 
 compare report check sync-deps: .venv/repro

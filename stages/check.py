@@ -19,7 +19,7 @@ OUT = Path("data/check.txt")
 def main() -> None:
     """Raise an error with one line for each invalid parameter and each missing file."""
     raw = params.read()
-    if errors := params.check(raw) or params.missing_files(raw):
+    if errors := params.check(raw) or params.input_errors(raw):
         raise ValueError("\n".join(errors))
     files.write_text(OUT, "params.yaml is valid.\n")
 

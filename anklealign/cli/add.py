@@ -1,7 +1,7 @@
 """Add a folder of photos as a dataset: detect, report, copy, describe and version it.
 
-    anklealign add FOLDER NAME [--layout folders|label_studio|table] [--dry-run] [--verbose]
-    make add DATA=FOLDER NAME=name [LAYOUT=…] [DRY=1] [ALL=1]
+    anklealign add DATA NAME [--layout …] [--set KEY=VALUE …] [--dry-run] [--verbose]
+    make add DATA=DATA NAME=name [LAYOUT=…] [SET=KEY=VALUE] [DRY=1] [ALL=1]
 
 The report uses the functions of the prepare stage, so both have the same result: which photos are
 used, and the reason and remedy for each other item. Then the photos are copied to data/raw/NAME, a
@@ -17,23 +17,26 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
+from ruamel.yaml import YAML
 from tqdm import tqdm
 
 from anklealign.annotation import aggregation
-from anklealign.cli import dataset_config, layout_detection
+from anklealign.cli import dataset_config, download, layout_detection
+from anklealign.cli.layout_candidates import LayoutCandidate
 from anklealign.config import params
 from anklealign.config.class_names import Labels
 from anklealign.config.params import PARAMS, Dataset, Prepare
 from anklealign.config.paths import RAW
-from anklealign.ingest import inventory, layouts
+from anklealign.ingest import archives, inventory, layouts
 from anklealign.ingest.inventory import (
     REASONS,
     Entry,
@@ -44,6 +47,15 @@ from anklealign.ingest.inventory import (
 )
 from anklealign.io import decode, files
 
+# Keys of the config that are text, whatever YAML would read: path_column=1, label_column=yes.
+TEXT_KEYS = {
+    "layout", "subject_pattern", "label_pattern", "encoding", "fit", "path_column", "label_column",
+    "annotator_column", "group_column", "split_column",
+}  # fmt: skip
+WIDTH = 80  # columns of the terminal
+MOST_CLASSES = 50  # classes listed without --verbose
+MOST_UNKNOWN = 10  # labels without a class that the config's comments list
+SPLITS = ("train", "val", "test")
 LISTED = 10  # items per reason in the report without --verbose
 # A dot separates DVC keys and a space shell words; YAML reads digits and some words as other types.
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
@@ -55,114 +67,195 @@ class Proposal:
 
     dataset: Dataset
     new: bool
-    reading: layout_detection.LayoutCandidate | None
-    like: str = ""
-    alike: tuple[tuple[str, str], ...] = ()
+    reading: LayoutCandidate | None
+    named: layout_detection.Classes = field(default_factory=lambda: layout_detection.Classes({}))
 
 
 @dataclass(frozen=True)
-class Look:
+class FolderReport:
     """The result of prepare for a folder.
 
     Attributes:
         folder: The folder.
         proposal: Its dataset config.
-        found: The inventory of the layout.
+        inventory: The inventory of the layout.
         used: The readable photos with a label.
         skips: All other photos, and the skipped tasks and exports.
         counts: Number of photos by class.
         files: The files to copy.
-        behind: The items that cannot be copied.
-        block: The new config as YAML, or '' if params.yaml has one.
+        not_copied: The items that cannot be copied.
+        config_text: The new config as YAML, or '' if params.yaml has one.
     """
 
     folder: Path
     proposal: Proposal
-    found: Inventory
+    inventory: Inventory
     used: tuple[Entry, ...]
     skips: tuple[Skip, ...]
     counts: dict[str, int]
     files: tuple[str, ...]
-    behind: tuple[str, ...]
-    block: str
+    not_copied: tuple[str, ...]
+    config_text: str
 
 
 def add_folder(
-    folder: Path, name: str, layout: str | None = None, *, dry_run: bool, verbose: bool = False
+    data: str | Path,
+    name: str,
+    layout: str | None = None,
+    settings: Sequence[str] = (),
+    *,
+    dry_run: bool,
+    verbose: bool = False,
 ) -> int:
     """Add a folder of photos to the project; return the exit status, 1 on an error."""
     listed = sys.maxsize if verbose else LISTED
     try:
-        add(folder.expanduser(), name, layout, dry=dry_run, listed=listed)
+        forced = read_settings(settings)
+        add(str(data), name, layout, forced, dry=dry_run, listed=listed)
     except (ValueError, OSError) as error:
-        print(f"add: {error}", file=sys.stderr)
+        first, *evidence = f"add: {error}".splitlines()
+        lines = [_wrapped("", first), *(_wrapped("  - ", line.strip()) for line in evidence)]
+        print("\n".join(line for wrapped in lines for line in wrapped), file=sys.stderr)
         return 1
     return 0
 
 
-def add(folder: Path, name: str, layout: str | None, *, dry: bool, listed: int) -> None:
-    """Print the report; unless `dry`, copy the photos, add the config and run `dvc add`.
+def read_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """Return the keys of the dataset config that the user has set, from KEY=VALUE.
 
     Raises:
-        ValueError: The name, the folder or its labels cannot be used; the message has the remedy.
-        OSError: The folder cannot be read, or the copy cannot be written.
+        ValueError: The text is not KEY=VALUE, or the key is unknown.
     """
-    raw = params.read()
-    target = RAW / name
+    forced: dict[str, Any] = {}
+    known = [field.name for field in fields(Dataset)]
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or key not in known:
+            raise ValueError(
+                f"--set {setting}: write KEY=VALUE with a key of the dataset config: "
+                f"{', '.join(known)}"
+            )
+        if key in TEXT_KEYS:
+            forced[key] = text
+        else:
+            forced[key] = YAML(typ="safe", pure=True).load(text)
+    return forced
+
+
+def add(
+    data: str,
+    name: str,
+    layout: str | None,
+    forced: Mapping[str, Any],
+    *,
+    dry: bool,
+    listed: int,
+) -> None:
+    """Print the report; unless `dry`, copy the photos, add the config and run `dvc add`.
+
+    Args:
+        data: The path of a folder or an archive, or an address (`download`).
+        name: The name of the dataset.
+        layout: The layout, None to detect it.
+        forced: Keys of the config that the user has set.
+        dry: Write nothing.
+        listed: Number of items per reason in the report.
+
+    Raises:
+        ValueError: The name, the data or its labels cannot be used; the message has the remedy.
+        OSError: The data cannot be read, or the copy cannot be written.
+    """
     check_name(name)
-    check_place(folder, target)
-    look = examine(folder, name, layout, raw)
-    print("\n".join(report(look, listed)))
-    check_classes(name, look.counts)
+    target = RAW / name
+    with download.local_copy(data, name, dry=dry) as source:
+        check_place(source, target)
+        with archives.unpacked(source, None if dry else RAW, name) as (folder, remarks):
+            if source.is_dir() and folder != source and source.resolve() == target.resolve():
+                raise ValueError(
+                    f"{target} has archives; move the folder elsewhere and add it from there"
+                )
+            for number, remark in enumerate(remarks):
+                print(*_wrapped("          " if number else "archive   ", remark), sep="\n")
+            report_data = examine(folder, name, layout, params.read(), forced)
+            print("\n".join(report(report_data, listed, data)))
+            check_classes(name, report_data.counts)
+            if dry:
+                if folder.resolve() == target.resolve():
+                    check_names(target, report_data)
+                print("\nnext      nothing was written; run without --dry-run to add the dataset")
+                return
+            write(report_data, name, own=folder if folder != source else None)
+    imports = [str(source)] if download.is_address(data) else []
+    tracked = dict.fromkeys([f"{path}.dvc" for path in [target, *imports]])
+    print(
+        f"\nnext      git add {PARAMS} {' '.join(tracked)} && git commit -m 'Photos: {name}'\n"
+        f"          dvc exp run -S dataset={name}      # or dataset: {name} in {PARAMS}, make repro"
+    )
+
+
+def write(report_data: FolderReport, name: str, own: Path | None = None) -> None:
+    """Copy the photos of a folder, add the config and run `dvc add`.
+
+    Args:
+        report_data: The folder and its config.
+        name: The name of the dataset.
+        own: The folder if it is temporary, so that its files are moved instead of copied.
+
+    Raises:
+        ValueError: This is no DVC repository, the copy exists and differs, or DVC failed.
+        OSError: The copy cannot be written.
+    """
+    target, folder = RAW / name, report_data.folder
     in_place = folder.resolve() == target.resolve()
     if in_place:
-        check_names(target, look)
-    if dry:
-        print("\nnext      nothing was written; run without --dry-run to add the dataset")
-        return
+        check_names(target, report_data)
     if not Path(".dvc").is_dir():
         raise ValueError(
             "this folder is not a DVC repository; run the command in the root folder of the project"
         )
     if not in_place:
-        copy({portable(path): folder / path for path in look.files}, target)
-    if look.block:
-        write_block(name, look.proposal.dataset, look.block)
-    # Its progress bar goes to stderr; the git command is printed below.
+        copy({portable(path): folder / path for path in report_data.files}, target, own)
+    if report_data.config_text:
+        write_config(name, report_data.proposal.dataset, report_data.config_text)
+    if in_place and download.is_import(target):
+        return  # `dvc add` would replace the record of the import
+    # Its progress bar goes to stderr; the git command is printed by the caller.
     dvc = [sys.executable, "-m", "dvc", "add", str(target)]
     if subprocess.run(dvc, stdout=subprocess.DEVNULL, check=False).returncode:  # noqa: S603 - our own name
         raise ValueError(
             f"the photos are in {target} and the config is in {PARAMS}, but `dvc add` failed; fix "
             f"the error above, then run: dvc add {target}"
         )
-    print(
-        f"\nnext      git add {PARAMS} {target}.dvc && git commit -m 'Photos: {name}'\n"
-        f"          dvc exp run -S dataset={name}      # or dataset: {name} in {PARAMS}, make repro"
-    )
 
 
-def examine(folder: Path, name: str, layout: str | None, raw: Mapping[str, Any]) -> Look:
+def examine(
+    folder: Path,
+    name: str,
+    layout: str | None,
+    raw: Mapping[str, Any],
+    forced: Mapping[str, Any] | None = None,
+) -> FolderReport:
     """Return the result of prepare for a folder, computed by the same functions.
 
     Raises:
         ValueError: The layout or the labels of the folder are ambiguous.
     """
     settings = params.section(raw, "prepare", Prepare)
-    proposal = propose(folder, name, layout, raw)
-    found = layouts.read_inventory(folder, proposal.dataset)
+    proposal = propose(folder, name, layout, raw, forced or {})
+    content = layouts.read_inventory(folder, proposal.dataset)
     judged = aggregation.aggregate_votes(
-        found.votes, found.entries, proposal.dataset, settings.consensus
+        content.votes, content.entries, proposal.dataset, settings.consensus
     )
-    entries, tied = aggregation.apply_consensus(found.entries, judged)
+    entries, tied = aggregation.apply_consensus(content.entries, judged)
     refused = [*tied, *unreadable(folder, entries, settings)]
     gone = {skip.path for skip in refused}
     used = tuple(entry for entry in entries if entry.file not in gone)
     counts = dict.fromkeys(proposal.dataset.classes, 0) | Counter(entry.label for entry in used)
-    paths, odd = list_files(folder)
-    behind = {skip.path for skip in odd if skip.detail != inventory.LIKE_A_PHOTO}
-    return Look(
-        folder, proposal, found, used, (*found.skips, *refused), counts,
-        tuple(paths), tuple(sorted(behind)),
+    paths, unlisted = list_files(folder)
+    not_copied = {skip.path for skip in unlisted if skip.detail != inventory.LIKE_A_PHOTO}
+    return FolderReport(
+        folder, proposal, content, used, (*content.skips, *refused), counts,
+        tuple(paths), tuple(sorted(not_copied)),
         dataset_config.text(name, proposal.dataset, counts, remarks(proposal))
         if proposal.new else "",
     )  # fmt: skip
@@ -182,59 +275,94 @@ def check_name(name: str) -> None:
 
 
 def check_place(folder: Path, target: Path) -> None:
-    """Check that the folder exists and does not overlap with the copy."""
+    """Check that the folder or archive exists and does not overlap with the copy."""
     if not folder.is_dir():
-        raise ValueError(f"FOLDER = {str(folder)!r} is not a folder; give the folder of the photos")
+        kind = folder.suffix.casefold()
+        if kind in archives.OTHER_ARCHIVES:
+            raise ValueError(
+                f"DATA = {str(folder)!r}: {kind} archives cannot be read; unpack it and give the "
+                "folder"
+            )
+        if folder.is_file() and archives.has_archive_content(folder):
+            return
+        raise ValueError(
+            f"DATA = {str(folder)!r} is not a folder, a zip or tar file, or an address; give the "
+            "folder of the photos"
+        )
     source, copied = folder.resolve(), target.resolve()
     if source != copied and (source in copied.parents or copied in source.parents):
         raise ValueError(
-            f"FOLDER = {str(folder)!r} and the copy, {target}, overlap; give a folder "
+            f"DATA = {str(folder)!r} and the copy, {target}, overlap; give a folder "
             "that has only the photos"
         )
 
 
-def propose(folder: Path, name: str, layout: str | None, raw: Mapping[str, Any]) -> Proposal:
+def propose(
+    folder: Path,
+    name: str,
+    layout: str | None,
+    raw: Mapping[str, Any],
+    forced: Mapping[str, Any],
+) -> Proposal:
     """Return the dataset config: the one in params.yaml, or one detected from the folder.
 
     Raises:
         ValueError: The layout or labels are ambiguous, or differ from the config's layout.
     """
     known = {key: params.section(raw, f"datasets.{key}", Dataset) for key in raw["datasets"]}
+    layout = layout or forced.get("layout")
     if name in known:
         dataset = known[name]
-        if layout not in {None, dataset.layout}:
+        if layout not in {None, dataset.layout} or forced:
             raise ValueError(
-                f"--layout is {layout}, but datasets.{name} in params.yaml has {dataset.layout}; "
-                "change it there, or choose another NAME"
+                f"datasets.{name} in params.yaml has layout {dataset.layout} and is used "
+                "unchanged; change the keys there, or choose another NAME"
             )
-        found = layout_detection.read_layouts(folder, {name: dataset})
-        same = [reading for reading in found.readings if reading.layout == dataset.layout]
+        candidates = layout_detection.read_layouts(
+            folder, {name: dataset}, {"label_level": dataset.label_level}
+        )
+        same = [reading for reading in candidates.readings if reading.layout == dataset.layout]
         return Proposal(dataset, new=False, reading=same[0] if same else None)
-    reading = layout_detection.choose(layout_detection.read_layouts(folder, known), layout)
+    candidates = layout_detection.read_layouts(folder, known, forced)
+    reading = layout_detection.choose(candidates, layout)
     named = layout_detection.name_classes(reading.texts, known)
-    if len(named.classes) < 2:
+    if len(named.classes) < 2 and "classes" not in forced:
         seen = ", ".join(
             f"{escape_unprintable(text)!r} {n}" for text, n in reading.texts.most_common(10)
         )
         raise ValueError(
-            f"{reading.layout}: {reading.story}: at least two classes are needed, each with "
+            f"{reading.layout}: {reading.summary}: at least two classes are needed, each with "
             f"{layout_detection.FEWEST} or more photos; labels found: {seen or 'none'}"
         )
     facts = {
         "layout": reading.layout,
         "classes": {label: list(aliases) for label, aliases in named.classes.items()},
         **reading.keys,
+        **shared_knowledge(named, known),
+        **forced,
     }
-    if named.like:
-        same_task = known[named.like]
-        facts |= {key: getattr(same_task, key) for key in ("ordered", "mirror_safe", "fit")}
     dataset = params.section({"datasets": {name: facts}}, f"datasets.{name}", Dataset)
-    if dataset.group_column is None:
+    if dataset.group_column is None and dataset.subject_pattern is None:
         entries = layouts.read_inventory(folder, dataset).entries
         dataset = replace(
             dataset, subject_pattern=layout_detection.find_subject_pattern(entries, known)
         )
-    return Proposal(dataset, new=True, reading=reading, like=named.like, alike=named.alike)
+    return Proposal(dataset, new=True, reading=reading, named=named)
+
+
+def shared_knowledge(
+    named: layout_detection.Classes, known: Mapping[str, Dataset]
+) -> dict[str, Any]:
+    """Return the keys that follow from the classes, if another dataset knows all of them."""
+    if not named.like or len(named.origin) < len(named.classes):
+        return {}
+    same_task = known[named.like]
+    facts = {key: getattr(same_task, key) for key in ("ordered", "mirror_safe", "fit")}
+    if same_task.imagenet:
+        facts["imagenet"] = {
+            name: same_task.imagenet[origin] for name, origin in named.origin.items()
+        }
+    return facts
 
 
 def unreadable(root: Path, entries: Sequence[Entry], settings: Prepare) -> list[Skip]:
@@ -278,14 +406,14 @@ def check_classes(name: str, counts: Mapping[str, int]) -> None:
         )
 
 
-def check_names(target: Path, look: Look) -> None:
+def check_names(target: Path, report_data: FolderReport) -> None:
     """Check that DVC can version all files of a folder in place."""
-    system = {skip.path for skip in look.skips if skip.reason == "system_file"}
-    bad = [path for path in look.behind if path not in system] + renamed(look)
+    expected = {skip.path for skip in report_data.skips if skip.reason in {"system_file", "mask"}}
+    bad = [path for path in report_data.not_copied if path not in expected] + renamed(report_data)
     if bad:
         raise ValueError(
-            f"{target} has items that DVC cannot version: {_some(bad, LISTED)}; remove broken "
-            "links and unreadable files and rename the others to UTF-8, or move the folder "
+            f"{target} has items that DVC cannot version: {_first_names(bad, LISTED)}; remove "
+            "broken links and unreadable files and rename the others to UTF-8, or move the folder "
             "elsewhere and add it from there, which copies only valid files"
         )
 
@@ -295,91 +423,155 @@ def check_names(target: Path, look: Look) -> None:
 
 def remarks(proposal: Proposal) -> list[str]:
     """Return the comments of the config: labels without a class, classes that may be one."""
-    said = [
-        f"{_quoted(text)}, {_times(n)}, matches no class" for text, n, _ in unknown_labels(proposal)
+    unknown = unknown_labels(proposal)
+    lines = [
+        f"{_quoted(text)}, {_times(count)}, matches no class"
+        for text, count in unknown[:MOST_UNKNOWN]
     ]
-    return said + [f"{_quoted(a)} and {_quoted(b)}: one class?" for a, b in proposal.alike]
+    if len(unknown) > MOST_UNKNOWN:
+        lines.append(f"and {len(unknown) - MOST_UNKNOWN} more labels that match no class")
+    named = proposal.named
+    lines += [f"{_quoted(a)} and {_quoted(b)}: one class?" for a, b in named.alike]
+    return lines + [f"{_quoted(a)} and {_quoted(b)} differ by case alone" for a, b in named.by_case]
 
 
-def unknown_labels(proposal: Proposal) -> list[tuple[str, int, str]]:
-    """Return each label that matches no class, its count, and a hint."""
+def unknown_labels(proposal: Proposal) -> list[tuple[str, int]]:
+    """Return each label that matches no class, and its count, the most frequent first."""
     if proposal.reading is None:
         return []
     labels = Labels(proposal.dataset.classes)
+    counts = sorted(proposal.reading.texts.items(), key=lambda item: (-item[1], item[0]))
     return [
-        (text, count, labels.suggest(text))
-        for text, count in sorted(proposal.reading.texts.items())
+        (text, count)
+        for text, count in counts
         if labels.class_of(text) is None and not labels.is_empty(text)
     ]
 
 
-def report(look: Look, listed: int) -> Iterable[str]:
-    """Yield the lines of the report, with at most `listed` items per reason."""
-    reading, dataset = look.proposal.reading, look.proposal.dataset
-    yield f"folder    {escape_unprintable(str(look.folder))}"
-    yield f"layout    {dataset.layout}" + (f": {reading.story}" if reading else "")
-    for remark in reading.said if reading else ():
-        yield f"          {remark}"
-    if not look.proposal.new:
+def report(report_data: FolderReport, listed: int, data: str = "") -> Iterable[str]:
+    """Yield the lines of the report, with at most `listed` items per reason.
+
+    `data` is the archive or address that gave the folder.
+    """
+    reading, dataset = report_data.proposal.reading, report_data.proposal.dataset
+    place = data or str(report_data.folder)
+    yield f"{'address' if download.is_address(place) else 'folder':<10}{escape_unprintable(place)}"
+    yield from _wrapped("layout    ", dataset.layout + (f": {reading.summary}" if reading else ""))
+    for remark in reading.remarks if reading else ():
+        yield from _wrapped("        - ", remark)
+    if not report_data.proposal.new:
         yield "          params.yaml already has this dataset, whose config is used unchanged"
     yield ""
-    yield from class_lines(look)
+    yield from class_lines(report_data, listed)
     yield ""
-    yield from subject_lines(dataset, look.used)
+    yield from split_lines(report_data.used)
+    yield from subject_lines(dataset, report_data.used)
     yield ""
-    seen = f"{look.found.files_seen} files"
-    if look.found.tasks_seen:
-        seen += f" and {look.found.tasks_seen} tasks"
-    yield f"photos    {len(look.used)} will be used, of {seen}"
-    if 2 * len(look.used) < look.found.files_seen:
-        yield "          less than half; check the folder and the layout"
-    if look.found.votes:
-        annotators = len({vote.annotator for vote in look.found.votes})
-        voted = len({vote.file for vote in look.found.votes})
-        yield f"votes     {len(look.found.votes)} by {annotators} annotators on {voted} photos"
-    yield f"skipped   {_counted(Counter(skip.item for skip in look.skips)) or 'nothing'}"
-    yield from skip_lines(look.skips, listed)
-    if look.behind:
+    yield from count_lines(report_data)
+    yield from skip_lines(report_data.skips, listed)
+    if report_data.not_copied:
         yield ""
-        yield f"not copied {len(look.behind)} of these: unreadable, system files, or not files"
-        yield f"          {_some(look.behind, listed)}"
-    if renamed(look):
+        number = len(report_data.not_copied)
+        yield f"not copied {number} of these: unreadable, system files, or not files"
+        yield f"          {_first_names(report_data.not_copied, listed)}"
+    if renamed(report_data):
         yield ""
         yield "renamed   DVC requires names in UTF-8; new names of the copies"
-        yield f"          {_some(renamed(look), listed)}"
-    if look.block:
+        yield f"          {_first_names(renamed(report_data), listed)}"
+    if report_data.config_text:
         yield ""
         yield "config    to be added to datasets in params.yaml"
-        yield look.block.rstrip("\n")
+        yield report_data.config_text.rstrip("\n")
 
 
-def class_lines(look: Look) -> Iterable[str]:
+def count_lines(report_data: FolderReport) -> Iterable[str]:
+    """Yield the number of photos, votes and skipped items."""
+    content = report_data.inventory
+    seen = f"{content.files_seen} files"
+    if content.tasks_seen:
+        seen += f" and {content.tasks_seen} tasks"
+    yield f"photos    {len(report_data.used)} will be used, of {seen}"
+    if 2 * len(report_data.used) < content.files_seen:
+        yield "          less than half; check the folder and the layout"
+    if votes := content.votes:
+        annotators = len({vote.annotator for vote in votes})
+        voted = len({vote.file for vote in votes})
+        yield f"votes     {len(votes)} by {annotators} annotators on {voted} photos"
+    yield f"skipped   {_counted(Counter(skip.item for skip in report_data.skips)) or 'nothing'}"
+
+
+def split_lines(used: Sequence[Entry]) -> Iterable[str]:
+    """Yield the number of photos in each predefined split."""
+    counts = Counter(entry.predefined_split for entry in used)
+    if set(counts) != {""} and counts:
+        listed = ", ".join(f"{counts[split]} {split}" for split in SPLITS if counts[split])
+        rest = f", {counts['']} without one (train)" if counts[""] else ""
+        yield f"splits    predefined: {listed}{rest}"
+
+
+def class_lines(report_data: FolderReport, listed: int) -> Iterable[str]:
     """Yield each class with its spellings, and the labels that match no class."""
-    proposal = look.proposal
+    proposal = report_data.proposal
     labels = Labels(proposal.dataset.classes)
-    texts = proposal.reading.texts if proposal.reading else {}
-    if proposal.like:
-        yield f"classes   as in datasets.{proposal.like}, which has the same labels"
+    named = proposal.named
+    spellings: dict[str, list[str]] = defaultdict(list)
+    for text, count in sorted(proposal.reading.texts.items() if proposal.reading else ()):
+        if (label := labels.class_of(text)) is not None:
+            spellings[label].append(f"{_quoted(text)} ({count})")
+    if named.like:
+        yield f"classes   as in datasets.{named.like}, which has the same labels"
     else:
-        yield f"classes   {len(look.counts)}"
-    for label, count in look.counts.items():
-        spelled = [
-            f"{_quoted(text)} ({texts[text]})" for text in texts if labels.class_of(text) == label
-        ]
-        spellings = f"   labels: {', '.join(sorted(spelled))}" if spelled else ""
-        yield f"  {escape_unprintable(label)}: {count} photos{spellings}"
-    for one, other in proposal.alike:
-        yield (
-            f"  {_quoted(one)} and {_quoted(other)} are similar; if they are one class, list "
-            "one as an alias of the other"
+        yield f"classes   {len(report_data.counts)}"
+    shown = list(report_data.counts.items())[: max(listed, MOST_CLASSES)]
+    for label, count in shown:
+        own = spellings[label]
+        alone = len(own) == 1 and own[0].startswith(f"{_quoted(label)} (")
+        texts = f"   labels: {', '.join(own)}" if own and not alone else ""
+        yield from _wrapped("  ", f"{escape_unprintable(label)}: {count} photos{texts}", "      ")
+    if len(shown) < len(report_data.counts):
+        yield f"  … and {len(report_data.counts) - len(shown)} more; --verbose lists them"
+    yield from alike_lines(named)
+    unknown = unknown_labels(proposal)
+    for text, count in unknown[:listed]:
+        hint = escape_unprintable(labels.suggest(text))
+        yield from _wrapped("  no class: ", f"{hint}; found {_times(count)} and skipped", "      ")
+    if len(unknown) > listed:
+        yield f"  … and {len(unknown) - listed} more labels without a class; --verbose lists them"
+
+
+def alike_lines(named: layout_detection.Classes) -> Iterable[str]:
+    """Yield the pairs of classes that may be one."""
+    for one, other in named.by_case:
+        yield from _wrapped(
+            "  ",
+            f"warning: {_quoted(one)} and {_quoted(other)} differ by case alone and are two "
+            "classes; if they are one, list one as an alias of the other",
         )
-    for _, count, hint in unknown_labels(proposal):
-        yield f"  no class: {escape_unprintable(hint)}; found {_times(count)} and skipped"
+    for one, other in named.alike:
+        yield from _wrapped(
+            "  ",
+            f"{_quoted(one)} and {_quoted(other)} are similar; if they are one class, list one as "
+            "an alias of the other",
+        )
+    if named.more_alike:
+        yield f"  … and {named.more_alike} more similar pairs"
 
 
-def renamed(look: Look) -> list[str]:
+def _wrapped(start: str, text: str, indent: str | None = None) -> list[str]:
+    """Return a sentence in lines of the terminal's width; long paths are not broken."""
+    return textwrap.wrap(
+        start + text,
+        WIDTH,
+        subsequent_indent=" " * len(start) if indent is None else indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+        drop_whitespace=True,
+    )
+
+
+def renamed(report_data: FolderReport) -> list[str]:
     """Return the new names of the files whose names are not UTF-8."""
-    return [portable(path) for path in look.files if portable(path) != path]
+    return [portable(path) for path in report_data.files if portable(path) != path]
 
 
 def subject_lines(dataset: Dataset, used: Sequence[Entry]) -> Iterable[str]:
@@ -414,15 +606,18 @@ def skip_lines(skips: Iterable[Skip], listed: int) -> Iterable[str]:
     for reason, items in sorted(grouped.items(), key=lambda item: (-len(item[1]), item[0])):
         meaning = REASONS[reason].partition(": ")[0]
         number = _counted(kinds[reason])
-        yield f"  {reason}: {number}. {meaning[0].upper()}{meaning[1:]}."
-        yield f"    remedy: {inventory.remedy(reason)}"
+        sentence = f"{reason}: {number}. {meaning[0].upper()}{meaning[1:]}."
+        yield from _wrapped("  ", sentence, "    ")
+        if reason == "system_file" and listed <= LISTED:
+            continue
+        yield from _wrapped("    remedy: ", inventory.remedy(reason), "      ")
         for path, detail in items[:listed]:
             yield f"      {path}" + (f"   {detail}" if detail else "")
         if len(items) > listed:
             yield f"      … and {len(items) - listed} more; --verbose (ALL=1) lists them"
 
 
-def _some(names: Sequence[str], listed: int) -> str:
+def _first_names(names: Sequence[str], listed: int) -> str:
     more = f" and {len(names) - listed} more" if len(names) > listed else ""
     return ", ".join(map(escape_unprintable, names[:listed])) + more
 
@@ -443,10 +638,11 @@ def _quoted(text: str) -> str:
 # --- What is written ---------------------------------------------------------------------------
 
 
-def copy(sources: Mapping[str, Path], target: Path) -> None:
+def copy(sources: Mapping[str, Path], target: Path, own: Path | None = None) -> None:
     """Copy files to their paths below a folder, all or none.
 
-    Copies and not links: with a cache of hard links DVC makes its files read-only.
+    Copies and not links: with a cache of hard links DVC makes its files read-only. Files below
+    `own`, which were unpacked there, are moved instead.
 
     Raises:
         ValueError: The target has other content.
@@ -462,7 +658,10 @@ def copy(sources: Mapping[str, Path], target: Path) -> None:
         with tqdm(total=size, desc="copy", unit="B", unit_scale=True, delay=1, disable=None) as bar:
             for path, source in sources.items():
                 (half / path).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(source, half / path)
+                if own and own in source.parents and not source.is_symlink():
+                    source.replace(half / path)
+                else:
+                    shutil.copyfile(source, half / path)
                 bar.update((half / path).stat().st_size)
         umask = os.umask(0)
         os.umask(umask)
@@ -481,11 +680,11 @@ def check_same(target: Path, sources: Mapping[str, Path]) -> None:
     if differing:
         raise ValueError(
             f"{target} already exists and differs from the folder in {len(differing)} files: "
-            f"{_some(differing, 3)}; choose another NAME, or move {target} away"
+            f"{_first_names(differing, 3)}; choose another NAME, or move {target} away"
         )
 
 
-def write_block(name: str, dataset: Dataset, block: str) -> None:
+def write_config(name: str, dataset: Dataset, config_text: str) -> None:
     """Add the config to params.yaml after checking that nothing else changes.
 
     Raises:
@@ -494,7 +693,7 @@ def write_block(name: str, dataset: Dataset, block: str) -> None:
     # newline="" keeps the file's own line ends.
     with PARAMS.open(encoding="utf-8", newline="") as stream:
         before = stream.read()
-    after = dataset_config.insert(before, block)
+    after = dataset_config.insert(before, config_text)
     with files.replacing(PARAMS) as temporary:
         temporary.write_text(after, encoding="utf-8", newline="")
         raw, old = params.read(temporary), params.read()
@@ -503,5 +702,5 @@ def write_block(name: str, dataset: Dataset, block: str) -> None:
         if written != dataset or raw != old:
             raise ValueError(
                 f"the config could not be added to {PARAMS}; add these lines to datasets by hand:"
-                f"\n{block}"
+                f"\n{config_text}"
             )

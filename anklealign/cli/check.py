@@ -18,7 +18,7 @@ def print_errors(*, preflight: bool = False) -> int:
     """
     try:
         raw = params.read()
-        errors = params.check(raw) or params.missing_files(raw)
+        errors = params.check(raw) or params.input_errors(raw)
         errors += [
             f"{file}: the dependencies are stale; run `anklealign sync-deps`"
             for file in sync_deps.stale(Path())

@@ -15,22 +15,31 @@ from ruamel.yaml.nodes import MappingNode
 from anklealign.config.params import Dataset
 
 # Strings that need no quotes in YAML.
-PLAIN = re.compile(r"[^\W\d][\w./-]*(?: [\w./-]+)*")
+PLAIN = re.compile(r"[^\W\d][\w./-]*(?: [\w./-]+)*|\d{1,3}-\d{1,3}")
 MEANINGS = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
 COMMENTS = {
-    "layout": "folders, label_studio or table",
+    "layout": "folders, file_names, label_studio or table",
     "classes": "class: other spellings",
-    "csv": "below the dataset's folder",
+    "class_roots": "folders that hold class folders: predefined split, or ''",
+    "label_pattern": "regular expression, whose group label is the label",
+    "csv": "below the dataset's folder; one table or a list",
     "encoding": "of the CSV",
     "path_column": "path of the photo, below the CSV's folder",
     "label_column": "label of the photo",
+    "one_hot": "one column per class, which is 1 for its photos",
+    "vote_columns": "label of the photo by each annotator",
+    "annotator_column": "annotator of the row; a photo has several rows",
     "group_column": "group or subject of the photo",
+    "label_level": "level of nested answers that is the label, 1 for the topmost",
+    "split_column": "predefined split: train, val or test",
+    "imagenet": "ImageNet classes of each class, for zero_shot and imagenet_head",
     "subject_pattern": "regular expression, searched in the path",
-    "ordered": "true if the classes lie on a scale; list them in its order",
-    "mirror_safe": "false if flipping a photo horizontally changes its label",
-    "fit": "how it fits the stored square: letterbox, crop or stretch",
+    "ordered": "true if the classes lie on a scale, in this order",
+    "mirror_safe": "false if a horizontal flip changes the label",
+    "fit": "in the stored square: letterbox, crop or stretch",
 }
-WIDEST = 40  # characters before a comment
+WIDEST = 28  # characters before aligned comments
+WIDTH = 80  # columns; longer lines have their comment above them
 ALWAYS = ("ordered", "mirror_safe", "fit")  # written even if they have the default value
 
 
@@ -51,36 +60,51 @@ def text(
         if field.name == "classes":
             lines.append(("    classes:", COMMENTS["classes"]))
             for label, aliases in value.items():
-                listed = ", ".join(map(scalar, aliases))
-                lines.append((f"      {scalar(label)}: [{listed}]", f"{counts[label]} photos"))
+                lines.append(
+                    (f"      {scalar(label)}: {scalar(aliases)}", f"{counts[label]} photos")
+                )
             lines += [("     ", remark) for remark in remarks]
         elif value != field.default or field.name in ALWAYS:
             lines.append((f"    {field.name}: {scalar(value)}", COMMENTS[field.name]))
     # Align the comments of all lines shorter than WIDEST.
     column = max(len(line) for line, _ in lines if len(line) < WIDEST)
-    commented = [f"{line:<{column if line.strip() else 0}} # {comment}" for line, comment in lines]
+    commented: list[str] = []
+    for line, comment in lines:
+        aligned = f"{line:<{column if line.strip() else 0}} # {comment}"
+        if len(aligned) <= WIDTH or not line.strip():
+            commented.append(aligned)
+        elif len(f"{line} # {comment}") <= WIDTH:
+            commented.append(f"{line} # {comment}")
+        else:
+            indent = len(line) - len(line.lstrip())
+            commented += [f"{' ' * indent}# {comment}", line]
     return "\n".join([f"  {name}:", *commented]) + "\n"
 
 
-def scalar(value: str | bool) -> str:
-    """Return a string or Boolean as a YAML scalar."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if PLAIN.fullmatch(value) and value.casefold() not in MEANINGS:
-        return value
-    if "\\" in value and value.isprintable():
-        quoted = value.replace("'", "''")  # single quotes need no backslash escapes
+def scalar(value: object) -> str:
+    """Return a value as YAML in one line."""
+    if value is None or isinstance(value, bool | int):
+        return json.dumps(value)
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{scalar(k)}: {scalar(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(scalar, value)) + "]"
+    text = str(value)
+    if PLAIN.fullmatch(text) and text.casefold() not in MEANINGS:
+        return text
+    if "\\" in text and text.isprintable():
+        quoted = text.replace("'", "''")  # single quotes need no backslash escapes
         return f"'{quoted}'"
-    return json.dumps(value, ensure_ascii=not value.isprintable())
+    return json.dumps(text, ensure_ascii=not text.isprintable())
 
 
-def insert(whole: str, block: str) -> str:
-    """Return the text of params.yaml with a block inserted after the last dataset.
+def insert(params_text: str, config_text: str) -> str:
+    """Return the text of params.yaml with a dataset config inserted after the last dataset.
 
     Raises:
         ValueError: `datasets` is missing or is not an indented block.
     """
-    root = YAML(pure=True).compose(whole)
+    root = YAML(pure=True).compose(params_text)
     keys: list[Any] = root.value if isinstance(root, MappingNode) else []
     place = next((n for n, (key, _) in enumerate(keys) if key.value == "datasets"), None)
     if place is None:
@@ -91,9 +115,9 @@ def insert(whole: str, block: str) -> str:
     if not isinstance(blocks, MappingNode) or blocks.flow_style or not blocks.value:
         raise ValueError(
             "params.yaml: datasets is not an indented block; reformat it, or add these lines "
-            f"manually:\n{block}"
+            f"manually:\n{config_text}"
         )
-    lines = whole.splitlines(keepends=True)
+    lines = params_text.splitlines(keepends=True)
     end = keys[place + 1][0].start_mark.line if place + 1 < len(keys) else len(lines)
     # Empty lines and comments above the next key belong to it.
     while end and (not lines[end - 1].strip() or lines[end - 1].startswith("#")):
@@ -102,5 +126,5 @@ def insert(whole: str, block: str) -> str:
     if not before.endswith("\n"):
         before += "\n"
     indent = blocks.value[0][0].start_mark.column
-    moved = "".join(" " * indent + line[2:] for line in block.splitlines(keepends=True))
+    moved = "".join(" " * indent + line[2:] for line in config_text.splitlines(keepends=True))
     return before + moved + "".join(lines[end:])

@@ -1,58 +1,49 @@
 """Detect the layout, the labels and the subject pattern of a dataset folder.
 
-`read_layouts` reads a folder with each layout. `choose` returns the only plausible layout, or
-raises an error that lists the evidence. `name_classes` groups labels into classes, using the
-aliases of existing datasets. `find_subject_pattern` tries common subject numbering schemes. Similar
-labels are never merged, and unmatched labels are listed.
+`read_layouts` reads a folder with each layout. `choose` returns the layout with the best evidence,
+or raises an error that lists the evidence and the options that decide. `name_classes` groups labels
+into classes. `find_subject_pattern` tries common subject numbering schemes. Similar labels are
+never merged, and unmatched labels are listed.
 """
 
 import difflib
-import posixpath
+import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
+from anklealign.cli import folder_detection, table_detection
+from anklealign.cli.layout_candidates import LayoutCandidate, LayoutCandidates, preview
 from anklealign.config.class_names import Labels, fold, unnumbered
 from anklealign.config.params import Dataset
-from anklealign.ingest import consensus, csv_table, label_studio_export
-from anklealign.ingest.filename_matching import is_code
+from anklealign.ingest import consensus, foreign_formats
 from anklealign.ingest.inventory import (
     Entry,
     compile_subject_pattern,
     escape_unprintable,
     list_files,
-    predefined_split_of,
     subject_of,
     suffix,
 )
-from anklealign.ingest.label_studio import is_export
-from anklealign.ingest.label_studio_export import BrokenExportError
+from anklealign.ingest.label_studio_export import AnswerCounts, BrokenExportError, is_export
 from anklealign.io.decode import HEAD, PHOTO_SUFFIXES, is_photo
 
-# Larger files are not searched for labels.
-LARGEST_TABLE = 256 << 20  # bytes
-TABLES = {".csv", ".tsv", ".txt"}
-# Columns by their usual names, English and Hungarian, folded; used only as a fallback.
-LABEL_NAMES = {
-    "choice", "choices", "label", "labels", "class", "class name", "classname", "category",
-    "target", "species", "breed", "diagnosis", "diagnozis", "cimke", "osztaly", "kategoria",
-}  # fmt: skip
-GROUP_NAMES = {
-    "group", "group id", "subject", "person id", "patient", "patient id", "subject id",
-    "participant id", "animal", "animal id", "szemely", "paciens", "beteg",
-    "resztvevo", "alany",
-}  # fmt: skip
-# Excel's encodings in Hungary and Western Europe; the bytes alone do not distinguish them.
-OLD_ENCODINGS = ("cp1250", "cp1252")
-ENOUGH = 2000  # rows used to find the path column
 # A class needs one photo in each of train, val and test.
 FEWEST = 3
 ALIKE = 0.75  # share of letters in common; pronacio and pronalo have 0.8, ants and bees 0.25
+SHORTEST = 5  # letters of a name that can be misspelled; boat and goat are two words
+RARE = 4  # times that one of two similar labels is rarer, if it is a misspelling by two letters
+MOST_ALIKE = 5  # pairs of similar labels that are listed
+FITTING = 0.9  # share of labels that an existing dataset must know for its classes to be used
+# Share of photos whose labels by table and by folder must agree to be the same reading.
+AGREEING = 0.99
 # Common subject numbering schemes. Generic patterns come last: the first pattern wins a tie.
-PERSONS = (
+SUBJECT_PATTERNS = (
     r"(?P<subject>resz?t?vevo[ _-]?\d+)",
     r"(?P<subject>participant[ _-]?\d+)",
     r"(?P<subject>subj(?:ect)?[ _-]?\d+)",
@@ -62,6 +53,9 @@ PERSONS = (
     r"(?P<subject>volunteer[ _-]?\d+)",
     r"(?P<subject>(?:szemely|paciens|beteg|alany)[ _-]?\d+)",
     r"(?<![a-z0-9])(?P<subject>sub[ _-]?\d+)(?![a-z0-9])",
+)
+# These often number photos: they are used only if numbers recur within a folder, or name folders.
+SHORT_SUBJECT_PATTERNS = (
     r"(?<![a-z0-9])(?P<subject>id[ _-]?\d+)(?![a-z0-9])",
     r"(?<![a-z0-9])(?P<subject>[ps][ _-]?\d+)(?![a-z0-9])",
 )
@@ -70,44 +64,30 @@ MOST_DIFFERENT = 0.8  # maximum share of distinct numbers; a higher share means 
 
 
 @dataclass(frozen=True)
-class LayoutCandidate:
-    """The result of reading a folder with one layout.
-
-    `texts` counts the photos, answers or rows of each label. `keys` are the config keys of the
-    table layout. `said` are remarks for the report. A layout with a `doubt` is chosen only if the
-    user requests it.
-    """
-
-    layout: str
-    story: str
-    texts: Counter[str]
-    keys: Mapping[str, str] = field(default_factory=dict)
-    said: tuple[str, ...] = ()
-    doubt: str = ""
-
-
-@dataclass(frozen=True)
-class LayoutCandidates:
-    """All layouts that can read a folder, and remarks on files that no layout can read."""
-
-    readings: tuple[LayoutCandidate, ...]
-    said: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class Classes:
     """Classes with their aliases.
 
-    `like` is the dataset that defines the classes, or ''. `alike` are pairs of similar names.
+    Attributes:
+        classes: Aliases of each class.
+        like: The dataset that knows the classes, or ''.
+        alike: Pairs of names that may be one class.
+        more_alike: Number of further such pairs.
+        by_case: Pairs of names that differ by case alone.
+        origin: The class of dataset `like` that each class is.
     """
 
     classes: dict[str, tuple[str, ...]]
     like: str = ""
     alike: tuple[tuple[str, str], ...] = ()
+    more_alike: int = 0
+    by_case: tuple[tuple[str, str], ...] = ()
+    origin: Mapping[str, str] = field(default_factory=dict)
 
 
-def read_layouts(root: Path, known: Mapping[str, Dataset]) -> LayoutCandidates:
-    """Read a folder with every layout.
+def read_layouts(
+    root: Path, known: Mapping[str, Dataset], forced: Mapping[str, Any] | None = None
+) -> LayoutCandidates:
+    """Read a folder with every layout; `forced` are config keys that the user has set.
 
     Raises:
         ValueError: The folder does not exist or contains no file.
@@ -116,17 +96,29 @@ def read_layouts(root: Path, known: Mapping[str, Dataset]) -> LayoutCandidates:
     if not files:
         raise ValueError(f"{root} contains no file; pass the folder of the photos")
     photos = [file for file in files if _is_photo(root, file)]
-    found: list[LayoutCandidate] = []
-    said: list[str] = [f"{len(photos)} files that look like photos, of {len(files)}"]
-    for reading, remarks in (
-        _exports(root, files, photos, known),
-        _table(root, files, photos, known),
-        _folders(photos),
+    tables = [
+        file
+        for file in files
+        if suffix(file) in table_detection.TABLES
+        and not consensus.in_consensus_folder(file)
+        and not is_export(root, file)
+    ]
+    readings: list[LayoutCandidate] = []
+    remarks: list[str] = [f"{len(photos)} files that look like photos, of {len(files)}"]
+    for reading, notes in (
+        _exports(root, files, photos, known, (forced or {}).get("label_level")),
+        table_detection.read_tables(
+            root, tables, photos, lambda values: _decide(values, known), forced or {}
+        ),
+        folder_detection.read_folders(photos),
+        (folder_detection.read_file_names(photos), []),
     ):
-        said += remarks
+        remarks += notes
         if reading:
-            found.append(reading)
-    return LayoutCandidates(tuple(found), tuple(said))
+            readings.append(reading)
+    others = [file for file in files if suffix(file) not in PHOTO_SUFFIXES]
+    remarks += foreign_formats.remarks(root, others)
+    return LayoutCandidates(tuple(readings), tuple(remarks), len(photos))
 
 
 def _is_photo(root: Path, file: str) -> bool:
@@ -136,37 +128,40 @@ def _is_photo(root: Path, file: str) -> bool:
         return is_photo(stream.read(HEAD))
 
 
-def choose(found: LayoutCandidates, layout: str | None) -> LayoutCandidate:
-    """Return the candidate of the requested layout, or the only plausible candidate.
+def choose(candidates: LayoutCandidates, layout: str | None) -> LayoutCandidate:
+    """Return the candidate of the requested layout, or the one with the best evidence.
 
-    Labels in an export or table take precedence over folder names, unless both use the same words.
+    The remarks of the result name the layouts that were not chosen, and why.
 
     Raises:
         ValueError: No candidate or several candidates are plausible. The message lists them.
     """
-    seen = [*(f"{r.layout}: {r.story}" for r in found.readings), *found.said]
-    by_layout = {reading.layout: reading for reading in found.readings}
+    seen = [*(f"{r.layout}: {r.summary}" for r in candidates.readings), *candidates.remarks]
+    by_layout = {reading.layout: reading for reading in candidates.readings}
     if layout is not None:
         if layout not in by_layout:
             raise ValueError(_listed(f"the folder does not look like layout {layout}", seen))
-        return by_layout[layout]
-    written = [reading for reading in found.readings if reading.layout != "folders"]
-    folders = by_layout.get("folders")
-    if folders and written:
-        words = {_key(text) for reading in written for text in reading.texts}
-        if len(words & {_key(text) for text in folders.texts}) < 2:
-            folders = None
-    rivals = [*written, *([folders] if folders else [])]
+        return _checked(by_layout[layout], seen, requested=True)
+    rivals = list(by_layout.values())
+    if len(rivals) > 1:  # file names are evidence only without folders, tables and exports
+        rivals = [reading for reading in rivals if reading.layout != "file_names"]
+    aside: list[str] = []
+    if weaker := _weaker(by_layout, candidates.photos):
+        reading, why = weaker
+        rivals.remove(reading)
+        aside.append(f"{reading.layout}, not chosen: {reading.summary}; {why}")
+    if len(rivals) > 1 and (weak := [r for r in rivals if r.doubt]):
+        rivals = [reading for reading in rivals if not reading.doubt] or rivals
+        aside += [f"{r.layout}, not chosen: {r.doubt}" for r in weak if r not in rivals]
     if len(rivals) == 1:
         (only,) = rivals
-        if only.doubt:
-            raise ValueError(_listed(f"{only.doubt}; otherwise pass --layout {only.layout}", seen))
-        return only
+        checked = _checked(only, seen, requested=False)
+        return replace(checked, remarks=(*checked.remarks, *aside, *candidates.remarks[1:]))
     if not rivals:
         raise ValueError(
             _listed(
-                "no label was found: there are no class folders, no CSV that names the photos, and "
-                "no Label Studio export with answers",
+                "no label was found: there are no class folders, no table that names the photos, "
+                "and no Label Studio export with answers",
                 seen,
             )
         )
@@ -174,46 +169,111 @@ def choose(found: LayoutCandidates, layout: str | None) -> LayoutCandidate:
     raise ValueError(_listed(f"the folder matches {len(rivals)} layouts; pass {choices}", seen))
 
 
+def _checked(reading: LayoutCandidate, seen: Sequence[str], *, requested: bool) -> LayoutCandidate:
+    """Return a candidate that needs no decision by the user.
+
+    Raises:
+        ValueError: It has a question, or a doubt and was not requested.
+    """
+    if reading.question:
+        raise ValueError(_listed(reading.question, [*seen, *reading.remarks]))
+    if reading.doubt and not requested:
+        problem = f"{reading.doubt}; otherwise pass --layout {reading.layout}"
+        raise ValueError(_listed(problem, [*seen, *reading.remarks]))
+    return reading
+
+
+def _weaker(
+    by_layout: Mapping[str, LayoutCandidate], photos: int
+) -> tuple[LayoutCandidate, str] | None:
+    """Return the weaker of two readings of all photos and why, or None if there is none."""
+    folders = by_layout.get("folders")
+    if folders is None:
+        return None
+    if "table" in by_layout and "label_studio" not in by_layout:
+        loser, why = _compare(by_layout["table"], folders, photos)
+        return (loser, why) if loser else None
+    if "label_studio" in by_layout:
+        words = {_key(text) for text in by_layout["label_studio"].texts}
+        if len(words & {_key(text) for text in folders.texts}) < 2:
+            return folders, "the export has the labels"
+    return None
+
+
+def _compare(
+    table: LayoutCandidate, folders: LayoutCandidate, photos: int
+) -> tuple[LayoutCandidate | None, str]:
+    """Return the weaker of two readings and why, or None if the user must decide.
+
+    If both give the same labels, the one with more photos wins. Otherwise, a table that labels most
+    photos wins over folders with other names: they may be parts, places or days.
+    """
+    if table.question:
+        return folders, "a table names the photos, too"
+    common = sorted(table.labels.keys() & folders.labels.keys())
+    pairs = [(table.labels[photo], folders.labels[photo]) for photo in common]
+    equal = sum(_key(one) == _key(other) for one, other in pairs)
+    same = bool(pairs) and (
+        equal >= AGREEING * len(pairs)
+        or table_detection.same_partition(*map(list, zip(*pairs, strict=True)))
+    )
+    if same and not folders.doubt:
+        if len(table.labels) > len(folders.labels) or (
+            len(table.labels) == len(folders.labels) and equal
+        ):
+            return folders, "the table has the same labels"
+        return table, "the folders have the same labels"
+    words = {_key(text) for text in table.texts} & {_key(text) for text in folders.texts}
+    if len(words) > 1 or 2 * len(table.labels) < min(photos, max(len(folders.labels), 1)):
+        return None, ""
+    return folders, "the table names the photos with other labels"
+
+
 def _listed(problem: str, seen: Sequence[str]) -> str:
     return "\n  ".join([f"{problem}; evidence found:", *seen])
 
 
 def _exports(
-    root: Path, files: Sequence[str], photos: Sequence[str], known: Mapping[str, Dataset]
+    root: Path,
+    files: Sequence[str],
+    photos: Sequence[str],
+    known: Mapping[str, Dataset],
+    level: int | None,
 ) -> tuple[LayoutCandidate | None, list[str]]:
     """Read the folder's Label Studio exports."""
-    asked: dict[str, Counter[str]] = defaultdict(Counter)
-    good, said = 0, []
+    answered = AnswerCounts()
+    good, remarks = 0, []
     holders: set[str] = set()  # folders with an export
     for file in tqdm(files, "exports", unit="file", delay=1, leave=False, disable=None):
         if consensus.in_consensus_folder(file) or not is_export(root, file):
             continue
         try:
-            answered = label_studio_export.count_answers(file, (root / file).read_bytes())
+            good += answered.add(file, (root / file).read_bytes())
         except (BrokenExportError, OSError) as error:
-            said.append(f"{escape_unprintable(file)} is not a valid export: {error}")
+            remarks.append(f"{escape_unprintable(file)} is not a valid export: {error}")
             continue
-        good += bool(answered)
         holders.add(file.rpartition("/")[0])
-        for name, answers in answered.items():
-            asked[name].update(answers)
+    asked = answered.counts(level)
+    remarks += answered.remarks()
     if not asked:
-        return None, said
+        return None, remarks
     asked = _joined(asked, known)
     question = _decide(asked, known)
-    others = [f"{name!r} ({_few(answers)})" for name, answers in asked.items() if name != question]
+    others = [
+        f"{name!r} ({preview(answers)})" for name, answers in asked.items() if name != question
+    ]
     if question is None:
-        said.append(
+        remarks.append(
             f"the exports answer {len(asked)} questions: {', '.join(others)}; add a dataset "
             "config with the classes of the right one to params.yaml, and run this again"
         )
-        return None, said
+        return None, remarks
     if others:
-        said.append(f"labels are the answers to {question!r}; ignored: {', '.join(others)}")
+        remarks.append(f"labels are the answers to {question!r}; ignored: {', '.join(others)}")
     texts = asked[question]
-    story = f"{good} Label Studio export{'s' * (good > 1)} with {texts.total()} answers"
+    summary = f"{good} Label Studio export{'s' * (good > 1)} with {texts.total()} answers"
     return LayoutCandidate(
-        "label_studio", story, texts, {}, tuple(said), _wrapped(photos, holders)
+        "label_studio", summary, texts, {}, tuple(remarks), _wrapped(photos, holders)
     ), []
 
 
@@ -233,7 +293,7 @@ def _joined(
     asked: Mapping[str, Counter[str]], known: Mapping[str, Dataset]
 ) -> dict[str, Counter[str]]:
     """Merge questions that share two answers, since question names differ between projects."""
-    spoken = [_spoken(dataset) for dataset in known.values()]
+    spoken = [_word_labels(dataset) for dataset in known.values()]
 
     def meaning(text: str) -> str:
         return next((name for labels in spoken if (name := labels.class_of(text))), _key(text))
@@ -252,216 +312,93 @@ def _joined(
     return joined
 
 
-def _table(
-    root: Path, files: Sequence[str], photos: Sequence[str], known: Mapping[str, Dataset]
-) -> tuple[LayoutCandidate | None, list[str]]:
-    """Read the CSV file that refers to the most photos."""
-    lists = [
-        file
-        for file in files
-        if suffix(file) in TABLES
-        and not consensus.in_consensus_folder(file)
-        and not is_export(root, file)
-        and (root / file).stat().st_size <= LARGEST_TABLE
-    ]
-    paths = csv_table.PathIndex(photos)
-    said: list[str] = []
-    others: list[str] = []  # tables that name no photo
-    best: tuple[int, str, str, list[str], list[list[str]], int] | None = None
-    for file in lists:
-        try:
-            encoding, columns, rows = _decoded((root / file).read_bytes(), str(root / file))
-        except (ValueError, OSError) as error:
-            said.append(escape_unprintable(str(error)))
-            continue
-        folder = file.rpartition("/")[0]
-        if any(_named(paths, cell, folder) for cell in columns):
-            said.append(
-                f"{escape_unprintable(file)} has no header line; add one, such as path,label"
-            )
-            continue
-        # Count distinct photos, since a column of small numbers refers to few photos repeatedly.
-        hits = [
-            len({f for row in rows[:ENOUGH] if n < len(row) for f in _named(paths, row[n], folder)})
-            for n in range(len(columns))
-        ]
-        if not any(hits):
-            others += [_nameless(file, row) for row in rows[:1] if len(row) > 1]
-            continue
-        place = hits.index(max(hits))
-        most = sum(len(_named(paths, row[place], folder)) for row in rows if place < len(row))
-        said.append(
-            f"{escape_unprintable(file)}: {most} of {len(rows)} rows name a photo in column "
-            f"{columns[place]!r}; read as {encoding}"
-        )
-        if best is None or most > best[0]:
-            best = (most, file, encoding, columns, rows, place)
-    if best is None:
-        return None, said + others
-    most, file, encoding, columns, rows, place = best
-    label, why = _label_column(columns, rows, place, known)
-    if label is None:
-        return None, [*said, f"{escape_unprintable(file)}: {why}"]
-    keys = {"csv": file, "path_column": columns[place], "label_column": columns[label]}
-    if encoding != "utf-8":
-        keys["encoding"] = encoding
-    groups = [
-        n for n, name in enumerate(columns) if n not in {label, place} and fold(name) in GROUP_NAMES
-    ]
-    if groups:
-        keys["group_column"] = columns[groups[0]]
-    texts = Counter(row[label].strip() for row in rows if label < len(row) and row[label].strip())
-    story = f"{escape_unprintable(file)} with {len(rows)} rows, {most} of which name a photo"
-    return LayoutCandidate("table", story, texts, keys, tuple(said)), []
-
-
-def _nameless(file: str, row: Sequence[str]) -> str:
-    """Return the remark on a table without photo paths, including its first row."""
-    cells = escape_unprintable(", ".join(row))
-    return (
-        f"{escape_unprintable(file)}: no row names a photo, such as the first, {cells};"
-        " write each photo's path below the CSV's folder, or the end of it"
-    )
-
-
-def _named(paths: csv_table.PathIndex, cell: str, folder: str) -> list[str]:
-    """Return a list with the photo that a cell refers to, or an empty list."""
-    files = paths.lookup(cell, folder) if cell.strip() else []
-    return files if len(files) == 1 else []
-
-
-def _decoded(data: bytes, name: str) -> tuple[str, list[str], list[list[str]]]:
-    """Return a table's encoding, column names and rows."""
-    encodings = ["utf-8", *OLD_ENCODINGS]
-    if data[:2] in {b"\xff\xfe", b"\xfe\xff"}:
-        encodings = ["utf-16"]
-    for encoding in encodings:
-        try:
-            columns, rows = csv_table.parse_csv(data, name, encoding)
-        except ValueError:
-            if encoding == encodings[-1]:
-                raise
-            continue
-        return encoding, columns, [row for _, row in rows]
-    raise AssertionError
-
-
-def _label_column(
-    columns: Sequence[str], rows: Sequence[Sequence[str]], path: int, known: Mapping[str, Dataset]
-) -> tuple[int | None, str]:
-    """Return the index of the label column, or None and the reason."""
-    values: dict[str, Counter[str]] = {}
-    for n, name in enumerate(columns):
-        texts = Counter(row[n].strip() for row in rows if n < len(row) and row[n].strip())
-        # Labels recur, and there are at least two.
-        if n != path and fold(name) not in GROUP_NAMES and 2 <= len(texts) <= texts.total() / 2:
-            values[name] = texts
-    if not values:
-        return None, "no column contains two recurring labels"
-    decided = _decide(values, known)
-    if decided is None:
-        names = ", ".join(f"{name!r} ({_few(texts)})" for name, texts in values.items())
-        return (
-            None,
-            f"several columns may contain the labels: {names}; rename the right one to label",
-        )
-    return columns.index(decided), ""
-
-
 def _decide(values: Mapping[str, Counter[str]], known: Mapping[str, Dataset]) -> str | None:
     """Return the column or question that contains the labels, or None if it is ambiguous.
 
     It is the only one, the only one with a usual label name, or the one whose values best match the
     classes of an existing dataset.
     """
-    named = [name for name in values if fold(name) in LABEL_NAMES]
+    named = [name for name in values if fold(name) in table_detection.LABEL_NAMES]
     for only in (list(values), named):
         if len(only) == 1:
             return only[0]
     best = {
-        name: max((_fitting(_spoken(d), texts).total() for d in known.values()), default=0)
+        name: max((_fitting(_word_labels(d), texts).total() for d in known.values()), default=0)
         for name, texts in values.items()
     }
     first, second, *_ = sorted(best.values(), reverse=True)
     return max(best, key=lambda name: best[name]) if first > second else None
 
 
-def _folders(photos: Sequence[str]) -> tuple[LayoutCandidate | None, list[str]]:
-    """Read the names of the folders that hold photos."""
-    tops = {file.split("/")[0] for file in photos if "/" in file}
-    # If there are other top-level folders, train and test are class names.
-    parts = all(predefined_split_of(f"{top}/x") for top in tops)
-    texts: Counter[str] = Counter()
-    second: dict[str, set[str]] = defaultdict(set)
-    for file in photos:
-        folders = file.split("/")[:-1][int(parts) :]
-        if folders:
-            texts[folders[0]] += 1
-        if len(folders) > 1:
-            second[_key(folders[1])].add(folders[0])
-    if len(texts) < 2:
-        names = ", ".join(map(escape_unprintable, texts)) or "none"
-        top, beside = _alone(photos)
-        deeper = ""
-        if beside:
-            deeper = (
-                f"; {escape_unprintable(top)} holds {_few(beside)}; if these are the classes, pass "
-            )
-            deeper += f"{escape_unprintable(top)} as the folder"
-        return None, [f"fewer than two folders hold photos: {names}{deeper}"]
-    doubt = ""
-    recurring = sorted(name for name, above in second.items() if len(above) > 1)
-    if len(recurring) > 1:
-        doubt = (
-            f"{', '.join(recurring)} recur below {len(texts)} folders; if they are the classes, "
-            "move them to the top, with the folders that are above them now inside"
-        )
-    elif all(is_code(name.casefold()) for name in texts):
-        doubt = (
-            f"{_few(texts)} look like collectors' codes, not labels; put each one's Label Studio "
-            "export into its folder"
-        )
-    story = f"{texts.total()} photos in {len(texts)} folders: {_few(texts)}"
-    if parts:
-        story += f", below {', '.join(sorted(tops))}"
-    return LayoutCandidate("folders", story, texts, doubt=doubt), []
-
-
-def _alone(photos: Sequence[str]) -> tuple[str, Counter[str]]:
-    """Return the deepest folder that holds all photos, and the photo count of each subfolder."""
-    folders = [file.rpartition("/")[0] for file in photos]
-    top = posixpath.commonpath(folders) if folders else ""
-    inside = (folder.removeprefix(top).strip("/") for folder in folders if top)
-    return top, Counter(folder.partition("/")[0] for folder in inside if folder)
-
-
-def _few(texts: Counter[str]) -> str:
-    names = [escape_unprintable(name) for name, _ in texts.most_common(6)]
-    return ", ".join(names) + (", …" if len(texts) > 6 else "")
-
-
 def name_classes(texts: Mapping[str, int], known: Mapping[str, Dataset]) -> Classes:
-    """Group labels into classes.
+    """Group labels into classes; every label with at least FEWEST items is in one.
 
-    If at least two classes of an existing dataset occur and cover at least half of the labeled
-    items, those classes are used and all other labels are ignored. Otherwise, spellings that differ
-    in case, accents, leading numbering or Unicode form become one class, named after the most
-    frequent spelling. Classes with fewer than FEWEST items are ignored.
+    Spellings that differ in accents, leading numbering or Unicode form become one class, named
+    after the most frequent spelling. So do rare spellings that differ in case; frequent ones stay
+    apart (the letters a and A), and are returned in `by_case`. If an existing dataset knows nearly
+    all labels, its aliases join them; labels that it does not know are classes of their own.
     """
-    texts = {text: count for text, count in texts.items() if fold(text)}
-    best, like = 1, ""
-    for name, dataset in known.items():
-        fitting = _fitting(_spoken(dataset), texts)
-        covered = fitting.total()
-        if len(fitting) > 1 and 2 * covered >= sum(texts.values()) and covered > best:
-            best, like = covered, name
+    texts = {text: count for text, count in sorted(texts.items()) if fold(text)}
+    by_case = _case_pairs(texts)
+    like = "" if by_case else _knowing_dataset(texts, known)
+    named: dict[str, tuple[str, ...]] = {}
+    origin: dict[str, str] = {}
+    rest = texts
     if like:
-        classes = known[like].classes
-        occur = _fitting(Labels(classes), texts)
-        return Classes({name: classes[name] for name in classes if occur[name]}, like)
+        labels = _word_labels(known[like])
+        for name, aliases in known[like].classes.items():
+            own = [text for text in texts if labels.class_of(text) == name]
+            if own:
+                # The user's spelling of the same word, or the name that aliases stand for.
+                equal = [text for text in own if fold(text) == fold(name)]
+                spelling = max(equal, key=lambda text: texts[text], default=name)
+                named[spelling] = tuple(a for a in aliases if any(c.isalpha() for c in a))
+                origin[spelling] = name
+        rest = {text: count for text, count in texts.items() if labels.class_of(text) is None}
+    others = _group_spellings(rest, {text for pair in by_case for text in pair})
+    named |= {name: others[name] for name in sorted(others, key=lambda name: (fold(name), name))}
+    counts = {
+        name: texts.get(name, 0) + sum(texts.get(a, 0) for a in named[name]) for name in named
+    }
+    pairs = _alike_pairs(counts)
+    return Classes(named, like, pairs[:MOST_ALIKE], len(pairs[MOST_ALIKE:]), by_case, origin)
+
+
+def _knowing_dataset(texts: Mapping[str, int], known: Mapping[str, Dataset]) -> str:
+    """Return the dataset that knows the most labels, if it knows two and nearly all, or ''."""
+    texts = {text: count for text, count in texts.items() if count >= FEWEST}
+    covered = {
+        name: fitting.total()
+        for name, dataset in known.items()
+        if len(fitting := _fitting(_word_labels(dataset), texts)) > 1
+    }
+    best = max(covered, key=lambda name: covered[name], default="")
+    return best if best and covered[best] >= FITTING * sum(texts.values()) else ""
+
+
+def _case_pairs(texts: Mapping[str, int]) -> tuple[tuple[str, str], ...]:
+    """Return the pairs of frequent labels that differ by case alone."""
+    by_fold: dict[str, list[str]] = defaultdict(list)
+    for text, count in texts.items():
+        if count >= FEWEST:
+            by_fold[text.strip().casefold()].append(text)
+    return tuple(
+        pair
+        for forms in by_fold.values()
+        for pair in combinations(forms, 2)
+        if pair[0].strip() != pair[1].strip()
+    )
+
+
+def _group_spellings(
+    texts: Mapping[str, int], by_case: Collection[str]
+) -> dict[str, tuple[str, ...]]:
+    """Return the other spellings of each class, named after the most frequent one."""
     spellings: dict[str, Counter[str]] = defaultdict(Counter)
-    for text, count in sorted(texts.items()):
-        spellings[_key(text)][text] += count
+    taken = {_key(text) for text in by_case}
+    for text, count in texts.items():
+        if _key(text) not in taken:
+            spellings[_key(text)][text] += count
     for key, forms in list(spellings.items()):
         # 1_left and 2_left are two classes, distinguished only by their numbers.
         numbers = {fold(text) for text in forms if fold(text) != key}
@@ -472,27 +409,59 @@ def name_classes(texts: Mapping[str, int], known: Mapping[str, Dataset]) -> Clas
     # Texts are counted in sorted order, so that ties are resolved deterministically.
     counted = [forms.most_common() for forms in spellings.values() if forms.total() >= FEWEST]
     named = {usual: tuple(sorted(t for t, _ in others)) for (usual, _), *others in counted}
-    order = sorted(named, key=lambda name: (fold(name), name))
-    alike = tuple(
-        (one, other)
-        for k, one in enumerate(order)
-        for other in order[k + 1 :]
-        if _alike(_key(one), _key(other))
-    )
-    return Classes({name: named[name] for name in order}, alike=alike)
+    return named | dict.fromkeys(by_case, ())
 
 
-def _alike(one: str, other: str) -> bool:
-    """Return whether one label may be a misspelling of the other, ignoring digits."""
-    first, second = ("".join(c for c in text if not c.isdigit()) for text in (one, other))
-    return first != second and difflib.SequenceMatcher(a=first, b=second).ratio() >= ALIKE
+def _alike_pairs(counts: Mapping[str, int]) -> tuple[tuple[str, str], ...]:
+    """Return the pairs of classes of which one may be a misspelling, the most similar first.
+
+    They differ by one or two letters, and one is much rarer; or they differ by one letter, and
+    neither has another name so close, as numbered or lettered classes have.
+    """
+    words = {name: re.sub(r"\d", "", _key(name)) for name in counts}
+    near: dict[str, set[str]] = defaultdict(set)
+    far: dict[str, set[str]] = defaultdict(set)
+    for name, word in words.items():
+        if len(word) >= SHORTEST:
+            near[word].add(name)
+            for k in range(len(word)):
+                once = word[:k] + word[k + 1 :]
+                near[once].add(name)
+                if len(word) <= 4 * SHORTEST:  # two misspelled letters in a long name: rare
+                    for n in range(k, len(once)):
+                        far[once[:n] + once[n + 1 :]].add(name)
+                far[once].add(name)
+    close = _pairs_of(near.values(), words)
+    neighbors = Counter(name for pair in close for name in pair)
+    ratios: dict[tuple[str, str], float] = {}
+    for pair in close | _pairs_of(far.values(), words):
+        one, other = pair
+        ratio = difflib.SequenceMatcher(a=words[one], b=words[other], autojunk=False).ratio()
+        few, many = sorted((counts[one], counts[other]))
+        lone = pair in close and neighbors[one] == neighbors[other] == 1
+        if ratio >= ALIKE and (few * RARE <= many or lone):
+            ratios[pair] = ratio
+    return tuple(sorted(ratios, key=lambda pair: (-ratios[pair], pair)))
+
+
+def _pairs_of(
+    groups: Collection[Collection[str]], words: Mapping[str, str]
+) -> set[tuple[str, str]]:
+    """Return the pairs of names with different words in each group of up to twenty."""
+    return {
+        pair
+        for names in groups
+        if 1 < len(names) <= 20
+        for pair in combinations(sorted(names), 2)
+        if words[pair[0]] != words[pair[1]]
+    }
 
 
 def _key(text: str) -> str:
     return unnumbered(fold(text))
 
 
-def _spoken(dataset: Dataset) -> Labels:
+def _word_labels(dataset: Dataset) -> Labels:
     """Return a dataset's labels without numeric aliases, whose meaning differs by dataset."""
     classes = {
         name: [a for a in aliases if any(c.isalpha() for c in a)]
@@ -514,17 +483,26 @@ def _fitting(labels: Labels, texts: Mapping[str, int]) -> Counter[str]:
 def find_subject_pattern(entries: Sequence[Entry], known: Mapping[str, Dataset]) -> str | None:
     """Return the pattern that identifies the subject of the most photos, or None.
 
-    Patterns whose numbers rarely recur are rejected, because they number photos, not subjects.
+    Patterns whose numbers rarely recur are rejected, because they number photos, not subjects. So
+    are p1.jpg and id1.jpg, one of each in several folders.
     """
     collectors = {entry.collector for entry in entries} - {""}
     own = [dataset.subject_pattern for dataset in known.values() if dataset.subject_pattern]
     best, most = None, 0
-    tried = dict.fromkeys([*own, *PERSONS])
+    tried = dict.fromkeys([*own, *SUBJECT_PATTERNS, *SHORT_SUBJECT_PATTERNS])
     for text in tqdm(tried, "subjects", unit="pattern", delay=1, leave=False, disable=None):
         pattern = compile_subject_pattern(text)
-        who = [subject_of(e.file, pattern, e.collector, collectors) for e in entries]
-        met = [name for name in who if name]
-        repeated = 2 <= len(set(met)) <= MOST_DIFFERENT * len(met)
-        if repeated and len(met) >= LEAST_SHARE * len(who) and len(met) > most:
-            best, most = text, len(met)
+        subjects = [subject_of(e.file, pattern, e.collector, collectors) for e in entries]
+        known_subjects = [subject for subject in subjects if subject]
+        repeated = 2 <= len(set(known_subjects)) <= MOST_DIFFERENT * len(known_subjects)
+        if text in SHORT_SUBJECT_PATTERNS and repeated:
+            in_folders = {
+                (subject, entry.file.rpartition("/")[0])
+                for subject, entry in zip(subjects, entries, strict=True)
+                if subject
+            }
+            repeated = len(in_folders) <= MOST_DIFFERENT * len(known_subjects)
+        enough = len(known_subjects) >= LEAST_SHARE * len(subjects)
+        if repeated and enough and len(known_subjects) > most:
+            best, most = text, len(known_subjects)
     return best

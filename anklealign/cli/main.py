@@ -22,7 +22,7 @@ import typer
 from anklealign import __version__
 from anklealign.config import paths
 
-Layout = Literal["folders", "label_studio", "table"]
+Layout = Literal["folders", "file_names", "label_studio", "table"]
 Score = Literal["accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "log_loss"]
 SERVE_MODULES = ("fastapi", "h11", "prometheus_client", "pydantic_settings", "starlette", "uvicorn")
 
@@ -73,10 +73,24 @@ def _options(
 
 @app.command("add", epilog="Example: anklealign add ~/photos/ankles ankles --dry-run")
 def _add(
-    folder: Annotated[Path, typer.Argument(help="Folder of the photos. It is never written to.")],
+    data: Annotated[
+        str,
+        typer.Argument(
+            help="Folder of the photos, zip or tar file, or http(s) or s3 address. It is never "
+            "written to."
+        ),
+    ],
     name: Annotated[str, typer.Argument(help="Name of the dataset in params.yaml.")],
     layout: Annotated[
         Layout | None, typer.Option(help="Layout of the folder. Default: detected.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Key of the dataset config, such as path_column=file; may be repeated.",
+        ),
     ] = None,
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Report only; write nothing.")] = False,
@@ -85,7 +99,9 @@ def _add(
     """Report on a folder of photos, copy it to data/raw/NAME and version it with DVC."""
     from anklealign.cli import add  # noqa: PLC0415 - see the module docstring
 
-    raise typer.Exit(add.add_folder(folder, name, layout, dry_run=dry_run, verbose=verbose))
+    raise typer.Exit(
+        add.add_folder(data, name, layout, settings or (), dry_run=dry_run, verbose=verbose)
+    )
 
 
 @app.command(

@@ -31,8 +31,21 @@ def unnumbered(folded: str) -> str:
     return re.sub(r"^\d+[\s.):-]+(?=[^\W\d])", "", folded)
 
 
+def _literal(text: str) -> str:
+    return unicodedata.normalize("NFC", text).strip()
+
+
+def _differ_by_case(one: str, other: str) -> bool:
+    return (
+        _literal(one) != _literal(other) and _literal(one).casefold() == _literal(other).casefold()
+    )
+
+
 class Labels:
-    """Map label texts to the classes of a dataset, using their names and aliases."""
+    """Map label texts to the classes of a dataset, using their names and aliases.
+
+    Class names may differ by case alone (the letters a and A); then case counts for them.
+    """
 
     def __init__(self, classes: Mapping[str, Sequence[str]]) -> None:
         """Initialize from the aliases of each class. A class name is always its own alias.
@@ -41,6 +54,8 @@ class Labels:
             ValueError: Two classes share a name or an alias.
         """
         self._exact: dict[str, str] = {}
+        self._literal = {_literal(name): name for name in classes}
+        by_case: set[str] = set()  # folded names that only their case distinguishes
         # Numbers distinguish classes only if their names are otherwise equal (1_left, 2_left).
         short: dict[str, dict[str, tuple[str, str]]] = {}  # name -> number -> (class, alias)
         for name, aliases in classes.items():
@@ -54,7 +69,11 @@ class Labels:
                     numbers.values() if number == "" else [numbers.get(n) for n in (number, "")]
                 )
                 for other in rivals:
-                    if other and other[0] != name:
+                    if not other or other[0] == name:
+                        continue
+                    if {alias, other[1]} <= classes.keys() and _differ_by_case(alias, other[1]):
+                        by_case |= {folded, word}
+                    else:
                         raise ValueError(
                             f"classes: {alias!r} means {name!r}, but {other[1]!r} is an alias of "
                             f"{other[0]!r} (case, accents and leading numbers are ignored); "
@@ -63,9 +82,15 @@ class Labels:
                 numbers[number] = name, alias
         meant = {word: {name for name, _ in by.values()} for word, by in short.items()}
         self._unnumbered = {word: min(names) for word, names in meant.items() if len(names) == 1}
+        for word in by_case:
+            self._exact.pop(word, None)
+            self._unnumbered.pop(word, None)
 
     def class_of(self, text: str) -> str | None:
         """Return the class that matches the text, or None if there is no match."""
+        literal = self._literal.get(_literal(text))
+        if literal is not None:
+            return literal
         folded = fold(text)
         exact = self._exact.get(folded)
         return exact if exact is not None else self._unnumbered.get(unnumbered(folded))

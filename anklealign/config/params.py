@@ -30,6 +30,7 @@ from ruamel.yaml.error import MarkedYAMLError
 
 from anklealign.config.class_names import Labels
 from anklealign.config.paths import RAW
+from anklealign.io import files
 
 PARAMS = Path("params.yaml")
 CONSENSUS = "consensus"  # value of split.test: test on the photos with votes
@@ -55,21 +56,38 @@ class Dataset:
 
     `subject_pattern` is a regular expression that is searched in each photo's path, ignoring case
     and, if needed, accents; the digits of its group `subject` identify the subject among those of
-    the collector. `csv`, `encoding` and the columns belong to the table layout, where
-    `group_column` is the subject. `imagenet` maps each class to ImageNet classes.
+    the collector. `class_roots` are the folders that hold class folders, each with its predefined
+    split or ''; without them, class folders lie at the top or below train, val and test.
+    `label_pattern` belongs to the file_names layout: its group `label` is the label of a photo.
+
+    `csv` (one or several tables), `encoding` and the columns belong to the table layout, where
+    `group_column` is the subject and `split_column` the predefined split. Labels are in
+    `label_column`, unless it is null; in one column per class (`one_hot`); or votes, in one column
+    per annotator (`vote_columns`) or in several rows per photo (`annotator_column`). A column is
+    named `#1`, `#2`, ... in tables without a header. `imagenet` maps each class to ImageNet
+    classes.
+    `label_level` is the level of nested answers (Taxonomy, nested Choices) in the label_studio
+    layout that is the label: 1 is the topmost, None the last.
     """
 
-    layout: Literal["folders", "label_studio", "table"]
+    layout: Literal["folders", "file_names", "label_studio", "table"]
     classes: Annotated[dict[Name, tuple[str, ...]], Field(min_length=2)]
     subject_pattern: str | None = None
     ordered: bool = False
     mirror_safe: bool = True
     fit: Fit = "letterbox"
-    csv: Name = "labels.csv"
+    class_roots: dict[str, Literal["", "train", "val", "test"]] | None = None
+    label_pattern: str | None = None
+    csv: Name | Annotated[tuple[Name, ...], Field(min_length=1)] = "labels.csv"
     encoding: Name = "utf-8"
     path_column: Name = "path"
-    label_column: Name = "label"
+    label_column: Name | None = "label"
+    one_hot: bool = False
+    vote_columns: Annotated[tuple[Name, ...], Field(min_length=2)] | None = None
+    annotator_column: Name | None = None
     group_column: Name | None = None
+    label_level: Count | None = None
+    split_column: Name | None = None
     imagenet: dict[Name, Annotated[tuple[ImageNetIndex, ...], Field(min_length=1)]] | None = None
 
     def imagenet_indices(self) -> tuple[tuple[int, ...], ...]:
@@ -98,21 +116,46 @@ class Dataset:
                 f"encoding: {self.encoding!r} is not an encoding that Python knows; write utf-8, "
                 "utf-16, cp1250, cp1252, …"
             ) from None
-        if self.subject_pattern is not None:
-            try:
-                pattern = re.compile(self.subject_pattern)
-            except re.error as error:
-                raise ValueError(
-                    f"subject_pattern: {self.subject_pattern!r} is not a regular expression: "
-                    f"{error}"
-                ) from None
-            if "subject" not in pattern.groupindex:
-                raise ValueError(
-                    f"subject_pattern: {self.subject_pattern!r} has no group named subject; write "
-                    "the part that identifies the subject as (?P<subject>…)"
-                )
+        for key, group in (("subject_pattern", "subject"), ("label_pattern", "label")):
+            _check_pattern(key, getattr(self, key), group)
         Labels(self.classes)  # raises if two classes share an alias
         return self
+
+    @model_validator(mode="after")
+    def _check_layout(self) -> "Dataset":
+        if (self.layout == "file_names") != (self.label_pattern is not None):
+            raise ValueError(
+                "layout file_names and label_pattern belong together; give both or neither"
+            )
+        if self.layout != "table":
+            return self
+        if self.one_hot and (self.vote_columns or self.annotator_column):
+            raise ValueError("one_hot tables have no votes; remove vote_columns, annotator_column")
+        if self.vote_columns and self.annotator_column:
+            raise ValueError(
+                "vote_columns (one column per annotator) and annotator_column (one row per vote) "
+                "exclude each other; remove one"
+            )
+        if self.label_column is None and not (self.one_hot or self.vote_columns):
+            raise ValueError(
+                "label_column: null leaves no label; name a column, or set one_hot or vote_columns"
+            )
+        return self
+
+
+def _check_pattern(key: str, text: str | None, group: str) -> None:
+    """Check that a regular expression compiles and has a named group."""
+    if text is None:
+        return
+    try:
+        pattern = re.compile(text)
+    except re.error as error:
+        raise ValueError(f"{key}: {text!r} is not a regular expression: {error}") from None
+    if group not in pattern.groupindex:
+        raise ValueError(
+            f"{key}: {text!r} has no group named {group}; write the part that identifies the "
+            f"{group} as (?P<{group}>…)"
+        )
 
 
 def _indices(entries: tuple[int | str, ...]) -> list[int]:
@@ -553,20 +596,38 @@ def _unknown_sections(raw: Mapping[str, Any]) -> list[str]:
     return errors
 
 
-def missing_files(raw: Mapping[str, Any]) -> list[str]:
-    """Return one line per missing file or folder of the selected dataset and model."""
+def input_errors(raw: Mapping[str, Any]) -> list[str]:
+    """Return one line for each input of the selected dataset and model that a stage would refuse.
+
+    The stages before train take minutes, so what train refuses is refused before them.
+    """
+    dataset_name, data = dataset(raw)
+    folder = RAW / dataset_name
     errors = []
-    name, _ = dataset(raw)
-    folder = RAW / name
-    if name != "synthetic" and not folder.is_dir():
+    if dataset_name != "synthetic" and not folder.is_dir():
         errors.append(
-            f"params.yaml: dataset = {name!r}: {folder} does not exist; put or link the photos "
-            "there, run `dvc pull`, or choose another dataset"
+            f"params.yaml: dataset = {dataset_name!r}: {folder} does not exist; put or link the "
+            "photos there, run `dvc pull`, or choose another dataset"
         )
     name, model = selected(raw, "model", "models", Model)
-    if model.weights and not Path(model.weights).is_file():
+    if model.zero_shot and not data.imagenet:
+        errors.append(
+            f"params.yaml: models.{name}: zero_shot needs the ImageNet indices of each class, "
+            f"which datasets.{dataset_name} does not have; add datasets.{dataset_name}.imagenet, "
+            "or choose another model"
+        )
+    if not model.weights:
+        return errors
+    if not Path(model.weights).is_file():
         errors.append(
             f"params.yaml: model = {name!r}: the weights file {model.weights} does not exist; put "
-            "it there, run `dvc pull`, or choose another model"
+            "it there (and `dvc add` it for queued runs and colleagues), run `dvc pull`, or choose "
+            "another model"
+        )
+    elif not (actual := files.sha256(Path(model.weights))).startswith(str(model.weights_sha256)):
+        errors.append(
+            f"params.yaml: models.{name}.weights = {model.weights!r} has the SHA-256 {actual}, but "
+            f"weights_sha256 is {model.weights_sha256}; put the right file there, or correct "
+            "weights_sha256"
         )
     return errors

@@ -7,7 +7,8 @@ Every .txt file is a list. Its names may include the collector's folder, with sl
 backslashes. Every export belongs to the annotator whose name is the file name (an e-mail address
 becomes a pseudonym), because each ran their own Label Studio and `completed_by` is always 1.
 Only an export with several annotators in `completed_by` counts as several annotators, named
-`<file>/<number>`.
+`<file>/<number>`. In a target storage, which has a file for each annotation, the annotator is the
+folder below consensus/, or `completed_by` if there is none.
 
 `anklealign.ingest.filename_matching` matches names and votes with photos. If there is a list, votes
 match listed photos only, because file names recur across collectors. A name whose folder looks like
@@ -26,11 +27,15 @@ from tqdm import tqdm
 from anklealign.config.class_names import Labels
 from anklealign.ingest.filename_matching import Match, is_code, match_photos
 from anklealign.ingest.inventory import Skip, Vote, suffix
+from anklealign.ingest.label_studio_addresses import own_paths
 from anklealign.ingest.label_studio_export import (
     Annotation,
     BrokenExportError,
     Task,
     chosen_class,
+    is_export,
+    merge_stored,
+    name_answers,
     newest_annotations,
     pseudonym,
     read_tasks,
@@ -76,15 +81,20 @@ def read_consensus_folder(
     photos: Sequence[str],
     collectors: Collection[str],
     labels: Labels,
+    *,
+    level: int | None = None,
 ) -> ConsensusFolder:
-    """Return the votes and listed photos in the given files of consensus/."""
-    reader = _FolderReader(photos, collectors, labels)
+    """Return the votes and listed photos in the given files of consensus/.
+
+    `level` is the level of nested answers that is the label, None for the leaf.
+    """
+    reader = _FolderReader(photos, collectors, labels, level)
     content = reader.content
     # Lists first, because votes match listed photos.
     ordered = sorted(files, key=lambda file: (suffix(file) != LIST, file))
     for file in tqdm(ordered, "votes", unit="export", delay=1, leave=False, disable=None):
         kind = suffix(file)
-        if kind not in EXPORTS | {LIST}:
+        if kind not in EXPORTS | {LIST} and not is_export(root, file):
             content.skips.append(Skip(file, "file", "consensus"))
             continue
         content.exports_seen += 1
@@ -135,12 +145,19 @@ def _unmatched(missing: Skip, match: Match) -> Skip:
 class _FolderReader:
     """Read lists and exports one after the other."""
 
-    def __init__(self, photos: Sequence[str], collectors: Collection[str], labels: Labels) -> None:
+    def __init__(
+        self,
+        photos: Sequence[str],
+        collectors: Collection[str],
+        labels: Labels,
+        level: int | None,
+    ) -> None:
         self.content = ConsensusFolder()
         self.latest: dict[tuple[str, str], CastVote] = {}  # by photo and annotator
         self._photos = photos
         self._collectors = collectors
         self._labels = labels
+        self._level = level
 
     def add_list(self, file: str, names: Sequence[tuple[int, str]]) -> int:
         """Add the photos of a list; return its number of names."""
@@ -192,19 +209,25 @@ class _FolderReader:
             BrokenExportError: The export cannot be parsed or is not a list of tasks.
         """
         content = self.content
-        tasks = read_tasks(file, data, self._labels)
+        tasks = merge_stored(read_tasks(file, data, self._labels))
+        name_answers(tasks, self._labels, self._level)
         stem = file.partition("/")[2].removesuffix(Path(file).suffix)
+        if not suffix(file) or any(task.stored for task in tasks):
+            # A target storage has a file for each annotation: the annotator is its folder, if any.
+            stem = stem.rpartition("/")[0]
         if "@" in stem:
             stem = pseudonym(stem)
         named = {annotation.annotator for task in tasks for annotation in task.annotations}
         # The name of an annotation without an annotator is # and its position.
         several = len({name for name in named if not name.startswith("#")}) > 1
         photos = content.listed or self._photos
-        matches = match_photos([task.addresses for task in tasks], photos, self._collectors)
+        addresses = own_paths([task.photos for task in tasks], [task.shown for task in tasks])
+        matches = match_photos(addresses, photos, self._collectors)
         for task, match in zip(tasks, matches, strict=True):
             by_annotator: dict[str, list[Annotation]] = {}
             for annotation in task.annotations:
-                annotator = f"{stem}/{annotation.annotator}" if several else stem
+                own = annotation.annotator
+                annotator = f"{stem}/{own}" if several and stem else stem or own
                 by_annotator.setdefault(annotator, []).append(
                     replace(annotation, annotator=annotator)
                 )
@@ -225,11 +248,11 @@ class _FolderReader:
             missing = Skip(vote, "vote", reason, " or ".join(names) or "no address")
             content.skips.append(_unmatched(missing, match))
             return
-        newest, cancelled = newest_annotations(annotations)
+        newest, without = newest_annotations(annotations)
         if newest:
             label, reason, detail = chosen_class(newest[annotator], self._labels)
         else:
-            label, reason, detail = "", "cancelled" if cancelled else task.without, ""
+            label, reason, detail = "", without or task.without, ""
         if reason:
             content.skips.append(Skip(vote, "vote", reason, f"{match.file} {detail}".strip()))
             return

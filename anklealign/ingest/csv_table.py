@@ -1,16 +1,23 @@
-"""Photos anywhere below a folder, labeled by a CSV with path, label and optional group columns.
+"""Photos anywhere below a folder, labeled by one or several tables.
 
-The CSV is UTF-8 (with or without a byte order mark) unless `encoding` names another encoding. The
-delimiter is the comma, semicolon or tab that is most frequent in its header. Paths are relative to
-the CSV's folder; backslashes, `./`, Unicode form, case and a missing suffix are ignored if exactly
-one photo matches. A path that does not exist matches the photos whose paths end with it.
+`anklealign.ingest.table_files` says which files are tables. Paths are relative to the table's
+folder; backslashes, `./`, Unicode form, case and a missing suffix are ignored if exactly one photo
+matches. A path that does not exist matches the photos whose paths end with it, and paths of another
+disk match by their ends.
+
+The label of a row is a cell (`label_column`), the one class whose column is 1 (`one_hot`), or the
+votes in one column per annotator (`vote_columns`). If a table has one row per vote
+(`annotator_column`), several rows of a photo are its votes. Votes of two or more annotators are
+aggregated by prepare; a single vote is the label.
+
+The predefined split of a photo is its row's `split_column`, else its table (train.csv), else its
+folder.
 """
 
-import csv
-import io
-import posixpath
-import unicodedata
-from collections.abc import Iterable
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
@@ -22,14 +29,48 @@ from anklealign.ingest.inventory import (
     Entry,
     Inventory,
     Skip,
+    Vote,
     compile_subject_pattern,
     list_files,
-    predefined_split_of,
     resolve_claims,
+    split_of_name,
+    split_of_path,
     subject_of,
     suffix,
 )
+from anklealign.ingest.table_files import POSITION, PathIndex, Table, parse_table
 from anklealign.io.decode import PHOTO_SUFFIXES
+
+TRUE = {"1", "true", "yes", "y", "t"}
+# A column of 0 and 1 named after one split: the split of 1, and that of 0.
+BINARY_SPLITS = {"train": ("train", "test"), "val": ("val", "train"), "test": ("test", "train")}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table; `votes` are the label texts by annotator, if there are several."""
+
+    task: str
+    path: str
+    folder: str
+    depth: int
+    label: str
+    votes: tuple[tuple[str, str], ...]
+    annotator: str
+    group: str
+    split: str
+    problem: str = ""
+
+
+@dataclass
+class _Labels:
+    """The labels of the photos by their rows; each row and vote is used or a skip."""
+
+    claims: dict[str, list[Claim]] = field(default_factory=dict)  # by photo
+    votes: dict[str, list[Vote]] = field(default_factory=dict)  # by row
+    rows: dict[str, Row] = field(default_factory=dict)  # by task
+    reasons: dict[str, tuple[str, str]] = field(default_factory=dict)  # by photo without a label
+    skips: list[Skip] = field(default_factory=list)
 
 
 def read_csv_table(root: Path, dataset: Dataset) -> Inventory:
@@ -38,137 +79,228 @@ def read_csv_table(root: Path, dataset: Dataset) -> Inventory:
     Each row is a task named `<csv>#<line>`, where line 1 is the header.
 
     Raises:
-        ValueError: The folder or the CSV does not exist, or the CSV cannot be parsed or lacks a
+        ValueError: The folder or a table does not exist, or a table cannot be parsed or lacks a
             column.
     """
     labels = Labels(dataset.classes)
-    pattern = compile_subject_pattern(dataset.subject_pattern)
     files, skips = list_files(root)
     seen = len(files) + len(skips)
-    table = PurePosixPath(dataset.csv).as_posix()
-    if table not in files:
-        raise ValueError(
-            f"{root / table} does not exist; add it, or set the dataset's csv in params.yaml"
-        )
-    files.remove(table)
-    columns = [dataset.path_column, dataset.label_column]
-    if dataset.group_column is not None:
-        columns.append(dataset.group_column)
-    data = (root / table).read_bytes()
-    content = parse_csv(data, str(root / table), dataset.encoding)
-    rows = _select_columns(*content, str(root / table), columns)
-
-    folder = table.rpartition("/")[0]
+    named = (dataset.csv,) if isinstance(dataset.csv, str) else dataset.csv
+    tables = [PurePosixPath(name).as_posix() for name in named]
+    for table in tables:
+        if table not in files:
+            raise ValueError(
+                f"{root / table} does not exist; add it, or set the dataset's csv in params.yaml"
+            )
+    files = [file for file in files if file not in tables]
     index = PathIndex(files)
-    claims: dict[str, list[Claim]] = {}
-    groups: dict[str, str] = {}  # by task
-    reasons: dict[str, tuple[str, str]] = {}  # by photo without a label
-    for line, (path, text, *group) in tqdm(
-        rows, "match", unit="row", delay=1, leave=False, disable=None
-    ):
-        task = f"{table}#{line}"
-        matches = index.lookup(path, folder)
+    rows = [row for table in tables for row in _rows(root, table, dataset, labels, index)]
+    result = _label_rows(rows, index, labels)
+    row_votes = _gather_votes(result) if dataset.annotator_column is not None else 0
+    settled, unsettled = resolve_claims(result.claims)
+    skips += [*result.skips, *unsettled]
+    votes = [vote for claim in settled.values() for vote in result.votes.get(claim.task, ())]
+    tasks_seen = len(rows) - row_votes
+    votes_seen = len(votes) + sum(skip.item == "vote" for skip in result.skips)
+
+    entries = _entries(files, settled, result, dataset)
+    listed = ", ".join(tables) if len(tables) < 4 else f"{len(tables)} tables"
+    for file in files:
+        if file not in result.claims:
+            # A file such as labels.xlsx is no photo without a label.
+            other = suffix(file) not in {"", *PHOTO_SUFFIXES}
+            cause = result.reasons.get(
+                file,
+                ("not_an_image", "") if other else ("no_task", f"no row of {listed} refers to it"),
+            )
+            skips.append(Skip(file, "file", *cause))
+    return Inventory(
+        tuple(entries), tuple(skips), seen - len(tables), tasks_seen, len(tables),
+        tuple(sorted(votes)), votes_seen,
+    )  # fmt: skip
+
+
+def _entries(
+    files: Iterable[str], settled: Mapping[str, Claim], result: _Labels, dataset: Dataset
+) -> list[Entry]:
+    """Return the entry of each photo with a label."""
+    pattern = compile_subject_pattern(dataset.subject_pattern)
+    entries: list[Entry] = []
+    for file in files:
+        if claim := settled.get(file):
+            row = result.rows[claim.task]
+            subject = row.group
+            if dataset.group_column is None:
+                subject = subject_of(file, pattern, "", ())
+            split = row.split or split_of_path(file, dataset.class_roots)
+            # The rows of several annotators are votes and not tasks.
+            task = "" if row.annotator and claim.by_vote else claim.task
+            entries.append(Entry(file, claim.label, "", subject, split, task, claim.by_vote))
+    return entries
+
+
+def _rows(
+    root: Path, name: str, dataset: Dataset, labels: Labels, index: PathIndex
+) -> Iterable[Row]:
+    """Yield the rows of a table."""
+    header = POSITION.fullmatch(dataset.path_column) is None
+    data = (root / name).read_bytes()
+    table = parse_table(data, str(root / name), dataset.encoding, header=header)
+    label, group, split = dataset.label_column, dataset.group_column, dataset.split_column
+    votes = dataset.vote_columns or ()
+    required = [dataset.path_column, group, split, dataset.annotator_column, *votes]
+    if not dataset.one_hot:
+        required.append(label)
+    places = _places(table, str(root / name), [column for column in required if column])
+    classes = []
+    if dataset.one_hot:
+        classes = [(n, column) for n, column in enumerate(table.columns) if labels.class_of(column)]
+        if len(classes) < 2:
+            raise ValueError(
+                f"{root / name} has no columns named like two classes, only "
+                f"{', '.join(table.columns)}; set one_hot: false, or fix the classes"
+            )
+    folder = name.rpartition("/")[0]
+    paths = [_cell(cells, places[dataset.path_column]) for _, cells in table.rows]
+    depth = index.depth_of(paths, folder)
+    table_split = split_of_name(PurePosixPath(name).stem)
+    for line, cells in table.rows:
+        values = {column: _cell(cells, place) for column, place in places.items()}
+        text, problem = values.get(label or "", ""), ""
+        if dataset.one_hot:
+            text, problem = _hot_class(cells, classes)
+        cast = [(column, values[column]) for column in votes if not labels.is_empty(values[column])]
+        if label is None and len(cast) == 1:
+            text, cast = cast[0][1], []
+        yield Row(
+            f"{name}#{line}", values[dataset.path_column], folder, depth, text, tuple(cast),
+            values.get(dataset.annotator_column or "", ""), values.get(group or "", ""),
+            split_of_cell(split, values[split]) if split else table_split, problem,
+        )  # fmt: skip
+
+
+def _places(table: Table, name: str, columns: Sequence[str]) -> dict[str, int]:
+    """Return the position of each column."""
+    for column in columns:
+        if column not in table.columns:
+            raise ValueError(
+                f"{name} has no column {column!r}, only {', '.join(table.columns) or 'none'}; "
+                "rename the column there, or set the dataset's columns in params.yaml"
+            )
+    return {column: table.columns.index(column) for column in columns}
+
+
+def _cell(cells: Sequence[str], place: int) -> str:
+    return cells[place].strip() if place < len(cells) else ""
+
+
+def is_hot(cell: str) -> bool:
+    """Return whether a cell of a one-hot table marks the class of its column."""
+    try:
+        return float(cell) == 1
+    except ValueError:
+        return cell.strip().casefold() in TRUE
+
+
+def _hot_class(cells: Sequence[str], classes: Sequence[tuple[int, str]]) -> tuple[str, str]:
+    """Return the name of the only column that is 1, and the reason if there is none."""
+    hot = [column for place, column in classes if is_hot(_cell(cells, place))]
+    if len(hot) == 1:
+        return hot[0], ""
+    return ", ".join(hot), "several_choices" if hot else "no_label"
+
+
+def split_of_cell(column: str, text: str) -> str:
+    """Return the predefined split that a cell means, or ''."""
+    meaning = split_of_name(column)
+    if meaning and re.fullmatch(r"[01](\.0)?|true|false|yes|no|y|n|t|f", text.casefold()):
+        positive, negative = BINARY_SPLITS[meaning]
+        return positive if is_hot(text) else negative
+    return split_of_name(text)
+
+
+def _label_rows(rows: Iterable[Row], index: PathIndex, labels: Labels) -> _Labels:
+    """Find the photo and the label of each row."""
+    result = _Labels()
+    for row in tqdm(rows, "match", unit="row", delay=1, leave=False, disable=None):
+        matches = index.lookup(row.path, row.folder, row.depth)
         if len(matches) != 1:
             reason = "ambiguous" if matches else "missing_file"
-            detail = f"{path!r} matches {', '.join(matches)}" if matches else f"{path!r}"
-            skips.append(Skip(task, "task", reason, detail))
-            reasons |= dict.fromkeys(matches, (reason, f"{task} may refer to it"))
+            detail = f"{row.path!r} matches {', '.join(matches)}" if matches else f"{row.path!r}"
+            result.skips.append(Skip(row.task, "task", reason, detail))
+            result.reasons |= dict.fromkeys(matches, (reason, f"{row.task} may refer to it"))
             continue
         (file,) = matches
+        result.rows[row.task] = row
+        votes, claim = _count_votes(row, file, labels, result.skips)
+        if claim is None:
+            label = labels.class_of(row.label)
+            if label is None:
+                reason, detail = _no_label(row, labels)
+                result.skips.append(Skip(row.task, "task", reason, detail or f"{row.label!r}"))
+                result.reasons[file] = (reason, f"{row.task}: {row.label!r}")
+                continue
+            claim = Claim(row.task, label)
+        result.claims.setdefault(file, []).append(claim)
+        if votes:
+            result.votes[row.task] = votes
+    return result
+
+
+def _count_votes(
+    row: Row, file: str, labels: Labels, skips: list[Skip]
+) -> tuple[list[Vote], Claim | None]:
+    """Return the votes of a row, and the claim that they make without a label of its own."""
+    votes: list[Vote] = []
+    for annotator, text in row.votes:
         label = labels.class_of(text)
         if label is None:
-            empty = labels.is_empty(text)
-            reason = "no_label" if empty else "label_unknown"
-            detail = "" if empty else labels.suggest(text)
-            skips.append(Skip(task, "task", reason, detail or f"{text!r}"))
-            reasons[file] = (reason, f"{task}: {text!r}")
+            name = f"{row.task} by {annotator}"
+            skips.append(Skip(name, "vote", "label_unknown", labels.suggest(text)))
+        else:
+            votes.append(Vote(file, annotator, label))
+    if not votes or row.label:
+        return votes, None
+    # Two rows of a photo agree if their votes have the same majority; '' is a tie.
+    (first, most), *others = Counter(vote.label for vote in votes).most_common()
+    tied = bool(others) and others[0][1] == most
+    return votes, Claim(row.task, "" if tied else first, by_vote=True)
+
+
+def _no_label(row: Row, labels: Labels) -> tuple[str, str]:
+    if row.problem:
+        return row.problem, row.label
+    if labels.is_empty(row.label):
+        return "no_label", ""
+    if len(_known_parts(row.label, labels)) > 1:
+        return "several_choices", f"{row.label!r}"
+    return "label_unknown", labels.suggest(row.label)
+
+
+def _known_parts(text: str, labels: Labels) -> list[str]:
+    """Return the parts of a text such as a|b that are labels."""
+    return [part for part in re.split(r"[|;,]", text) if labels.class_of(part)]
+
+
+def _gather_votes(result: _Labels) -> int:
+    """Turn the rows of photos with several annotators into votes; return their number."""
+    number = 0
+    for file, claims in sorted(result.claims.items()):
+        by_annotator: dict[str, Claim] = {}
+        for claim in claims:
+            by_annotator[result.rows[claim.task].annotator] = claim
+        if len(by_annotator) < 2 or "" in by_annotator:
             continue
-        claims.setdefault(file, []).append(Claim(task, label))
-        groups[task] = group[0].strip() if group else ""
-
-    settled, unsettled = resolve_claims(claims)
-    skips += unsettled
-    entries: list[Entry] = []
-    for file, claim in ((file, settled[file]) for file in files if file in settled):
-        subject = groups[claim.task]
-        if dataset.group_column is None:
-            subject = subject_of(file, pattern, "", ())
-        split = predefined_split_of(file)
-        entries.append(Entry(file, claim.label, "", subject, split, claim.task))
-    for file in files:
-        if file not in claims:
-            cause = reasons.get(file, ("no_task", f"no row of {table} refers to it"))
-            skips.append(Skip(file, "file", *cause))
-    return Inventory(tuple(entries), tuple(skips), seen - 1, len(rows), 1)
-
-
-def parse_csv(
-    data: bytes, name: str, encoding: str
-) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Return the column names of a CSV, and the line number and cells of each non-blank row.
-
-    Raises:
-        ValueError: The CSV has another encoding or cannot be parsed.
-    """
-    try:
-        text = data.decode("utf-8-sig" if encoding == "utf-8" else encoding)
-    except UnicodeError as error:
-        position = f" at byte {error.start}" if isinstance(error, UnicodeDecodeError) else ""
-        raise ValueError(
-            f"{name} is not {encoding.upper()}{position}; save it as UTF-8, or set the dataset's "
-            "encoding in params.yaml"
-        ) from None
-    header = text.partition("\n")[0]
-    delimiter = max(",;\t", key=header.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    try:
-        columns = [cell.strip() for cell in next(reader, [])]
-        return columns, [(reader.line_num, row) for row in reader if any(map(str.strip, row))]
-    except csv.Error as error:
-        raise ValueError(f"{name}, line {reader.line_num}: {error}; fix that line") from None
-
-
-def _select_columns(
-    names: list[str], rows: list[tuple[int, list[str]]], table: str, columns: list[str]
-) -> list[tuple[int, list[str]]]:
-    """Return the line number and the cells in the given columns of each row."""
-    for column in columns:
-        if column not in names:
-            raise ValueError(
-                f"{table} has no column {column!r}, only {', '.join(names) or 'none'}; rename the "
-                "column there, or set the dataset's columns in params.yaml"
-            )
-    places = [names.index(column) for column in columns]
-    return [(line, [row[p] if p < len(row) else "" for p in places]) for line, row in rows]
-
-
-class PathIndex:
-    """An index of the files below a dataset's folder by path, in increasingly tolerant forms."""
-
-    def __init__(self, files: Iterable[str]) -> None:
-        """Index the paths of all files."""
-        self._by_form: list[dict[str, list[str]]] = [{}, {}, {}, {}]
-        self._by_name: dict[str, list[str]] = {}
-        for file in files:
-            self._by_name.setdefault(_forms(file)[-1].rpartition("/")[2], []).append(file)
-            for index, form in zip(self._by_form, _forms(file), strict=True):
-                index.setdefault(form, []).append(file)
-
-    def lookup(self, path: str, folder: str) -> list[str]:
-        """Return the files that match in the strictest form with any match."""
-        plain = posixpath.normpath(path.strip().replace("\\", "/"))
-        full_path = posixpath.normpath(posixpath.join(folder, plain))
-        for index, form in zip(self._by_form, _forms(full_path), strict=True):
-            if form in index:
-                return index[form]
-        # The whole path must match: cats/1.jpg is never dogs/1.jpg.
-        tail = _forms(plain)[-1]
-        same_name = self._by_name.get(tail.rpartition("/")[2], [])
-        return [file for file in same_name if _forms(file)[-1].endswith(f"/{tail}")]
-
-
-def _forms(path: str) -> tuple[str, str, str, str]:
-    composed = unicodedata.normalize("NFC", path)
-    folded = composed.casefold()
-    bare = folded.removesuffix(suffix(folded)) if suffix(folded) in PHOTO_SUFFIXES else folded
-    return path, composed, folded, bare
+        number += len(claims)
+        for claim in claims:
+            annotator = result.rows[claim.task].annotator
+            newest = by_annotator[annotator]
+            if claim is not newest:
+                detail = f"{file}: by {newest.task}"
+                result.skips.append(Skip(claim.task, "vote", "superseded", detail))
+        first = claims[0]
+        result.votes[first.task] = [
+            Vote(file, annotator, claim.label) for annotator, claim in sorted(by_annotator.items())
+        ]
+        result.claims[file] = [Claim(first.task, first.label, by_vote=True)]
+    return number

@@ -18,11 +18,12 @@ import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
 from tqdm import tqdm
 
+from anklealign.ingest.masks import find_masks
 from anklealign.io import decode
 
 Item = Literal["file", "task", "export", "name", "vote"]
@@ -32,9 +33,15 @@ REASONS = decode.REASONS | {
     # Files.
     "not_a_file": "a broken link, a pipe, a circular link, or a folder named like a photo: fix the "
     "link, rename the folder, or remove it",
-    "system_file": "created by the operating system or a tool (.DS_Store, Thumbs.db, .git): no "
-    "action needed",
+    "system_file": "created by the operating system or a tool (.DS_Store, Thumbs.db, @eaDir): "
+    "no action needed",
+    "mask": "a segmentation mask of a photo (name_mask.png, masks/name.png), which is no photo: no "
+    "action needed, or rename it",
     "no_class_folder": "not in any folder: move it into the folder of its class",
+    "outside_class_roots": "not below a folder of class_roots in params.yaml: no action needed, or "
+    "add the folder there",
+    "no_label_in_name": "the path does not match label_pattern: rename the file, or fix the "
+    "pattern in params.yaml",
     "no_task": "no task or row refers to this photo: label it, or remove it",
     "id_taken": "the path of another file differs only in Unicode form: keep one of the two",
     # Tasks and rows; a file whose only task is skipped has the task's reason.
@@ -49,6 +56,12 @@ REASONS = decode.REASONS | {
     "needed",
     # Labels.
     "no_label": "no annotation, an empty one, or an empty cell: label the photo",
+    "rejected": "a reviewer rejected every annotation of the task: label it again, or remove the "
+    "photo",
+    "other_control": "the annotation has other answers than Choices and Taxonomy (boxes, ratings, "
+    "text), which are no labels of a photo: label the photo with Choices, or remove it",
+    "regions_differ": "the regions of the photo have different classes: crop them into photos, or "
+    "label the photo as a whole",
     "cancelled": "the annotator skipped the task: label it, or remove the photo",
     "draft_only": "the task has only a draft: submit it",
     "prediction_only": "the task has only a model's prediction, which is not a label: label the "
@@ -72,7 +85,15 @@ PREDEFINED_SPLITS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
     "test": "test", "testing": "test",
 }  # fmt: skip
-SYSTEM_FILES = {"thumbs.db", "desktop.ini", "__macosx"}
+# Words that mean a split only in a longer name or a column, where others support it.
+SPLIT_WORDS = PREDEFINED_SPLITS | {"dev": "val", "holdout": "test"}
+# Folded names of files and folders; those with a leading dot are system files, too. Windows, macOS,
+# Synology and QNAP storage, Python.
+SYSTEM_FILES = {
+    "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "$recycle.bin", "recycler",
+    "system volume information", "__macosx", "icon\r", "@eadir", "@tmp", "#recycle", "#snapshot",
+    "@recycle", "@recently-snapshot", "lost+found", "__pycache__",
+}  # fmt: skip
 LIKE_A_PHOTO = "a folder named like a photo"
 UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}  # control, surrogate, line and paragraph separator
 
@@ -259,7 +280,9 @@ def list_files(root: Path) -> tuple[list[str], list[Skip]]:
 
     with bar:
         enter("")
-    return sorted(files), list(skips.values())
+    masks = find_masks(root, sorted(files))
+    skips |= {mask: Skip(mask, "file", "mask", f"of {photo}") for mask, photo in masks.items()}
+    return sorted(set(files) - masks.keys()), list(skips.values())
 
 
 def _kind(root: Path, path: str) -> tuple[str, Skip | None]:
@@ -289,13 +312,41 @@ def _kind(root: Path, path: str) -> tuple[str, Skip | None]:
 
 def suffix(name: str) -> str:
     """Return the last suffix of a file name in lower case, with its dot, or ''."""
-    return PurePosixPath(name).suffix.casefold()
+    # pathlib takes twenty times as long, which counts for some thousand cells of a table.
+    last = name.rstrip("/").rpartition("/")[2]
+    dot = last.rfind(".")
+    return last[dot:].casefold() if 0 < dot < len(last) - 1 else ""
 
 
 def predefined_split_of(path: str) -> str:
     """Return train, val or test if the path starts with such a folder, else ''."""
     top, _, rest = path.partition("/")
     return PREDEFINED_SPLITS.get(top.casefold(), "") if rest else ""
+
+
+def split_of_name(name: str) -> str:
+    """Return the split that a folder, a table or a cell is named after, or ''.
+
+    The name contains words of exactly one split: seg_train, TrainingSet, test1, train_labels.csv.
+    """
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    words = re.findall(r"[^\W\d_]+", spaced.casefold())
+    splits = {SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS}
+    return min(splits) if len(splits) == 1 else ""
+
+
+def class_root_of(path: str, roots: Mapping[str, str]) -> str | None:
+    """Return the innermost of the folders in `class_roots` that a path is below, or None."""
+    above = [root for root in roots if not root or path.startswith(f"{root}/")]
+    return max(above, key=len, default=None)
+
+
+def split_of_path(path: str, class_roots: Mapping[str, str] | None) -> str:
+    """Return the predefined split of a photo by its folders, or ''."""
+    if class_roots is None:
+        return predefined_split_of(path)
+    root = class_root_of(path, class_roots)
+    return "" if root is None else class_roots[root]
 
 
 def strip_accents(text: str) -> str:
@@ -318,7 +369,9 @@ def subject_of(
     if pattern is None:
         return ""
     composed = unicodedata.normalize("NFC", path)
-    match = pattern.search(composed) or pattern.search(strip_accents(composed))
+    match = pattern.search(composed)
+    if match is None and not composed.isascii():
+        match = pattern.search(strip_accents(composed))
     name = match.group("subject") if match else None
     if not name:
         return ""

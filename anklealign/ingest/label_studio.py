@@ -1,15 +1,17 @@
 """Photos with Label Studio exports: one folder per collector, or one project for all photos.
 
-JSON, JSON-MIN and CSV exports of any file name are read, also several in one folder. A collector is
-a top-level folder. An export below it refers to the photos of that folder, including subfolders; an
-export at the top level, or in a folder without photos, refers to all photos.
+JSON, JSON-MIN, CSV, TSV and JSON Lines exports of any file name are read, also several in one
+folder, and the files of a target storage (`label_studio_export`). A collector is a top-level
+folder. An export below it refers to the photos of that folder, including subfolders; an export at
+the top level, or in a folder without photos, refers to all photos.
 
 `anklealign.ingest.filename_matching` finds the photo of each task. The label is the one class that
-the annotations choose, where the newest annotation of each annotator counts. If several annotators
-labeled a task, each choice is a vote, and prepare aggregates the votes into a label. If there are
-votes in consensus/, only those are votes, and the majority of a task's annotators is its label. A
-photo with votes in consensus/ and no task is labeled by these votes. Drafts and predictions are
-never labels; cancelled and empty annotations are no votes.
+the annotations choose, where the newest annotation of each annotator counts; ground truth and
+accepted annotations override others, and rejected ones do not count. If several annotators labeled
+a task, each choice is a vote, and prepare aggregates the votes into a label. If there are votes in
+consensus/, only those are votes, and the majority of a task's annotators is its label. A photo with
+votes in consensus/ and no task is labeled by these votes. Drafts and predictions are never labels;
+cancelled and empty annotations are no votes.
 """
 
 from collections import Counter, defaultdict
@@ -33,14 +35,17 @@ from anklealign.ingest.inventory import (
     list_files,
     resolve_claims,
     subject_of,
-    suffix,
 )
+from anklealign.ingest.label_studio_addresses import own_paths
 from anklealign.ingest.label_studio_export import (
     BrokenExportError,
     Task,
     chosen_class,
-    is_csv_export,
+    is_export,
+    merge_stored,
+    name_answers,
     newest_annotations,
+    other_controls,
     read_tasks,
 )
 from anklealign.io.decode import HEAD, is_photo
@@ -73,9 +78,12 @@ def read_label_studio(root: Path, dataset: Dataset) -> Inventory:
         )
 
     all_tasks, broken = _read_all(root, exports, labels)
+    name_answers(all_tasks, labels, dataset.label_level)
     tasks, older = _drop_older_copies(all_tasks)
     collectors = sorted({p.partition("/")[0] for p in photos if "/" in p})
-    votes = consensus.read_consensus_folder(root, consensus_files, photos, collectors, labels)
+    votes = consensus.read_consensus_folder(
+        root, consensus_files, photos, collectors, labels, level=dataset.label_level
+    )
     labeled = _label_photos(tasks, photos, collectors, labels, count_votes=not votes.votes)
     settled, unsettled = resolve_claims(labeled.claims)
     voted_on = {vote.file for vote in votes.votes}
@@ -169,12 +177,6 @@ def _sort_out(root: Path, files: Iterable[str]) -> tuple[list[str], list[str], l
     return photos, exports, consensus_files
 
 
-def is_export(root: Path, file: str) -> bool:
-    """Return True for an export, valid or broken."""
-    kind = suffix(file)
-    return kind == ".json" or (kind == ".csv" and is_csv_export(_first_line(root / file)))
-
-
 def _read_all(root: Path, exports: Iterable[str], labels: Labels) -> tuple[list[Task], list[Skip]]:
     """Return the tasks of all exports, and the skips of exports that cannot be read."""
     tasks: list[Task] = []
@@ -186,15 +188,7 @@ def _read_all(root: Path, exports: Iterable[str], labels: Labels) -> tuple[list[
             skips.append(Skip(export, "export", error.reason, str(error)))
         except OSError as error:
             skips.append(Skip(export, "export", "cannot_open", error.strerror or str(error)))
-    return tasks, skips
-
-
-def _first_line(path: Path) -> str:
-    try:
-        with path.open("rb") as stream:
-            return stream.readline(1 << 16).decode("utf-8-sig", "replace")
-    except OSError:
-        return ""
+    return merge_stored(tasks), skips
 
 
 def _skip_without_task(root: Path, file: str, exported: Collection[str]) -> Skip:
@@ -240,7 +234,7 @@ def _match_tasks(tasks: list[Task], photos: list[str], collectors: list[str]) ->
         scopes.items(), "match", unit="folder", delay=1, leave=False, disable=None
     ):
         nearby = [p for p in photos if p.startswith(f"{scope}/")] if scope else photos
-        addresses = [tasks[n].addresses for n in numbers]
+        addresses = own_paths([tasks[n].photos for n in numbers], [tasks[n].shown for n in numbers])
         matches |= zip(numbers, match_photos(addresses, nearby, collectors), strict=True)
     return [matches[number] for number in range(len(tasks))]
 
@@ -277,9 +271,10 @@ def _label(task: Task, labels: Labels, *, count_votes: bool) -> tuple[dict[str, 
     datasets with votes in consensus/: tasks that happen to have several annotators would distort
     the agreement measured there and would add their photos to its test split.
     """
-    latest, cancelled = newest_annotations(task.annotations)
+    latest, reason = newest_annotations(task.annotations)
     if not latest:
-        return {}, "cancelled" if cancelled else task.without, ""
+        detail = other_controls(task.annotations) if reason == "other_control" else ""
+        return {}, reason or task.without, detail
     chosen: dict[str, str] = {}
     for annotator, annotation in latest.items():
         label, reason, detail = chosen_class(annotation, labels)

@@ -11,6 +11,7 @@ from anklealign.io.pixel_store import photo_id
 
 LAYOUTS: Mapping[str, Callable[[Path, Dataset], Inventory]] = {
     "folders": class_folders.read_class_folders,
+    "file_names": class_folders.read_file_names,
     "label_studio": label_studio.read_label_studio,
     "table": csv_table.read_csv_table,
 }
@@ -20,7 +21,8 @@ def read_inventory(root: Path, dataset: Dataset) -> Inventory:
     """Return the inventory of a dataset's folder, sorted by path.
 
     Two names that differ only in Unicode form have the same id and are one file on macOS, so one of
-    them is skipped.
+    them is skipped. If all photos are in one predefined split, there is nothing to keep apart, and
+    none is returned.
 
     Raises:
         ValueError: The folder, or a file that its layout needs, does not exist or cannot be parsed.
@@ -32,4 +34,7 @@ def read_inventory(root: Path, dataset: Dataset) -> Inventory:
         twin = first.setdefault(photo_id(escape_unprintable(entry.file)), entry)
         if twin is not entry:
             skips += skips_of_entry(entry, "id_taken", f"by {twin.file}")
-    return replace(inventory, entries=tuple(first.values()), skips=(*inventory.skips, *skips))
+    entries = tuple(first.values())
+    if len({entry.predefined_split for entry in entries}) == 1:
+        entries = tuple(replace(entry, predefined_split="") for entry in entries)
+    return replace(inventory, entries=entries, skips=(*inventory.skips, *skips))

@@ -99,8 +99,9 @@ def photo_tile(row: Any, store: Pixels) -> contact_sheets.Tile:  # noqa: ANN401 
 
 def _evenly(table: pd.DataFrame) -> str:
     sources = table[["collector", "predefined_split"]].drop_duplicates()
-    people, parts = sources.collector.nunique(), sources.predefined_split.nunique()
-    among = [f"{people} collectors"] * (people > 1) + [f"{parts} predefined splits"] * (parts > 1)
+    collectors, splits = sources.collector.nunique(), sources.predefined_split.nunique()
+    among = [f"{collectors} collectors"] * (collectors > 1)
+    among += [f"{splits} predefined splits"] * (splits > 1)
     return f", evenly from {' and '.join(among)}" if among else ""
 
 
@@ -217,9 +218,9 @@ def _histogram(
     bins = np.geomspace(low * 0.999, high * 1.001, 41)
     if len(classes) <= MOST_COLORS:
         colors = _colors(classes)
-        parts = [values[(labels == name).to_numpy()] for name in classes]
+        by_class = [values[(labels == name).to_numpy()] for name in classes]
         axes.hist(
-            parts, bins=bins.tolist(), stacked=True,
+            by_class, bins=bins.tolist(), stacked=True,
             color=[colors[name] for name in classes],
         )  # fmt: skip
     else:

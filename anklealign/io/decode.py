@@ -22,6 +22,8 @@ import numpy.typing as npt
 from pi_heif import HeifImageFile  # type: ignore[import-untyped]
 from PIL import ExifTags, Image
 
+from anklealign.io import camera_raw
+
 Pixels = npt.NDArray[np.uint8]
 Box = tuple[int, int, int, int]
 
@@ -35,6 +37,8 @@ REASONS = {
     "truncated": "the file ends before the picture does: download or copy it again",
     "unreadable": "the content is damaged or uses an unsupported encoding: download or copy it "
     "again, or save it again as JPEG or PNG",
+    "camera_raw": "a raw file of a camera (NEF, CR2, CR3, ARW, DNG, RAF, …), of which only a "
+    "thumbnail could be decoded: convert it to JPEG or PNG",
     "unsupported": "the pixel format has no defined white, such as 32-bit floats: save it again as "
     "JPEG or PNG",
     "too_large": "more megapixels or bytes than prepare.max_megapixels allows, or a decompression "
@@ -133,6 +137,8 @@ def read_bytes(path: Path, max_megapixels: float) -> bytes:
             raise PhotoError("zero_bytes", "the file has 0 bytes")
         with path.open("rb") as stream:
             head = stream.read(HEAD)
+            if kind := camera_raw.raw_format(head):
+                raise PhotoError("camera_raw", kind)
             if not is_photo(head):
                 raise PhotoError("not_an_image", _describe(head))
             most = _most_bytes(max_megapixels)
@@ -163,6 +169,8 @@ def open_photo(source: bytes | Path, max_megapixels: float, least_side: int = 0)
     data = read_bytes(source, max_megapixels) if isinstance(source, Path) else source
     if not data:
         raise PhotoError("zero_bytes", "the file has 0 bytes")
+    if kind := camera_raw.raw_format(data):
+        raise PhotoError("camera_raw", kind)
     if not is_photo(data[:HEAD]):
         raise PhotoError("not_an_image", _describe(data[:HEAD]))
     if len(data) > _most_bytes(max_megapixels):

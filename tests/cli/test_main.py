@@ -120,7 +120,7 @@ def project(tmp_path, monkeypatch):
         "      - stages/prepare.py\n      - data\n"
     )
     (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
-    monkeypatch.setattr(check.params, "missing_files", lambda _: [])
+    monkeypatch.setattr(check.params, "input_errors", lambda _: [])
     return tmp_path
 
 

@@ -1,0 +1,220 @@
+"""Read labels from folder names, or from file names, by the shape of the folder tree."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+from anklealign.cli.layout_candidates import LayoutCandidate, preview
+from anklealign.config.class_names import fold, unnumbered
+from anklealign.ingest.filename_matching import is_code
+from anklealign.ingest.inventory import (
+    PREDEFINED_SPLITS,
+    class_root_of,
+    escape_unprintable,
+    split_of_name,
+)
+
+# Names whose last word is one of these, and that differ by their number only, are parts of one set.
+PART_WORDS = {
+    "part", "images", "image", "img", "imgs", "photos", "pictures", "batch", "folder", "chunk",
+    "archive", "set", "split", "dir", "data", "disk", "zip",
+}  # fmt: skip
+# Patterns of file names with a label, tried in this order: cat.0.jpg, 0_cat.jpg.
+LABEL_PATTERNS = (
+    r"(?:^|/)(?P<label>[^/]*?[^\W\d_][^/]*?)[ ._-]*\(?\d+\)?\.\w+$",
+    r"(?:^|/)\d+[ ._-]+(?P<label>[^/]*?[^\W\d_])\.\w+$",
+)
+MOST_STRAY = 0.01  # share of photos beside the only folder, as in a screenshot beside PetImages/
+FEWEST = 3  # photos of a label in a file name
+
+
+class FolderTree:
+    """The folders that hold photos, at any depth."""
+
+    def __init__(self, photos: Iterable[str]) -> None:
+        """Count the photos of each folder."""
+        self.below: Counter[str] = Counter()  # in the folder or below it
+        self.children: dict[str, set[str]] = defaultdict(set)  # names of folders with photos
+        for photo in photos:
+            folder = photo.rpartition("/")[0]
+            self.below[folder] += 1
+            while folder:
+                above, _, name = folder.rpartition("/")
+                self.children[above].add(name)
+                self.below[above] += 1
+                folder = above
+
+    def unwrap(self, folder: str) -> str:
+        """Return the folder inside, while it holds next to nothing but a single folder."""
+        while len(self.children[folder]) == 1:
+            (name,) = self.children[folder]
+            inner = join(folder, name)
+            if self.below[folder] - self.below[inner] > MOST_STRAY * self.below[folder]:
+                break
+            folder = inner
+        return folder
+
+
+def join(folder: str, name: str) -> str:
+    """Return the path of a name in a folder, where '' is the top."""
+    return f"{folder}/{name}" if folder else name
+
+
+def read_folders(photos: Sequence[str]) -> tuple[LayoutCandidate | None, list[str]]:
+    """Return the class folders with their predefined splits, and remarks on the tree."""
+    tree = FolderTree(photos)
+    top = tree.unwrap("")
+    while top and len(tree.children[top]) < 2:
+        # The wrapper of a single class, or a class with one subfolder: no two classes.
+        if not tree.children[top]:
+            names = escape_unprintable(top.partition("/")[0])
+            return None, [f"folders: fewer than two hold photos: {names}"]
+        top = join(top, min(tree.children[top]))
+    roots, aside = _split_roots(tree, top)
+    if roots is None:
+        names = ", ".join(sorted(map(escape_unprintable, tree.children[top])))
+        return None, [f"folders: {names} are named after splits and hold no class folders"]
+    texts, labels = _labels(photos, roots)
+    if len(texts) < 2:
+        return None, [f"folders: fewer than two hold photos: {preview(texts) or 'none'}"]
+    plain = set(roots) == {""} or (
+        all(root.casefold() in PREDEFINED_SPLITS for root in roots) and not aside
+    )
+    below = ""
+    if set(roots) != {""}:
+        below = ", below " + ", ".join(
+            f"{escape_unprintable(root)} ({split})" if split else escape_unprintable(root)
+            for root, split in sorted(roots.items())
+        )
+    remarks = [
+        f"{escape_unprintable(join(top, name))}: {tree.below[join(top, name)]} photos are set "
+        f"aside: {why}"
+        for name, why in aside.items()
+    ]
+    return LayoutCandidate(
+        "folders",
+        f"{texts.total()} photos in {len(texts)} folders: {preview(texts)}{below}",
+        texts,
+        {} if plain else {"class_roots": dict(sorted(roots.items()))},
+        tuple(remarks),
+        _doubt(tree, top, roots, texts, labels),
+        labels=labels,
+    ), []
+
+
+def _split_roots(tree: FolderTree, top: str) -> tuple[dict[str, str] | None, dict[str, str]]:
+    """Return the folders that hold class folders, and the folders to set aside with the reason.
+
+    Folders named after splits are splits if class folders are below them: at least two of those
+    folders have class folders in common, or there is nothing else. The first result is None if
+    there are only splits without class folders.
+    """
+    splits = {name: split_of_name(name) for name in sorted(tree.children[top])}
+    named = [name for name, split in splits.items() if split]
+    inner = {name: tree.unwrap(join(top, name)) for name in named}
+    classes = {name: tree.children[inner[name]] for name in named}
+    # A lone class folder below a split is unwrapped, too; compare it with the other splits.
+    for name in named:
+        folder = inner[name]
+        above, _, last = folder.rpartition("/")
+        if not classes[name] and any(last in classes[other] for other in named):
+            inner[name], classes[name] = above, {last}
+    holders = [name for name in named if len(classes[name]) > 1]
+    holders += [
+        name for name in named
+        if name not in holders and any(classes[name] & classes[other] for other in holders)
+    ]  # fmt: skip
+    shared = any(
+        classes[one] & classes[other] for one in holders for other in holders if one < other
+    )
+    others = [name for name in splits if name not in named]
+    if not (shared or (holders and not others)):
+        return (None if named and not others else {top: ""}), {}
+    aside = {name: "it has no class folders" for name in named if name not in holders}
+    aside |= dict.fromkeys(others, "it is neither a split nor a class")
+    return {inner[name]: splits[name] for name in holders}, aside
+
+
+def _labels(photos: Iterable[str], roots: Mapping[str, str]) -> tuple[Counter[str], dict[str, str]]:
+    """Return the number of photos of each class folder, and the class folder of each photo."""
+    labels: dict[str, str] = {}
+    for photo in photos:
+        root = class_root_of(photo, roots)
+        name, _, rest = photo.removeprefix(root or "").removeprefix("/").partition("/")
+        if root is not None and rest:
+            labels[photo] = name
+    return Counter(labels.values()), labels
+
+
+def _doubt(
+    tree: FolderTree,
+    top: str,
+    roots: Mapping[str, str],
+    texts: Counter[str],
+    labels: Mapping[str, str],
+) -> str:
+    """Return why the folder names may not be labels, or ''."""
+    second: dict[str, set[str]] = defaultdict(set)
+    for photo, name in labels.items():
+        root = class_root_of(photo, roots) or ""
+        folder, _, rest = (
+            photo.removeprefix(root).removeprefix("/").partition("/")[2].partition("/")
+        )
+        if rest:
+            second[unnumbered(fold(folder))].add(name)
+    recurring = sorted(name for name, above in second.items() if len(above) > 1)
+    if len(recurring) > 1 and not all(split_of_name(name) for name in recurring):
+        return (
+            f"{_first(recurring)} recur below {len(texts)} folders; if they are the classes, "
+            "move them to the top, with the folders that are above them now inside"
+        )
+    named = [name for name in tree.children[top] if split_of_name(name)]
+    if set(roots.values()) == {""} and any(
+        len(tree.children[tree.unwrap(join(top, name))]) > 1 for name in named
+    ):
+        return (
+            f"{_first(named)} is named after a split and holds folders, but lies beside other "
+            "folders; if it holds the classes, pass it as the folder"
+        )
+    if all(is_code(name.casefold()) for name in texts):
+        return (
+            f"{preview(texts)} look like collectors' codes, not labels; put each one's Label "
+            "Studio export into its folder"
+        )
+    stems = {re.sub(r"[\W_]*\d+$", "", name.casefold()) for name in texts}
+    if len(stems) == 1 and re.split(r"[\W_]+", min(stems))[-1] in PART_WORDS:
+        return f"{preview(texts)} look like parts of one set, not classes"
+    return ""
+
+
+def _first(names: Sequence[str]) -> str:
+    shown = ", ".join(map(escape_unprintable, sorted(names)[:6]))
+    return shown + (", …" if len(names) > 6 else "")
+
+
+def read_file_names(photos: Sequence[str]) -> LayoutCandidate | None:
+    """Return the labels that recur in file names; chosen only if the user confirms them."""
+    for pattern in LABEL_PATTERNS:
+        compiled = re.compile(pattern, re.IGNORECASE)
+        labels = {photo: match["label"] for photo in photos if (match := compiled.search(photo))}
+        texts = Counter(labels.values())
+        recurring = {text for text, count in texts.items() if count >= FEWEST}
+        covered = sum(texts[text] for text in recurring)
+        if len(recurring) < 2 or covered < 0.9 * len(labels) or 2 * covered < len(photos):
+            continue
+        splits = {photo.partition("/")[0] for photo in labels if "/" in photo}
+        keys: dict[str, object] = {"label_pattern": pattern}
+        if len({split_of_name(name) for name in splits} - {""}) > 1 and not (
+            {name.casefold() for name in splits} <= PREDEFINED_SPLITS.keys()
+        ):
+            keys["class_roots"] = {name: split_of_name(name) for name in sorted(splits)}
+        return LayoutCandidate(
+            "file_names",
+            f"{covered} of {len(photos)} file names contain one of {len(recurring)} words: "
+            f"{preview(Counter({text: texts[text] for text in recurring}))}",
+            texts,
+            keys,
+            doubt=f"the file names contain words that may be the labels: {preview(texts)}",
+            labels=labels,
+        )
+    return None

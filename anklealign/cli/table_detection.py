@@ -1,0 +1,766 @@
+"""Find the tables of a folder that label its photos, by evidence from their cells.
+
+Tables with the same columns are read together. The path column is the one whose cells name the most
+photos; cells that look like file names count for more than bare numbers. Labels are a column that
+recurs, one column per class, or the votes of several annotators. Whatever the evidence does not
+decide becomes a question with the option that decides it, and every table and column that is not
+used is named.
+"""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from anklealign.cli.layout_candidates import LayoutCandidate, preview
+from anklealign.config.class_names import EMPTY, fold
+from anklealign.ingest import csv_table
+from anklealign.ingest.inventory import SPLIT_WORDS, escape_unprintable, split_of_name, suffix
+from anklealign.ingest.table_files import JSON_LINES, PathIndex, looks_like_path, parse_table
+
+# Larger files are not searched for labels.
+LARGEST_TABLE = 256 << 20  # bytes
+TABLES = {".csv", ".tsv", ".tab", ".txt", ".lst", *JSON_LINES}
+ENOUGH = 2000  # rows used to find the path columns
+# Columns by their usual names, English and Hungarian, folded.
+LABEL_NAMES = {
+    "choice", "choices", "label", "labels", "class", "class name", "classname", "category",
+    "target", "species", "breed", "diagnosis", "diagnozis", "cimke", "osztaly", "kategoria",
+    "dx", "label name", "class label", "ground truth", "gt", "finding labels", "diagnosis code",
+}  # fmt: skip
+GROUP_NAMES = {
+    "group", "group id", "subject", "subject id", "person", "person id", "patient", "patient id",
+    "patientid", "subjectid", "participant id", "participant", "animal", "animal id", "lesion id",
+    "case id", "individual", "individual id", "specimen id", "scene id", "video id", "szemely",
+    "paciens", "beteg", "resztvevo", "alany",
+}  # fmt: skip
+SPLIT_NAMES = {
+    "split", "set", "subset", "partition", "fold", "phase", "usage", "data split", "ml use",
+    "data set", "dataset", "is valid", "is val", "is test", "is train", "train test", "mode",
+}  # fmt: skip
+ANNOTATOR_NAMES = {
+    "annotator", "annotator id", "rater", "rater id", "user", "user id", "worker", "worker id",
+    "workerid", "labeler", "coder", "reader", "reader id", "expert", "grader", "reviewer",
+    "completed by", "doctor",
+}  # fmt: skip
+# Columns that describe a photo; they are no labels if another column may be.
+ATTRIBUTES = {
+    "age", "patient age", "sex", "gender", "patient gender", "site", "location", "localization",
+    "anatom site", "date", "time", "year", "month", "camera", "device", "width", "height", "view",
+    "view position", "format", "size", "weight", "country", "city", "source", "dx type", "license",
+}  # fmt: skip
+RATER = re.compile(
+    r"(?P<stem>rater|annotator|annot|reader|reviewer|expert|observer|doctor|dr|grader|labell?er"
+    r"|vote|voter|coder|judge|worker|user|label|class|diagnosis|pathologist|radiologist"
+    r"|dermatologist|r|a)[ .]*(?P<id>\d+|[a-z])"
+)
+MULTIPLE = re.compile(r"[|;,]")
+LEAST_KAPPA = 0.2  # "fair" agreement (Landis and Koch, 1977): columns of the same question
+RIVAL = 0.9  # share of the best column's photos that a competing path column names
+MANY = 0.5  # share that decides between two readings
+LONGEST_ROW = 120  # characters of a table's row in a remark
+LONGEST_LIST = 8  # names in a remark
+
+
+@dataclass(frozen=True)
+class TableGroup:
+    """The rows of tables with the same columns, each with its file."""
+
+    files: tuple[str, ...]
+    encoding: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, list[str]], ...]
+
+    @property
+    def name(self) -> str:
+        """Return the names of the tables."""
+        return _listed(self.files)
+
+    def column(self, place: int) -> list[str]:
+        """Return the cells of a column."""
+        return [cells[place].strip() if place < len(cells) else "" for _, cells in self.rows]
+
+
+@dataclass(frozen=True)
+class PathColumn:
+    """The photos that a column names: one per row, or '' where it names none or several.
+
+    `tier` is 2 for cells that look like paths, 1 for other text and 0 for bare numbers.
+    """
+
+    place: int
+    name: str
+    photos: tuple[str, ...]
+    tier: int
+    depth: int
+
+    @property
+    def distinct(self) -> int:
+        """Return the number of photos that the column names."""
+        return len(set(self.photos) - {""})
+
+    @property
+    def matched(self) -> int:
+        """Return the number of rows that name a photo."""
+        return sum(photo != "" for photo in self.photos)
+
+    def conflicts(self, other: "PathColumn") -> int:
+        """Return the number of rows in which another column names another photo."""
+        return sum(
+            "" not in pair and pair[0] != pair[1]
+            for pair in zip(self.photos, other.photos, strict=True)
+        )
+
+
+@dataclass
+class TableReading:
+    """The labels that a group of tables gives, or why it gives none (`problem`, `question`)."""
+
+    group: TableGroup
+    path: PathColumn
+    keys: dict[str, Any] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)  # text by photo
+    by_table: dict[str, dict[str, str]] = field(default_factory=dict)
+    texts: Counter[str] = field(default_factory=Counter)
+    remarks: list[str] = field(default_factory=list)
+    problem: str = ""
+    question: str = ""
+
+    def add(self, row: int, text: str) -> bool:
+        """Add the label of a row's photo; return whether it contradicts an earlier row."""
+        photo = self.path.photos[row]
+        self.by_table.setdefault(self.group.rows[row][0], {}).setdefault(photo, text)
+        return self.labels.setdefault(photo, text) != text
+
+
+# Returns the name that decides between columns by existing knowledge, or None.
+Decide = Callable[[Mapping[str, Counter[str]]], str | None]
+
+
+def read_tables(
+    root: Path,
+    files: Iterable[str],
+    photos: Sequence[str],
+    decide: Decide,
+    forced: Mapping[str, Any],
+) -> tuple[LayoutCandidate | None, list[str]]:
+    """Return the tables that label the most photos, and remarks on the others.
+
+    Args:
+        root: The dataset's folder.
+        files: Files that may be tables.
+        photos: Photos that the tables may name.
+        decide: Decides between label columns by the classes of existing datasets.
+        forced: Keys of the dataset config that the user has set.
+    """
+    index = PathIndex(photos)
+    groups, remarks = _load(root, files, index, forced)
+    readings: list[TableReading] = []
+    for group in groups:
+        path, notes, question = _path_column(group, index, forced)
+        if path is None:
+            remarks += notes
+            continue
+        reading = TableReading(group, path, remarks=notes, question=question)
+        if not question:
+            _find_labels(reading, decide, forced)
+        readings.append(reading)
+    labeled = _merged([reading for reading in readings if reading.labels])
+    # Of equal tables, the one with a header is read.
+    labeled.sort(key=lambda r: (-len(r.labels), r.path.name.startswith("#"), r.group.files))
+    asked = [reading for reading in readings if reading.question]
+    for reading in readings:
+        if reading.problem and not reading.question:
+            remarks.append(f"{reading.group.name}: not read: {reading.problem}")
+    if asked:
+        first = max(asked, key=lambda reading: (reading.path.matched, reading.group.files))
+        if not labeled or first.path.matched * MANY > len(labeled[0].labels):
+            return _candidate(first, remarks), []
+    if not labeled:
+        return None, remarks
+    best, *others = labeled
+    question = _compare(best, others)
+    best.remarks += [f"{r.group.name}: {r.question}; not read" for r in asked]
+    best.question = question
+    return _candidate(best, remarks), []
+
+
+def _candidate(reading: TableReading, remarks: Sequence[str]) -> LayoutCandidate:
+    """Return a reading as a layout candidate."""
+    group, path = reading.group, reading.path
+    files = group.files
+    keys: dict[str, Any] = {
+        "csv": files[0] if len(files) == 1 else files, "path_column": path.name, **reading.keys,
+    }  # fmt: skip
+    if group.encoding != "utf-8":
+        keys["encoding"] = group.encoding
+    return LayoutCandidate(
+        "table",
+        f"{group.name} with {len(group.rows)} rows, {path.matched} of which name a photo",
+        reading.texts,
+        keys,
+        (*reading.remarks, *remarks),
+        question=reading.question,
+        labels=reading.labels,
+    )
+
+
+# --- Tables and their paths ----------------------------------------------------------------------
+
+
+def _load(
+    root: Path, files: Iterable[str], index: PathIndex, forced: Mapping[str, Any]
+) -> tuple[list[TableGroup], list[str]]:
+    """Return the tables of a folder, grouped by their columns, and remarks on unreadable ones."""
+    chosen = forced.get("csv")
+    wanted = {chosen} if isinstance(chosen, str) else set(chosen or ())
+    remarks: list[str] = []
+    rows: dict[tuple[str, tuple[str, ...]], list[tuple[str, list[str]]]] = defaultdict(list)
+    members: dict[tuple[str, tuple[str, ...]], list[str]] = defaultdict(list)
+    for file in tqdm(files, "tables", unit="file", delay=1, leave=False, disable=None):
+        if suffix(file) not in TABLES or (wanted and file not in wanted):
+            continue
+        if "submission" in file.rpartition("/")[2].casefold() and not wanted:
+            remarks.append(f"{escape_unprintable(file)}: not read: a submission holds no labels")
+            continue
+        if (root / file).stat().st_size > LARGEST_TABLE:
+            remarks.append(f"{escape_unprintable(file)}: not read: over {LARGEST_TABLE >> 20} MB")
+            continue
+        try:
+            encoding, columns, content = _decoded((root / file).read_bytes(), file, index)
+        except (ValueError, OSError) as error:
+            remarks.append(escape_unprintable(str(error)))
+            continue
+        if content:
+            members[encoding, tuple(columns)].append(file)
+            rows[encoding, tuple(columns)] += [(file, cells) for cells in content]
+    groups = [
+        TableGroup(tuple(sorted(members[key], key=_split_first)), *key, tuple(rows[key]))
+        for key in sorted(rows)
+    ]
+    return groups, remarks
+
+
+def _split_first(file: str) -> tuple[bool, str]:
+    """Sort tables of a split first: of two rows of a photo, the first one counts."""
+    return not split_of_name(Path(file).stem), file
+
+
+def _decoded(data: bytes, name: str, index: PathIndex) -> tuple[str, list[str], list[list[str]]]:
+    """Return a table's encoding, column names (#1, ... without a header) and rows."""
+    # Excel's encodings in Hungary and Western Europe; the bytes alone do not distinguish them.
+    encodings = ["utf-8", "cp1250", "cp1252"]
+    if data[:2] in {b"\xff\xfe", b"\xfe\xff"}:
+        encodings = ["utf-16"]
+    for encoding in encodings:
+        try:
+            table = parse_table(data, name, encoding)
+        except ValueError:
+            if encoding == encodings[-1]:
+                raise
+            continue
+        if any(
+            len(index.lookup(cell, name.rpartition("/")[0])) == 1 for cell in table.columns if cell
+        ):
+            table = parse_table(data, name, encoding, header=False)
+        return encoding, table.columns, [cells for _, cells in table.rows]
+    raise AssertionError
+
+
+def _path_column(
+    group: TableGroup, index: PathIndex, forced: Mapping[str, Any]
+) -> tuple[PathColumn | None, list[str], str]:
+    """Return the column that names the photos, remarks, and a question if it is ambiguous."""
+    columns = [
+        column
+        for place, name in enumerate(group.columns)
+        if forced.get("path_column") in {None, name}
+        and (column := _photos_of(group, place, index)).matched
+    ]
+    if not columns:
+        return None, _nameless(group), ""
+    most = max(column.distinct for column in columns)
+    # A column of labels 0 and 1 names the photos 0.jpg and 1.jpg.
+    columns = [column for column in columns if column.distinct >= MANY * most]
+    best = max(columns, key=lambda column: (column.tier, column.distinct, -column.place))
+    remarks: list[str] = []
+    if best.depth:
+        remarks.append(
+            f"{group.name}: paths match by their ends, without their first folders "
+            f"(for example {_example(group, best)})"
+        )
+    for rival in columns:
+        conflicts = best.conflicts(rival)
+        # Ages and grades name a few photos again and again.
+        if not conflicts or rival.distinct < RIVAL * best.distinct:
+            continue
+        both = f"columns {best.name!r} and {rival.name!r} name different photos in {conflicts} rows"
+        if rival.tier == best.tier:
+            options = " or ".join(_option("path_column", c.name) for c in (best, rival))
+            return best, remarks, f"{group.name}: {both}; pass {options}"
+        remarks.append(f"{group.name}: {both}; {best.name!r} has the file names")
+    paths = [
+        name for place, name in enumerate(group.columns)
+        if best.tier == 0 and place != best.place
+        and sum(map(looks_like_path, group.column(place))) > MANY * len(group.rows)
+    ]  # fmt: skip
+    if "path_column" in forced:
+        return best, remarks, ""
+    if paths or (best.tier == 0 and fold(best.name) in {"unnamed: 0", "index"}):
+        reason = "it looks like a running number"
+        if paths:
+            reason = f"{paths[0]!r} looks like file names, but names no photo"
+        question = (
+            f"{group.name}: only column {best.name!r} names photos, and {reason}; fix the table, "
+            f"or pass {_option('path_column', best.name)}"
+        )
+        return best, remarks, question
+    return best, remarks, ""
+
+
+def _photos_of(group: TableGroup, place: int, index: PathIndex) -> PathColumn:
+    """Return the photos that a column names."""
+    cells = group.column(place)
+    by_file: dict[str, list[str]] = defaultdict(list)
+    for (file, _), cell in zip(group.rows, cells, strict=True):
+        by_file[file].append(cell)
+    folders = {file: file.rpartition("/")[0] for file in by_file}
+    sample = list(zip(group.rows, cells, strict=True))[:: max(1, len(cells) // ENOUGH)]
+    depths = {file: index.depth_of(own, folders[file]) for file, own in by_file.items()}
+
+    def photo(file: str, cell: str) -> str:
+        matches = index.lookup(cell, folders[file], depths[file]) if cell else []
+        return matches[0] if len(matches) == 1 else ""
+
+    photos = [""] * len(cells)
+    if any(photo(file, cell) for (file, _), cell in sample):
+        photos = [photo(file, cell) for (file, _), cell in zip(group.rows, cells, strict=True)]
+    named = [cell for cell in cells if cell]
+    tier = 1
+    if sum(map(looks_like_path, named)) >= MANY * len(named):
+        tier = 2
+    elif all(re.fullmatch(r"\d+(\.0)?", cell) for cell in named):
+        tier = 0
+    return PathColumn(place, group.columns[place], tuple(photos), tier, max(depths.values()))
+
+
+def _example(group: TableGroup, path: PathColumn) -> str:
+    cell, photo = next(
+        (cell, photo)
+        for cell, photo in zip(group.column(path.place), path.photos, strict=True)
+        if photo
+    )
+    return f"{escape_unprintable(cell)} is {escape_unprintable(photo)}"
+
+
+def _nameless(group: TableGroup) -> list[str]:
+    """Return a remark on tables without photo paths, with the first row; texts are no tables."""
+    cells = group.rows[0][1]
+    text = all(suffix(file) == ".txt" for file in group.files)
+    if len(cells) < 2 or (text and not any(map(looks_like_path, cells))):
+        return []
+    row = escape_unprintable(", ".join(cells))[:LONGEST_ROW]
+    remark = f"no row names a photo, such as the first, {row}; write each photo's path below the"
+    return [f"{group.name}: {remark} table's folder, or the end of it"]
+
+
+# --- Labels --------------------------------------------------------------------------------------
+
+
+def _find_labels(reading: TableReading, decide: Decide, forced: Mapping[str, Any]) -> None:
+    """Find the labels, the group, the split and the annotators of a table's photos."""
+    group, path = reading.group, reading.path
+    values = {
+        name: [
+            cell if photo else ""
+            for cell, photo in zip(group.column(place), path.photos, strict=True)
+        ]
+        for place, name in enumerate(group.columns)
+        if place != path.place
+    }
+    used: set[str] = set()
+    for key, finder in (("split_column", _split_column), ("group_column", _group_column)):
+        name = forced.get(key) or finder(values, reading)
+        if name:
+            reading.keys[key] = name
+            used.add(name)
+    rest = {name: cells for name, cells in values.items() if name not in used}
+    annotator = forced.get("annotator_column") or _annotator_column(rest, path)
+    if annotator:
+        reading.keys["annotator_column"] = annotator
+        used.add(annotator)
+        rest.pop(annotator, None)
+    used |= _label_columns(reading, rest, decide, forced)
+    unused = [name for name in values if name not in used and any(values[name])]
+    if unused and reading.labels:
+        reading.remarks.append(f"{group.name}: columns not read: {_listed(unused)}")
+
+
+def _label_columns(
+    reading: TableReading,
+    values: Mapping[str, list[str]],
+    decide: Decide,
+    forced: Mapping[str, Any],
+) -> set[str]:
+    """Read the labels; return the columns that hold them."""
+    counts = {name: Counter(cell for cell in cells if cell) for name, cells in values.items()}
+    rows = reading.path.matched
+    recurring = {
+        name: texts
+        for name, texts in counts.items()
+        if 2 <= len(texts) <= rows / 2 and fold(name) not in GROUP_NAMES
+    }
+    votes = forced.get("vote_columns") or (
+        [] if "label_column" in forced or "one_hot" in forced else _vote_columns(values, recurring)
+    )
+    named = [name for name in recurring if fold(name) in LABEL_NAMES and name not in votes]
+    if forced.get("label_column"):
+        named = [forced["label_column"]]
+    if votes:
+        own = named[0] if len(named) == 1 else None
+        _take_votes(reading, values, votes, own)
+        return {*votes, *([own] if own else [])}
+    hot = [name for name in values if _is_binary(counts[name])]
+    if forced.get("one_hot") or (not named and len([n for n in hot if len(counts[n]) > 1]) > 1):
+        if _take_one_hot(reading, values, hot, forced):
+            return set(hot)
+        if reading.question:
+            return set()
+    if forced.get("label_column"):
+        name, reason = _wanted_column(forced["label_column"], values)
+    else:
+        name, reason = _label_column(reading, recurring, values, named, decide)
+    if name is None:
+        if len(recurring) > 1:
+            reading.question = f"{reading.group.name}: {reason}"
+        else:
+            reading.problem = reason
+        return set()
+    _take_column(reading, name, values[name])
+    return {name}
+
+
+def _take_column(reading: TableReading, name: str, cells: Sequence[str]) -> None:
+    """Read the labels of a column; cells that join several labels are no labels."""
+    reading.keys["label_column"] = name
+    single = {cell for cell in cells if cell and not MULTIPLE.search(cell)}
+    several = Counter(
+        cell for cell in cells
+        if MULTIPLE.search(cell)
+        and all(part.strip() in single for part in MULTIPLE.split(cell) if part.strip())
+    )  # fmt: skip
+    rows = reading.path.matched
+    if several.total() > MANY * rows:
+        reading.problem = (
+            f"column {name!r} holds several labels in {several.total()} of {rows} rows "
+            f"({preview(several, 2)}), and each photo needs one; keep one label per row"
+        )
+        return
+    if several:
+        reading.remarks.append(
+            f"{reading.group.name}: {several.total()} rows hold several labels "
+            f"({preview(several, 2)}) and are skipped"
+        )
+    conflicting = 0
+    for number, (photo, cell) in enumerate(zip(reading.path.photos, cells, strict=True)):
+        if photo and fold(cell) not in EMPTY and cell not in several:
+            reading.texts[cell] += 1
+            conflicting += reading.add(number, cell)
+    if conflicting and "annotator_column" not in reading.keys:
+        reading.remarks.append(
+            f"{reading.group.name}: {conflicting} rows contradict an earlier row of their photo; "
+            "if they are votes, add a column annotator"
+        )
+
+
+def _split_column(values: Mapping[str, list[str]], reading: TableReading) -> str | None:
+    """Return the column of predefined splits."""
+    for name, cells in values.items():
+        texts = Counter(cell for cell in cells if cell)
+        named = fold(name) in SPLIT_NAMES
+        splits = {csv_table.split_of_cell(name, text) for text in texts}
+        if named and len(splits - {""}) > 1:
+            return name
+        if len(splits - {""}) > 1 and all(text.casefold() in SPLIT_WORDS for text in texts):
+            return name
+        if named and 2 <= len(texts) <= reading.path.matched / 2 and fold(name) == "fold":
+            reading.remarks.append(
+                f"{reading.group.name}: column {name!r} numbers {len(texts)} folds, which are not "
+                "read; to keep them, write train, val or test into a column split"
+            )
+    return None
+
+
+def _group_column(values: Mapping[str, list[str]], reading: TableReading) -> str | None:
+    """Return the coarsest column of groups; a constant or unique column groups nothing."""
+    best: tuple[int, str] | None = None
+    for name, cells in values.items():
+        if fold(name) not in GROUP_NAMES:
+            continue
+        texts = Counter(cell for cell in cells if cell)
+        if len(texts) < 2 or len(texts) == texts.total():
+            kind = "the same in all rows" if len(texts) < 2 else "different in each row"
+            reading.remarks.append(
+                f"{reading.group.name}: column {name!r} is {kind} and groups no photos"
+            )
+        elif max(texts.values()) <= MANY * texts.total():
+            best = min(best or (len(texts), name), (len(texts), name))
+    return best[1] if best else None
+
+
+def _annotator_column(values: Mapping[str, list[str]], path: PathColumn) -> str | None:
+    """Return the column of annotators, if photos recur with different ones."""
+    for name, cells in values.items():
+        if fold(name) not in ANNOTATOR_NAMES:
+            continue
+        by_photo: dict[str, set[str]] = defaultdict(set)
+        for photo, cell in zip(path.photos, cells, strict=True):
+            if photo and cell:
+                by_photo[photo].add(cell)
+        if any(len(annotators) > 1 for annotators in by_photo.values()):
+            return name
+    return None
+
+
+def _vote_columns(
+    values: Mapping[str, list[str]], recurring: Mapping[str, Counter[str]]
+) -> list[str]:
+    """Return the columns that hold the labels of one annotator each.
+
+    Their values are the same labels. Either they are named and numbered as annotators, or at least
+    three columns of words agree above chance.
+    """
+    stems: dict[str, list[str]] = defaultdict(list)
+    for name in values:
+        if match := RATER.fullmatch(fold(name)):
+            stems[match["stem"]].append(name)
+    for names in sorted(stems.values(), key=len, reverse=True):
+        if len(names) > 1 and _share_labels([set(values[name]) - {""} for name in names]):
+            return names
+    words = [
+        name for name, texts in recurring.items()
+        if fold(name) not in ATTRIBUTES | LABEL_NAMES
+        and any(len(text) > 1 and text[0].isalpha() for text in texts)
+        and not {text.casefold() for text in texts} <= csv_table.TRUE | {"no", "false", "n", "f"}
+    ]  # fmt: skip
+    alike = [
+        [other for other in words if _share_labels([set(recurring[n]) for n in (name, other)])]
+        for name in words
+    ]
+    names = max(alike, key=len, default=[])
+    kappas = [_kappa(values[one], values[other]) for one in names for other in names if one < other]
+    return names if len(names) > 2 and sum(kappas) >= LEAST_KAPPA * len(kappas) else []
+
+
+def _share_labels(vocabularies: Sequence[set[str]]) -> bool:
+    """Return whether columns use largely the same labels."""
+    union = set().union(*vocabularies)
+    return len(union) > 1 and sum(map(len, vocabularies)) >= MANY * len(union) * len(vocabularies)
+
+
+def _kappa(one: Sequence[str], other: Sequence[str]) -> float:
+    """Return Cohen's kappa of the rows in which both columns have a label."""
+    pairs = [pair for pair in zip(one, other, strict=True) if all(pair)]
+    if not pairs:
+        return 0.0
+    agreement = sum(a == b for a, b in pairs) / len(pairs)
+    first, second = (Counter(pair[k] for pair in pairs) for k in (0, 1))
+    chance = sum(first[text] * second[text] for text in first) / len(pairs) ** 2
+    return (agreement - chance) / (1 - chance) if chance < 1 else 0.0
+
+
+def _take_votes(
+    reading: TableReading,
+    values: Mapping[str, list[str]],
+    votes: Sequence[str],
+    own: str | None,
+) -> None:
+    """Read one column of labels per annotator, and a label column beside them."""
+    reading.keys |= {"vote_columns": tuple(votes), "label_column": own}
+    reading.remarks.append(
+        f"{reading.group.name}: columns {_listed(votes)} are votes of {len(votes)} annotators"
+    )
+    for number, photo in enumerate(reading.path.photos):
+        cast = Counter(
+            values[name][number] for name in votes if fold(values[name][number]) not in EMPTY
+        )
+        text = values[own][number] if own else ""
+        if photo and (text or cast):
+            reading.texts.update([text] if text else cast)
+            reading.add(number, text or cast.most_common(1)[0][0])
+
+
+def _is_binary(texts: Counter[str]) -> bool:
+    return bool(texts) and all(
+        re.fullmatch(r"[01](\.0+)?|true|false", text.casefold()) for text in texts
+    )
+
+
+def _take_one_hot(
+    reading: TableReading,
+    values: Mapping[str, list[str]],
+    columns: Sequence[str],
+    forced: Mapping[str, Any],
+) -> bool:
+    """Read one column per class, if each row marks one; return whether it was read."""
+    rows = [
+        (number, [name for name in columns if csv_table.is_hot(values[name][number])])
+        for number, photo in enumerate(reading.path.photos)
+        if photo
+    ]
+    several = sum(len(hot) > 1 for _, hot in rows)
+    single = sum(len(hot) == 1 for _, hot in rows)
+    if not forced.get("one_hot"):
+        if several:
+            reading.question = (
+                f"{reading.group.name}: columns {_listed(columns)} mark several classes in "
+                f"{several} of {len(rows)} rows, and each photo needs one label; add a column "
+                "label, or pass --set one_hot=true to skip these rows"
+            )
+            return False
+        if single < MANY * len(rows):
+            return False
+    reading.keys |= {"one_hot": True, "label_column": None}
+    for number, hot in rows:
+        if len(hot) == 1:
+            reading.texts[hot[0]] += 1
+            reading.add(number, hot[0])
+    empty = [name for name in columns if not reading.texts[name]]
+    reading.remarks.append(
+        f"{reading.group.name}: one column per class: {_listed(columns)}"
+        + (f"; no photo of {_listed(empty)}" if empty else "")
+    )
+    return True
+
+
+def _wanted_column(name: str, values: Mapping[str, list[str]]) -> tuple[str | None, str]:
+    """Return the label column that the user has set, or None and the reason."""
+    if name in values:
+        return name, ""
+    return None, f"it has no column {name!r}, only {_listed(list(values))}"
+
+
+def _label_column(
+    reading: TableReading,
+    recurring: Mapping[str, Counter[str]],
+    values: Mapping[str, list[str]],
+    named: Sequence[str],
+    decide: Decide,
+) -> tuple[str | None, str]:
+    """Return the label column, or None and the reason."""
+    if not recurring:
+        return None, "no column contains two recurring labels"
+    described = [name for name in recurring if fold(name) not in ATTRIBUTES]
+    for names in (named, list(recurring), described):
+        partitions = _distinct_partitions(reading, names, values)
+        if len(partitions) == 1:
+            return partitions[0], ""
+    if decided := decide({name: recurring[name] for name in named or recurring}):
+        return decided, ""
+    listed = ", ".join(
+        f"{name!r} ({preview(texts, 3)})" for name, texts in list(recurring.items())[:LONGEST_LIST]
+    )
+    example = _option("label_column", (list(named) or described or list(recurring))[0])
+    return None, f"several columns may contain the labels: {listed}; choose with {example}"
+
+
+def _distinct_partitions(
+    reading: TableReading, names: Iterable[str], values: Mapping[str, list[str]]
+) -> list[str]:
+    """Return one column for each partition of the photos: words rather than their numbers."""
+    kept: list[str] = []
+    ordered = sorted(names, key=lambda name: not any(c.isalpha() for c in "".join(values[name])))
+    for name in ordered:
+        equal = next((one for one in kept if same_partition(values[one], values[name])), None)
+        if equal is None:
+            kept.append(name)
+        else:
+            reading.remarks.append(
+                f"{reading.group.name}: column {name!r} has the same labels as {equal!r}"
+            )
+    return kept
+
+
+def same_partition(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Return whether two label lists differ in the labels' names only."""
+    pairs = set(zip(one, other, strict=True))
+    return len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
+
+
+# --- Several tables ------------------------------------------------------------------------------
+
+
+def _merged(readings: Sequence[TableReading]) -> list[TableReading]:
+    """Join the tables that have the same path and label columns, whatever else they have."""
+    by_keys: dict[tuple[Any, ...], list[TableReading]] = defaultdict(list)
+    for reading in readings:
+        keys = tuple(sorted((k, str(v)) for k, v in reading.keys.items()))
+        by_keys[reading.group.encoding, reading.path.name, keys].append(reading)
+    return [_join(group) for group in by_keys.values()]
+
+
+def _join(readings: Sequence[TableReading]) -> TableReading:
+    first, *others = readings
+    for other in others:
+        group, path = first.group, first.path
+        files = tuple(sorted({*group.files, *other.group.files}, key=_split_first))
+        first.group = replace(group, files=files, rows=(*group.rows, *other.group.rows))
+        first.path = replace(path, photos=(*path.photos, *other.path.photos))
+        first.labels = other.labels | first.labels
+        first.by_table |= other.by_table
+        first.texts += other.texts
+        first.remarks += other.remarks
+    return first
+
+
+def _compare(best: TableReading, others: Sequence[TableReading]) -> str:
+    """Add a remark on each other reading, or return the question between two of them."""
+    if question := _conflict_within(best):
+        return question
+    for other in others:
+        common = sorted(best.labels.keys() & other.labels.keys())
+        same = same_partition(
+            [best.labels[photo] for photo in common], [other.labels[photo] for photo in common]
+        )
+        where = f"{other.group.name}: labels of {len(other.labels)} photos"
+        if common and not same and len(common) > MANY * len(best.labels):
+            options = " or ".join(_option("csv", r.group.files[0]) for r in (best, other))
+            return f"{where} contradict those of {best.group.name}; pass {options}"
+        kind = "the same" if common and same else "other"
+        best.remarks.append(
+            f"{where}, {kind} as in {best.group.name}, are not read" if kind == "the same"
+            else f"{where} are not read; {_option('csv', other.group.files[0])} reads them"
+        )  # fmt: skip
+    return ""
+
+
+def _conflict_within(reading: TableReading) -> str:
+    """Return the question between two tables that label the same photos differently."""
+    if "annotator_column" in reading.keys:
+        return ""
+    files = reading.group.files
+    for n, one in enumerate(files):
+        for other in files[n + 1 :]:
+            first, second = reading.by_table.get(one, {}), reading.by_table.get(other, {})
+            common = first.keys() & second.keys()
+            if differing := sum(first[photo] != second[photo] for photo in common):
+                options = " or ".join(_option("csv", file) for file in (one, other))
+                return f"{one} and {other} label {differing} photos differently; pass {options}"
+    return ""
+
+
+def _option(key: str, value: str) -> str:
+    """Return the command-line option that sets a key."""
+    text = f"{key}={escape_unprintable(value)}"
+    return f"--set '{text}'" if re.search(r"[^\w./=#-]", text) or "#" in text else f"--set {text}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return names separated by commas, shortened."""
+    shown = ", ".join(map(escape_unprintable, names[:LONGEST_LIST]))
+    more = len(names) - LONGEST_LIST
+    return f"{shown} and {more} more" if more > 0 else shown

@@ -1,0 +1,74 @@
+"""Find segmentation masks beside photos, which are neither photos nor a class.
+
+    ISIC_0000000.jpg  ISIC_0000000_segmentation.png        images/1.png  masks/1.png
+
+A mask has the name of its photo with a word such as `mask`, or lies in a folder of that name; it
+has the photo's size in pixels and far fewer bytes. The last two distinguish masks from photos of
+people with a face mask, whose folders and files are named alike.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+from anklealign.io import decode
+
+WORDS = "masks?|seg|segm|segmentations?|superpixels|ground ?truth|label ?map|matte|trimap"
+NAME = re.compile(rf"(?P<stem>.+?)[ _.-]+(?:{WORDS})(?:[ _-]?\d{{1,3}})?", re.IGNORECASE)
+FOLDER = re.compile(rf"(?:.*[ _.-])?(?:{WORDS}|gt)", re.IGNORECASE)
+CHECKED = 8  # masks of a folder whose size and bytes are compared with their photos'
+# Masks have 1 to 10 % of the bytes of their photo; two photos of one size seldom differ by half.
+MOST_BYTES = 0.5
+MAX_MEGAPIXELS = 178.0  # Pillow's limit
+
+
+def find_masks(root: Path, files: Iterable[str]) -> dict[str, str]:
+    """Return the photo of each mask among the files of a folder."""
+    pictures = [f for f in files if PurePosixPath(f).suffix.casefold() in decode.PHOTO_SUFFIXES]
+    by_stem: dict[str, list[str]] = defaultdict(list)
+    for file in pictures:
+        by_stem[PurePosixPath(file).stem].append(file)
+    candidates: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
+    for file in pictures:
+        path = PurePosixPath(file)
+        named = NAME.fullmatch(path.stem)
+        in_folder = any(FOLDER.fullmatch(part) for part in path.parts[:-1])
+        stem = named.group("stem") if named else path.stem if in_folder else None
+        if stem is not None and (photo := _photo_of(file, by_stem.get(stem, []))):
+            kind = path.stem[len(stem) :].strip("0123456789") if named else ""
+            candidates[path.parent.as_posix(), kind][file] = photo
+    masks: dict[str, str] = {}
+    for group in candidates.values():
+        sample = sorted(group.items())[:: max(1, len(group) // CHECKED)][:CHECKED]
+        if all(_is_mask(root / mask, root / photo) for mask, photo in sample):
+            masks |= group
+    return {mask: photo for mask, photo in sorted(masks.items()) if photo not in masks}
+
+
+def _photo_of(mask: str, photos: Iterable[str]) -> str:
+    """Return the photo in the same folder, or the only one in a folder that is not of masks."""
+    folder = mask.rpartition("/")[0]
+    near = [photo for photo in photos if photo.rpartition("/")[0] == folder and photo != mask]
+    far = [
+        photo
+        for photo in photos
+        if photo != mask
+        and not any(FOLDER.fullmatch(part) for part in PurePosixPath(photo).parts[:-1])
+    ]
+    chosen = near or far
+    return chosen[0] if len(chosen) == 1 else ""
+
+
+def _is_mask(mask: Path, photo: Path) -> bool:
+    try:
+        (mask_size, mask_bytes), (size, photo_bytes) = _measured(mask), _measured(photo)
+    except Exception:  # noqa: BLE001 - decoders raise anything for a damaged header: no mask
+        return False
+    return sorted(mask_size) == sorted(size) and mask_bytes <= MOST_BYTES * photo_bytes
+
+
+def _measured(path: Path) -> tuple[tuple[int, int], int]:
+    """Return the size in pixels by the header, and the number of bytes."""
+    data = decode.read_bytes(path, MAX_MEGAPIXELS)
+    return decode.identify(data).size, len(data)

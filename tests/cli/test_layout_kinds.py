@@ -1,0 +1,619 @@
+"""Folders as people have them: every photo gets its true label and split, or the user is asked.
+
+Each generator writes a folder of one kind and returns the true label and predefined split of each
+photo that has a label. The photos are copies of one small JPEG: labels come from names and tables.
+"""
+
+import importlib.util
+import json
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from anklealign.cli import add, layout_detection
+from anklealign.config import params
+from anklealign.config.params import Dataset
+from anklealign.ingest import layouts
+
+ROOT = Path(__file__).resolve().parents[2]
+CASES = ROOT.parent / "shared" / "cases"
+PETS = ("cat", "dog")
+
+
+@pytest.fixture(scope="module")
+def raw():
+    return params.read(ROOT / "params.yaml")
+
+
+@pytest.fixture
+def write(tmp_path, jpeg):
+    """Return a function that writes photos (paths) and texts (by path) below a folder."""
+
+    def fill(photos, **texts):
+        for path in photos:
+            target = tmp_path / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(jpeg)
+        for path, text in texts.items():
+            target = tmp_path / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            data = text if isinstance(text, bytes) else text.encode()
+            target.write_bytes(data)
+        return tmp_path
+
+    return fill
+
+
+def read(root, raw, layout=None, **forced):
+    """Return the reading, the config, and the label and split of each photo, with its subject."""
+    proposal = add.propose(root, "mine", layout, raw, forced)
+    inventory = layouts.read_inventory(root, proposal.dataset)
+    entries = {entry.file: entry for entry in inventory.entries}
+    return proposal, inventory, entries
+
+
+def labels_of(entries):
+    return {file: entry.label for file, entry in entries.items()}
+
+
+def splits_of(entries):
+    return {file: entry.predefined_split for file, entry in entries.items()}
+
+
+def table(header, rows, delimiter=","):
+    return "".join(f"{delimiter.join(map(str, row))}\n" for row in (header, *rows))
+
+
+def numbered(count, folder="images/"):
+    return [f"{folder}{n}.jpg" for n in range(count)]
+
+
+def shuffled(count):
+    return np.random.default_rng(5).permutation(count).tolist()
+
+
+# --- Tables: (photos, texts, true labels) --------------------------------------------------------
+
+
+def running_number(order):
+    """A running number beside the file name: photos 8.jpg, id 0, 1, 2, ..."""
+
+    def make():
+        photos = numbered(40)
+        rows = [(n, f"{m}.jpg", PETS[m % 2]) for n, m in enumerate(shuffled(40))]
+        if order == "shuffled":
+            rows = [rows[n] for n in reversed(shuffled(40))]
+        return photos, {"train.csv": table(("id", "image_name", "label"), rows)}
+
+    return make, {f"images/{n}.jpg": PETS[n % 2] for n in range(40)}
+
+
+def kaggle_ids():
+    photos = [f"train/{n}.jpg" for n in range(1, 31)]
+    return photos, {
+        "trainLabels.csv": table(("id", "label"), [(n, PETS[n % 2]) for n in range(1, 31)])
+    }
+
+
+def nih():
+    """Photos in images_001/images, ... named in one table with patients and several findings."""
+    photos = [f"images_{1 + n % 3:03}/images/{n:08}_000.png" for n in range(60)]
+    rows = [
+        (f"{n:08}_000.png", ["Mass", "No Finding", "Mass|Nodule", "Nodule"][n % 4], n % 3, n // 2,
+         40 + n % 7, "MF"[n % 2], "PA")
+        for n in range(60)
+    ]  # fmt: skip
+    header = ("Image Index", "Finding Labels", "Follow-up #", "Patient ID", "Patient Age",
+              "Patient Gender", "View Position")  # fmt: skip
+    return photos, {"Data_Entry_2017.csv": table(header, rows)}
+
+
+def roboflow():
+    photos, texts = [], {}
+    for split, count in (("train", 12), ("valid", 6), ("test", 6)):
+        names = [f"{split}{n}.jpg" for n in range(count)]
+        photos += [f"{split}/{name}" for name in names]
+        rows = [(name, int(n % 2 == 0), int(n % 2 == 1)) for n, name in enumerate(names)]
+        texts[f"{split}/_classes.csv"] = table(("filename", " cat", " dog"), rows)
+    return photos, texts
+
+
+def metadata_in_each_split(suffix):
+    def make():
+        photos, texts = [], {}
+        for split, count in (("train", 12), ("test", 6)):
+            photos += [f"{split}/{n}.jpg" for n in range(count)]
+            records = [{"file_name": f"{n}.jpg", "label": PETS[n % 2]} for n in range(count)]
+            if suffix == "jsonl":
+                texts[f"{split}/metadata.jsonl"] = "".join(json.dumps(r) + "\n" for r in records)
+            else:
+                rows = [tuple(record.values()) for record in records]
+                texts[f"{split}/metadata.csv"] = table(("file_name", "label"), rows)
+        return photos, texts
+
+    return make
+
+
+def other_disk(prefix):
+    """Absolute paths, where each folder has a photo 1.jpg."""
+
+    def make():
+        photos = [f"{place}/{n}.jpg" for place in ("rome", "oslo") for n in range(8)]
+        rows = [(f"{prefix}{photo}".replace("/", "\\") if ":\\" in prefix else prefix + photo,
+                 PETS[n % 2]) for n, photo in enumerate(photos)]  # fmt: skip
+        return photos, {"labels.csv": table(("path", "label"), rows)}
+
+    return make
+
+
+def excel():
+    rows = [(f"{n}.jpg", PETS[n % 2]) for n in range(12)]
+    return numbered(12, ""), {"t.csv": "sep=;\n" + table(("kép", "címke"), rows, ";")}
+
+
+def spaced_list():
+    photos = [f"my photos/{n}.jpg" for n in range(12)]
+    return photos, {"list.txt": "".join(f"{p} {PETS[n % 2]}\n" for n, p in enumerate(photos))}
+
+
+def many_folders():
+    """Two hundred folders of five photos, such as days, and a table with the labels."""
+    photos = [f"day{n // 5:03}/{n}.jpg" for n in range(1000)]
+    return photos, {
+        "t.csv": table(("file", "label"), [(p, PETS[n % 2]) for n, p in enumerate(photos)])
+    }
+
+
+def constant_column():
+    rows = [(f"{n}.jpg", PETS[n % 2], "P1", "2024") for n in range(12)]
+    return numbered(12), {"t.csv": table(("file", "label", "patient_id", "year"), rows)}
+
+
+def twin_columns():
+    rows = [(f"{n}.jpg", n % 2, PETS[n % 2]) for n in range(12)]
+    return numbered(12), {"t.csv": table(("file", "class_id", "class_name"), rows)}
+
+
+def unlabeled_test_table():
+    rows = [(f"{n}.jpg", PETS[n % 2]) for n in range(12)]
+    photos = numbered(12, "train/") + [f"test/{n}.jpg" for n in range(100, 140)]
+    return photos, {
+        "train.csv": table(("file", "label"), rows),
+        "test.csv": table(("file",), [(f"{n}.jpg",) for n in range(100, 140)]),
+        "sampleSubmission.csv": table(
+            ("file", "label"), [(f"{n}.jpg", PETS[n % 2]) for n in range(100, 140)]
+        ),
+    }
+
+
+def by_number(photos):
+    """The label of each photo by the last number of its name."""
+    names = [photo.rpartition("/")[2] for photo in photos]
+    return {
+        photo: PETS[int("".join(c for c in name.split(".")[0].split("_")[0] if c.isdigit())) % 2]
+        for photo, name in zip(photos, names, strict=True)
+    }
+
+
+def by_position(photos):
+    return {photo: PETS[n % 2] for n, photo in enumerate(photos)}
+
+
+TABLES = {
+    "running number": (running_number("in order")[0], by_number, {"path_column": "image_name"}),
+    "shuffled number": (running_number("shuffled")[0], by_number, {"path_column": "image_name"}),
+    "Kaggle ids": (kaggle_ids, by_number, {"path_column": "id"}),
+    "Roboflow one-hot": (roboflow, by_number, {"one_hot": True}),
+    "Hugging Face csv": (metadata_in_each_split("csv"), by_number, {}),
+    "Hugging Face jsonl": (metadata_in_each_split("jsonl"), by_number, {}),
+    "POSIX path elsewhere": (other_disk("/mnt/disk7/data/"), by_position, {}),
+    "Windows path elsewhere": (other_disk("D:\\me\\data\\"), by_position, {}),
+    "URL": (other_disk("https://host/a/"), by_position, {}),
+    "bucket": (other_disk("gs://bucket/data/"), by_position, {}),
+    "Excel sep line": (excel, by_number, {"label_column": "címke"}),
+    "list with spaces": (spaced_list, by_position, {"path_column": "#1", "label_column": "#2"}),
+    "200 folders of 5": (many_folders, by_number, {"layout": "table"}),
+    "constant column": (constant_column, by_number, {"group_column": None}),
+    "number and name": (twin_columns, by_number, {"label_column": "class_name"}),
+    "unlabeled test table": (unlabeled_test_table, None, {"csv": "train.csv"}),
+}
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_a_table_gives_each_photo_its_label(write, raw, kind):
+    make, truth, keys = TABLES[kind]
+    photos, texts = make()
+    root = write(photos, **texts)
+    proposal, _, entries = read(root, raw)
+    expected = (truth or by_number)(photos if truth else photos[:12])
+    assert labels_of(entries) == expected
+    assert {key: getattr(proposal.dataset, key) for key in keys} == keys
+    named = {"test": "test", "valid": "val", "train": "train"}
+    if kind.startswith(("Roboflow", "Hugging")):
+        assert splits_of(entries) == {photo: named[photo.split("/")[0]] for photo in photos}
+    else:
+        assert set(splits_of(entries).values()) == {""}
+
+
+def test_patients_group_photos_and_rows_with_several_findings_are_skipped_with_a_word(write, raw):
+    photos, texts = nih()
+    proposal, inventory, entries = read(write(photos, **texts), raw)
+    assert Counter(labels_of(entries).values()) == {"Mass": 15, "No Finding": 15, "Nodule": 15}
+    assert {entry.subject for entry in entries.values()} == {str(n) for n in range(30)}
+    assert Counter(s.reason for s in inventory.skips if s.item == "task") == {"several_choices": 15}
+    remarks = " ".join(proposal.reading.remarks)
+    assert "15 rows hold several labels (Mass|Nodule) and are skipped" in remarks
+    assert "folders, not chosen" in remarks
+
+
+@pytest.mark.parametrize(
+    ("header", "cells"),
+    [
+        ("split", ("train", "val", "test")),
+        ("set", ("TRAIN", "VALIDATION", "TEST")),
+        ("is_valid", ("False", "True", "True")),
+        ("fold", ("train", "valid", "test")),
+    ],
+)
+def test_a_split_column_is_kept(write, raw, header, cells):
+    rows = [(f"{n}.jpg", PETS[n % 2], cells[n % 3]) for n in range(24)]
+    root = write(numbered(24), **{"t.csv": table(("file", "label", header), rows)})
+    proposal, _, entries = read(root, raw)
+    meanings = ("train", "val", "val" if header == "is_valid" else "test")
+    assert proposal.dataset.split_column == header
+    assert splits_of(entries) == {f"images/{n}.jpg": meanings[n % 3] for n in range(24)}
+
+
+def test_numbered_folds_are_named_and_not_read(write, raw):
+    rows = [(f"{n}.jpg", PETS[n % 2], n % 5) for n in range(30)]
+    root = write(numbered(30), **{"t.csv": table(("file", "label", "fold"), rows)})
+    proposal, _, _ = read(root, raw)
+    assert proposal.dataset.split_column is None
+    assert "column 'fold' numbers 5 folds" in " ".join(proposal.reading.remarks)
+
+
+@pytest.mark.parametrize(
+    "names", [[f"rater{n}" for n in range(5)], ["Ann", "Bo", "Cy", "Di", "Ed"]]
+)
+def test_columns_of_several_raters_are_votes(write, raw, names):
+    wrong = np.random.default_rng(1).random((101, len(names))) < 0.1
+    votes = [[PETS[(n + int(w)) % 2] for w in row] for n, row in enumerate(wrong)]
+    rows = [(f"{n}.jpg", 30 + n % 9, *cast) for n, cast in enumerate(votes)]
+    root = write(numbered(101), **{"t.csv": table(("file", "age", *names), rows)})
+    proposal, inventory, entries = read(root, raw)
+    assert proposal.dataset.vote_columns == tuple(names)
+    assert len(inventory.votes) == 505
+    assert {(v.file, v.annotator): v.label for v in inventory.votes} == {
+        (f"images/{n}.jpg", name): label
+        for n, cast in enumerate(votes) for name, label in zip(names, cast, strict=True)
+    }  # fmt: skip
+    assert all(entry.by_vote for entry in entries.values())
+    report = add.examine(root, "mine", None, raw)
+    majority = {
+        f"images/{n}.jpg": Counter(cast).most_common(1)[0][0] for n, cast in enumerate(votes)
+    }
+    assert {entry.file: entry.label for entry in report.used} == majority
+    assert "votes     505 by 5 annotators on 101 photos" in "\n".join(add.report(report, 10))
+
+
+def test_rows_of_several_annotators_are_votes(write, raw):
+    rows = [(f"{n}.jpg", who, PETS[n % 2]) for n in range(20) for who in ("a1", "a2", "a3")]
+    rows[0] = ("0.jpg", "a1", "dog")
+    rows = [row for row in rows if row[0] != "19.jpg" or row[1] == "a1"]
+    rows.append(("5.jpg", "a1", "cat"))  # a second vote, which counts
+    root = write(numbered(20), **{"t.csv": table(("file", "annotator", "label"), rows)})
+    proposal, inventory, entries = read(root, raw)
+    assert proposal.dataset.annotator_column == "annotator"
+    assert len(inventory.votes) == 57
+    assert inventory.votes_seen == 58
+    assert inventory.tasks_seen == 1
+    assert not entries["images/19.jpg"].by_vote
+    assert entries["images/19.jpg"].label == "dog"
+    votes = {(v.file, v.annotator): v.label for v in inventory.votes}
+    assert votes["images/0.jpg", "a1"] == "dog"
+    assert votes["images/5.jpg", "a1"] == "cat"
+
+
+def test_votes_beside_a_label_column_keep_that_label(write, raw):
+    rows = [(f"{n}.jpg", PETS[n % 2], PETS[n % 2], PETS[0]) for n in range(20)]
+    root = write(numbered(20), **{"t.csv": table(("file", "label", "rater1", "rater2"), rows)})
+    proposal, inventory, entries = read(root, raw)
+    assert proposal.dataset.label_column == "label"
+    assert proposal.dataset.vote_columns == ("rater1", "rater2")
+    assert labels_of(entries) == by_number(numbered(20))
+    assert len(inventory.votes) == 40
+
+
+# --- Questions -----------------------------------------------------------------------------------
+
+
+def two_image_columns():
+    rows = [(f"{n}_a.jpg", f"{n}_b.jpg", PETS[n % 2]) for n in range(12)]
+    photos = [f"images/{n}_{side}.jpg" for n in range(12) for side in "ab"]
+    return photos, {"t.csv": table(("left", "right", "label"), rows)}
+
+
+def multi_label():
+    rows = [(f"{n}.jpg", int(n % 2), int(n % 3 == 0), int(n % 5 == 0)) for n in range(24)]
+    return numbered(24), {"t.csv": table(("image", "sky", "sea", "sand"), rows)}
+
+
+def contradicting_tables():
+    rows = [(f"{n}.jpg", PETS[n % 2]) for n in range(12)]
+    other = [(f"{n}.jpg", PETS[n % 3 == 0]) for n in range(12)]
+    header = ("file", "label")
+    return numbered(12), {"v1.csv": table(header, rows), "v2.csv": table(header, other)}
+
+
+def index_alone():
+    rows = [(n, f"photo_{n}.jpg", PETS[n % 2]) for n in range(12)]
+    return numbered(12), {"t.csv": table(("nr", "file", "label"), rows)}
+
+
+def unnamed_index():
+    return numbered(12), {"t.csv": table(("", "label"), [(n, PETS[n % 2]) for n in range(12)])}
+
+
+def words_in_names():
+    return [f"train/{PETS[n % 2]}.{n}.jpg" for n in range(12)] + numbered(6, "test1/"), {}
+
+
+def parts_without_table():
+    return [f"images_{n % 3:03}/{n}.jpg" for n in range(30)], {}
+
+
+QUESTIONS = {
+    "two image columns": (
+        two_image_columns,
+        "'left' and 'right' name different photos.*path_column=left or --set path_column=right",
+        {"path_column": "right"},
+    ),
+    "several labels per photo": (
+        multi_label, r"mark several classes in \d+ of 24 rows.*--set one_hot=true",
+        {"one_hot": True},
+    ),
+    "contradicting tables": (
+        contradicting_tables,
+        r"label \d photos differently; pass --set csv=v1\.csv or --set csv=v2\.csv",
+        {"csv": "v1.csv"},
+    ),
+    "a number and file names that are not here": (
+        index_alone, r"'file' looks like file names, but names no photo.*--set path_column=nr",
+        {"path_column": "nr"},
+    ),
+    "an unnamed index": (
+        unnamed_index,
+        r"looks like a running number.*--set 'path_column=Unnamed: 0'",
+        {"path_column": "Unnamed: 0"},
+    ),
+    "words in file names": (
+        words_in_names, r"words that may be the labels: cat, dog.*--layout file_names",
+        {"layout": "file_names"},
+    ),
+    "parts of one set": (
+        parts_without_table, "look like parts of one set, not classes.*--layout folders",
+        {"layout": "folders"},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", QUESTIONS)
+def test_what_evidence_does_not_decide_is_asked_with_the_option_that_decides(write, raw, kind):
+    make, message, options = QUESTIONS[kind]
+    photos, texts = make()
+    root = write(photos, **texts)
+    with pytest.raises(ValueError, match=f"(?s){message}"):
+        read(root, raw)
+    proposal, _, entries = read(root, raw, **options)
+    assert {key: getattr(proposal.dataset, key) for key in options} == options
+    assert len(entries) >= 3
+
+
+def test_contradicting_classes_of_folders_and_table_are_asked_about(write, raw):
+    photos = [f"{PETS[n % 2]}/{n}.jpg" for n in range(24)]
+    rows = [(photo, PETS[n % 3 == 0]) for n, photo in enumerate(photos)]
+    root = write(photos, **{"t.csv": table(("path", "label"), rows)})
+    with pytest.raises(ValueError, match="pass --layout table or --layout folders"):
+        read(root, raw)
+
+
+@pytest.mark.parametrize("labels", [PETS, ("0", "1")])
+def test_folders_and_a_table_that_agree_are_one_reading(write, raw, labels):
+    photos = [f"{PETS[n % 2]}/{n}.jpg" for n in range(24)]
+    rows = [(photo, labels[n % 2]) for n, photo in enumerate(photos)]
+    root = write([*photos, "cat/24.jpg"], **{"t.csv": table(("path", "label"), rows)})
+    proposal, _, entries = read(root, raw)
+    assert proposal.dataset.layout == "folders"
+    assert labels_of(entries)["cat/24.jpg"] == "cat"
+    assert "table, not chosen" in " ".join(proposal.reading.remarks)
+
+
+# --- Folders -------------------------------------------------------------------------------------
+
+
+def tree(*folders, each=4):
+    return [f"{folder}/{n}.jpg" for folder in folders for n in range(each)]
+
+
+FOLDERS = {
+    "Kaggle sets": tree(
+        "training_set/cats", "training_set/dogs", "test_set/cats", "test_set/dogs"
+    ),
+    "doubled sets": tree(
+        "training_set/training_set/cats", "training_set/training_set/dogs",
+        "test_set/test_set/cats", "test_set/test_set/dogs",
+    ),
+    "capitals": tree("Train/cats", "Train/dogs", "Valid/cats", "Valid/dogs"),
+    "below a wrapper": tree(
+        "archive/data/train/cats", "archive/data/train/dogs", "archive/data/test/cats",
+        "archive/data/test/dogs",
+    ),
+    "a test set of one class": tree("train/cats", "train/dogs", "test/cats"),
+    "a wrapper": tree("PetImages/cats", "PetImages/dogs"),
+    "splits below the classes": tree("cats/train", "cats/test", "dogs/train", "dogs/test"),
+    "a stray folder": [
+        *tree("train/cats", "train/dogs", "test/cats", "test/dogs"), *tree("samples", "logs/cats"),
+    ],
+    "an unlabeled test folder": [
+        *tree("train/cats", "train/dogs", "val/cats", "val/dogs"), *tree("test"),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", FOLDERS)
+def test_folders_that_mean_splits_are_no_classes(write, raw, kind):
+    photos = FOLDERS[kind]
+    proposal, _, entries = read(write(photos), raw)
+    assert proposal.dataset.layout == "folders"
+    stray = [p for p in photos if p.startswith(("samples", "logs"))]
+    stray += [p for p in photos if kind == "an unlabeled test folder" and p.startswith("test/")]
+    used = [photo for photo in photos if photo not in stray]
+    assert labels_of(entries) == {p: "cats" if "cats" in p else "dogs" for p in used}
+
+    def split(path):
+        words = {"train": "train", "val": "val", "test": "test"}
+        return next((s for word, s in words.items() if f"/{word}" in f"/{path.lower()}"), "")
+
+    assert splits_of(entries) == {photo: split(photo) for photo in used}
+    for folder in {p.split("/")[0] for p in stray}:
+        assert any(f"{folder}: " in r and "set aside" in r for r in proposal.reading.remarks)
+
+
+def test_a_demo_dataset_takes_no_class_away(write, raw):
+    photos = tree("bike", "car", "cat", each=100)
+    proposal, _, entries = read(write(photos), raw)
+    assert list(proposal.dataset.classes) == ["bike", "car", "cat"]
+    assert Counter(labels_of(entries).values()) == {"bike": 100, "car": 100, "cat": 100}
+    assert proposal.dataset.imagenet is None
+
+
+def test_a_demo_dataset_with_the_same_classes_gives_its_imagenet_map_to_their_own_spelling(
+    write, raw
+):
+    proposal, _, entries = read(write(tree("Cat", "Dog")), raw)
+    demo = params.section(raw, "datasets.cat_dog", Dataset)
+    assert proposal.dataset.imagenet == {"Cat": demo.imagenet["cat"], "Dog": demo.imagenet["dog"]}
+    assert set(labels_of(entries).values()) == {"Cat", "Dog"}
+
+
+def test_photo_numbers_in_class_folders_are_no_subjects(write, raw):
+    photos = [f"{pet}/p{n}.jpeg" for pet in PETS for n in range(1, 9)]
+    proposal, _, entries = read(write(photos), raw)
+    assert proposal.dataset.subject_pattern is None
+    assert {entry.subject for entry in entries.values()} == {""}
+
+
+def test_classes_that_differ_by_case_are_both_kept_with_a_warning(write, raw):
+    root = write(tree("a", "A", "b"))
+    proposal, _, entries = read(root, raw)
+    assert Counter(labels_of(entries).values()) == {"a": 4, "A": 4, "b": 4}
+    assert proposal.named.by_case == (("A", "a"),)
+    report = "\n".join(add.report(add.examine(root, "mine", None, raw), 10))
+    assert "warning: 'A' and 'a' differ by case alone" in report
+
+
+def test_at_1200_classes_a_handful_of_look_alikes_is_listed():
+    chance = np.random.default_rng(2)
+    syllables = ["ba", "ke", "lo", "mi", "ru", "ta", "ve", "zo", "shi", "gar"]
+    names = sorted({"".join(chance.choice(syllables, 4)) for _ in range(1500)})[:1200]
+    texts = dict.fromkeys(names, 40) | {"garbalozo": 60, "garbalosso": 4}
+    start = time.perf_counter()
+    classes = layout_detection.name_classes(texts, {})
+    assert time.perf_counter() - start < 20
+    assert len(classes.classes) >= 1200
+    assert len(classes.alike) <= 5
+
+
+def test_numbered_and_lettered_classes_are_no_look_alikes():
+    texts = {f"type {letter}": 9 for letter in "abcdefgh"} | {f"grade {n}": 9 for n in range(9)}
+    assert layout_detection.name_classes(texts, {}).alike == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "remark"),
+    [
+        ("labels.xlsx", b"PK", "labels.xlsx: a spreadsheet, not read; save it as CSV"),
+        ("t.parquet", b"PAR1", "pandas.read_parquet('t.parquet').to_csv"),
+        ("a.json", b'{"images": [{"file_name": "1.jpg"}], "annotations": []}', "a.json: COCO"),
+        ("a.xml", b"<annotations><image name='1.jpg'/></annotations>", "a.xml: CVAT"),
+        ("v.json", b'{"_via_img_metadata": {}}', "v.json: a VGG Image Annotator file"),
+        ("l.ndjson", b'{"data_row": {"id": "x"}}\n', "l.ndjson: a Labelbox export"),
+        ("y/1.txt", b"0 0.5 0.5 0.1 0.2\n", "y/1.txt: YOLO boxes"),
+        ("m.json", b'{"1.jpg": "cat", "2.jpg": "dog"}', "m.json: a JSON mapping"),
+    ],
+)
+def test_label_files_that_no_layout_reads_are_named_with_the_remedy(
+    write, raw, name, content, remark
+):
+    root = write(numbered(12), **{name: content})
+    with pytest.raises(ValueError, match="no label was found") as error:
+        read(root, raw)
+    assert remark in str(error.value)
+
+
+def test_twenty_thousand_photos_in_one_folder_with_a_table_take_seconds(write, raw):
+    photos = [f"{n:05}.jpg" for n in range(20_000)]
+    rows = [(n, f"{n:05}", PETS[n % 2], n % 90) for n in range(20_000)]
+    root = write(photos, **{"t.csv": table(("nr", "image", "label", "age"), rows)})
+    start = time.process_time()
+    _, _, entries = read(root, raw)
+    assert time.process_time() - start < 30
+    assert len(entries) == 20_000
+    assert labels_of(entries) == by_number(photos)
+
+
+# --- The shared cases ----------------------------------------------------------------------------
+
+SHARED = {
+    "ham10000_metadata": ({"layout": "table", "label_column": "dx", "group_column": "lesion_id"},
+                          {"bkl", "nv", "mel", "bcc"}),
+    "onehot_isic": ({"one_hot": True}, {"MEL", "NV", "BCC"}),
+    "pandas_index_shuffled": ({"path_column": "filename"}, {"cat", "dog"}),
+    "sample_submission": ({"csv": "labels.csv", "path_column": "id", "label_column": "breed"},
+                          {"affenpinscher", "beagle", "boxer"}),
+    "several_tables": ({"csv": ("test.csv", "train.csv", "val.csv")}, {"cat", "dog"}),
+    "split_column": ({"split_column": "split"}, {"ant", "bee"}),
+    "split_named_folders": ({"layout": "folders"}, {"buildings", "forest", "sea"}),
+    "unmentioned_labels": ({"csv": "metadata.jsonl"}, {"0", "1"}),
+}  # fmt: skip
+
+
+def make_case(name, target):
+    path = CASES / "cases.py"
+    if not path.is_file():
+        pytest.skip("needs ../shared/cases")
+    spec = importlib.util.spec_from_file_location("shared_cases", path)
+    cases = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(cases)
+    maker = (CASES / name / "make.py").read_text().split("cases.main(cases.")[1].split(")")[0]
+    target.mkdir(exist_ok=True)
+    getattr(cases, maker)(target)
+    return target
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_shared_cases_come_out_as_expected(tmp_path, raw, name):
+    keys, classes = SHARED[name]
+    root = make_case(name, tmp_path / "case")
+    proposal, _, entries = read(root, raw)
+    assert {key: getattr(proposal.dataset, key) for key in keys} == keys
+    assert set(labels_of(entries).values()) == classes
+    if name in {"several_tables", "split_column"}:
+        assert Counter(splits_of(entries).values()) == {"train": 24, "val": 8, "test": 8}
+    if name == "split_named_folders":
+        assert Counter(splits_of(entries).values()) == {"train": 18, "test": 18}
+    if name == "unmentioned_labels":
+        remarks = " ".join(proposal.reading.remarks)
+        for file in ("labels.xlsx", "annotations.xml", "list.txt"):
+            assert file in remarks
+
+
+def test_the_shared_case_of_labels_in_file_names_is_asked_about(tmp_path, raw):
+    root = make_case("label_in_file_name", tmp_path / "case")
+    with pytest.raises(ValueError, match="cat, dog; otherwise pass --layout file_names"):
+        read(root, raw)
+    _, _, entries = read(root, raw, "file_names")
+    assert Counter(labels_of(entries).values()) == {"cat": 10, "dog": 10}
