@@ -17,11 +17,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from anklealign.cli import folder_detection, table_detection
+from anklealign.cli import folder_detection, foreign_formats, table_detection
 from anklealign.cli.layout_candidates import LayoutCandidate, LayoutCandidates, preview
 from anklealign.config.class_names import Labels, fold, unnumbered
 from anklealign.config.params import Dataset
-from anklealign.ingest import consensus, foreign_formats
+from anklealign.ingest import consensus
 from anklealign.ingest.inventory import (
     Entry,
     compile_subject_pattern,

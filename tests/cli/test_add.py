@@ -237,7 +237,7 @@ def test_the_same_again_changes_nothing_and_another_folder_is_refused(project, c
     fill(folder, {"good/new.jpg": photo(), "bad/p0_1.jpg": photo("red")})
     assert anklealign_add([str(folder), "mine"]) == 1
     assert tree(Path()) == before
-    said = capsys.readouterr().err
+    said = joined(capsys.readouterr().err)
     assert "differs from the folder in 2 files: good/new.jpg, bad/p0_1.jpg; choose another" in said
 
 
@@ -257,7 +257,8 @@ def test_in_place_what_dvc_cannot_take_is_named(capsys):
     Path("data/raw/mine/good/gone.jpg").symlink_to("nowhere")
     before = tree(Path())
     assert anklealign_add(["data/raw/mine", "mine"]) == 1
-    assert r"cannot version: good/gone.jpg, good/\xff.jpg; remove" in capsys.readouterr().err
+    said = joined(capsys.readouterr().err)
+    assert r"cannot version: good/gone.jpg, good/\xff.jpg; remove" in said
     assert tree(Path()) == before
 
 
