@@ -148,7 +148,7 @@ def write_contact_sheets(
     first = {JOINED: 0, ALLOWED: 1}
     order = sorted(audited.nearest, key=lambda row: first.get(row[1], 2))
     tiles = [
-        tile(table, pictures, *row, settings) for row in order[: max(SHOWN, len(audited.leaks))]
+        tile(table, pictures, row, settings) for row in order[: max(SHOWN, len(audited.leaks))]
     ]
     title = "Most similar photos of different splits"
     contact_sheets.write(
@@ -159,12 +159,11 @@ def write_contact_sheets(
 def tile(
     table: pd.DataFrame,
     pictures: Sequence[Pixels],
-    number: int,
-    action: str,
-    pair: Pair,
+    row: tuple[int, str, Pair],
     settings: Split,
 ) -> contact_sheets.Tile:
     """Return the tile of a pair, with its scores and what was done in which round."""
+    number, action, pair = row
     status = {
         JOINED: f"same picture: groups joined in round {number}",
         ALLOWED: "same picture (allowed)",

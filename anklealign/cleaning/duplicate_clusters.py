@@ -11,6 +11,7 @@ belong to one scene: they stay, and share the cluster's name, so that split does
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -92,6 +93,7 @@ def find_clusters(
     clusters = []
     chains = graph.chains(distance)
     scenes, large = graph.scenes([len(same) for same in identical])
+    in_scene = Counter(scenes)
     for stars in chains:
         center = {photo: min(star) for star in stars for photo in star}
         for star in stars:
@@ -106,7 +108,7 @@ def find_clusters(
                 if center[other] != kept and (mirror_safe or not match.mirrored)
             }
             scene = scenes[min(center)]
-            if duplicates or len(stars) > 1 or scene != min(center):
+            if duplicates or in_scene[scene] > 1:
                 clusters.append(
                     Cluster(
                         identical[kept][0],

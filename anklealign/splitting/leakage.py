@@ -46,7 +46,7 @@ CROPS = np.vstack([np.zeros(4), np.full(4, 0.04), 0.08 * np.eye(4)])
 COARSE, COARSE_SIGMA = 16, 2.0
 FINE, FINE_SIGMA = 64, 4.0
 # Limits for a pair that only the correlation proposes, as its registration left more or failed.
-CLOSE_AGREEMENT, CLOSE_COLOR = 0.95, 12.0
+CLOSE_AGREEMENT, CLOSE_COLOR = 0.93, 12.0
 NEAREST = 3  # photos verified for each held-out photo
 CELLS = 1 << 23  # correlations at once, 32 MiB, of which there are three copies at most
 BATCH = 2048  # photos whose views are extracted at once: at most 40 MiB

@@ -76,28 +76,30 @@ def deal(
     """
     joined, classes = list(joined), list(dataset.classes)
     try:
-        return _deal(kept, removed, settings, classes, seed, joined)
+        return _deal(kept, removed, settings, classes=classes, seed=seed, joined=joined)
     except InfeasibleError as error:
-        for changes in alternatives(settings):
-            known = {key: value for key, value in changes.items() if key != "subject"}
-            table = kept.assign(subject="") if "subject" in changes else kept
-            try:
-                _deal(table, removed, replace(settings, **known), classes, seed, joined)
-            except ValueError:
-                continue
-            column = "group_column" if dataset.group_column else "subject_pattern"
-            subjects = f"datasets.{name}.{column}"
-            raise InfeasibleError(f"{error}; {_proposal(changes, subjects)}") from None
-        raise InfeasibleError(
-            f"{error}; no other setting of split makes it possible: add photos of other "
-            f"{settings.group}s, or merge the class with another in datasets.{name}.classes"
-        ) from None
+        message = (
+            f"{error}. Add photos of other {settings.group}s, or merge the class with another in "
+            f"datasets.{name}.classes"
+        )
+    for changes in alternatives(settings):
+        known = {key: value for key, value in changes.items() if key != "subject"}
+        table = kept.assign(subject="") if "subject" in changes else kept
+        try:
+            changed = replace(settings, **known)  # type: ignore[arg-type]
+            _deal(table, removed, changed, classes=classes, seed=seed, joined=joined)
+        except ValueError:
+            continue
+        column = "group_column" if dataset.group_column else "subject_pattern"
+        raise InfeasibleError(f"{message}. {_proposal(changes, f'datasets.{name}.{column}')}")
+    raise InfeasibleError(f"{message}; no setting of split makes it possible")
 
 
 def _deal(
     kept: pd.DataFrame,
     removed: pd.DataFrame,
     settings: Split,
+    *,
     classes: list[str],
     seed: int,
     joined: list[tuple[str, str]],
@@ -128,9 +130,9 @@ def alternatives(settings: Split) -> Iterable[dict[str, object]]:
     if settings.group == "collector":
         larger.append({"group": "subject"})
     for change in (*larger, {"subject": None}, {"group": "subject", "subject": None}):
-        for folds in fewer:
-            if change or folds:
-                yield change | folds
+        for fold_count in fewer:
+            if change or fold_count:
+                yield change | fold_count
 
 
 def _proposal(changes: Mapping[str, object], subjects: str) -> str:
@@ -148,7 +150,7 @@ def _proposal(changes: Mapping[str, object], subjects: str) -> str:
         price = " (a subject may then be in several splits)"
     elif changes.get("predefined") == "ignore":
         price = " (splits all photos anew)"
-    return f"the nearest feasible split{price} is\n  dvc exp run {options}"
+    return f"The nearest feasible split{price}:\n  dvc exp run {options}"
 
 
 def assign_splits(
@@ -264,7 +266,7 @@ def predefined_splits(
     held_out = sorted(set(split) - {TRAIN})
     if not (split == TRAIN).any():
         raise InfeasibleError(
-            f"the only predefined splits are {', '.join(held_out)}, which leaves nothing to train on"
+            f"the only predefined splits are {', '.join(held_out)}, which leave nothing to train on"
         )
     if len(held_out) == 1:
         split = split.where(split == TRAIN, TEST)
