@@ -22,6 +22,8 @@ from scipy.ndimage import gaussian_filter, uniform_filter
 Levels = npt.NDArray[np.float64]
 
 SATURATED = 250  # gray level from which a channel of a brightened duplicate counts as clipped
+# ITU-R BT.601, as in JPEG, which stores luminance at a higher resolution than color.
+LUMINANCE = np.array([0.299, 0.587, 0.114])
 SIGMA, WINDOW = 4.0, 9  # pixels of 96: of the high-pass filter, and the side of a window
 # A window counts if its detail reaches this many gray levels, and this share of the whole's, in one
 # of the pictures: compression leaves less, a scratch or a line of text more.
@@ -56,7 +58,7 @@ def compare(one: Levels, other: Levels, *, exposures: bool = False) -> Compariso
     """Return how two (S, S, 3) pictures, laid on each other, differ."""
     one, other = _matched(one, other)
     return Comparison(
-        least_agreement(one.mean(axis=2), other.mean(axis=2)),
+        least_agreement(one @ LUMINANCE, other @ LUMINANCE),
         color_difference(one, other),
         exposures,
     )
