@@ -91,9 +91,9 @@ def main() -> None:
     check_classes(metrics)
     for photos in residuals.large_scenes:
         print(
-            f"clean: {photos} photos show one scene, as of a fixed camera or a form, and differ in\n"
-            "  details; they are kept, and split deals them one by one. If several photos show one\n"
-            "  subject, name the subjects in the dataset config"
+            f"clean: {photos} photos show one scene, as of a fixed camera or a form, and\n"
+            "  differ in details; they are kept, and split deals them one by one. If several\n"
+            "  photos show one subject, name the subjects in the dataset config"
         )
     listed = ", ".join(f"{n} {name}" for name, n in metrics["reasons"].items() if n)
     print(f"clean: kept {len(kept)} of {len(table)} photos; removed: {listed or 'none'}")

@@ -74,8 +74,11 @@ def test_the_groups_of_a_picture_in_two_splits_are_joined_and_the_pair_is_listed
     metrics = seed_that_separates_the_twins(prepared)
     counts = {key: metrics[key] for key in metrics if "leaking" in key or "rounds" in key}
     assert counts == {
-        "leaking_pairs": 0, "leaking_pairs_joined": 1, "leaking_pairs_allowed": 0, "audit_rounds": 2,
-    }  # fmt: skip
+        "leaking_pairs": 0,
+        "leaking_pairs_joined": 1,
+        "leaking_pairs_allowed": 0,
+        "audit_rounds": 2,
+    }
     table = pixel_store.read_table(paths.SPLIT / "photos.csv").set_index("path")
     twins = table.loc[["00.jpg", "59.jpg"]]
     assert twins.group.nunique() == twins.split.nunique() == 1
