@@ -8,14 +8,16 @@ sheets of the removed photos next to the kept ones, and histograms of the scores
     python -m stages.clean
 
 Reasons: exact_duplicate (same file or same pixels), near_duplicate (the same picture re-encoded,
-resized, cropped, rotated, mirrored, framed, or brightened), contradicting_labels (duplicates with
-different labels; all are removed), and the quality reasons, which are keys of `clean` in
+resized, cropped, rotated, mirrored, framed, or brightened; kept with clean.near_duplicates: group),
+contradicting_labels (duplicates with different labels; all are removed, but for those whose label
+agrees with a consensus label), and the quality reasons, which are keys of `clean` in
 params.yaml. A photo with several quality reasons gets the first in their order there; so does an
 unusable duplicate of a kept photo. Of several duplicates, the one with a consensus label is kept,
 else the larger, then the one without a frame, then the sharper, then the one whose path without
 suffix sorts first. Nothing in a photo shows whether it or its rotated duplicate is upright. Where
 mirroring may change the label (mirror_safe: false), a mirrored duplicate contradicts nothing and is
-kept; it shares the original's cluster, so that split does not separate them.
+kept; it shares the original's cluster, so that split does not separate them. So do photos of one
+scene that differ in a detail, and shots of a fixed camera.
 """
 
 from collections.abc import Sequence
@@ -87,6 +89,12 @@ def main() -> None:
     limits["residual"] = settings.residual
     style.save(histograms(scores, limits, metrics["reasons"]), PLOTS / "scores.png")
     check_classes(metrics)
+    for photos in residuals.large_scenes:
+        print(
+            f"clean: {photos} photos show one scene, as of a fixed camera or a form, and\n"
+            "  differ in details; they are kept, and split deals them one by one. If several\n"
+            "  photos show one subject, name the subjects in the dataset config"
+        )
     listed = ", ".join(f"{n} {name}" for name, n in metrics["reasons"].items() if n)
     print(f"clean: kept {len(kept)} of {len(table)} photos; removed: {listed or 'none'}")
 

@@ -1,20 +1,22 @@
 """Split: train, validation, and test splits that share no group and no picture.
 
 Reads data/clean/photos.csv and removed.csv and the pixel store. Writes data/split/photos.csv (every
-kept photo with its `group` and `split`), metrics/details/split.json, and plots/split/: classes.png,
-the class distribution per split, and nearest_01.png, …, the most similar pairs of photos of
-different splits.
+kept photo with its `group` and `split`), data/split/leaking_pairs.csv (the pairs that the audit
+found, with their scores and what was done), metrics/details/split.json, and plots/split/: classes.png, the
+class distribution per split, and nearest_01.png, …, the leaking pairs and the most similar other
+pairs of photos of different splits.
 
     python -m stages.split
 
 A group is a subject (or a collector), joined with every other one that shares a picture with it. An
-audit searches for the same picture in two splits by other means than clean uses. A leaking pair
-fails the stage, after the plots are written, unless split.allowed_leaks lists it. Takes a few
-seconds. Each class's share of a split is within about 1 point of its share of all photos where the
-groups permit, and within 5 points wherever that is possible.
+audit searches for the same picture in two splits by other means than clean uses. The groups of a
+leaking pair are joined and all groups are dealt again until the audit finds no pair, unless
+split.allowed_leaks lists it. Where predefined splits are kept, the joined groups leave the weaker
+split, as every group that spans predefined splits does. Takes a few seconds for 300 photos. Each
+class's share of a split is within about 1 point of its share of all photos where the groups permit,
+and within 5 points wherever that is possible.
 """
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,50 +28,34 @@ from anklealign.config.params import CONSENSUS, Dataset, Split
 from anklealign.io import files, pixel_store, results
 from anklealign.io.pixel_store import Pixels
 from anklealign.plotting import contact_sheets, style
-from anklealign.splitting import leakage, plots
+from anklealign.splitting import plots
+from anklealign.splitting.leak_joining import ALLOWED, JOINED, AuditedSplit, deal_without_leaks
 from anklealign.splitting.leakage import Pair
-from anklealign.splitting.splits import (
-    EXCLUDED,
-    SPLITS,
-    TEST,
-    VALIDATION,
-    assign_splits,
-    group_names,
-)
+from anklealign.splitting.splits import EXCLUDED, SPLITS, TEST
 from anklealign.splitting.stratified_groups import deviation
 
 METRICS = paths.DETAILS / "split.json"
+LEAKS = paths.SPLIT / "leaking_pairs.csv"
 PLOTS = paths.PLOTS / "split"
-SHOWN = 12  # nearest pairs
-LISTED = 20  # leaking pairs in the error message
-LEAKING, ALLOWED, DIFFERENT = "same picture", "same picture (allowed)", "different pictures"
+SHOWN = 12  # pairs, at least
 
 
 def main() -> None:
-    """Assign the groups of the clean photos to splits and audit them for leakage."""
+    """Assign the groups of the clean photos to splits that the audit finds free of leakage."""
     raw = params.read()
     settings = params.section(raw, "split", Split)
     seed = params.section(raw, "seed", int)
-    _, dataset = params.dataset(raw)
+    name, dataset = params.dataset(raw)
     kept = pixel_store.read_table(paths.CLEAN / "photos.csv")
     removed = pixel_store.read_table(paths.CLEAN / "removed.csv")
     check_allowed_leaks(settings, set(kept.path) | set(removed.path))
 
-    groups = group_names(kept, removed, settings.group)
-    table = kept.assign(group=kept.id.map(groups))
-    removed_groups = {groups[photo] for photo in removed.id[removed.multi_annotated == 1]}
-    table["split"] = assign_splits(table, settings, list(dataset.classes), seed, removed_groups)
-    table, consensus = with_consensus(table, removed, settings)
-
-    used = table[table.split.isin(SPLITS)].reset_index(drop=True)
-    pictures = pixel_store.boxes_of(used, pixel_store.open_store())
-    pairs = leakage.nearest_pairs(
-        pictures, list(used.split), (TEST, VALIDATION), squares=dataset.fit == "crop"
+    pictures = pixel_store.Pictures(kept, pixel_store.open_store(), dataset.fit)
+    audited = deal_without_leaks(
+        kept, removed, settings, seed, pictures, name=name, dataset=dataset
     )
-    by_status = sort_by_status(used, pairs, settings)
-    metrics = metrics_of(table, dataset, settings) | consensus
-    metrics["leaking_pairs"] = len(by_status[LEAKING])
-    metrics["leaking_pairs_allowed"] = len(by_status[ALLOWED])
+    table, consensus = with_consensus(audited.table, removed, settings)
+    metrics = metrics_of(table, dataset, settings) | consensus | leakage_metrics(audited)
     if metrics["groups_crossing"]:
         raise ValueError(
             f"{metrics['groups_crossing']} groups are in more than one split; please report this "
@@ -77,42 +63,53 @@ def main() -> None:
         )
 
     files.write_table(paths.SPLIT / "photos.csv", table)
+    files.write_table(LEAKS, audited.leaks)
     results.write_details(METRICS, metrics)
     style.save(plots.class_shares(table, list(dataset.classes), SPLITS), PLOTS / "classes.png")
-    write_contact_sheets(used, pictures, by_status, settings)
-    if by_status[LEAKING]:
-        raise ValueError(leakage_message(used, by_status[LEAKING]))
-    print(summary(metrics, len(pairs)))
+    write_contact_sheets(table, pictures, audited, settings)
+    if audited.error:
+        raise ValueError(leakage_message(audited))
+    print(summary(metrics, audited))
 
 
-def sort_by_status(
-    table: pd.DataFrame, pairs: Sequence[Pair], settings: Split
-) -> dict[str, list[Pair]]:
-    """Return the pairs by status, LEAKING first, in their original order."""
-    by_status: dict[str, list[Pair]] = {LEAKING: [], ALLOWED: [], DIFFERENT: []}
-    for pair in pairs:
-        by_status[pair_status(table, pair, settings)].append(pair)
-    return by_status
+def leakage_metrics(audited: AuditedSplit) -> dict[str, int]:
+    """Return the counts of leaking pairs: left, joined, and allowed."""
+    joined = audited.count(JOINED)
+    return {
+        "leaking_pairs": joined if audited.error else 0,
+        "leaking_pairs_joined": joined,
+        "leaking_pairs_allowed": audited.count(ALLOWED),
+        "audit_rounds": audited.rounds,
+    }
 
 
-def pair_status(table: pd.DataFrame, pair: Pair, settings: Split) -> str:
-    """Return LEAKING for the same picture by either measure, ALLOWED if listed, else DIFFERENT."""
-    if (
-        pair.residual > settings.leakage_residual
-        and pair.correlation < settings.leakage_correlation
-    ):
-        return DIFFERENT
-    paths = {table.path[pair.a], table.path[pair.b]}
-    return ALLOWED if paths in map(set, settings.allowed_leaks) else LEAKING
-
-
-def summary(metrics: dict[str, Any], pairs: int) -> str:
-    """Return the last line that the stage prints."""
-    sizes = ", ".join(f"{split} {metrics[split]['photos']} photos" for split in SPLITS)
+def leakage_message(audited: AuditedSplit) -> str:
+    """Return the error message if joining the groups of leaking pairs is impossible."""
+    lowest = audited.leaks.residual[audited.leaks.action == JOINED].min()
+    limit = max(0.0, np.floor(100 * min(lowest, 1)) / 100 - 0.01)
     return (
-        f"split: {sizes}; {metrics['groups']} groups, no group spans two splits; no leakage among "
-        f"the {pairs} nearest pairs; {excluded_text(metrics)}; class shares within "
-        f"{metrics['deviation_points']:.1f} points of the whole"
+        f"{audited.count(JOINED)} pairs of photos in different splits show the same picture "
+        f"({LEAKS}, {PLOTS}/nearest_*.png). With their groups joined, {audited.error}\n"
+        "If they are different pictures, lower the limits that decide:\n"
+        f"  dvc exp run -S split.leakage_residual={limit:.2f} -S split.leakage_correlation=1"
+    )
+
+
+def summary(metrics: dict[str, Any], audited: AuditedSplit) -> str:
+    """Return the last lines that the stage prints."""
+    sizes = ", ".join(f"{split} {metrics[split]['photos']} photos" for split in SPLITS)
+    others = len(audited.nearest) - len(audited.leaks)
+    audit = f"no leakage among the {others} nearest pairs"
+    if metrics["leaking_pairs_joined"]:
+        audit = (
+            f"{metrics['leaking_pairs_joined']} pairs show the same picture, so their groups were "
+            f"joined in {audited.rounds} rounds (see {LEAKS}; clean.hash_distance, "
+            "split.leakage_residual and split.leakage_correlation decide)"
+        )
+    return (
+        f"split: {sizes}; {metrics['groups']} groups, no group spans two splits; {audit}; "
+        f"{excluded_text(metrics)}; class shares within {metrics['deviation_points']:.1f} points "
+        "of the whole"
     )
 
 
@@ -144,29 +141,15 @@ def check_allowed_leaks(settings: Split, known: set[str]) -> None:
             )
 
 
-def leakage_message(table: pd.DataFrame, pairs: Sequence[Pair]) -> str:
-    """Return the error message, with the pairs as split.allowed_leaks accepts them."""
-    paths = [[str(table.path[pair.a]), str(table.path[pair.b])] for pair in pairs[:LISTED]]
-    listed = json.dumps(paths, ensure_ascii=False)
-    more = f" and {len(pairs) - LISTED} more" if len(pairs) > LISTED else ""
-    return (
-        f"{len(pairs)} pair{'' if len(pairs) == 1 else 's'} of photos in different splits show the "
-        f"same picture: {listed}{more}; see {PLOTS}/nearest_*.png. Raise clean.hash_distance or "
-        "clean.residual so that clean finds them, or remove one of each from the raw photos, or, "
-        "if they are different pictures, add these pairs to split.allowed_leaks in params.yaml"
-    )
-
-
 def write_contact_sheets(
-    table: pd.DataFrame,
-    pictures: Sequence[Pixels],
-    by_status: dict[str, list[Pair]],
-    settings: Split,
+    table: pd.DataFrame, pictures: Sequence[Pixels], audited: AuditedSplit, settings: Split
 ) -> None:
-    """Write contact sheets of the nearest pairs, including all that show the same picture."""
-    ordered = [(status, pair) for status, pairs in by_status.items() for pair in pairs]
-    count = max(SHOWN, len(by_status[LEAKING]) + len(by_status[ALLOWED]))
-    tiles = [tile(table, pictures, pair, status, settings) for status, pair in ordered[:count]]
+    """Write contact sheets of the leaking pairs of all rounds and the nearest other pairs."""
+    first = {JOINED: 0, ALLOWED: 1}
+    order = sorted(audited.nearest, key=lambda row: first.get(row[1], 2))
+    tiles = [
+        tile(table, pictures, row, settings) for row in order[: max(SHOWN, len(audited.leaks))]
+    ]
     title = "Most similar photos of different splits"
     contact_sheets.write(
         PLOTS, "nearest", contact_sheets.pages(tiles, title, "no two splits to compare")
@@ -174,24 +157,27 @@ def write_contact_sheets(
 
 
 def tile(
-    table: pd.DataFrame, pictures: Sequence[Pixels], pair: Pair, status: str, settings: Split
+    table: pd.DataFrame,
+    pictures: Sequence[Pixels],
+    row: tuple[int, str, Pair],
+    settings: Split,
 ) -> contact_sheets.Tile:
-    """Return the tile of a pair, with its status and scores."""
+    """Return the tile of a pair, with its scores and what was done in which round."""
+    number, action, pair = row
+    status = {
+        JOINED: f"same picture: groups joined in round {number}",
+        ALLOWED: "same picture (allowed)",
+    }.get(action, "different pictures")
     residual = f"{pair.residual:.2f}" if np.isfinite(pair.residual) else "too high to measure"
-    correlation = (
-        f"correlation: {pair.correlation:.2f} "
-        f"(same picture from {settings.leakage_correlation:.2f})"
-    )
-    return contact_sheets.Tile(
-        (pictures[pair.a], pictures[pair.b]),
-        (
-            status,
-            f"residual: {residual} (same picture up to {settings.leakage_residual:.2f})",
-            correlation,
-            f"{table.split[pair.a]}: {table.path[pair.a]}",
-            f"{table.split[pair.b]}: {table.path[pair.b]}",
-        ),
-    )
+    detail = pair.comparison
+    limits = f"limit {settings.leakage_residual:g}", f"{settings.leakage_correlation:g}"
+    lines = [
+        status,
+        f"residual {residual} ({limits[0]}), correlation {pair.correlation:.2f} ({limits[1]})",
+        f"agreement {detail.agreement:.2f}, color difference {detail.color:.0f}",
+    ]
+    lines += [f"{table.split[photo]}: {table.path[photo]}" for photo in (pair.a, pair.b)]
+    return contact_sheets.Tile((pictures[pair.a], pictures[pair.b]), tuple(lines))
 
 
 def with_consensus(

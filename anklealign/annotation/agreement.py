@@ -203,7 +203,7 @@ def leave_one_out_agreement(votes: Integers, classes: int) -> Floats:
 def agreement_metrics(
     votes: Integers, annotators: Sequence[str], classes: int, *, ordered: bool
 ) -> dict[str, Any]:
-    """Return the numbers for metrics/prepare.json; undefined ones are omitted."""
+    """Return the numbers for metrics/details/prepare.json; undefined ones are omitted."""
     numbers: dict[str, Any] = {
         "votes": int((votes != NO_VOTE).sum()),
         "photos": len(votes),

@@ -4,10 +4,14 @@ Matches chain: a crop on the left, the whole, a crop on the right. Two crops may
 to match directly; if other photos connect them, they are compared on what they do share. Each photo
 of a cluster therefore matches the kept photo, a chain whose ends do not match is split into several
 clusters, and a second search among the kept photos finds no more duplicates.
+
+Photos that differ only in a detail or are two exposures of a fixed camera are no duplicates, but
+belong to one scene: they stay, and share the cluster's name, so that split does not separate them.
 """
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +21,7 @@ from scipy.cluster.hierarchy import DisjointSet
 from tqdm import tqdm
 
 from anklealign.io.pixel_store import Pixels
+from anklealign.similarity.local_differences import MAX_COLOR
 from anklealign.similarity.registration import (
     MIN_OVERLAP,
     Floats,
@@ -25,9 +30,11 @@ from anklealign.similarity.registration import (
     Registration,
 )
 
-# Minimum overlap, as a share of either's side, of two photos that others connect: each of two
-# matches may have an overlap of MIN_OVERLAP.
-CONNECTED_OVERLAP = MIN_OVERLAP**2
+# Minimum overlap, as a share of either's side, of two photos that others connect.
+CONNECTED_OVERLAP = 0.49
+# A scene with more photos, and more than this share of all photos, is how the dataset was taken: a
+# fixed camera, a form, one background. No split could keep it together, so its photos stay apart.
+LARGE_SCENE, LARGE_SCENE_SHARE = 10, 0.1
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,7 @@ class Cluster:
     kept: int
     duplicates: dict[int, float]  # photo -> residual against the kept photo
     identical: frozenset[int]  # duplicates that equal the kept photo in every pixel
-    chain: int  # photo of lowest rank among all photos that matches connect with these
+    chain: int  # photo of lowest rank among all that matches or a scene connect with these
     # Kept photos of the other clusters that contain a match of one of these.
     adjacent: frozenset[int]
 
@@ -48,6 +55,7 @@ class Residuals:
 
     first: list[int]  # for each photo, the lowest-ranked photo with the same pixels
     pairs: dict[tuple[int, int], float]  # of such first photos, the smaller number first
+    large_scenes: tuple[int, ...] = ()  # photos in each scene that is too large for a group
 
     def between(self, a: int, b: int) -> float:
         """Return the residual of two photos; infinity if they were not compared."""
@@ -66,9 +74,10 @@ def find_clusters(
 ) -> tuple[list[Cluster], Residuals]:
     """Return the clusters among (H, W, 3) photos, each with its lowest-ranked photo as kept.
 
-    Two photos match if their hashes are within `distance` bits in some view and their registration
-    leaves at most `residual` of the contrast in every cell. A photo that matches connect with
-    others, but that belongs to none of their clusters, forms a cluster of its own.
+    Two photos match if their hashes are within `distance` bits in some view, their registration
+    leaves at most `residual` of the contrast in every cell, and they agree in detail, color, and
+    noise. A photo that matches or a scene connect with others, but that belongs to none of their
+    clusters, forms a cluster of its own.
 
     Args:
         photos: Without letterbox.
@@ -82,7 +91,10 @@ def find_clusters(
     matcher = PhotoMatcher(photos, [same[0] for same in identical], squares=squares)
     graph = _MatchGraph(matcher, residual, mirror_safe)
     clusters = []
-    for stars in graph.chains(distance):
+    chains = graph.chains(distance)
+    scenes, large = graph.scenes([len(same) for same in identical])
+    in_scene = Counter(scenes)
+    for stars in chains:
         center = {photo: min(star) for star in stars for photo in star}
         for star in stars:
             kept = min(star)
@@ -95,17 +107,18 @@ def find_clusters(
                 for other, match in graph.matches[photo].items()
                 if center[other] != kept and (mirror_safe or not match.mirrored)
             }
-            if duplicates or len(stars) > 1:
+            scene = scenes[min(center)]
+            if duplicates or in_scene[scene] > 1:
                 clusters.append(
                     Cluster(
                         identical[kept][0],
                         duplicates,
                         frozenset(identical[kept][1:]),
-                        identical[min(center)][0],
+                        identical[scene][0],
                         frozenset(identical[other][0] for other in adjacent),
                     )
                 )
-    return clusters, _residuals(len(photos), identical, graph.residuals)
+    return clusters, _residuals(len(photos), identical, graph.residuals, large)
 
 
 def _identical_photos(photos: Sequence[Pixels], rank: Sequence[Any]) -> list[list[int]]:
@@ -119,7 +132,10 @@ def _identical_photos(photos: Sequence[Pixels], rank: Sequence[Any]) -> list[lis
 
 
 def _residuals(
-    count: int, identical: list[list[int]], residuals: dict[tuple[int, int], float]
+    count: int,
+    identical: list[list[int]],
+    residuals: dict[tuple[int, int], float],
+    large_scenes: tuple[int, ...],
 ) -> Residuals:
     """Return the residuals of pairs of `identical` lists as residuals of pairs of photos."""
     first = [0] * count
@@ -130,7 +146,7 @@ def _residuals(
     for (a, b), residual in residuals.items():
         one, other = sorted((identical[a][0], identical[b][0]))
         pairs[one, other] = residual
-    return Residuals(first, pairs)
+    return Residuals(first, pairs, large_scenes)
 
 
 # Photo -> registration of the star's center, its earliest photo, with it.
@@ -143,6 +159,8 @@ class _MatchGraph:
     def __init__(self, matcher: PhotoMatcher, residual: float, mirror_safe: bool) -> None:
         self.matches: list[dict[int, Registration]] = [{} for _ in range(len(matcher))]
         self.residuals: dict[tuple[int, int], float] = {}  # the smallest of each pair
+        self._scenes = DisjointSet(range(len(matcher)))
+        self._compared: set[tuple[int, int]] = set()  # pairs of one scene that do not match
         self._matcher = matcher
         self._residual = residual
         self._mirror_safe = mirror_safe
@@ -169,6 +187,32 @@ class _MatchGraph:
             if not added:
                 return chains
 
+    def scenes(self, sizes: Sequence[int]) -> tuple[list[int], tuple[int, ...]]:
+        """Return the earliest photo of each photo's scene, and the sizes of those too large.
+
+        In a scene that is too large, each chain is a scene of its own. `sizes` are the photos that
+        each photo of the graph stands for.
+        """
+        chains = DisjointSet(range(len(self.matches)))
+        for photo, matches in enumerate(self.matches):
+            for other in matches:
+                chains.merge(photo, other)
+                self._scenes.merge(photo, other)
+        large = []
+        earliest = [0] * len(self.matches)
+        for scene in self._scenes.subsets():
+            photos = sum(sizes[photo] for photo in scene)
+            parts = [scene]
+            too_large = photos > max(LARGE_SCENE, LARGE_SCENE_SHARE * sum(sizes))
+            if too_large and len(chains.subset(min(scene))) < len(scene):
+                large.append(photos)
+                parts = {frozenset(chains.subset(photo)) for photo in scene}
+            for part in parts:
+                first = min(part)
+                for photo in part:
+                    earliest[photo] = first
+        return earliest, tuple(sorted(large, reverse=True))
+
     def _connect(self, proposals: Proposals) -> None:
         """Add matches until all matching photos are connected.
 
@@ -177,7 +221,8 @@ class _MatchGraph:
         """
         connected = DisjointSet(range(len(self.matches)))
         for a, b, transform in tqdm(proposals, "compare", unit="pair", disable=None):
-            if not connected.connected(a, b) and self._match(a, b, transform):
+            known = connected.connected(a, b) or (min(a, b), max(a, b)) in self._compared
+            if not known and self._match(a, b, transform):
                 connected.merge(a, b)
 
     def _add(self, proposals: Proposals) -> int:
@@ -195,6 +240,13 @@ class _MatchGraph:
         if registration is None:
             return None
         pair = (min(a, b), max(a, b))
+        if registration.residual <= self._residual:
+            comparison = self._matcher.compare(a, b, registration.transform)
+            if not comparison.same_picture:
+                if comparison.color <= MAX_COLOR:
+                    self._scenes.merge(a, b)
+                    self._compared.add(pair)
+                return None
         self.residuals[pair] = min(registration.residual, self.residuals.get(pair, math.inf))
         if registration.residual > self._residual:
             return None

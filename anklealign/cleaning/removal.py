@@ -96,12 +96,20 @@ def select_removals(
         # A label in doubt in one is therefore in doubt in the other.
         adjacent = sorted({cluster.kept} | cluster.adjacent)
         related = [photo for kept in adjacent for photo in members[kept]]
+        contradicting: dict[int, Removal] = {}
         if len(set(table.label[related])) > 1:
-            removals |= _contradictions(
+            contradicting = _contradictions(
                 table, list(members[cluster.kept]), related, residuals, settings.residual
             )
-        elif not reasons[cluster.kept]:
+        if not reasons[cluster.kept] and cluster.kept not in contradicting:
             removals |= _duplicates(table, qualities, cluster, removals, settings.residual)
+        removals |= contradicting
+    if settings.near_duplicates == "group":
+        removals = {
+            photo: removal
+            for photo, removal in removals.items()
+            if removal.reason != "near_duplicate"
+        }
     table = table.assign(cluster=cluster_ids)
     return table, _removed_table(table, removals)
 
@@ -126,11 +134,19 @@ def _contradictions(
     residuals: Residuals,
     limit: float,
 ) -> dict[int, Removal]:
-    """Return the removals of a cluster whose related photos have different labels."""
+    """Return the removals of a cluster whose related photos have different labels.
+
+    Photos whose label agrees with the consensus labels among the related photos stay, if these
+    agree with each other: a stray copy with another label does not outweigh several annotators.
+    """
     counts = sorted(Counter(table.label[list(related)]).items())
     why = f"duplicates are labeled {', '.join(f'{n} {label}' for label, n in counts)}"
+    consensus = {table.consensus[photo] for photo in related} - {""}
+    trusted = consensus.pop() if len(consensus) == 1 else None
     removals = {}
     for photo in photos:
+        if trusted is not None and trusted in {table.consensus[photo], table.label[photo]}:
+            continue
         # Show a match with another label, if there is one.
         matches = [n for n in related if n != photo and residuals.between(photo, n) <= limit]
         other = min(

@@ -200,6 +200,7 @@ class Clean:
     bright: Annotated[float, Field(ge=0, le=255)]
     low_contrast: Annotated[float, Field(ge=0, le=255)]
     blurred: NonNegative
+    near_duplicates: Literal["remove", "group"] = "remove"
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -135,7 +135,7 @@ def measure(
     seed: int,
     device: torch.device,
 ) -> dict[str, float | int]:
-    """Return the metrics for metrics/evaluate.json, as means over N photos.
+    """Return the metrics for metrics/details/evaluate.json, as means over N photos.
 
     `deletion_gain` is the area of random orders minus that of the map, and `insertion_gain` the
     reverse; a positive gain means that the maps are better than chance. `deletion_better_share` and

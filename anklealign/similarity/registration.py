@@ -26,8 +26,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from anklealign.io.pixel_store import Pixels
-from anklealign.similarity import perceptual_hash
+from anklealign.similarity import local_differences, perceptual_hash
 from anklealign.similarity.borders import Box, content_box
+from anklealign.similarity.local_differences import SATURATED, Comparison, independent_noise
 
 Floats = npt.NDArray[np.floating[Any]]
 Indices = npt.NDArray[np.int64]
@@ -50,14 +51,16 @@ FROM_PHOTOS = 5
 # percent are below 0.2 and 0.16; of the synthetic set's different photos, 55 and 94 percent are
 # above these limits.
 REJECT_ABOVE = {2: 0.6, 3: 0.35}
-MIN_OVERLAP = 0.7  # of either photo's side; two crops of 8 percent on each side leave 0.84
+MIN_OVERLAP = 0.55  # of either photo's side; the center square of a 16:9 photo leaves 0.56
 MIN_COMMON = 0.3  # of a side, where a plain sky was detected as a border in one of the two
 SHIFT = 0.08  # of the side: a crop on one end moves a photo's center square by half as much
+THUMBNAIL_SHIFT = 0.12  # as SHIFT, of thumbnails of the same picture under other crops
 BATCH = 2048  # entries whose thumbnails are in floating point at once: 64 MiB
 MARGIN = 1 / SIDE  # share of the side next to a content's edge, where the border may bleed in
 CLIPPED = 32  # of 255: share of clipped pixels from which a comparison ignores a pixel
 GRID = 8  # the residual is the worst of 8 x 8 cells
-SATURATED = 250  # level from which a channel of a brightened duplicate counts as clipped
+DETAIL_SIDE = 96  # pixels, side of the comparison of details; a multiple of GRID
+STILL = 0.03  # of the side, by which two exposures of a fixed camera may be moved
 MIN_CONTRAST = 3.0  # gray levels: a picture that varies less about a smooth slope is plain
 IN_MEMORY = 1 << 28  # bytes of thumbnails above which a temporary file is used
 
@@ -107,11 +110,11 @@ class Proposals:
 class PhotoMatcher:
     """Propose and register pairs among N photos, (H, W, 3) each, in memory or memory-mapped.
 
-    An entry is a rectangle of a photo that is looked up: the whole photo and, where there are
-    borders, its content. Photos cropped to their center square have five more entries: the center
-    square of the content, because a picture squared with bars is whole while its original lacks its
-    ends; and the photo without a strip on each side, because the center square of a cropped photo
-    covers another part of the picture than that of its original.
+    An entry is a rectangle of a photo that is looked up: the whole photo, its content where there
+    are borders, and the center square of either, which is how websites make thumbnails. Photos
+    cropped to their center square, and square ones among others, have four more entries: the photo
+    without a strip on each side, because the center square of a cropped photo covers another part
+    of the picture than that of its original.
     """
 
     def __init__(
@@ -135,6 +138,8 @@ class PhotoMatcher:
         sizes, contents, min_sides, plain = [], [], [], []
         owners, rects, words = [], [], [np.zeros((0, perceptual_hash.WORDS), np.uint64)]
         grays: list[Pixels] = []
+        shapes = (np.shape(self._photos[n])[1::-1] for n in self._chosen)
+        mixed = not squares and not all(_is_square(shape) for shape in shapes)
         for photo in tqdm(range(len(self._chosen)), "read", unit="photo", disable=None):
             gray = Image.fromarray(np.asarray(self._photo(photo))).convert("L")
             box = content_box(np.asarray(gray))
@@ -145,7 +150,8 @@ class PhotoMatcher:
             contents.append(np.array(box) / (gray.size * 2))
             sides = np.array([box[2] - box[0], box[3] - box[1]])
             min_sides.append((np.full(2, sides.min()) if squares else sides) / gray.size)
-            for entry in _entry_boxes(gray.size, box, squares=squares):
+            shift = SHIFT if squares else THUMBNAIL_SHIFT if mixed and _is_square(gray.size) else 0
+            for entry in _entry_boxes(gray.size, box, shift=shift, squares=squares):
                 owners.append(photo)
                 rects.append(np.array(entry) / (gray.size * 2))
                 grays.append(_resized(gray, perceptual_hash.SIDE, entry))
@@ -273,6 +279,45 @@ class PhotoMatcher:
         aligned = np.array([[scale[0], 0, shift[0]], [0, scale[1], shift[1]], [0, 0, 1]])
         return Registration(a, b, residual, swap @ aligned)
 
+    def compare(self, a: int, b: int, transform: Floats) -> Comparison:
+        """Return how b and a differ locally, where a transform lays one on the other.
+
+        They are compared on what they share at up to 96 pixels, but at most at 3/4 of the smaller
+        one's own resolution, because compression spoils the finest detail.
+        """
+        transposed = bool(abs(transform[0, 0]) < abs(transform[0, 1]))
+        aligned = (np.eye(3)[[1, 0, 2]] if transposed else np.eye(3)) @ transform
+        scale, shift = np.diag(aligned)[:2], aligned[:2, 2]
+        factors = np.array([[1.0], [1.0], [MIN_COMMON]])
+        content_a = self._bounds[a][:, _axis_order(transposed)] * factors
+        region = _overlap(scale, shift, content_a, self._bounds[b] * factors)
+        if region is None:
+            return Comparison(-1.0, math.inf, exposures=False)
+        start, size = region
+        pixels = np.minimum(
+            abs(scale * size) * self._sizes[a][_axis_order(transposed)], size * self._sizes[b]
+        )
+        side = min(DETAIL_SIDE, int(0.75 * pixels.min()) // GRID * GRID)
+        side = max(ITERATION_SIDES[0], side)
+        moved = abs(transform - np.eye(3)).max()
+        exposures = bool(moved <= STILL and (self._sizes[a] == self._sizes[b]).all())
+        return local_differences.compare(
+            self._colors(a, scale * start + shift, scale * size, side, transposed=transposed),
+            self._colors(b, start, size, side, transposed=False),
+            exposures=exposures and independent_noise(self._grays(a), self._grays(b)),
+        )
+
+    def _grays(self, photo: int) -> Floats:
+        """Return a photo's (H, W) gray levels."""
+        return np.asarray(self._channels(photo)[0]).astype(np.float64)
+
+    def _colors(
+        self, photo: int, start: Floats, size: Floats, side: int, *, transposed: bool
+    ) -> Floats:
+        """Return the (side, side, 3) colors of a region; negative sizes mirror."""
+        image = Image.fromarray(np.asarray(self._photo(photo)))
+        return _cut_out(image, start, size, side, transposed=transposed).astype(np.float64)
+
     def _sample(
         self,
         a: int,
@@ -306,23 +351,27 @@ class PhotoMatcher:
         self, photo: int, start: Floats, size: Floats, side: int, *, fine: bool, transposed: bool
     ) -> tuple[Floats, npt.NDArray[np.bool_]]:
         """Return (side, side) gray levels and validity of a region; negative sizes mirror."""
-        corners = np.clip(np.sort([start, start + size], axis=0), 0, 1)
-        mirror = (
-            slice(None, None, -1 if size[1] < 0 else 1),
-            slice(None, None, -1 if size[0] < 0 else 1),
-        )
-
-        def cut_out(image: Image.Image) -> Pixels:
-            if transposed:
-                image = image.transpose(Image.Transpose.TRANSPOSE)
-            box = tuple((corners * image.size).ravel())
-            return np.asarray(image.resize((side, side), Image.Resampling.LANCZOS, box=box))[mirror]
-
         if not fine:
-            pixels = cut_out(Image.fromarray(self._thumb(photo)))
+            thumb = Image.fromarray(self._thumb(photo))
+            pixels = _cut_out(thumb, start, size, side, transposed=transposed)
             return pixels.astype(np.float64), pixels < SATURATED
-        gray, clipped = self._channels(photo)
-        return cut_out(gray).astype(np.float64), cut_out(clipped) < CLIPPED
+        gray, clipped = (
+            _cut_out(image, start, size, side, transposed=transposed)
+            for image in self._channels(photo)
+        )
+        return gray.astype(np.float64), clipped < CLIPPED
+
+
+def _cut_out(
+    image: Image.Image, start: Floats, size: Floats, side: int, *, transposed: bool
+) -> Pixels:
+    """Return the (side, side) or (side, side, 3) pixels of a region; negative sizes mirror."""
+    corners = np.clip(np.sort([start, start + size], axis=0), 0, 1)
+    if transposed:
+        image = image.transpose(Image.Transpose.TRANSPOSE)
+    box = tuple((corners * image.size).ravel())
+    pixels = np.asarray(image.resize((side, side), Image.Resampling.LANCZOS, box=box))
+    return pixels[:: -1 if size[1] < 0 else 1, :: -1 if size[0] < 0 else 1]
 
 
 def _axis_order(transposed: bool) -> list[int]:
@@ -337,18 +386,23 @@ def _resized(
     return np.asarray(gray.resize((side, side), Image.Resampling.LANCZOS, box=box))
 
 
+def _is_square(size: tuple[int, ...]) -> bool:
+    """Return whether the sides of a photo differ by 2 percent at most."""
+    return max(size) <= 1.02 * min(size)
+
+
 def _entry_boxes(
-    size: tuple[int, int], content: Box, *, squares: bool
+    size: tuple[int, int], content: Box, *, shift: float, squares: bool
 ) -> list[tuple[float, float, float, float]]:
     """Return the boxes, in pixels, under which a photo is looked up."""
     boxes: list[tuple[float, float, float, float]] = [(0, 0, *size), content]
-    if squares:
-        width, height = content[2] - content[0], content[3] - content[1]
-        shorter = min(width, height)
-        left, top = content[0] + (width - shorter) / 2, content[1] + (height - shorter) / 2
-        boxes.append((left, top, left + shorter, top + shorter))
+    for left, top, right, bottom in [content] if squares else [(0, 0, *size), content]:
+        shorter = min(right - left, bottom - top)
+        x, y = left + (right - left - shorter) / 2, top + (bottom - top - shorter) / 2
+        boxes.append((x, y, x + shorter, y + shorter))
+    if shift:
         full = np.array([(0.0, 0.0, *size)])
-        boxes += [tuple(_cropped(full, SHIFT * side)[0]) for side in np.eye(4)]
+        boxes += [tuple(_cropped(full, shift * side)[0].tolist()) for side in np.eye(4)]
     return list(dict.fromkeys(boxes))
 
 

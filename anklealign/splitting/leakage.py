@@ -27,7 +27,9 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from tqdm import tqdm
 
+from anklealign.config.params import Split
 from anklealign.io.pixel_store import Pixels
+from anklealign.similarity.local_differences import Comparison
 from anklealign.similarity.perceptual_hash import ORIENTATIONS
 from anklealign.similarity.registration import PhotoMatcher, transform_between
 
@@ -43,6 +45,8 @@ CROPS = np.vstack([np.zeros(4), np.full(4, 0.04), 0.08 * np.eye(4)])
 # pixels, of the high-pass filter. It removes light and walls, which make different photos alike.
 COARSE, COARSE_SIGMA = 16, 2.0
 FINE, FINE_SIGMA = 64, 4.0
+# Limits for a pair that only the correlation proposes, as its registration left more or failed.
+CLOSE_AGREEMENT, CLOSE_COLOR = 0.93, 12.0
 NEAREST = 3  # photos verified for each held-out photo
 CELLS = 1 << 23  # correlations at once, 32 MiB, of which there are three copies at most
 BATCH = 2048  # photos whose views are extracted at once: at most 40 MiB
@@ -56,6 +60,7 @@ class Pair:
     b: int
     correlation: float  # of their detail at 64 pixels, as proposed; -1 to 1
     residual: float  # over the contrast, in the worst cell; infinite if registration failed
+    comparison: Comparison  # of their details, colors, and noise
 
 
 @dataclass(frozen=True)
@@ -77,80 +82,138 @@ class _Proposal:
 
     correlation: float
     orientation: int  # of perceptual_hash.ORIENTATIONS
-    rect_a: Rects
-    rect_b: Rects
+    rect_a: tuple[float, ...]
+    rect_b: tuple[float, ...]
 
 
-def nearest_pairs(
-    photos: Sequence[Pixels],
-    splits: Sequence[str],
-    held_out: Sequence[str],
-    *,
-    squares: bool = False,
-) -> list[Pair]:
-    """Return the nearest pairs across splits, verified, in order of residual.
+def same_picture(pair: Pair, settings: Split) -> bool:
+    """Return whether the photos of a pair show the same picture.
 
-    Args:
-        photos: N of (H, W, 3).
-        splits: N names.
-        held_out: Splits to query, in order; each is compared with all splits not queried before.
-        squares: Whether the photos were cropped to their center square.
+    Neither residual nor correlation proves it: pictures of one template are close in both. Their
+    details, colors, and noise must agree as well, and closely where only the correlation is high.
     """
-    matcher = PhotoMatcher(photos, squares=squares)
-    views = _extract_views(photos, matcher.contents, squares=squares)
-    names = np.asarray(splits)
-    pairs: list[Pair] = []
-    queried: list[str] = []
-    for split in held_out:
-        queried.append(split)
-        queries = views.select((names == split)[views.photo])
-        others = views.select(~np.isin(names, queried)[views.photo])
-        proposals: dict[int, dict[int, _Proposal]] = {}
-        # A cropped duplicate resembles the cropped view of its original, in either direction.
-        for left, right in (
-            (queries, others.select(~others.cropped)),
-            (queries.select(~queries.cropped), others.select(others.cropped)),
-        ):
-            for a, b, proposal in _propose(left, right):
-                known = proposals.setdefault(a, {}).get(b)
-                if known is None or proposal.correlation > known.correlation:
-                    proposals[a][b] = proposal
-        for a, of_a in tqdm(
-            sorted(proposals.items()), desc=f"audit {split}", disable=None, leave=False
-        ):
-            nearest = sorted(of_a.items(), key=lambda item: (-item[1].correlation, item[0]))
-            pairs += [_verify(matcher, photos, a, b, proposal) for b, proposal in nearest[:NEAREST]]
-    return sorted(pairs, key=lambda pair: (pair.residual, -pair.correlation, pair.a, pair.b))
+    if pair.residual <= settings.leakage_residual:
+        return pair.comparison.same_picture
+    return (
+        pair.correlation >= settings.leakage_correlation
+        and pair.comparison.same_picture
+        and pair.comparison.agreement >= CLOSE_AGREEMENT
+        and pair.comparison.color <= CLOSE_COLOR
+    )
+
+
+class LeakageAudit:
+    """The audit of N photos of (H, W, 3), whose views are extracted once for any number of splits.
+
+    Verified pairs are remembered, so that an audit after a change of the splits verifies only new
+    pairs.
+    """
+
+    def __init__(self, photos: Sequence[Pixels], *, squares: bool = False) -> None:
+        """Extract the views; `squares` says whether photos were cropped to their center square."""
+        self._photos = photos
+        self._matcher = PhotoMatcher(photos, squares=squares)
+        self._views = _extract_views(photos, self._matcher.contents, squares=squares)
+        self._verified: dict[tuple[int, int, _Proposal], Pair] = {}
+
+    def nearest_pairs(self, splits: Sequence[str], held_out: Sequence[str]) -> list[Pair]:
+        """Return the nearest pairs across splits, verified, in order of residual.
+
+        Args:
+            splits: N names; '' for a photo that is in no split.
+            held_out: Splits to query, in order; each is compared with all splits not queried
+                before.
+        """
+        names = np.asarray(splits)
+        pairs: list[Pair] = []
+        queried: list[str] = []
+        for split in held_out:
+            queried.append(split)
+            queries = self._views.select((names == split)[self._views.photo])
+            others = self._views.select(~np.isin(names, ["", *queried])[self._views.photo])
+            proposals = _best_proposals(queries, others)
+            for a, of_a in tqdm(
+                sorted(proposals.items()), desc=f"audit {split}", disable=None, leave=False
+            ):
+                nearest = sorted(of_a.items(), key=lambda item: (-item[1].correlation, item[0]))
+                pairs += [self._verify(a, b, proposal) for b, proposal in nearest[:NEAREST]]
+        return sorted(pairs, key=lambda pair: (pair.residual, -pair.correlation, pair.a, pair.b))
+
+    def _verify(self, a: int, b: int, proposal: "_Proposal") -> Pair:
+        """Return the pair with its correlation at 64 pixels, its residual, and its agreement."""
+        known = self._verified.get((a, b, proposal))
+        if known is not None:
+            return known
+        rect_a, rect_b = np.array(proposal.rect_a), np.array(proposal.rect_b)
+        transform = transform_between(proposal.orientation, rect_a, rect_b)
+        registration = self._matcher.register(a, b, transform)
+        views = ((self._photos[a], rect_a), (self._photos[b], rect_b))
+        grays = np.stack([_region(_gray(photo), rect, FINE) for photo, rect in views])
+        fine = _detail(grays, FINE_SIGMA)
+        correlation = float((_oriented(fine[0], proposal.orientation) * fine[1]).sum())
+        pair = Pair(
+            a,
+            b,
+            correlation,
+            registration.residual if registration else np.inf,
+            self._matcher.compare(a, b, registration.transform if registration else transform),
+        )
+        self._verified[a, b, proposal] = pair
+        return pair
+
+
+def _best_proposals(queries: _Views, others: _Views) -> dict[int, dict[int, _Proposal]]:
+    """Return each queried photo's proposals, the best one for each other photo."""
+    proposals: dict[int, dict[int, _Proposal]] = {}
+    # A cropped duplicate resembles the cropped view of its original, in either direction.
+    for left, right in (
+        (queries, others.select(~others.cropped)),
+        (queries.select(~queries.cropped), others.select(others.cropped)),
+    ):
+        for a, b, proposal in _propose(left, right):
+            known = proposals.setdefault(a, {}).get(b)
+            if known is None or proposal.correlation > known.correlation:
+                proposals[a][b] = proposal
+    return proposals
 
 
 def _extract_views(photos: Sequence[Pixels], contents: Rects, *, squares: bool) -> _Views:
     """Return the views of (H, W, 3) photos: whole and, if different, their (4,) content.
 
-    Photos that were cropped to their center square also have views of the content's center square:
-    a picture squared with bars is whole, while its original lacks its ends.
+    The content's center square is a view, too; of photos that were cropped to their center square,
+    it is also cropped: a picture squared with bars is whole, while its original lacks its ends.
     """
-    owners, rects, cropped, details = [], [], [], []
+    owners, rects, crops, details = [], [], [], []
+    grays: list[Pixels] = []
+
+    def add(photo: int, gray: Image.Image, rect: Rects, *, cropped: bool) -> None:
+        grays.append(_region(gray, rect, COARSE))
+        owners.append(photo)
+        rects.append(rect)
+        crops.append(cropped)
+
     for start in tqdm(range(0, len(photos), BATCH), "views", delay=1, leave=False, disable=None):
-        grays = []
+        grays.clear()
         for n in range(start, min(start + BATCH, len(photos))):
             # Crops of a picture of 64 pixels are as good at 16, and ten times as fast.
             gray = _gray(photos[n]).resize((FINE, FINE), Image.Resampling.LANCZOS)
+            square = _center_square(contents[n], photos[n].shape)
             bases = [FULL, contents[n]]
             if squares:
-                bases.append(_center_square(contents[n], photos[n].shape))
+                bases.append(square)
+            elif (square != contents[n]).any():
+                # Websites make thumbnails of the center square.
+                add(n, gray, square, cropped=False)
             for base in np.unique(bases, axis=0):
                 sizes = np.tile(base[2:] - base[:2], 2)
                 for crop in CROPS:
                     rect = base + crop * sizes * (1, 1, -1, -1)
-                    grays.append(_region(gray, rect, COARSE))
-                    owners.append(n)
-                    rects.append(rect)
-                    cropped.append(bool(crop.any()))
+                    add(n, gray, rect, cropped=bool(crop.any()))
         details.append(_detail(np.array(grays), COARSE_SIGMA).reshape(len(grays), -1))
     return _Views(
         np.array(owners, np.int64),
         np.array(rects, np.float64).reshape(-1, 4),
-        np.array(cropped, np.bool_),
+        np.array(crops, np.bool_),
         np.concatenate([np.zeros((0, COARSE * COARSE), np.float32), *details]),
     )
 
@@ -193,21 +256,13 @@ def _propose(queries: _Views, others: _Views) -> Iterator[tuple[int, int, _Propo
                 yield (
                     int(queries.photo[a]),
                     int(others.photo[b]),
-                    _Proposal(correlation, orientation, queries.rect[a], others.rect[b]),
+                    _Proposal(
+                        correlation,
+                        orientation,
+                        tuple(queries.rect[a].tolist()),
+                        tuple(others.rect[b].tolist()),
+                    ),
                 )
-
-
-def _verify(
-    matcher: PhotoMatcher, photos: Sequence[Pixels], a: int, b: int, proposal: _Proposal
-) -> Pair:
-    """Return the pair with its correlation at 64 pixels and its residual."""
-    transform = transform_between(proposal.orientation, proposal.rect_a, proposal.rect_b)
-    registration = matcher.register(a, b, transform)
-    views = ((photos[a], proposal.rect_a), (photos[b], proposal.rect_b))
-    grays = np.stack([_region(_gray(photo), rect, FINE) for photo, rect in views])
-    fine = _detail(grays, FINE_SIGMA)
-    correlation = float((_oriented(fine[0], proposal.orientation) * fine[1]).sum())
-    return Pair(a, b, correlation, registration.residual if registration else np.inf)
 
 
 def _gray(photo: Pixels) -> Image.Image:

@@ -4,12 +4,13 @@ Rows are those of the photo table (`anklealign/io/pixel_store.py`). Groups, whic
 share, are assigned by `anklealign/splitting/stratified_groups.py`.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
-from anklealign.config.params import CONSENSUS, Split
+from anklealign.config.params import CONSENSUS, Dataset, Split
 from anklealign.splitting.stratified_groups import (
     InfeasibleError,
     Integers,
@@ -28,19 +29,128 @@ EXCLUDED = "excluded"
 PREFIXES = {"subject": "person", "collector": "collector"}
 
 
-def group_names(kept: pd.DataFrame, removed: pd.DataFrame, kind: str) -> dict[str, str]:
+def group_names(
+    kept: pd.DataFrame,
+    removed: pd.DataFrame,
+    kind: str,
+    joined: Iterable[tuple[str, str]] = (),
+) -> dict[str, str]:
     """Return the group name of each photo id, for the kept and the removed photos.
 
     Removed duplicates count: a picture in the folders of two subjects joins them, whichever
-    duplicate was kept.
+    duplicate was kept. `joined` are pairs of ids whose groups are joined as well.
     """
-    links: list[tuple[str, str]] = []
+    links = [(photo, f"pair:{min(pair)}") for pair in joined for photo in pair]
     for table in (kept, removed):
         owner = table.collector if kind == "collector" else table.subject
         for column, prefix in ((owner, PREFIXES[kind]), (table.cluster, "cluster")):
             known = column != ""
             links += zip(table.id[known], prefix + ":" + column[known], strict=True)
     return connected_groups([*kept.id, *removed.id], links)
+
+
+def deal(
+    kept: pd.DataFrame,
+    removed: pd.DataFrame,
+    settings: Split,
+    seed: int,
+    *,
+    name: str,
+    dataset: Dataset,
+    joined: Iterable[tuple[str, str]] = (),
+) -> pd.DataFrame:
+    """Return the kept photos with their `group` and their `split`: train, val, test, or excluded.
+
+    Args:
+        kept: The photos that clean kept.
+        removed: The photos that it removed; their duplicates and subjects join groups, too.
+        settings: The split.
+        seed: Of the order in which groups are assigned.
+        name: Of the dataset, for the command.
+        dataset: Its config.
+        joined: Pairs of ids that show the same picture, whose groups are joined.
+
+    Raises:
+        InfeasibleError: A class is missing or has too few groups for the splits; the message ends
+            with the nearest feasible settings as a command, if there are any.
+    """
+    joined, classes = list(joined), list(dataset.classes)
+    try:
+        return _deal(kept, removed, settings, classes=classes, seed=seed, joined=joined)
+    except InfeasibleError as error:
+        message = (
+            f"{error}. Add photos of other {settings.group}s, or merge the class with another in "
+            f"datasets.{name}.classes"
+        )
+    for changes in alternatives(settings):
+        known = {key: value for key, value in changes.items() if key != "subject"}
+        table = kept.assign(subject="") if "subject" in changes else kept
+        try:
+            changed = replace(settings, **known)  # type: ignore[arg-type]
+            _deal(table, removed, changed, classes=classes, seed=seed, joined=joined)
+        except ValueError:
+            continue
+        column = "group_column" if dataset.group_column else "subject_pattern"
+        raise InfeasibleError(f"{message}. {_proposal(changes, f'datasets.{name}.{column}')}")
+    raise InfeasibleError(f"{message}; no setting of split makes it possible")
+
+
+def _deal(
+    kept: pd.DataFrame,
+    removed: pd.DataFrame,
+    settings: Split,
+    *,
+    classes: list[str],
+    seed: int,
+    joined: list[tuple[str, str]],
+) -> pd.DataFrame:
+    groups = group_names(kept, removed, settings.group, joined)
+    table = kept.assign(group=kept.id.map(groups))
+    removed_groups = {groups[photo] for photo in removed.id[removed.multi_annotated == 1]}
+    return table.assign(split=assign_splits(table, settings, classes, seed, removed_groups))
+
+
+def alternatives(settings: Split) -> Iterable[dict[str, object]]:
+    """Yield changes of the settings, the nearest to the request first.
+
+    The key `subject` stands for giving up subjects: each photo becomes a group of its own.
+    """
+    fewer: list[dict[str, object]] = [{}]
+    if settings.fold is not None:
+        fewer += [
+            {"folds": folds} for folds in range(settings.folds - 1, max(2, settings.fold), -1)
+        ]
+    larger: list[dict[str, object]] = [{}]
+    if settings.test == CONSENSUS:
+        larger.append({"test": 0.15})
+    if settings.predefined == "keep":
+        larger.append({"predefined": "ignore"})
+        if settings.fold is not None:
+            larger.append({"fold": None})
+    if settings.group == "collector":
+        larger.append({"group": "subject"})
+    for change in (*larger, {"subject": None}, {"group": "subject", "subject": None}):
+        for fold_count in fewer:
+            if change or fold_count:
+                yield change | fold_count
+
+
+def _proposal(changes: Mapping[str, object], subjects: str) -> str:
+    """Return the command that applies changes of the settings, with what they give up.
+
+    `subjects` is the key of params.yaml that names the subjects.
+    """
+    options = " ".join(
+        f"-S {subjects if key == 'subject' else f'split.{key}'}="
+        f"{'null' if value is None else value}"
+        for key, value in changes.items()
+    )
+    price = ""
+    if "subject" in changes:
+        price = " (a subject may then be in several splits)"
+    elif changes.get("predefined") == "ignore":
+        price = " (splits all photos anew)"
+    return f"The nearest feasible split{price}:\n  dvc exp run {options}"
 
 
 def assign_splits(
@@ -55,7 +165,8 @@ def assign_splits(
     `removed_groups` are the groups of multi-annotated photos that clean removed.
 
     Raises:
-        ValueError: A class is missing or has too few groups for the splits.
+        ValueError: A class is missing, or a setting contradicts the dataset.
+        InfeasibleError: A class has too few groups for the splits.
     """
     for name in classes:
         if not (table.label == name).any():
@@ -63,34 +174,34 @@ def assign_splits(
                 f"class {name} has no photo left after clean; see data/clean/removed.csv and "
                 "data/prepared/skipped.csv, or remove it from datasets.<name>.classes"
             )
-    keep = settings.predefined == "keep" and bool((table.predefined_split != "").any())
+    # Photos that are all in the train folder, or all in another one, have no predefined split.
+    named = set(table.predefined_split.where(table.predefined_split != "", TRAIN))
+    keep = settings.predefined == "keep" and len(named) > 1
     if keep and settings.fold is not None:
-        raise ValueError(
-            f"params.yaml: split.fold = {settings.fold}, but the dataset has predefined splits; "
-            "set split.predefined: ignore to cross-validate over all photos, or split.fold: null"
+        raise InfeasibleError(
+            f"params.yaml: split.fold = {settings.fold}, but the dataset has predefined splits, "
+            "which leave no folds"
         )
-    try:
-        if settings.test == CONSENSUS:
-            return consensus_splits(table, removed_groups, settings, classes, seed)
-        if keep:
-            return predefined_splits(table, settings, classes, seed)
-        return table.group.map(stratified_splits(table, settings, classes, seed))
-    except InfeasibleError as error:
-        raise ValueError(f"{error}; {remedies(settings, keep=keep)}") from None
-
-
-def remedies(settings: Split, *, keep: bool) -> str:
-    """Return what a user can change if there are too few groups for the splits."""
-    options = ["set split.predefined: ignore to split all photos anew"] if keep else []
     if settings.test == CONSENSUS:
-        options = ["set split.test to a share, such as 0.15", "have other photos annotated"]
-    if settings.group == "collector":
-        options.append("set split.group: subject, which makes more groups")
-    if settings.fold is not None and settings.folds > 3:
-        options.append("reduce split.folds")
-    options.append(f"add photos of other {settings.group}s")
-    options.append("merge the class with another in datasets.<name>.classes")
-    return ", or ".join(options)
+        return consensus_splits(table, removed_groups, settings, classes, seed)
+    if keep:
+        return predefined_splits(table, settings, classes, seed)
+    return table.group.map(stratified_splits(table, settings, classes, seed))
+
+
+def audited_splits(
+    table: pd.DataFrame, settings: Split, classes: list[str], seed: int
+) -> tuple[list[str], tuple[str, ...]]:
+    """Return the split of each photo for the audit, and the splits to query.
+
+    In cross-validation these are all folds, whichever is tested: all runs then join the same groups
+    and test every photo once. Excluded photos are in no split: ''.
+    """
+    if settings.fold is None:
+        return [split if split in SPLITS else "" for split in table.split], (TEST, VALIDATION)
+    group_folds = folds(class_counts(table, classes), settings.folds, classes, seed)
+    names = tuple(f"fold {number}" for number in range(settings.folds))
+    return [names[group_folds[group]] for group in table.group], names[:-1]
 
 
 def stratified_splits(
@@ -153,10 +264,9 @@ def predefined_splits(
     """
     split = table.predefined_split.where(table.predefined_split != "", TRAIN)
     held_out = sorted(set(split) - {TRAIN})
-    if not held_out or not (split == TRAIN).any():
-        raise ValueError(
-            f"the only predefined splits are {', '.join(sorted(set(split)))}, which leaves nothing "
-            "to train or nothing to test on; set split.predefined: ignore to split all photos anew"
+    if not (split == TRAIN).any():
+        raise InfeasibleError(
+            f"the only predefined splits are {', '.join(held_out)}, which leave nothing to train on"
         )
     if len(held_out) == 1:
         split = split.where(split == TRAIN, TEST)

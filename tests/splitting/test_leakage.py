@@ -7,16 +7,32 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+from anklealign.config.params import Split
 from anklealign.io import decode
 from anklealign.splitting import leakage
-from anklealign.splitting.leakage import Pair, nearest_pairs
+from anklealign.splitting.leakage import LeakageAudit, Pair, same_picture
 from benchmarks import cleaning
 
-RESIDUAL, CORRELATION = 0.3, 0.95  # as in params.yaml
+CORRELATION = 0.95  # as in params.yaml
+SETTINGS = Split(
+    val=0.15,
+    test=0.15,
+    group="subject",
+    predefined="keep",
+    folds=5,
+    fold=None,
+    leakage_residual=0.3,
+    leakage_correlation=CORRELATION,
+    allowed_leaks=(),
+)
 
 
 def same(pair: Pair) -> bool:
-    return pair.residual <= RESIDUAL or pair.correlation >= CORRELATION
+    return same_picture(pair, SETTINGS)
+
+
+def nearest_pairs(photos, splits, held_out, **options) -> list[Pair]:
+    return LeakageAudit(photos, **options).nearest_pairs(splits, held_out)
 
 
 def picture(seed: int, width: int = 160, height: int = 120) -> np.ndarray:

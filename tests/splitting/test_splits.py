@@ -7,10 +7,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from anklealign.config.params import Dataset, Split
-from anklealign.splitting.splits import EXCLUDED, SPLITS, assign_splits, group_names
+from anklealign.splitting.splits import EXCLUDED, SPLITS, audited_splits, deal
 from stages.split import excluded_text, metrics_of, with_consensus
 
 CLASSES = ["pronation", "neutral", "supination"]
+DATASET = Dataset("folders", dict.fromkeys(CLASSES, ()))
 
 
 def split_settings(**changes) -> Split:
@@ -49,10 +50,7 @@ def photos(seed: int = 1, count: int = 323, subjects: int = 100) -> pd.DataFrame
 
 def split(table: pd.DataFrame, settings: Split, seed: int = 1, removed=None) -> pd.DataFrame:
     removed = table.iloc[:0] if removed is None else removed
-    groups = group_names(table, removed, settings.group)
-    table = table.assign(group=table.id.map(groups))
-    gone = {groups[photo] for photo in removed.id[removed.multi_annotated == 1]}
-    return table.assign(split=assign_splits(table, settings, CLASSES, seed, gone))
+    return deal(table, removed, settings, seed, name="toy", dataset=DATASET)
 
 
 @given(st.integers(0, 1000), st.sampled_from(["subject", "collector"]))
@@ -131,6 +129,19 @@ def test_folds_test_every_photo_once():
     assert ((table == "train").sum(axis=1) == 3).all()
 
 
+def test_the_audit_of_folds_is_the_same_for_each_fold():
+    parts = []
+    for fold in range(4):
+        settings = split_settings(folds=4, fold=fold)
+        table = split(photos(), settings)
+        names, held_out = audited_splits(table, settings, CLASSES, 1)
+        assert held_out == ("fold 0", "fold 1", "fold 2")
+        tested = np.array(names) == f"fold {fold}"
+        assert (tested == (table.split == "test")).all()
+        parts.append(names)
+    assert parts == [parts[0]] * 4
+
+
 def given_table(parts: str, table: pd.DataFrame | None = None) -> pd.DataFrame:
     table = photos() if table is None else table
     names = parts.split()
@@ -171,16 +182,25 @@ def test_predefined_splits_can_be_ignored():
     )
 
 
-def test_impossible_settings_are_errors_with_a_reason_and_a_remedy():
-    with pytest.raises(ValueError, match=r"fold = 0, but .*predefined: ignore"):
-        split(given_table("train val"), split_settings(fold=0))
+def test_impossible_settings_are_errors_with_a_reason_and_a_command():
     with pytest.raises(
-        ValueError, match=r"the only predefined splits are train,.*predefined: ignore"
+        ValueError, match=r"fold = 0, but (.|\n)*dvc exp run -S split.predefined=ignore"
     ):
-        split(photos().assign(predefined_split="train"), split_settings())
+        split(given_table("train val"), split_settings(fold=0))
+    with pytest.raises(ValueError, match=r"nothing to train on(.|\n)*-S split.predefined=ignore"):
+        split(given_table("val test"), split_settings())
     table = photos()
     with pytest.raises(ValueError, match=r"class supination has no photo left after clean"):
         split(table[table.label != "supination"], split_settings())
+
+
+def test_photos_that_are_all_in_one_folder_have_no_predefined_split():
+    pd.testing.assert_frame_equal(
+        split(photos().assign(predefined_split="train"), split_settings()).drop(
+            columns="predefined_split"
+        ),
+        split(photos(), split_settings()).drop(columns="predefined_split"),
+    )
 
 
 def with_rare(subjects: int) -> pd.DataFrame:
@@ -194,17 +214,35 @@ def with_rare(subjects: int) -> pd.DataFrame:
 def test_a_class_of_two_subjects_for_three_splits_is_an_error_with_a_remedy():
     message = (
         r"^class supination has photos in 2 groups, but each of the 3 splits \(train, val, test\) "
-        r"needs one; add photos of other subjects, or merge the class with another in datasets"
+        r"needs one\. Add photos of other subjects, or merge the class with another in datasets"
+        r"\.toy\.classes\. The nearest feasible split \(a subject may then be in several splits\):"
+        r"\n  dvc exp run -S datasets\.toy\.subject_pattern=null$"
     )
     with pytest.raises(ValueError, match=message):
         split(with_rare(2), split_settings())
-    with pytest.raises(ValueError, match=r"in 1 group, but .*; set split.group: subject.*, or add"):
-        split(with_rare(1), split_settings(group="collector"))
+    with pytest.raises(ValueError, match=r"dvc exp run -S split\.group=subject$"):
+        split(one_collector(), split_settings(group="collector"))
+
+
+def one_collector() -> pd.DataFrame:
+    """Return photos of which a class is from one collector."""
+    table = photos()
+    rare = table.label == "supination"
+    return table.assign(collector=table.collector.mask(rare, "C00"))
+
+
+def test_what_no_setting_makes_possible_is_said():
+    table = photos()
+    rare = table[table.label == "supination"].index[1:]
+    with pytest.raises(
+        ValueError, match=r"(?s)in 1 group.*; no setting of split makes it possible$"
+    ):
+        split(table.drop(rare), split_settings())
 
 
 def test_a_class_of_four_subjects_for_five_folds_is_an_error_with_a_remedy():
-    message = r"supination has photos in 4 groups, but each of the 5 splits .*; reduce split.folds"
-    with pytest.raises(ValueError, match=message):
+    message = r"(?s)supination has photos in 4 groups, but each of the 5 splits .*"
+    with pytest.raises(ValueError, match=message + r"\n  dvc exp run -S split\.folds=4$"):
         split(with_rare(4), split_settings(folds=5, fold=0))
     assert set(split(with_rare(4), split_settings(folds=4, fold=0)).split) == set(SPLITS)
 
@@ -215,11 +253,9 @@ def test_a_class_missing_in_a_predefined_split_is_an_error_with_its_groups_and_a
     count = lacking[(lacking.label == "supination") & (lacking.predefined_split == "train")].copy()
     groups = split(table, split_settings()).loc[count.index].group.nunique()
     message = (
-        rf"class supination has .* splits put {groups} in train, 0 in val, \d+ in test, and .*"
+        rf"(?s)class supination has .* splits put {groups} in train, 0 in val, \d+ in test, and .*"
     )
-    with pytest.raises(
-        ValueError, match=message + r"; set split.predefined: ignore .*, or add photos"
-    ):
+    with pytest.raises(ValueError, match=message + r"\n  dvc exp run -S split\.predefined=ignore$"):
         split(lacking, split_settings())
     # Validation is to be carved from a train folder with one subject of the class.
     table = given_table("train train train val")
@@ -227,7 +263,7 @@ def test_a_class_missing_in_a_predefined_split_is_an_error_with_its_groups_and_a
     one = table[rare & (table.subject != "")].subject.iloc[0]
     with pytest.raises(
         ValueError,
-        match=r"in 1 group, but each of the 2 splits \(train, val\) .*predefined: ignore",
+        match=r"in 1 group, but each of the 2 splits \(train, val\) (.|\n)*predefined=ignore$",
     ):
         split(table[~rare | (table.subject == one)], split_settings())
 
@@ -325,11 +361,13 @@ def test_a_consensus_test_split_has_consensus_labels_and_metrics():
 
 
 def test_an_impossible_consensus_test_split_is_an_error_with_a_remedy():
-    with pytest.raises(ValueError, match=r"none of the 0 photos .* is pronation; .* as 0\.15, or"):
+    with pytest.raises(
+        ValueError, match=r"(?s)none of the 0 photos .* is pronation.*-S split\.test=0\.15$"
+    ):
         split(photos().assign(consensus=""), split_settings(test="consensus"))
     no_supination = voted().replace({"consensus": {"supination": ""}})
     with pytest.raises(
-        ValueError, match=r"none of the \d\d .* supination; .*have other photos annotated"
+        ValueError, match=r"(?s)none of the \d\d .* supination.*-S split\.test=0\.15$"
     ):
         split(no_supination, split_settings(test="consensus"))
     everything = photos().assign(consensus=photos().label, multi_annotated=1)

@@ -226,6 +226,37 @@ def test_duplicates_with_contradicting_labels_are_all_removed(run) -> None:
     assert not set(kept.path) & set(removed.index)
 
 
+def test_a_stray_copy_with_another_label_goes_where_a_consensus_label_is_known(run) -> None:
+    named = good() | {
+        "B/0.jpg": (scene(0).resize((1024, 768)), "left"),
+        "C/0.jpg": (scene(0).resize((400, 300)), "right"),
+    }
+    kept, removed, _ = run(named, voted={"A/0.jpg"})
+    assert removed.reason.to_dict() == {
+        "B/0.jpg": "contradicting_labels",
+        "C/0.jpg": "near_duplicate",
+    }
+    assert "A/0.jpg" in set(kept.path)
+
+
+def test_near_duplicates_are_kept_as_one_group_on_request(run, monkeypatch) -> None:
+    real = clean.params.section
+
+    def section(raw, key, kind):
+        settings = real(raw, key, kind)
+        return replace(settings, near_duplicates="group") if key == "clean" else settings
+
+    monkeypatch.setattr(clean.params, "section", section)
+    named = good() | {
+        "B/0.jpg": (scene(0).resize((400, 300)), "right"),
+        "B/1.jpg": (scene(1), "left"),
+    }
+    kept, removed, _ = run(named)
+    assert removed.reason.to_dict() == {"B/1.jpg": "exact_duplicate"}
+    clusters = kept.set_index("path").cluster
+    assert clusters["A/0.jpg"] == clusters["B/0.jpg"] != ""
+
+
 def shrinking(steps: int) -> list[Image.Image]:
     """Return a picture and what is left of it when 8 percent of the left are cut off repeatedly."""
     pictures = [scene(30)]

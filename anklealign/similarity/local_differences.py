@@ -1,0 +1,134 @@
+"""Tell a duplicate from a picture that differs from it in a detail, a color, or the exposure.
+
+A small residual over the contrast of a picture proves no duplicate: two pages with one letterhead,
+a part with and without a scratch, and two shots of a fixed camera leave little. A duplicate
+
+- agrees in detail everywhere: in the window of 9 x 9 pixels where the high-pass filtered gray
+  levels agree least, their normalized covariance 2 cov(a, b) / (var(a) + var(b)) is still high;
+- has the same colors, up to one gain and offset for all channels;
+- has the same noise, while two exposures have independent noise.
+
+The thresholds are from `python -m benchmarks.same_picture`.
+
+Shapes: S the side of the compared square in pixels; H, W those of a photo.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.ndimage import gaussian_filter, uniform_filter
+
+Levels = npt.NDArray[np.float64]
+
+SATURATED = 250  # gray level from which a channel of a brightened duplicate counts as clipped
+# ITU-R BT.601, as in JPEG, which stores luminance at a higher resolution than color.
+LUMINANCE = np.array([0.299, 0.587, 0.114])
+SIGMA, WINDOW = 4.0, 9  # pixels of 96: of the high-pass filter, and the side of a window
+# A window counts if its detail reaches this many gray levels, and this share of the whole's, in one
+# of the pictures: compression leaves less, a scratch or a line of text more.
+MIN_DETAIL, MIN_DETAIL_SHARE = 10.0, 0.35
+MIN_AGREEMENT = 0.75
+MAX_COLOR = 25.0  # gray levels, in the worst of 4 x 4 cells
+CELLS = 4
+GRAY = 3.0  # gray levels of color, root mean square: less is a gray picture
+# Exposures: the pixels compared are the quarter with the weakest gradients.
+FLAT = 0.25
+MIN_FLAT_PIXELS = 500
+MIN_NOISE = 0.5  # gray levels; the rounding to whole levels has 0.29
+MAX_NOISE_CORRELATION = 0.2
+MAX_NOISE_RATIO = 1.5  # re-encoding removes noise, so a duplicate may have much less
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How two registered pictures differ locally."""
+
+    agreement: float  # of the detail, in the window where they agree least; -1 to 1
+    color: float  # difference in gray levels, in the worst cell
+    exposures: bool  # two exposures of one scene by a fixed camera
+
+    @property
+    def same_picture(self) -> bool:
+        """Whether one can be a duplicate of the other."""
+        return self.agreement >= MIN_AGREEMENT and self.color <= MAX_COLOR and not self.exposures
+
+
+def compare(one: Levels, other: Levels, *, exposures: bool = False) -> Comparison:
+    """Return how two (S, S, 3) pictures, laid on each other, differ."""
+    one, other = _matched(one, other)
+    return Comparison(
+        least_agreement(one @ LUMINANCE, other @ LUMINANCE),
+        color_difference(one, other),
+        exposures,
+    )
+
+
+def _matched(one: Levels, other: Levels) -> tuple[Levels, Levels]:
+    """Return the pictures with one's brightness matched to the other's, both clipped alike.
+
+    Where one is clipped, the other's level is unknown beyond the clipping, which is no difference.
+    """
+    valid = (one.max(axis=2) < SATURATED) & (other.max(axis=2) < SATURATED)
+    if valid.mean() < 0.05:
+        valid[:] = True
+    source, target = one[valid], other[valid]
+    centered = source - source.mean()
+    gain = (centered * (target - target.mean())).mean() / ((centered**2).mean() + 1e-9)
+    gain = float(np.clip(gain, 0.1, 10))  # a negative would match a picture to its negative
+    offset = target.mean() - gain * source.mean()
+    white = min(SATURATED, gain * SATURATED + offset)
+    return np.minimum(gain * one + offset, white), np.minimum(other, white)
+
+
+def least_agreement(one: Levels, other: Levels) -> float:
+    """Return the lowest normalized covariance of the detail of (S, S) gray levels; 1 if plain."""
+    detail = [levels - gaussian_filter(levels, SIGMA, mode="nearest") for levels in (one, other)]
+    energies = [uniform_filter(levels**2, WINDOW, mode="nearest") for levels in detail]
+    covariance = uniform_filter(detail[0] * detail[1], WINDOW, mode="nearest")
+    typical = min(float(np.sqrt((levels**2).mean())) for levels in detail)
+    floor = max(MIN_DETAIL, MIN_DETAIL_SHARE * typical)
+    inside = slice(WINDOW // 2, len(one) - WINDOW // 2)
+    detailed = np.maximum(*energies)[inside, inside] > floor**2
+    agreement = (2 * covariance / (energies[0] + energies[1] + 1e-9))[inside, inside]
+    return float(agreement[detailed].min(initial=1.0))
+
+
+def color_difference(one: Levels, other: Levels) -> float:
+    """Return the difference of (S, S, 3) colors beyond brightness, in the worst cell; 0 if gray.
+
+    If one of the pictures is gray, the other may be the original in color.
+    """
+    colors = [levels - levels.mean(axis=2, keepdims=True) for levels in (one, other)]
+    if min(float(np.sqrt((color**2).sum(axis=2).mean())) for color in colors) < GRAY:
+        return 0.0
+    squares = ((colors[0] - colors[1]) ** 2).sum(axis=2)
+    size = len(squares) // CELLS
+    squares = squares[: CELLS * size, : CELLS * size]
+    cells = squares.reshape(CELLS, size, CELLS, size).mean(axis=(1, 3))
+    return float(np.sqrt(cells.max()))
+
+
+def independent_noise(one: Levels, other: Levels) -> bool:
+    """Return whether two (H, W) gray pictures of one scene have noise of their own.
+
+    A re-encoded duplicate keeps part of the noise, or loses most of it. Two exposures have as much
+    noise as each other, and it is not correlated. Pictures without noise return False.
+    """
+    valid = (one > 8) & (one < SATURATED) & (other > 8) & (other < SATURATED)
+    if valid.sum() < MIN_FLAT_PIXELS:
+        return False
+    gain = other[valid].std() / max(one[valid].std(), 1e-9)
+    one = gain * (one - one[valid].mean()) + other[valid].mean()
+    slopes = np.gradient(gaussian_filter((one + other) / 2, 1.5))
+    gradient = gaussian_filter(np.hypot(*slopes), 1.5)
+    valid = uniform_filter(valid.astype(np.float64), 5, mode="nearest") > 0.999
+    if valid.sum() < MIN_FLAT_PIXELS:
+        return False
+    flat = valid & (gradient <= np.quantile(gradient[valid], FLAT))
+    noise = [(levels - gaussian_filter(levels, 1))[flat] for levels in (one, other)]
+    low, high = sorted(float(levels.std()) for levels in noise)
+    if low < MIN_NOISE or high > MAX_NOISE_RATIO * low:
+        return False
+    correlation = float((noise[0] * noise[1]).mean() / (low * high))
+    return correlation < MAX_NOISE_CORRELATION
