@@ -145,6 +145,24 @@ class Prepare:
     consensus: Literal["majority", "dawid_skene"] = "majority"
 
 
+Action = Literal["remove", "flag", "off"]
+
+
+@dataclass(frozen=True, config=STRICT)
+class QualityActions:
+    """What clean does with the photos that a quality reason applies to.
+
+    `flag` keeps them, and lists and shows them; `off` does not consider the reason.
+    """
+
+    too_small: Action = "remove"
+    aspect: Action = "remove"
+    dark: Action = "remove"
+    bright: Action = "remove"
+    low_contrast: Action = "remove"
+    blurred: Action = "remove"
+
+
 @dataclass(frozen=True, config=STRICT)
 class Clean:
     """Thresholds for removing duplicates and photos of poor quality before the split."""
@@ -157,6 +175,8 @@ class Clean:
     bright: Annotated[float, Field(ge=0, le=255)]
     low_contrast: Annotated[float, Field(ge=0, le=255)]
     blurred: NonNegative
+    actions: QualityActions = Field(default_factory=QualityActions)
+    allowed_losses: tuple[Name, ...] = ()  # collectors that may lose all their photos
 
 
 @dataclass(frozen=True, config=STRICT)

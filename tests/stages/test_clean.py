@@ -65,8 +65,9 @@ def run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     raw = YAML(typ="safe", pure=True).load((ROOT / PARAMS).read_text(encoding="utf-8"))
 
-    def go(named: dict[str, tuple[Image.Image, str]], voted=(), **dataset):
+    def go(named: dict[str, tuple[Image.Image, str]], voted=(), settings=(), **dataset):
         raw["datasets"]["synthetic"] |= dataset
+        raw["clean"] |= {"allowed_losses": ["B"]} | dict(settings)
         (tmp_path / PARAMS).write_text(json.dumps(raw), encoding="utf-8")
         prepared(tmp_path, named, raw["datasets"]["synthetic"]["fit"], voted)
         clean.main()
@@ -192,8 +193,10 @@ def test_the_kept_duplicate_is_named_with_the_reason(run) -> None:
 
 
 def test_deciding_numbers_have_enough_digits_to_differ() -> None:
-    removed = ImageQuality(2799.0, 1.4, 200.0, 20.0, 100.0, 0.3041, 4000.0 * 2799, framed=False)
-    larger, sharper = replace(removed, area=4000.0 * 2800), replace(removed, blurred=0.3037)
+    removed = ImageQuality(
+        2799, 1.4, 200.0, 20.0, 100.0, 0.1, edge_width=0.3041, area=4000.0 * 2799, framed=False
+    )
+    larger, sharper = replace(removed, area=4000.0 * 2800), replace(removed, edge_width=0.3037)
     why = [removal.why_kept(kept, removed) for kept in (larger, sharper)]
     assert why[0] == "the kept photo is larger: 11.2 MP vs. 11.196 MP"
     assert why[1] == "the kept photo is sharper: edge width 0.3037% vs. 0.3041%"
@@ -348,13 +351,17 @@ def test_the_outcome_does_not_depend_on_the_order_of_the_rows(run) -> None:
 def test_each_score_has_a_histogram_with_its_threshold_and_how_many_lie_beyond() -> None:
     limits = dict.fromkeys(clean.UNITS, 1.0)
     drawn_of = {name: [0.5, 1.0, 2.0, 3.0] for name in clean.UNITS}
-    figure = clean.histograms(drawn_of, limits, {"dark": 1, "aspect": 0})
+    figure = clean.histograms(
+        drawn_of, limits, {"dark": 1, "aspect": 0, "blurred": 0}, {"blurred": 1}
+    )
     drawn = [axes for axes in figure.axes if axes.has_data()]
     titles = {axes.get_title().split(":")[0]: axes.get_title() for axes in drawn}
     assert titles.keys() == clean.UNITS.keys() >= set(clean.QUALITY_REASONS) | {"residual"}
     assert titles["dark"] == "dark: 1 of 4 photos below 1"
     expected = "aspect: 2 of 4 photos above 1\n0 removed for this reason, 2 for another"
     assert titles["aspect"] == expected
+    expected = "blurred: 2 of 4 photos above 1\n0 removed for this reason, 1 for another, 1 kept"
+    assert titles["blurred"] == expected
     assert titles["residual"] == "residual: 1 of 4 pairs below 1"
     for axes in drawn:
         assert axes.lines[0].get_xdata()[0] == 1.0
