@@ -51,7 +51,7 @@ UNITS = {
     "aspect": "longer side / shorter side",
     "dark": "95th percentile of the gray levels",
     "bright": "1st percentile of the gray levels",
-    "low_contrast": "gray levels, 1st to 99th percentile",
+    "low_contrast": "gray levels, 0.1th to 99.9th percentile",
     "blurred": "sigma of the sharpest edges, % of the longer side",
     "residual": "residual between two photos / contrast",
 }

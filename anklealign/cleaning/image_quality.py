@@ -52,7 +52,8 @@ class ImageQuality:
     aspect: float  # longer side over shorter, of the photo or between its bars: the larger
     dark: float  # gray level, 0 to 255, below which 95 percent of the pixels are
     bright: float  # gray level that 99 percent of the pixels reach
-    low_contrast: float  # gray levels from the 1st to the 99th percentile
+    # Gray levels from the 0.1th to the 99.9th percentile: one cell may be all that a field shows.
+    low_contrast: float
     blurred: float  # percent of the longer side, sigma of the sharpest edges or details
     # Not reasons; used to choose which duplicate to keep:
     edge_width: float  # percent of the longer side, sigma of the steepest edges
@@ -87,7 +88,9 @@ def measure(photo: Pixels, width: int, height: int, *, square: bool = False) -> 
     frame = frame_box(np.asarray(gray))
     unframed = (frame[2] - frame[0]) * (frame[3] - frame[1]) / (gray.width * gray.height)
     cumulative = np.cumsum(content.histogram()) / (content.width * content.height)
-    low, p95, high = (float(np.searchsorted(cumulative, share)) for share in (0.01, 0.95, 0.99))
+    darkest, low, p95, lightest = (
+        float(np.searchsorted(cumulative, share)) for share in (0.001, 0.01, 0.95, 0.999)
+    )
     # The ends that the square lacks belong to the photo, unless a bar hides where they begin.
     uncut = content.width == gray.width if width > height else content.height == gray.height
     side = gray.width * longer / shorter if square and uncut else max(content.size)
@@ -100,7 +103,7 @@ def measure(photo: Pixels, width: int, height: int, *, square: bool = False) -> 
         aspect=max(longer / shorter, _aspect_between_bars(gray.size, content.size)),
         dark=p95,
         bright=low,
-        low_contrast=high - low,
+        low_contrast=lightest - darkest,
         blurred=min(widths),
         edge_width=widths[0],
         area=unframed * (shorter**2 if square else width * height),
@@ -182,11 +185,11 @@ SEVERITY = {
     "blurred": (1, 0.1, 1),
 }
 # Of a set of photos, the typical ones lie between its median and the quantile TYPICAL of severity,
-# and an unusual one is SPREADS times that distance beyond the quantile: 3.4 standard deviations of
+# and an unusual one is SPREADS times that distance beyond the quantile: 4.2 standard deviations of
 # normally distributed severities. Up to a fifth of a set may share a fault without hiding it, and
 # a kind of photo that makes up a fifth is not unusual.
 TYPICAL = 0.8
-SPREADS = 3.0
+SPREADS = 4.0
 # In a set of nearly equal photos, an unusual one is also twice as severe as the median.
 LEAST_FACTOR = 2.0
 # Photos, at least, from which a set, a class, or a collector has its own limit.

@@ -374,6 +374,41 @@ def test_a_class_that_loses_all_its_photos_ends_the_stage(run) -> None:
         run(named)
 
 
+def test_a_flagged_photo_is_kept_listed_and_shown_and_an_action_off_ignores_the_reason(run) -> None:
+    named = good() | {
+        "A/dark.jpg": (scene(21).point(lambda level: 0.15 * level), "left"),
+        "A/blurred.jpg": (scene(20).filter(ImageFilter.GaussianBlur(8)), "left"),
+    }
+    actions = {"actions": {"dark": "flag", "low_contrast": "off"}}
+    kept, removed, metrics = run(named, settings=actions)
+    assert set(removed.index) == {"A/blurred.jpg"}
+    assert "A/dark.jpg" in set(kept.path)
+    flagged = pixel_store.read_table(paths.CLEAN / "flagged.csv")
+    assert list(flagged.path) == ["A/dark.jpg"]
+    assert set(flagged.columns) == set(removed.reset_index().columns)
+    assert metrics["flagged"]["dark"] == 1
+    assert metrics["reasons"]["dark"] == 0
+    row = Namespace(id="a", path="C/a.jpg", beside="", reason="dark", why="because")
+    shown = pd.DataFrame({"position": [0]}, index=["a"]).assign(path="C/a.jpg", label="left")
+    pixels = [np.zeros((4, 4, 3), np.uint8)]
+    assert clean.tile(row, shown, pixels, flagged=True).lines[0] == "dark (flagged, kept)"
+
+
+def test_a_warning_is_printed_and_is_in_the_metrics(run, capsys) -> None:
+    named = good() | {"A/dark.jpg": (scene(21).point(lambda level: 0.15 * level), "left")}
+    _, _, metrics = run(named)
+    assert metrics["warnings"] == {"dark": "dark applies to 1 of 7 photos (14.3%)"}
+    printed = capsys.readouterr().out
+    assert "clean: warning: dark applies to 1 of 7 photos (14.3%)" in printed
+    assert max(map(len, printed.splitlines()[:-1])) <= 80
+
+
+def test_a_collector_that_loses_all_its_photos_ends_the_stage(run) -> None:
+    named = good() | {"B/dark.jpg": (scene(9).point(lambda level: 0.1 * level), "left")}
+    with pytest.raises(ValueError, match=r"collector B lost all of its 1 photos \(1 dark\)"):
+        run(named, settings={"allowed_losses": []})
+
+
 def test_clean_does_not_import_torch() -> None:
     code = "import sys, stages.clean; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
