@@ -190,6 +190,9 @@ SEVERITY = {
 # a kind of photo that makes up a fifth is not unusual.
 TYPICAL = 0.8
 SPREADS = 4.0
+# Such a limit is needed only where typical photos come within this factor of the threshold. In
+# other sets, a wide range of good photos, such as of black and white hats, would hide a dark photo.
+CLOSE_FACTOR = 2.0
 # In a set of nearly equal photos, an unusual one is also twice as severe as the median.
 LEAST_FACTOR = 2.0
 # Photos, at least, from which a set, a class, or a collector has its own limit.
@@ -253,6 +256,8 @@ def _limits_of_sets(
             if len(values) < MIN_PHOTOS:
                 continue
             median, upper = np.quantile(values, [0.5, TYPICAL])
+            if upper < threshold - math.log(CLOSE_FACTOR):
+                continue
             unusual = max(upper + SPREADS * (upper - median), median + math.log(LEAST_FACTOR))
             limit[members] = np.maximum(limit[members], unusual)
     return limit

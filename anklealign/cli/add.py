@@ -28,7 +28,7 @@ from typing import Any, get_args
 from tqdm import tqdm
 
 from anklealign.annotation import aggregation
-from anklealign.cli import dataset_config, layout_detection
+from anklealign.cli import clean_preview, dataset_config, layout_detection
 from anklealign.config import params
 from anklealign.config.class_names import Labels
 from anklealign.config.params import PARAMS, Dataset, Prepare
@@ -114,6 +114,9 @@ def add(folder: Path, name: str, layout: str | None, *, dry: bool, listed: int) 
     look = examine(folder, name, layout, raw)
     print("\n".join(report(look, listed)))
     check_classes(name, look.counts)
+    print(
+        "\n".join(["", *clean_preview.preview_lines(folder, look.used, look.proposal.dataset, raw)])
+    )
     in_place = folder.resolve() == target.resolve()
     if in_place:
         check_names(target, look)
@@ -330,7 +333,7 @@ def report(look: Look, listed: int) -> Iterable[str]:
     seen = f"{look.found.files_seen} files"
     if look.found.tasks_seen:
         seen += f" and {look.found.tasks_seen} tasks"
-    yield f"photos    {len(look.used)} will be used, of {seen}"
+    yield f"photos    {len(look.used)} can be read and have a label, of {seen}"
     if 2 * len(look.used) < look.found.files_seen:
         yield "          less than half; check the folder and the layout"
     if look.found.votes:

@@ -12,7 +12,7 @@ from anklealign.io import decode, pixel_store
 LIMITS = {
     "too_small": 64,
     "aspect": 4.0,
-    "dark": 55,
+    "dark": 45,
     "bright": 170,
     "low_contrast": 48,
     "blurred": 0.7,
@@ -205,6 +205,11 @@ def test_a_class_or_collector_whose_photos_are_all_alike_is_kept() -> None:
     mixed = ["x", "y"] * 125
     assert unusable(measures) == unusable(measures, mixed) == list(range(225, 250))
     assert unusable(measures, material) == unusable(measures, mixed, material) == []
+
+
+def test_a_wide_range_of_good_photos_hides_no_fault() -> None:
+    hats = [100.0] * 30 + [230.0] * 70
+    assert unusable(qualities(dark=[*hats, 30.0])) == [100]
 
 
 def test_a_single_small_bright_object_is_contrast() -> None:
