@@ -136,8 +136,8 @@ def _edge_widths(gray: npt.NDArray[np.float32]) -> tuple[float, float]:
         np.hypot(*np.gradient(ndimage.gaussian_filter(gray, sigma)))[inner] for sigma in BLURS
     )
     edges = soft >= max(np.percentile(soft, 100 - EDGES), 1e-3)
-    # A single gray level is low contrast, not blur; below some 60 x 60 pixels there is too little to
-    # measure.
+    # A single gray level is low contrast, not blur; below some 60 x 60 pixels there is too little
+    # to measure.
     if np.count_nonzero(edges) < FEWEST:
         return 0.0, 0.0
     edge = _sigma(float(np.percentile(steep[edges] / soft[edges], SHARPEST)))
