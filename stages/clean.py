@@ -2,27 +2,29 @@
 
 Reads data/prepared/photos.csv and pixels.npy. Writes data/clean/photos.csv (the kept rows, with the
 duplicate cluster of each or ''), data/clean/removed.csv (one row per removed photo: reason, score,
-threshold, the photo kept instead, and why), metrics/details/clean.json, and plots/clean/ (contact
+threshold, the photo kept instead, and why), data/clean/flagged.csv (the kept photos with a reason
+whose action is `flag`, in the same columns), metrics/details/clean.json, and plots/clean/ (contact
 sheets of the removed photos next to the kept ones, and histograms of the scores).
 
     python -m stages.clean
 
 Reasons: exact_duplicate (same file or same pixels), near_duplicate (the same picture re-encoded,
 resized, cropped, rotated, mirrored, framed, or brightened; kept with clean.near_duplicates: group),
-contradicting_labels (duplicates with different labels; all are removed, but for those whose label
-agrees with a consensus label), and the quality reasons, which are keys of `clean` in
-params.yaml. A photo with several quality reasons gets the first in their order there; so does an
-unusable duplicate of a kept photo. Of several duplicates, the one with a consensus label is kept,
-else the larger, then the one without a frame, then the sharper, then the one whose path without
-suffix sorts first. Nothing in a photo shows whether it or its rotated duplicate is upright. Where
-mirroring may change the label (mirror_safe: false), a mirrored duplicate contradicts nothing and is
-kept; it shares the original's cluster, so that split does not separate them. So do photos of one
-scene that differ in a detail, and shots of a fixed camera.
+contradicting_labels (duplicates with different labels; all are removed, except for those whose
+label agrees with a consensus label), and the quality reasons, which are keys of `clean` in
+params.yaml. A quality reason applies to a photo whose score is beyond the threshold and unusual in
+its set (anklealign/cleaning/image_quality.py). A photo with several quality reasons gets the first
+in their order there; so does an unusable duplicate of a kept photo. Of several duplicates, the one
+with a consensus label is kept, else the larger, then the one without a frame, then the sharper,
+then the one whose path without suffix sorts first. Nothing in a photo shows whether it or its
+rotated duplicate is upright. Where mirroring may change the label (mirror_safe: false), a mirrored
+duplicate contradicts nothing and is kept; it shares the original's cluster, so that split does not
+separate them. So do photos of one scene that differ in a detail, and shots of a fixed camera.
 """
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+import textwrap
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,8 +32,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from anklealign.cleaning import duplicate_clusters, image_quality, removal
-from anklealign.cleaning.image_quality import QUALITY_REASONS, ImageQuality
+from anklealign.cleaning import losses, removal
+from anklealign.cleaning.image_quality import QUALITY_REASONS
+from anklealign.cleaning.removal import Cleaning
 from anklealign.config import params, paths, stage
 from anklealign.config.params import Clean
 from anklealign.io import files, pixel_store, results
@@ -41,7 +44,7 @@ from anklealign.plotting import contact_sheets, style
 METRICS = paths.DETAILS / "clean.json"
 PLOTS = paths.PLOTS / "clean"
 PAIRS = "Duplicates: removed photo (left), kept photo or contradicting duplicate (right)"
-SINGLES = "Photos removed for quality"
+SINGLES = "Photos removed or flagged for quality"
 NOTHING = "No photo was removed."
 BESIDE = "beside"  # column of the removed photos that is not written
 UNITS = {
@@ -49,7 +52,7 @@ UNITS = {
     "aspect": "longer side / shorter side",
     "dark": "95th percentile of the gray levels",
     "bright": "1st percentile of the gray levels",
-    "low_contrast": "gray levels, 1st to 99th percentile",
+    "low_contrast": "gray levels, 0.1th to 99.9th percentile",
     "blurred": "sigma of the sharpest edges, % of the longer side",
     "residual": "residual between two photos / contrast",
 }
@@ -63,61 +66,47 @@ def main() -> None:
     table = pixel_store.read_table(paths.PREPARED / "photos.csv")
     pictures = Pictures(table, pixel_store.open_store(), dataset.fit)
 
-    limits = {name: float(getattr(settings, name)) for name in QUALITY_REASONS}
-    qualities = measure(pictures, table, square=dataset.fit == "crop")
-    reasons = [image_quality.quality_reason(quality, limits) for quality in qualities]
-    clusters, residuals = duplicate_clusters.find_clusters(
-        pictures,
-        removal.ranks(table, qualities, reasons),
-        settings.hash_distance,
-        settings.residual,
-        squares=dataset.fit == "crop",
-        mirror_safe=dataset.mirror_safe,
-    )
-    table, removed = removal.select_removals(
-        table, qualities, reasons, clusters, residuals, settings=settings
-    )
+    result = removal.clean_photos(table, pictures, dataset, settings)
+    removed, flagged = result.removed, result.flagged
+    kept = result.table[~result.table.id.isin(removed.id)]
 
-    metrics = count(table, removed)
-    kept = table[~table.id.isin(removed.id)]
+    metrics = count(result)
     files.write_table(paths.CLEAN / "photos.csv", kept)
     files.write_table(paths.CLEAN / "removed.csv", removed.drop(columns=BESIDE))
+    files.write_table(paths.CLEAN / "flagged.csv", flagged.drop(columns=BESIDE))
     results.write_details(METRICS, metrics)
-    write_contact_sheets(table, removed, pictures)
-    scores = {name: [getattr(quality, name) for quality in qualities] for name in limits}
-    scores["residual"] = list(residuals.pairs.values())
-    limits["residual"] = settings.residual
-    style.save(histograms(scores, limits, metrics["reasons"]), PLOTS / "scores.png")
-    check_classes(metrics)
-    for photos in residuals.large_scenes:
+    write_contact_sheets(result, pictures)
+    style.save(score_figure(result, settings, metrics["reasons"]), PLOTS / "scores.png")
+    losses.check(table, removed, settings.allowed_losses)
+    for sentence in metrics["warnings"].values():
+        warning = f"clean: warning: {sentence}; see {PLOTS}/"
+        print(textwrap.fill(warning, 80, subsequent_indent="  "))
+    for photos in result.residuals.large_scenes:
         print(
             f"clean: {photos} photos show one scene, as of a fixed camera or a form, and\n"
             "  differ in details; they are kept, and split deals them one by one. If several\n"
             "  photos show one subject, name the subjects in the dataset config"
         )
     listed = ", ".join(f"{n} {name}" for name, n in metrics["reasons"].items() if n)
-    print(f"clean: kept {len(kept)} of {len(table)} photos; removed: {listed or 'none'}")
+    also = f"; flagged: {len(flagged)}" if len(flagged) else ""
+    print(f"clean: kept {len(kept)} of {len(table)} photos; removed: {listed or 'none'}{also}")
 
 
-def measure(pictures: Pictures, table: pd.DataFrame, *, square: bool) -> list[ImageQuality]:
-    """Return the quality measures of each photo."""
-    measure_one = partial(image_quality.measure, square=square)
-    with ThreadPoolExecutor() as pool:  # Pillow and scipy release the GIL
-        qualities = pool.map(measure_one, pictures, table.width, table.height)
-        return list(tqdm(qualities, "clean", len(pictures), unit="photo", disable=None))
-
-
-def count(table: pd.DataFrame, removed: pd.DataFrame) -> dict[str, Any]:
+def count(result: Cleaning) -> dict[str, Any]:
     """Return the metrics: nested, without lists, with every reason and class even if 0."""
+    table, removed = result.table, result.removed
     is_removed = table.id.isin(removed.id)
     contradicting = removed[removed.reason == "contradicting_labels"]
+    reasons, flagged = Counter(removed.reason), Counter(result.flagged.reason)
     return {
         "photos": len(table),
         "kept": int((~is_removed).sum()),
         "removed": int(is_removed.sum()),
         "clusters": int(table.cluster[table.cluster != ""].nunique()),
         "clusters_contradicting": int(contradicting.cluster.nunique()),
-        "reasons": {reason: int((removed.reason == reason).sum()) for reason in removal.REASONS},
+        "reasons": {reason: reasons[reason] for reason in removal.REASONS},
+        "flagged": {reason: flagged[reason] for reason in QUALITY_REASONS},
+        "warnings": losses.warnings(table, pd.concat([removed, result.flagged])),
         "classes": {
             name: {
                 "kept": int((~is_removed & rows).sum()),
@@ -129,29 +118,16 @@ def count(table: pd.DataFrame, removed: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def check_classes(metrics: dict[str, Any]) -> None:
-    """Check that every class has photos left.
-
-    Raises:
-        ValueError: A class has lost all its photos; the message names the class and the reasons.
-    """
-    for name, counts in metrics["classes"].items():
-        if not counts["kept"]:
-            reasons = ", ".join(f"{n} {key}" for key, n in metrics["reasons"].items() if n)
-            raise ValueError(
-                f"class {name} lost all of its {counts['removed']} photos (reasons over all "
-                f"classes: {reasons}); see {PLOTS}/ and adjust the thresholds of clean in "
-                "params.yaml"
-            )
-
-
-def write_contact_sheets(table: pd.DataFrame, removed: pd.DataFrame, pictures: Pictures) -> None:
-    """Write contact sheets of the removed duplicates and of the photos removed for quality."""
+def write_contact_sheets(result: Cleaning, pictures: Pictures) -> None:
+    """Write contact sheets of the removed duplicates, and of the unusable and flagged photos."""
+    table = result.table
     by_id = table.assign(position=range(len(table))).set_index("id")
+    shown = pd.concat([result.removed, result.flagged])
+    flagged = set(result.flagged.id)
     rows = tqdm(
-        removed.itertuples(), "contact sheets", len(removed), unit="photo", delay=1, disable=None
+        shown.itertuples(), "contact sheets", len(shown), unit="photo", delay=1, disable=None
     )
-    tiles = [tile(row, by_id, pictures) for row in rows]
+    tiles = [tile(row, by_id, pictures, flagged=row.id in flagged) for row in rows]
     pairs = [tile for tile in tiles if len(tile.pictures) > 1]
     singles = [tile for tile in tiles if len(tile.pictures) == 1]
     contact_sheets.write(PLOTS, "duplicates", contact_sheets.pages(pairs, PAIRS, NOTHING))
@@ -160,8 +136,14 @@ def write_contact_sheets(table: pd.DataFrame, removed: pd.DataFrame, pictures: P
     )
 
 
-def tile(row: Any, by_id: pd.DataFrame, pictures: Sequence[Any]) -> contact_sheets.Tile:  # noqa: ANN401 - a named tuple
-    """Return the tile of a removed photo, next to its duplicate if there is one.
+def tile(
+    row: Any,  # noqa: ANN401 - a named tuple
+    by_id: pd.DataFrame,
+    pictures: Sequence[Any],
+    *,
+    flagged: bool = False,
+) -> contact_sheets.Tile:
+    """Return the tile of a removed or flagged photo, next to its duplicate if there is one.
 
     `by_id` is the photo table by id, with each photo's position in `pictures`.
     """
@@ -174,7 +156,7 @@ def tile(row: Any, by_id: pd.DataFrame, pictures: Sequence[Any]) -> contact_shee
     if len(ids) == 1:
         # A tile of one photo is narrow: each text gets its own line.
         folder, _, name = row.path.rpartition("/")
-        lines = [row.reason, row.why, folder, name]
+        lines = [f"{row.reason} (flagged, kept)" if flagged else row.reason, row.why, folder, name]
     elif row.reason in QUALITY_REASONS:
         lines = [f"{row.reason}: {row.why}", *paths]
     else:
@@ -183,24 +165,55 @@ def tile(row: Any, by_id: pd.DataFrame, pictures: Sequence[Any]) -> contact_shee
     return contact_sheets.Tile(pixels, tuple(lines))
 
 
+def score_figure(result: Cleaning, settings: Clean, reasons: dict[str, int]) -> Figure:
+    """Draw the histograms of all scores."""
+    scores = {name: [getattr(q, name) for q in result.qualities] for name in QUALITY_REASONS}
+    limits = {name: float(getattr(settings, name)) for name in QUALITY_REASONS}
+    is_kept = ~result.table.id.isin(result.removed.id).to_numpy()
+    kept = {
+        name: int((beyond(name, np.array(scores[name]), limits[name]) & is_kept).sum())
+        for name in limits
+    }
+    scores["residual"] = list(result.residuals.pairs.values())
+    limits["residual"] = settings.residual
+    return histograms(scores, limits, reasons, kept)
+
+
+def beyond(name: str, values: np.ndarray[Any, np.dtype[Any]], limit: float) -> Any:  # noqa: ANN401 - a Boolean array
+    """Return for each score whether it is on the threshold's side that the reason names."""
+    return values < limit if QUALITY_REASONS.get(name, "below") == "below" else values > limit
+
+
 def histograms(
-    scores: dict[str, list[float]], limits: dict[str, float], removed: dict[str, int]
+    scores: Mapping[str, Sequence[float]],
+    limits: Mapping[str, float],
+    removed: Mapping[str, int],
+    kept: Mapping[str, int],
 ) -> Figure:
-    """Draw each score's histogram and threshold, with the number of photos beyond and removed."""
+    """Draw each score's histogram and threshold, with the number of photos beyond and removed.
+
+    Args:
+        scores: Score of each photo or pair by name.
+        limits: Threshold of each score.
+        removed: Photos removed for each reason.
+        kept: Photos beyond each threshold that are kept.
+    """
     figure = style.new(15, 6.8)
     grid = figure.subplots(2, 4).flatten()
     for axes, (name, values) in zip(grid, scores.items(), strict=False):
         limit = limits[name]
         side = QUALITY_REASONS.get(name, "below")
-        beyond = sum(value < limit if side == "below" else value > limit for value in values)
+        outside = int(beyond(name, np.array(values, float), limit).sum())
         unit = "pairs" if name == "residual" else "photos"
         span = [*values, limit]
         axes.hist(values, bins=40, range=(min(span), max(span)), color=style.COLORS[0])
         axes.axvline(limit, color=style.COLORS[5], linestyle="--")
-        title = f"{name}: {beyond} of {len(values)} {unit} {side} {limit:g}"
-        if name in removed and removed[name] != beyond:
-            others = beyond - removed[name]
+        title = f"{name}: {outside} of {len(values)} {unit} {side} {limit:g}"
+        if name in removed and removed[name] != outside:
+            others = outside - removed[name] - kept.get(name, 0)
             title += f"\n{removed[name]} removed for this reason, {others} for another"
+            if kept.get(name):
+                title += f", {kept[name]} kept"
         axes.set_title(title, fontsize=10)
         axes.set_xlabel(UNITS[name])
         axes.set_ylabel(unit)

@@ -2,9 +2,9 @@
 
 Reads data/clean/photos.csv and removed.csv and the pixel store. Writes data/split/photos.csv (every
 kept photo with its `group` and `split`), data/split/leaking_pairs.csv (the pairs that the audit
-found, with their scores and what was done), metrics/details/split.json, and plots/split/: classes.png, the
-class distribution per split, and nearest_01.png, …, the leaking pairs and the most similar other
-pairs of photos of different splits.
+found, with their scores and what was done), metrics/details/split.json, and plots/split/:
+classes.png, the class distribution per split, and nearest_01.png, …, the leaking pairs and the most
+similar other pairs of photos of different splits.
 
     python -m stages.split
 

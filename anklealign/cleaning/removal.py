@@ -1,4 +1,4 @@
-"""Decide which photos to remove and why: unusable photos, and all duplicates but the kept one.
+"""Decide which photos to remove or flag: unusable photos, and all duplicates but the kept one.
 
 `stages.clean` documents the order in which reasons and duplicates are considered.
 """
@@ -6,14 +6,16 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import asdict, astuple, dataclass, fields, replace
 from pathlib import PurePosixPath
 
 import pandas as pd
 
+from anklealign.cleaning import duplicate_clusters, image_quality
 from anklealign.cleaning.duplicate_clusters import Cluster, Residuals
-from anklealign.cleaning.image_quality import QUALITY_REASONS, UNITS, ImageQuality
-from anklealign.config.params import Clean
+from anklealign.cleaning.image_quality import QUALITY_REASONS, UNITS, Fault, ImageQuality
+from anklealign.config.params import Clean, Dataset
+from anklealign.io.pixel_store import Pictures
 
 REASONS = ("exact_duplicate", "near_duplicate", "contradicting_labels", *QUALITY_REASONS)
 PHOTO_COLUMNS = (
@@ -37,8 +39,77 @@ class Removal:
     beside: str  # id of the photo shown next to it on the contact sheet, or ''; not in removed.csv
 
 
+@dataclass(frozen=True)
+class Cleaning:
+    """What clean decides about N photos.
+
+    Attributes:
+        table: The photo table with its `cluster` column.
+        removed: The removed photos, with the fields of Removal.
+        flagged: The kept photos that have a fault whose action is `flag`, in the same columns.
+        qualities: N measures.
+        residuals: Of the pairs compared.
+    """
+
+    table: pd.DataFrame
+    removed: pd.DataFrame
+    flagged: pd.DataFrame
+    qualities: list[ImageQuality]
+    residuals: Residuals
+
+
+def clean_photos(
+    table: pd.DataFrame, pictures: Pictures, dataset: Dataset, settings: Clean
+) -> Cleaning:
+    """Return which of N photos to remove or flag, and why.
+
+    Args:
+        table: N rows of prepare's photo table.
+        pictures: Their pixels.
+        dataset: Their dataset config.
+        settings: Thresholds and actions.
+    """
+    qualities = image_quality.measure_all(pictures, table, square=dataset.fit == "crop")
+    remove, flag = faults_by_action(table, qualities, settings)
+    clusters, residuals = duplicate_clusters.find_clusters(
+        pictures,
+        ranks(table, qualities, remove),
+        settings.hash_distance,
+        settings.residual,
+        squares=dataset.fit == "crop",
+        mirror_safe=dataset.mirror_safe,
+    )
+    table, removed = select_removals(
+        table, qualities, remove, clusters, residuals, settings=settings
+    )
+    flagged = removal_table(table, unusable(qualities, flag))
+    flagged = flagged[~flagged.id.isin(removed.id)].reset_index(drop=True)
+    return Cleaning(table, removed, flagged, qualities, residuals)
+
+
+def faults_by_action(
+    table: pd.DataFrame, qualities: Sequence[ImageQuality], settings: Clean
+) -> tuple[list[Fault | None], list[Fault | None]]:
+    """Return for each photo the first fault that removes it and the first that flags it."""
+    actions = asdict(settings.actions)
+    limits = {
+        reason: float(getattr(settings, reason))
+        for reason in QUALITY_REASONS
+        if actions[reason] != "off"
+    }
+    faults = image_quality.find_faults(qualities, [table.label, table.collector], limits)
+    remove, flag = (
+        [
+            next((fault for fault in photo if actions[fault.reason] == action), None)
+            for photo in faults
+        ]
+        for action in ("remove", "flag")
+    )
+    return remove, flag
+
+
 def ranks(
-    table: pd.DataFrame, qualities: Sequence[ImageQuality], reasons: Sequence[str | None]
+    table: pd.DataFrame, qualities: Sequence[ImageQuality], faults: Sequence[Fault | None]
 ) -> list[tuple[bool, bool, float, bool, int, str, str]]:
     """Return each photo's rank in the choice of the duplicate to keep; the lowest is kept.
 
@@ -49,28 +120,28 @@ def ranks(
     """
     return [
         (
-            reason is not None,
+            fault is not None,
             consensus == "",
             -(quality.area / FRAME_TOLERANCE if quality.framed else quality.area),
             quality.framed,
-            _sharpness_step(quality.blurred),
+            _sharpness_step(quality.edge_width),
             path.removesuffix(PurePosixPath(path).suffix),
             path,
         )
-        for quality, reason, consensus, path in zip(
-            qualities, reasons, table.consensus, table.path, strict=True
+        for quality, fault, consensus, path in zip(
+            qualities, faults, table.consensus, table.path, strict=True
         )
     ]
 
 
-def _sharpness_step(blurred: float) -> int:
-    return round(math.log(max(blurred, 1e-3)) / math.log(1.1))
+def _sharpness_step(edge_width: float) -> int:
+    return round(math.log(max(edge_width, 1e-3)) / math.log(1.1))
 
 
 def select_removals(
     table: pd.DataFrame,
     qualities: Sequence[ImageQuality],
-    reasons: Sequence[str | None],
+    faults: Sequence[Fault | None],
     clusters: Sequence[Cluster],
     residuals: Residuals,
     *,
@@ -81,12 +152,12 @@ def select_removals(
     Args:
         table: N photos.
         qualities: N measures.
-        reasons: N reasons for which a photo is unusable, or None.
+        faults: N faults for which a photo is removed, or None.
         clusters: Duplicates among the photos.
         residuals: Of the pairs compared.
         settings: Thresholds.
     """
-    removals = _unusable(qualities, reasons, settings)
+    removals = unusable(qualities, faults)
     cluster_ids = [""] * len(table)
     members = {cluster.kept: {cluster.kept: 0.0} | cluster.duplicates for cluster in clusters}
     for cluster in clusters:
@@ -101,7 +172,7 @@ def select_removals(
             contradicting = _contradictions(
                 table, list(members[cluster.kept]), related, residuals, settings.residual
             )
-        if not reasons[cluster.kept] and cluster.kept not in contradicting:
+        if not faults[cluster.kept] and cluster.kept not in contradicting:
             removals |= _duplicates(table, qualities, cluster, removals, settings.residual)
         removals |= contradicting
     if settings.near_duplicates == "group":
@@ -111,18 +182,19 @@ def select_removals(
             if removal.reason != "near_duplicate"
         }
     table = table.assign(cluster=cluster_ids)
-    return table, _removed_table(table, removals)
+    return table, removal_table(table, removals)
 
 
-def _unusable(
-    qualities: Sequence[ImageQuality], reasons: Sequence[str | None], settings: Clean
+def unusable(
+    qualities: Sequence[ImageQuality], faults: Sequence[Fault | None]
 ) -> dict[int, Removal]:
-    """Return the removals of the photos that are unusable."""
+    """Return the removals of the photos that have a fault."""
     removals = {}
-    for photo, reason in enumerate(reasons):
-        if reason:
-            score, limit = getattr(qualities[photo], reason), getattr(settings, reason)
-            why = f"{score:.3g}{UNITS[reason]} is {QUALITY_REASONS[reason]} {limit:g}"
+    for photo, fault in enumerate(faults):
+        if fault:
+            reason, limit = fault.reason, fault.limit
+            score = getattr(qualities[photo], reason)
+            why = f"{score:.3g}{UNITS[reason]} is {QUALITY_REASONS[reason]} {limit:.4g}"
             removals[photo] = Removal(reason, score, limit, "", "", why, "")
     return removals
 
@@ -190,13 +262,13 @@ def _duplicates(
     return removals
 
 
-def _removed_table(table: pd.DataFrame, removals: dict[int, Removal]) -> pd.DataFrame:
-    """Return the removed photos with their removals, in order of path."""
+def removal_table(table: pd.DataFrame, removals: dict[int, Removal]) -> pd.DataFrame:
+    """Return the removed or flagged photos with their reasons, in order of path."""
     order = sorted(removals, key=lambda photo: table.path[photo])
     columns = [field.name for field in fields(Removal)]
     rows = pd.DataFrame([astuple(removals[photo]) for photo in order], columns=columns)
     removed = table.loc[order, list(PHOTO_COLUMNS)].reset_index(drop=True)
-    return removed.join(rows).round({"score": 4})
+    return removed.join(rows).round({"score": 4, "threshold": 4})
 
 
 def why_kept(kept: ImageQuality, other: ImageQuality) -> str:
@@ -207,8 +279,8 @@ def why_kept(kept: ImageQuality, other: ImageQuality) -> str:
         # Measured inside a frame, so not always the file's width times its height.
         areas = _distinct(kept.area / 1e6, other.area / 1e6, ".{}g", 4)
         return f"the kept photo is larger: {areas[0]} MP vs. {areas[1]} MP"
-    if _sharpness_step(kept.blurred) != _sharpness_step(other.blurred):
-        edges = _distinct(kept.blurred, other.blurred, ".{}f", 2)
+    if _sharpness_step(kept.edge_width) != _sharpness_step(other.edge_width):
+        edges = _distinct(kept.edge_width, other.edge_width, ".{}f", 2)
         return f"the kept photo is sharper: edge width {edges[0]}% vs. {edges[1]}%"
     return "same size and sharpness; the kept photo's path sorts first"
 

@@ -30,7 +30,7 @@ from ruamel.yaml import YAML
 from tqdm import tqdm
 
 from anklealign.annotation import aggregation
-from anklealign.cli import dataset_config, download, layout_detection
+from anklealign.cli import clean_preview, dataset_config, download, layout_detection
 from anklealign.cli.layout_candidates import LayoutCandidate
 from anklealign.config import params
 from anklealign.config.class_names import Labels
@@ -179,6 +179,9 @@ def add(
             report_data = examine(folder, name, layout, params.read(), forced)
             print("\n".join(report(report_data, listed, data)))
             check_classes(name, report_data.counts)
+            used, config = report_data.used, report_data.proposal.dataset
+            lines = clean_preview.preview_lines(folder, used, config, params.read())
+            print("\n".join(["", *lines]))
             if dry:
                 if folder.resolve() == target.resolve():
                     check_names(target, report_data)
@@ -490,7 +493,7 @@ def count_lines(report_data: FolderReport) -> Iterable[str]:
     seen = f"{content.files_seen} files"
     if content.tasks_seen:
         seen += f" and {content.tasks_seen} tasks"
-    yield f"photos    {len(report_data.used)} will be used, of {seen}"
+    yield f"photos    {len(report_data.used)} can be read and have a label, of {seen}"
     if 2 * len(report_data.used) < content.files_seen:
         yield "          less than half; check the folder and the layout"
     if votes := content.votes:

@@ -70,6 +70,11 @@ def count_lines(metrics: dict[str, Any]) -> list[str]:
         *([vote_line(agreement)] if agreement.get("votes") else []),
         f"skipped   {_reasons(skipped)}  (data/prepared/skipped.csv)",
         f"removed   {_reasons(clean['reasons'])}  (data/clean/removed.csv)",
+        *(
+            [f"flagged   {_reasons(clean['flagged'])}  (data/clean/flagged.csv)"]
+            if any(clean.get("flagged", {}).values())
+            else []
+        ),
         f"split     {splits}{excluded}; {split['groups']} groups, none in two splits",
         f"dataset   {run['params']['dataset_name']}",
         f"model     {run['params']['model_name']}, {parameters:,} parameters",

@@ -188,6 +188,24 @@ class Prepare:
     consensus: Literal["majority", "dawid_skene"] = "majority"
 
 
+Action = Literal["remove", "flag", "off"]
+
+
+@dataclass(frozen=True, config=STRICT)
+class QualityActions:
+    """What clean does with the photos that a quality reason applies to.
+
+    `flag` keeps them, and lists and shows them; `off` does not consider the reason.
+    """
+
+    too_small: Action = "remove"
+    aspect: Action = "remove"
+    dark: Action = "remove"
+    bright: Action = "remove"
+    low_contrast: Action = "remove"
+    blurred: Action = "remove"
+
+
 @dataclass(frozen=True, config=STRICT)
 class Clean:
     """Thresholds for removing duplicates and photos of poor quality before the split."""
@@ -201,6 +219,8 @@ class Clean:
     low_contrast: Annotated[float, Field(ge=0, le=255)]
     blurred: NonNegative
     near_duplicates: Literal["remove", "group"] = "remove"
+    actions: QualityActions = Field(default_factory=QualityActions)
+    allowed_losses: tuple[Name, ...] = ()  # collectors that may lose all their photos
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -89,7 +89,7 @@ def html(
         title=f"{run['params']['model_name']} on {run['params']['dataset_name']}",
         sections=_sections(evaluate, pictures),
         prepare=metrics["prepare"],
-        clean=metrics["clean"],
+        clean={"warnings": {}} | dict(metrics["clean"]),  # metrics of an earlier run have none
         split=split,
         evaluate=evaluate,
         dropped=_dropped_table(metrics["prepare"], metrics["clean"]),
@@ -223,7 +223,7 @@ PICTURES = {
         ("prepare/class_*.png", "Sample of the photos of each class, evenly over collectors"),
         ("clean/scores.png", "Quality scores of the photos, with the thresholds of clean"),
         ("clean/duplicates_*.png", "Removed duplicates next to the photo kept, with the reason"),
-        ("clean/quality_*.png", "Photos removed as unusable, with the reason"),
+        ("clean/quality_*.png", "Photos removed or flagged as unusable, with the reason"),
         ("split/classes.png", "Classes by split"),
         ("split/nearest_*.png", "Most similar photos of different splits"),
     ),

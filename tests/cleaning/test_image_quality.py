@@ -12,7 +12,7 @@ from anklealign.io import decode, pixel_store
 LIMITS = {
     "too_small": 64,
     "aspect": 4.0,
-    "dark": 55,
+    "dark": 45,
     "bright": 170,
     "low_contrast": 48,
     "blurred": 0.7,
@@ -43,7 +43,13 @@ def measured(picture: Image.Image, compression: int = 90, fit: str = "letterbox"
 
 
 def reason(picture: Image.Image, fit: str = "letterbox") -> str | None:
-    return image_quality.quality_reason(measured(picture, fit=fit), LIMITS)
+    return first_reason(measured(picture, fit=fit))
+
+
+def first_reason(quality: ImageQuality) -> str | None:
+    """Return the first reason of a photo whose set is too small to have limits of its own."""
+    (faults,) = image_quality.find_faults([quality], [], LIMITS)
+    return faults[0].reason if faults else None
 
 
 def blurred(picture: Image.Image, percent: float) -> Image.Image:
@@ -136,6 +142,99 @@ def test_any_shape_has_finite_scores(shape) -> None:
 
 
 def test_a_score_on_its_threshold_is_good() -> None:
-    assert (
-        image_quality.quality_reason(ImageQuality(**LIMITS, area=9, framed=False), LIMITS) is None
-    )
+    assert first_reason(ImageQuality(**LIMITS, edge_width=0.7, area=9, framed=False)) is None
+
+
+def qualities(**scores: list[float]) -> list[ImageQuality]:
+    """Return measures of good photos but for these scores."""
+    good = {
+        "too_small": 300.0, "aspect": 1.3, "dark": 200.0, "bright": 20.0, "low_contrast": 200.0,
+        "blurred": 0.2, "edge_width": 0.2, "area": 9e4, "framed": False,
+    }  # fmt: skip
+    rows = zip(*scores.values(), strict=True)
+    return [ImageQuality(**good | dict(zip(scores, row, strict=True))) for row in rows]
+
+
+def unusable(measures: list[ImageQuality], *sets: list[str]) -> list[int]:
+    """Return the positions of the photos with a fault."""
+    faults = image_quality.find_faults(measures, sets, LIMITS)
+    return [photo for photo, found in enumerate(faults) if found]
+
+
+SETS = {  # a score beyond the threshold that is usual in a set, and one that is unusual in it
+    "too_small": (28.0, 8.0),
+    "aspect": (5.0, 40.0),
+    "dark": (20.0, 3.0),
+    "bright": (200.0, 245.0),
+    "low_contrast": (30.0, 4.0),
+    "blurred": (1.1, 3.9),
+}
+
+
+@pytest.mark.parametrize("reason", SETS)
+def test_what_is_usual_in_a_set_is_no_fault_but_what_is_unusual_is(reason: str) -> None:
+    usual, unusual = SETS[reason]
+    rng = np.random.default_rng(0)
+    scores = list(usual * (1 + 0.02 * rng.standard_normal(60)))
+    assert unusable(qualities(**{reason: scores})) == []
+    scores[7] = unusual
+    assert unusable(qualities(**{reason: scores})) == [7]
+    # Too few photos to tell what is usual:
+    assert len(unusable(qualities(**{reason: scores[:12]}))) == 12
+
+
+@pytest.mark.parametrize("reason", SETS)
+def test_faults_in_a_tenth_of_the_photos_do_not_hide_each_other(reason: str) -> None:
+    good = getattr(qualities(area=[9e4])[0], reason)
+    bad = {
+        "too_small": 30, "aspect": 6, "dark": 25, "bright": 215, "low_contrast": 30, "blurred": 1.3
+    }[reason]  # fmt: skip
+    rng = np.random.default_rng(0)
+    scores = [good * float(1 + 0.1 * rng.standard_normal()) for _ in range(90)] + [bad] * 10
+    assert unusable(qualities(**{reason: scores})) == list(range(90, 100))
+
+
+def test_an_unusual_photo_that_is_good_in_itself_is_kept() -> None:
+    assert unusable(qualities(dark=[250.0] * 50 + [90.0])) == []
+
+
+def test_a_class_or_collector_whose_photos_are_all_alike_is_kept() -> None:
+    contrast = [200.0 + n % 30 for n in range(225)] + [36.0 + n % 5 for n in range(25)]
+    measures = qualities(low_contrast=contrast)
+    material = ["brick"] * 225 + ["concrete"] * 25
+    mixed = ["x", "y"] * 125
+    assert unusable(measures) == unusable(measures, mixed) == list(range(225, 250))
+    assert unusable(measures, material) == unusable(measures, mixed, material) == []
+
+
+def test_a_wide_range_of_good_photos_hides_no_fault() -> None:
+    hats = [100.0] * 30 + [230.0] * 70
+    assert unusable(qualities(dark=[*hats, 30.0])) == [100]
+
+
+def test_a_single_small_bright_object_is_contrast() -> None:
+    field = np.full((256, 256, 3), 12, np.uint8)
+    field[100:112, 100:112] = 120  # 0.2 percent of the pixels
+    scores = image_quality.measure(field, 256, 256)
+    assert scores.low_contrast > LIMITS["low_contrast"]
+
+
+def test_margins_on_all_sides_make_no_strip_but_bars_do() -> None:
+    line = scene().crop((0, 200, 768, 300))
+    page = Image.new("RGB", (900, 900), "white")
+    page.paste(line, (66, 400))
+    assert reason(page) is None
+    assert reason(ImageOps.pad(line, (768, 220), color="black")) == "aspect"
+
+
+def test_fine_hairs_on_a_soft_lesion_make_a_sharp_photo() -> None:
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:600, :600]
+    gray = 200 - 120 * np.exp(-((x - 300) ** 2 + (y - 300) ** 2) / 2 / 60**2)
+    soft = measured(Image.fromarray(gray.astype(np.uint8)).convert("RGB"))
+    assert soft.blurred > LIMITS["blurred"]
+    for _ in range(12):
+        start, slope = rng.integers(0, 600), rng.uniform(-0.7, 0.7)
+        gray[np.abs(y - start - slope * x) < 1.5] -= 30
+    hairy = measured(Image.fromarray(gray.clip(0, 255).astype(np.uint8)).convert("RGB"))
+    assert hairy.blurred < LIMITS["blurred"] / 2

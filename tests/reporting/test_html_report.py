@@ -69,6 +69,15 @@ def test_skipped_and_removed_files_are_listed_with_reasons(metrics, run):
     assert "blurred 5" in removed
 
 
+def test_warnings_of_clean_come_first(metrics, run):
+    metrics["clean"]["warnings"] = {"dark": "dark applies to 12 of 300 photos (4.0%)"}
+    page = html_report.html(metrics, run, {})
+    first = page.index("<li>dark applies to 12 of 300 photos (4.0%)</li>")
+    assert page.index("<h1>") < first < page.index('class="lead"')
+    metrics["clean"]["warnings"] = {}
+    assert "<b>Clean removed" not in html_report.html(metrics, run, {})
+
+
 def test_page_is_deterministic(metrics, run, plots):
     assert html_report.html(metrics, run, html_report.pictures(plots)) == html_report.html(
         metrics, run, html_report.pictures(plots)

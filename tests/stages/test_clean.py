@@ -65,8 +65,9 @@ def run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     raw = YAML(typ="safe", pure=True).load((ROOT / PARAMS).read_text(encoding="utf-8"))
 
-    def go(named: dict[str, tuple[Image.Image, str]], voted=(), **dataset):
+    def go(named: dict[str, tuple[Image.Image, str]], voted=(), settings=(), **dataset):
         raw["datasets"]["synthetic"] |= dataset
+        raw["clean"] |= {"allowed_losses": ["B"]} | dict(settings)
         (tmp_path / PARAMS).write_text(json.dumps(raw), encoding="utf-8")
         prepared(tmp_path, named, raw["datasets"]["synthetic"]["fit"], voted)
         clean.main()
@@ -192,8 +193,10 @@ def test_the_kept_duplicate_is_named_with_the_reason(run) -> None:
 
 
 def test_deciding_numbers_have_enough_digits_to_differ() -> None:
-    removed = ImageQuality(2799.0, 1.4, 200.0, 20.0, 100.0, 0.3041, 4000.0 * 2799, framed=False)
-    larger, sharper = replace(removed, area=4000.0 * 2800), replace(removed, blurred=0.3037)
+    removed = ImageQuality(
+        2799, 1.4, 200.0, 20.0, 100.0, 0.1, edge_width=0.3041, area=4000.0 * 2799, framed=False
+    )
+    larger, sharper = replace(removed, area=4000.0 * 2800), replace(removed, edge_width=0.3037)
     why = [removal.why_kept(kept, removed) for kept in (larger, sharper)]
     assert why[0] == "the kept photo is larger: 11.2 MP vs. 11.196 MP"
     assert why[1] == "the kept photo is sharper: edge width 0.3037% vs. 0.3041%"
@@ -379,13 +382,17 @@ def test_the_outcome_does_not_depend_on_the_order_of_the_rows(run) -> None:
 def test_each_score_has_a_histogram_with_its_threshold_and_how_many_lie_beyond() -> None:
     limits = dict.fromkeys(clean.UNITS, 1.0)
     drawn_of = {name: [0.5, 1.0, 2.0, 3.0] for name in clean.UNITS}
-    figure = clean.histograms(drawn_of, limits, {"dark": 1, "aspect": 0})
+    figure = clean.histograms(
+        drawn_of, limits, {"dark": 1, "aspect": 0, "blurred": 0}, {"blurred": 1}
+    )
     drawn = [axes for axes in figure.axes if axes.has_data()]
     titles = {axes.get_title().split(":")[0]: axes.get_title() for axes in drawn}
     assert titles.keys() == clean.UNITS.keys() >= set(clean.QUALITY_REASONS) | {"residual"}
     assert titles["dark"] == "dark: 1 of 4 photos below 1"
     expected = "aspect: 2 of 4 photos above 1\n0 removed for this reason, 2 for another"
     assert titles["aspect"] == expected
+    expected = "blurred: 2 of 4 photos above 1\n0 removed for this reason, 1 for another, 1 kept"
+    assert titles["blurred"] == expected
     assert titles["residual"] == "residual: 1 of 4 pairs below 1"
     for axes in drawn:
         assert axes.lines[0].get_xdata()[0] == 1.0
@@ -396,6 +403,41 @@ def test_a_class_without_remaining_photos_is_an_error(run) -> None:
     named = good() | {"B/dark.jpg": (scene(9).point(lambda level: 0.1 * level), "third")}
     with pytest.raises(ValueError, match=r"class third lost all of its 1 photos.*1 dark"):
         run(named)
+
+
+def test_a_flagged_photo_is_kept_listed_and_shown_and_an_action_off_ignores_the_reason(run) -> None:
+    named = good() | {
+        "A/dark.jpg": (scene(21).point(lambda level: 0.15 * level), "left"),
+        "A/blurred.jpg": (scene(20).filter(ImageFilter.GaussianBlur(8)), "left"),
+    }
+    actions = {"actions": {"dark": "flag", "low_contrast": "off"}}
+    kept, removed, metrics = run(named, settings=actions)
+    assert set(removed.index) == {"A/blurred.jpg"}
+    assert "A/dark.jpg" in set(kept.path)
+    flagged = pixel_store.read_table(paths.CLEAN / "flagged.csv")
+    assert list(flagged.path) == ["A/dark.jpg"]
+    assert set(flagged.columns) == set(removed.reset_index().columns)
+    assert metrics["flagged"]["dark"] == 1
+    assert metrics["reasons"]["dark"] == 0
+    row = Namespace(id="a", path="C/a.jpg", beside="", reason="dark", why="because")
+    shown = pd.DataFrame({"position": [0]}, index=["a"]).assign(path="C/a.jpg", label="left")
+    pixels = [np.zeros((4, 4, 3), np.uint8)]
+    assert clean.tile(row, shown, pixels, flagged=True).lines[0] == "dark (flagged, kept)"
+
+
+def test_a_warning_is_printed_and_is_in_the_metrics(run, capsys) -> None:
+    named = good() | {"A/dark.jpg": (scene(21).point(lambda level: 0.15 * level), "left")}
+    _, _, metrics = run(named)
+    assert metrics["warnings"] == {"dark": "dark applies to 1 of 7 photos (14.3%)"}
+    printed = capsys.readouterr().out
+    assert "clean: warning: dark applies to 1 of 7 photos (14.3%)" in printed
+    assert max(map(len, printed.splitlines()[:-1])) <= 80
+
+
+def test_a_collector_that_loses_all_its_photos_ends_the_stage(run) -> None:
+    named = good() | {"B/dark.jpg": (scene(9).point(lambda level: 0.1 * level), "left")}
+    with pytest.raises(ValueError, match=r"collector B lost all of its 1 photos \(1 dark\)"):
+        run(named, settings={"allowed_losses": []})
 
 
 def test_clean_does_not_import_torch() -> None:
