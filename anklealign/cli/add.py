@@ -42,7 +42,7 @@ from anklealign.ingest.inventory import (
     escape_unprintable,
     list_files,
 )
-from anklealign.io import decode, files
+from anklealign.io import decode, decoder_pool, files
 
 LISTED = 10  # items per reason in the report without --verbose
 # A dot separates DVC keys and a space shell words; YAML reads digits and some words as other types.
@@ -239,10 +239,12 @@ def propose(folder: Path, name: str, layout: str | None, raw: Mapping[str, Any])
 
 def unreadable(root: Path, entries: Sequence[Entry], settings: Prepare) -> list[Skip]:
     """Return the skips of the photos that cannot be decoded."""
+    target = decoder_pool.Target(settings.max_megapixels, settings.size, "letterbox", settings.fill)
 
     def attempt(entry: Entry) -> decode.PhotoError | None:
         try:
-            decode.open_photo(root / entry.file, settings.max_megapixels, 2 * settings.size)
+            data = decode.read_bytes(root / entry.file, settings.max_megapixels)
+            decoder_pool.shared().decode(data, target)
         except decode.PhotoError as error:
             return error
         return None
