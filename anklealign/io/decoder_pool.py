@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -41,6 +42,7 @@ from anklealign.io.decoder_worker import (
 WALL_FACTOR = 10
 WALL_SECONDS = 30.0
 START_SECONDS = 60.0
+ROOT = Path(__file__).resolve().parents[2]  # of the package
 # Peak bytes of all photos decoded at a time that are not quick; a larger one is decoded alone.
 MAX_BYTES = 1 << 30
 
@@ -250,12 +252,12 @@ class Worker:
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
         # The worker imports from the same places, whatever the working directory.
         environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join(filter(None, map(os.path.abspath, sys.path))),
+            "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)]),
             "OPENBLAS_NUM_THREADS": "1",  # a process with threads is not forked
         }
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "anklealign.io.decoder_worker"],
+                [sys.executable, "-P", "-m", "anklealign.io.decoder_worker"],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,  # libtiff prints there
