@@ -1,9 +1,10 @@
-"""Dynamic batching off the event loop: threads decode photos, one thread runs the network.
+"""Dynamic batching off the event loop: processes decode photos, one thread runs the network.
 
 Requests that arrive while one batch is running form the next batch. While other photos wait for a
 decoder, a batch may grow for a short time: per photo, a batch of sixteen costs half as much as
-single photos. Photos move directly between threads, and the event loop is notified once per batch.
-If decoders got each photo from the event loop, they would idle while it writes sixteen responses.
+single photos. Each decoder process has a thread that passes its photos to the network thread, and
+the event loop is notified once per batch. If decoders got each photo from the event loop, they
+would idle while it writes sixteen responses.
 """
 
 import asyncio
@@ -21,8 +22,13 @@ import numpy as np
 import numpy.typing as npt
 
 from anklealign.inference.predictor import OpenedPhoto, Predictor
-from anklealign.io import decode
-from anklealign.io.decode import PhotoError
+from anklealign.io.decode import Cost, PhotoError
+from anklealign.io.decoder_pool import (
+    Admission,
+    BusyError,
+    DecoderPool,
+    DecoderUnavailableError,
+)
 from anklealign.models.inputs import CHUNK
 from service.problems import ProblemError, busy
 
@@ -35,8 +41,10 @@ ResultFuture = asyncio.Future[tuple[OpenedPhoto, Floats]]
 STUCK_SECONDS = 30.0
 # Maximum seconds for which a batch grows. Two cores decode some eight small photos in this time.
 GROW_SECONDS = 0.05
-# Photos above this size, in megapixels, may keep a decoder busy for seconds and need 1 GB.
-LARGE_MEGAPIXELS = 24
+# Seconds of one photo after which its decoder counts as stuck: over the limit of CPU time of most.
+STUCK_DECODER_SECONDS = 30.0
+# Peak bytes of all photos that are not quick (decode.Cost); a larger one is decoded alone.
+MAX_DECODE_BYTES = 512 << 20
 
 
 class Batcher:
@@ -65,12 +73,14 @@ class Batcher:
         self._decode_tasks: TaskQueue = SimpleQueue()
         self._network_tasks: TaskQueue = SimpleQueue()
         self._decoded: deque[tuple[OpenedPhoto, ResultFuture]] = deque()
-        # Large photos use at most half of the decoders, which also halves their peak memory.
-        self._large, self._max_large = 0, max(1, threads // 2)
-        self._deferred: deque[Callable[[], None]] = deque()
+        # Photos that are not quick use at most half of the decoders, and share their memory.
+        self._admission = Admission(MAX_DECODE_BYTES, max(1, threads // 2))
+        self._decoders = DecoderPool(self._admission)
+        self._deferred: deque[tuple[Cost, Callable[[], None]]] = deque()
         self._lock = threading.Lock()
         self._batch_grown = threading.Event()
         self._busy_since: float | None = None
+        self._decoding_since: dict[int, float] = {}
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -83,17 +93,28 @@ class Batcher:
         side = self.predictor.bundle.preprocessing.size
         blank = np.zeros((1, side, side, 3), np.uint8)
         await self._run_in_network_thread(lambda: self.predictor.probabilities(blank))
+        await asyncio.to_thread(self._decoders.start, self._threads)
         try:
             yield
         finally:
             for tasks in queues:
                 tasks.put(None)
+            self._decoders.close()
 
-    @property
-    def stuck(self) -> bool:
-        """Return True if the current network call exceeds STUCK_SECONDS."""
-        since = self._busy_since
-        return since is not None and time.monotonic() - since > STUCK_SECONDS
+    async def problem(self) -> str:
+        """Return why the service is not ready, or ''; try again to start a decoder that failed."""
+        now, since = time.monotonic(), self._busy_since
+        if since is not None and now - since > STUCK_SECONDS:
+            return "the network is stuck"
+        started = list(self._decoding_since.values())
+        if len(started) == self._threads and now - max(started) > STUCK_DECODER_SECONDS:
+            return "all decoders are stuck"
+        if self._decoders.broken:
+            try:
+                await asyncio.to_thread(self._decoders.start)
+            except DecoderUnavailableError:
+                return "no decoder can be started"
+        return ""
 
     def check_capacity(self) -> None:
         """Raise if the queue is full; call this before receiving a body.
@@ -142,41 +163,40 @@ class Batcher:
             if await disconnected():
                 raise ProblemError("bad_request", "the client disconnected before the response")
             future: ResultFuture = asyncio.get_running_loop().create_future()
-            self._decode_tasks.put(partial(self._decode_or_defer, data, future))
+            self._decode_tasks.put(partial(self._decode, data, future))
             try:
                 return await future
             except PhotoError as error:
                 raise ProblemError(error.reason, str(error), number) from None
 
-    def _decode_or_defer(self, data: bytes, future: ResultFuture) -> None:
-        """Decode a photo in a decoder thread; defer it if it exceeds the limit of large photos."""
-        if not is_large(data):
-            self._decode(data, future)
-            return
-        with self._lock:
-            if self._large == self._max_large:
-                self._deferred.append(partial(self._decode_or_defer, data, future))
-                return
-            self._large += 1
-        self._decode(data, future)
-        with self._lock:
-            self._large -= 1
-            if self._deferred:
-                self._decode_tasks.put(self._deferred.popleft())
-
     def _decode(self, data: bytes, future: ResultFuture) -> None:
+        """Decode a photo in a decoder thread; defer it if photos that are not quick wait."""
         if future.done():  # cancelled
             return
+        thread = threading.get_ident()
+        self._decoding_since[thread] = time.monotonic()
         try:
-            self._decoded.append((self.predictor.open_photo(data), future))
+            opened = self.predictor.open_photo(data, self._decoders, wait=False)
+        except BusyError as error:
+            with self._lock:
+                self._deferred.append((error.cost, partial(self._decode, data, future)))
+        except DecoderUnavailableError as error:
+            deliver([(future, busy(str(error)))])
         except Exception as error:  # noqa: BLE001 - the request reports every error
             deliver([(future, error)])
         else:
+            self._decoded.append((opened, future))
             # A quarter of the pending photos: with more, decoders idle if there are few clients.
             full = len(self._decoded) >= min(CHUNK, self.pending // 4)
             if full or self._decode_tasks.empty():
                 self._batch_grown.set()
             self._network_tasks.put(self._run_batch)
+        finally:
+            del self._decoding_since[thread]
+        # After a deferral as well: the last photo that held a place may have ended meanwhile.
+        with self._lock:
+            if self._deferred and self._admission.fits(self._deferred[0][0]):
+                self._decode_tasks.put(self._deferred.popleft()[1])
 
     def _run_batch(self) -> None:
         """Classify the decoded photos in the network thread; skip if an earlier batch took them."""
@@ -223,15 +243,6 @@ class Batcher:
             return error
         finally:
             self._busy_since = None
-
-
-def is_large(data: bytes) -> bool:
-    """Return True if a photo's header announces more than LARGE_MEGAPIXELS."""
-    try:
-        image = decode.identify(data)
-    except Exception:  # noqa: BLE001 - the predictor reports the error when it decodes the photo
-        return False
-    return image.width * image.height > LARGE_MEGAPIXELS * 1e6
 
 
 def run_tasks(tasks: TaskQueue) -> None:

@@ -30,6 +30,8 @@ PHOTO_STATUS = {
     "unreadable": 422,
     "unsupported": 422,
     "too_large": 413,
+    "too_slow": 422,
+    "decoder_crashed": 422,
 }
 PROBLEM_TYPES = {
     code: ProblemType(status, decode.REASONS[code].partition(":")[0])

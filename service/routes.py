@@ -30,7 +30,7 @@ PNG, JSON = heatmaps.PNG, "application/json"
 UPLOAD_PROBLEMS = (
     "no_file", "wrong_field", "bad_form", "bad_request", "upload_too_slow", "upload_too_large",
     "too_many_files", "too_large", "wrong_type", "not_an_image", "zero_bytes", "truncated",
-    "unreadable", "unsupported", "busy",
+    "unreadable", "unsupported", "too_slow", "decoder_crashed", "busy",
 )  # fmt: skip
 
 
@@ -168,9 +168,9 @@ def status_routes(model: ModelResponse, batcher: Batcher, metrics: Metrics) -> A
 
     @router.get("/health/ready", summary="Readiness probe", responses=openapi_responses("busy"))
     async def ready() -> HealthResponse:
-        """Return 503 if the network is stuck, that is, one call does not return."""
-        if batcher.stuck:
-            raise problems.busy("the network is stuck")
+        """Return 503 if the network or a decoder is stuck, or if no decoder can be started."""
+        if problem := await batcher.problem():
+            raise problems.busy(problem)
         return HealthResponse(status="ok")
 
     @router.get(

@@ -4,7 +4,8 @@ Reads `data/raw/<dataset>` in the layout of the dataset config; never writes to 
 Writes `data/prepared/`: `pixels.npy` (N, S, S, 3), `photos.csv`, `skipped.csv` (path, item, reason,
 detail, remedy; the reasons are listed in `anklealign/ingest/inventory.py`), `votes.csv` and
 `soft_labels.csv` (`anklealign/io/pixel_store.py`), `metrics/details/prepare.json`, and an overview
-of the photos in `plots/prepare/`, with agreement.png if there are votes.
+of the photos in `plots/prepare/`, with agreement.png if there are votes. Where colors or a bit
+depth were converted, `notes.csv` (path, note) has the photos.
 
     python -m stages.prepare
 
@@ -41,11 +42,13 @@ from anklealign.ingest.inventory import (
     skip_rows,
     skips_of_entry,
 )
-from anklealign.io import decode, files, pixel_store, results
+from anklealign.io import decode, decoder_pool, files, pixel_store, results
+from anklealign.io.decoder_pool import Target
 from anklealign.plotting import style
 
 PHOTOS = PREPARED / "photos.csv"
 SKIPPED = PREPARED / "skipped.csv"
+NOTES = PREPARED / "notes.csv"
 METRICS = paths.DETAILS / "prepare.json"
 PLOTS = paths.PLOTS / "prepare"
 
@@ -71,6 +74,12 @@ def main() -> None:
     metrics["agreement"] |= aggregation.tie_counts(consensus, table)
 
     files.write_table(SKIPPED, skipped)
+    notes = note_table(rows)
+    if len(notes):
+        metrics["notes"] = reasons_of(notes.note.str.partition(";")[0])
+        files.write_table(NOTES, notes)
+    else:
+        NOTES.unlink(missing_ok=True)
     check_classes(name, table, skipped, dataset)
     if len(rows) < len(entries):
         shorten_store(len(rows), settings.size)
@@ -80,6 +89,9 @@ def main() -> None:
     results.write_details(METRICS, metrics)
     draw(table, votes, skipped, metrics, dataset)
     print(summary_line(metrics))
+    for note, number in metrics.get("notes", {}).items():
+        if note != "total":
+            print(f"prepare: {number} photos {note} (see {NOTES})")
 
 
 def decode_photos(
@@ -90,7 +102,8 @@ def decode_photos(
     Each thread writes to the position of its photo, so that no pixels accumulate in memory and the
     result does not depend on thread timing. Then the gaps of unreadable photos are closed.
     """
-    work = partial(_decode_one, root, settings, store, fit=fit)
+    target = Target(settings.max_megapixels, settings.size, fit, settings.fill)
+    work = partial(_decode_one, root, target, store)
     rows: list[dict[str, Any]] = []
     skips: list[Skip] = []
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -125,22 +138,24 @@ def decode_photos(
 
 
 def _decode_one(
-    root: Path, settings: Prepare, store: pixel_store.Pixels, place: int, entry: Entry, *, fit: Fit
+    root: Path,
+    target: Target,
+    store: pixel_store.Pixels,
+    place: int,
+    entry: Entry,
 ) -> dict[str, Any] | decode.PhotoError:
     """Write one photo's pixels to its position; return its columns that depend on the file."""
     try:
-        data = decode.read_bytes(root / entry.file, settings.max_megapixels)
-        # At twice the final side, scaled JPEG decoding is faster and equally good.
-        photo = decode.open_photo(data, settings.max_megapixels, least_side=2 * settings.size)
+        data = decode.read_bytes(root / entry.file, target.max_megapixels)
+        photo = decoder_pool.shared().decode(data, target)
     except decode.PhotoError as error:
         return error
-    pixels, box = decode.fit(photo.image, settings.size, fit, settings.fill)
-    store[place] = pixels
+    store[place] = photo.pixels
     return {
         "width": photo.width, "height": photo.height, "format": photo.format,
         "orientation": photo.orientation, "bytes": len(data),
-        "sha256": hashlib.sha256(data).hexdigest(),
-        **dict(zip(("left", "top", "right", "bottom"), box, strict=True)),
+        "sha256": hashlib.sha256(data).hexdigest(), "notes": photo.notes,
+        **dict(zip(("left", "top", "right", "bottom"), photo.box, strict=True)),
     }  # fmt: skip
 
 
@@ -153,6 +168,12 @@ def photo_table(
     multi_annotated = consensus.keys() | set(map(escape_unprintable, inventory.listed))
     table["multi_annotated"] = [int(path in multi_annotated) for path in table.path]
     return table
+
+
+def note_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return the notes of all photos, one a row: (path, note), sorted by path."""
+    notes = sorted((row["path"], note) for row in rows for note in row["notes"])
+    return pd.DataFrame(notes, columns=["path", "note"])
 
 
 def agreement_of(votes: pd.DataFrame, inventory: Inventory, dataset: Dataset) -> dict[str, Any]:

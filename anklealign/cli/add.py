@@ -45,7 +45,7 @@ from anklealign.ingest.inventory import (
     escape_unprintable,
     list_files,
 )
-from anklealign.io import decode, files
+from anklealign.io import decode, decoder_pool, files
 
 # Keys of the config that are text, whatever YAML would read: path_column=1, label_column=yes.
 TEXT_KEYS = {
@@ -370,10 +370,12 @@ def shared_knowledge(
 
 def unreadable(root: Path, entries: Sequence[Entry], settings: Prepare) -> list[Skip]:
     """Return the skips of the photos that cannot be decoded."""
+    target = decoder_pool.Target(settings.max_megapixels, settings.size, "letterbox", settings.fill)
 
     def attempt(entry: Entry) -> decode.PhotoError | None:
         try:
-            decode.open_photo(root / entry.file, settings.max_megapixels, 2 * settings.size)
+            data = decode.read_bytes(root / entry.file, settings.max_megapixels)
+            decoder_pool.shared().decode(data, target)
         except decode.PhotoError as error:
             return error
         return None

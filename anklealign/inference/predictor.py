@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from anklealign.io import decode
+from anklealign.io import decode, decoder_pool
+from anklealign.io.decoder_pool import DecoderPool, Target
 from anklealign.io.pixel_store import Pixels
 from anklealign.models import bundle, calibration, factory
 from anklealign.models.bundle import Bundle
@@ -85,17 +86,26 @@ class Predictor:
         """
         return self.open_photo(photo).pixels
 
-    def open_photo(self, photo: bytes | str | Path) -> OpenedPhoto:
+    def open_photo(
+        self, photo: bytes | str | Path, decoders: DecoderPool | None = None, *, wait: bool = True
+    ) -> OpenedPhoto:
         """Return a preprocessed photo with its box and original size, given its bytes or path.
+
+        Args:
+            photo: Content of a photo file, or its path.
+            decoders: Pool that decodes it; default, the one of this process.
+            wait: Whether to wait while the pool decodes other large photos.
 
         Raises:
             PhotoError: The photo cannot be read; `reason` has the reason code.
+            BusyError: The photo would wait, and `wait` is False.
         """
         config = self.bundle.preprocessing
-        source = photo if isinstance(photo, bytes) else Path(photo)
-        opened = decode.open_photo(source, config.max_megapixels, least_side=2 * config.size)
-        pixels, box = decode.fit(opened.image, config.size, config.fit, config.fill)
-        return OpenedPhoto(pixels, box, opened.width, opened.height)
+        if not isinstance(photo, bytes):
+            photo = decode.read_bytes(Path(photo), config.max_megapixels)
+        target = Target(config.max_megapixels, config.size, config.fit, config.fill)
+        fitted = (decoders or decoder_pool.shared()).decode(photo, target, wait=wait)
+        return OpenedPhoto(fitted.pixels, fitted.box, fitted.width, fitted.height)
 
     def logits(self, pixels_nhwc: Pixels, rows: Integers | None = None) -> Floats:
         """Return the logits of all photos, or of some rows: uint8 (N, S, S, 3) -> (N, K)."""

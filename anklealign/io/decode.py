@@ -2,27 +2,30 @@
 
 prepare, the predictor and the service all read photos with this module, so a photo has the same
 pixels in each of them. No property of the bytes is trusted: the format is detected from the content
-and not from the name, only common photo formats are tried, photos above the size limit are rejected
-by their header before any pixel is decoded, and every decoder error becomes one `PhotoError` with a
-reason code.
+and not from the name, only the formats of FORMATS are tried, photos above the size limit are
+rejected by their header before any pixel is decoded, and every decoder error becomes one
+`PhotoError` with a reason code. A decoder can crash or loop, so everything outside of the tests and
+the synthetic set decodes in the worker processes of `decoder_pool`, which run this module.
 
-Embedded color profiles (ICC) are ignored; pixels are read as sRGB. Transparent areas become white.
-Only the first frame of an animation is decoded.
+Colors are converted from an embedded ICC profile to sRGB. 16-bit pixels are scaled by the bit depth
+that they use. Transparent areas become white. Only the first frame of an animation is decoded.
 """
 
 import io
 import re
 import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from pi_heif import HeifImageFile  # type: ignore[import-untyped]
 from PIL import ExifTags, Image
 
-from anklealign.io import camera_raw
+from anklealign.io import camera_raw, color_profiles
 
 Pixels = npt.NDArray[np.uint8]
 Box = tuple[int, int, int, int]
@@ -39,10 +42,15 @@ REASONS = {
     "again, or save it again as JPEG or PNG",
     "camera_raw": "a raw file of a camera (NEF, CR2, CR3, ARW, DNG, RAF, …), of which only a "
     "thumbnail could be decoded: convert it to JPEG or PNG",
-    "unsupported": "the pixel format has no defined white, such as 32-bit floats: save it again as "
-    "JPEG or PNG",
-    "too_large": "more megapixels or bytes than prepare.max_megapixels allows, or a decompression "
-    "bomb: save it smaller, or raise prepare.max_megapixels",
+    "unsupported": "an encoding that is not read, such as 32-bit floats, ASCII PPM or RLE BMP: "
+    "save it again as JPEG or PNG",
+    "too_large": "more megapixels or bytes than prepare.max_megapixels allows, over 65,535 px or "
+    "1,000 times as long as wide, or a decompression bomb: save it smaller, or raise "
+    "prepare.max_megapixels",
+    "too_slow": "decoding takes longer than for any photo of its size: save it again as JPEG or "
+    "PNG",
+    "decoder_crashed": "the decoder crashed on the content, which is damaged or malicious: "
+    "download or copy it again, or save it again as JPEG or PNG",
 }
 # Suffixes of photo files, in lower case.
 PHOTO_SUFFIXES = {
@@ -50,13 +58,16 @@ PHOTO_SUFFIXES = {
     ".heif", ".hif", ".avif", ".jp2", ".ppm", ".pgm", ".pbm",
 }  # fmt: skip
 
-# Only photo formats are tried: some other decoders do more than decode (EPS starts a program).
+# The allow-list of decoders: what cameras, phones, scanners and published datasets use. Some other
+# decoders do more than decode (EPS starts a program).
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "JPEG2000", "PPM")
 SIGNATURES = (
     b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM", b"II*\0", b"MM\0*",
-    b"II+\0", b"MM\0+", b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51",
-    b"P1", b"P2", b"P3", b"P4", b"P5", b"P6",
+    b"II+\0", b"MM\0+", b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51", b"P5", b"P6",
 )  # fmt: skip
+# Variants that no camera, phone or dataset writes; their decoders loop over bytes in Python.
+ASCII_OR_BILEVEL = (b"P1", b"P2", b"P3", b"P4")
+BMP_RLE = (b"\1\0\0\0", b"\2\0\0\0")  # field biCompression, after a header of 40 bytes and more
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 AVIF_BRANDS = (b"avif", b"avis")
 HEAD = 64  # bytes needed to detect the format
@@ -69,11 +80,32 @@ MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 # A decoder processes the whole picture once per JPEG scan, so a few kB of empty scans over a large
 # frame would take minutes. Encoders write one scan, or about ten.
 SCAN_PIXELS = 1_500_000_000
+# Pillow reads the segments and fill bytes of a JPEG in Python, 2 us each. 1,024 segments of 64 kB
+# are METADATA_BYTES; encoders write no fill bytes.
+MAX_SEGMENTS = 1024
+MAX_FILL = 1 << 16
+# Likewise the chunks of a PNG, 5 us each; encoders write chunks of 8 kB and more.
+MAX_CHUNKS = 1 << 16
+# The format of JPEG ends here. A PNG of 1 x 40 million px, 78 kB, took 3.4 GB.
+MAX_SIDE = 65_535
+MAX_ASPECT = 1000
 # Decoders that hold several copies of the picture: the megapixel limit is scaled by this factor.
-COSTLY = {"JPEG2000": 0.5, "WEBP": 0.5}
+# The largest HEIC of a phone has 50 MP.
+COSTLY = {"JPEG2000": 0.5, "WEBP": 0.5, "HEIF": 0.65, "AVIF": 0.65}
+# Peak bytes per pixel of decoding and conversion to RGB. Pillow uses 4 bytes for RGB, OpenJPEG 4
+# for each channel, twice.
+PEAK_BYTES = {"HEIF": 16, "AVIF": 16, "WEBP": 16, "TIFF": 16, "JPEG2000": 32}
+# Limits of a quick photo (Cost). The rest takes turns in the service.
+QUICK_FORMATS = ("JPEG", "PNG", "WEBP")
+QUICK_PIXELS = 100_000_000  # times the number of scans
+QUICK_BYTES = 64 << 20
 # The largest valid file is uncompressed 16-bit RGBA, plus metadata.
 BYTES_PER_PIXEL = 8
 METADATA_BYTES = 64 << 20
+
+# Bits of 16-bit pixels; 8 for 8-bit pictures that a program saved as 16.
+BIT_DEPTHS = (8, 10, 12, 14, 16)
+GRAY_MODES = {"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"}
 
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -102,7 +134,7 @@ class Photo:
 
     `image` is RGB. `width` and `height` are those of the full photo in px, even if `image` was
     decoded at a smaller size; `orientation` is the EXIF value of the file, or 1 if it is missing or
-    invalid.
+    invalid. `notes` are sentences on conversions: of the color profile and of the bit depth.
     """
 
     image: Image.Image
@@ -110,6 +142,21 @@ class Photo:
     orientation: int
     width: int
     height: int
+    notes: tuple[str, ...] = ()
+
+
+class Cost(NamedTuple):
+    """The estimated cost of decoding a photo, from its header.
+
+    Attributes:
+        memory: Peak memory in bytes.
+        megapixels: Pixels of the photo, which bound its time.
+        quick: True for a photo of a common format that takes well under a second and 64 MB.
+    """
+
+    memory: int
+    megapixels: float
+    quick: bool
 
 
 def is_photo(head: bytes) -> bool:
@@ -119,6 +166,18 @@ def is_photo(head: bytes) -> bool:
         or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
         or (head[4:8] == b"ftyp" and any(b in head[8:] for b in HEIF_BRANDS + AVIF_BRANDS))
     )
+
+
+def check_signature(head: bytes) -> None:
+    """Check that the first HEAD bytes of a file have the signature of a photo format.
+
+    Raises:
+        PhotoError: They do not.
+    """
+    if head.startswith(ASCII_OR_BILEVEL):
+        raise PhotoError("unsupported", "an ASCII or bilevel PNM; only binary P5 and P6 are read")
+    if not is_photo(head):
+        raise PhotoError("not_an_image", f"starts with {head[:12]!r}, which is not a photo format")
 
 
 def read_bytes(path: Path, max_megapixels: float) -> bytes:
@@ -139,8 +198,7 @@ def read_bytes(path: Path, max_megapixels: float) -> bytes:
             head = stream.read(HEAD)
             if kind := camera_raw.raw_format(head):
                 raise PhotoError("camera_raw", kind)
-            if not is_photo(head):
-                raise PhotoError("not_an_image", _describe(head))
+            check_signature(head)
             most = _most_bytes(max_megapixels)
             if facts.st_size > most:
                 raise PhotoError(
@@ -152,7 +210,12 @@ def read_bytes(path: Path, max_megapixels: float) -> bytes:
         raise PhotoError("cannot_open", error.strerror or str(error)) from None
 
 
-def open_photo(source: bytes | Path, max_megapixels: float, least_side: int = 0) -> Photo:
+def open_photo(
+    source: bytes | Path,
+    max_megapixels: float,
+    least_side: int = 0,
+    admit: Callable[[Cost], None] | None = None,
+) -> Photo:
     """Return the photo in a file's bytes, or in the file at a path.
 
     Args:
@@ -162,23 +225,35 @@ def open_photo(source: bytes | Path, max_megapixels: float, least_side: int = 0)
         least_side: If positive, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size as long as
             its shorter side keeps this many pixels. With twice the side of the stored square, this
             is four times faster and within 57 dB of the full decode.
+        admit: Called with the cost before any pixel is decoded; it may wait, or raise.
 
     Raises:
-        PhotoError: The photo cannot be decoded. No other exception is raised for any bytes.
+        PhotoError: The photo cannot be decoded. No other exception is raised for any bytes, except
+            those of `admit`.
     """
     data = read_bytes(source, max_megapixels) if isinstance(source, Path) else source
     if not data:
         raise PhotoError("zero_bytes", "the file has 0 bytes")
     if kind := camera_raw.raw_format(data):
         raise PhotoError("camera_raw", kind)
-    if not is_photo(data[:HEAD]):
-        raise PhotoError("not_an_image", _describe(data[:HEAD]))
+    check_signature(data[:HEAD])
     if len(data) > _most_bytes(max_megapixels):
         raise PhotoError(
             "too_large", f"{len(data)} bytes exceed the limit for {max_megapixels:g} MP"
         )
+    with _photo_errors():
+        image, scans = _open_header(data, max_megapixels)
+    if admit is not None:
+        admit(_cost(image, scans, least_side))
+    with _photo_errors():
+        return _decode(image, least_side)
+
+
+@contextmanager
+def _photo_errors() -> Iterator[None]:
+    """Turn every error of a decoder into a PhotoError."""
     try:
-        return _decode(data, max_megapixels, least_side)
+        yield
     except PhotoError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -189,32 +264,76 @@ def open_photo(source: bytes | Path, max_megapixels: float, least_side: int = 0)
         raise PhotoError(_reason(error), _line(error)) from None
 
 
-def _decode(data: bytes, max_megapixels: float, least_side: int) -> Photo:
+def _open_header(data: bytes, max_megapixels: float) -> tuple[Image.Image, int]:
+    """Return a photo whose pixels are not decoded, and its number of JPEG scans.
+
+    Raises:
+        PhotoError: The size exceeds a limit, or the variant of the format is not read.
+    """
     scans = 1
     if data.startswith(b"\xff\xd8"):
         data, scans = _open_ended(data)
+    elif data.startswith(b"BM") and data[14:15] >= b"\x28" and data[30:34] in BMP_RLE:
+        raise PhotoError("unsupported", "a BMP with run-length encoding")
+    elif data.startswith(b"\x89PNG"):
+        _check_chunks(data)
     image = identify(data)
-    pixels = image.width * image.height
+    width, height = image.size
+    pixels = width * height
     most = max_megapixels * COSTLY.get(image.format or "", 1)
     if pixels > most * 1e6:
         raise PhotoError(
             "too_large",
-            f"{image.width} x {image.height} px are {pixels / 1e6:.3g} MP; the limit for "
-            f"{image.format} is {most:g} MP",
+            f"{width} x {height} px are {pixels / 1e6:.3g} MP; the limit for {image.format} is "
+            f"{most:g} MP",
+        )
+    if max(width, height) > min(MAX_SIDE, MAX_ASPECT * min(width, height)):
+        raise PhotoError(
+            "too_large",
+            f"{width} x {height} px; a photo has at most {MAX_SIDE} px a side, and is at most "
+            f"{MAX_ASPECT} times as long as wide",
         )
     if scans * pixels > SCAN_PIXELS:
         raise PhotoError("too_large", f"{scans} scans of {pixels} px: a decompression bomb")
-    orientation = _orientation(image)
-    # The decoders of these two formats apply the orientation.
-    turn = None if image.format in {"HEIF", "TIFF"} else TURNS.get(orientation)
-    width, height = image.size if turn not in SIDEWAYS else image.size[::-1]
-    if least_side and image.format == "JPEG":
+    return image, scans
+
+
+def _cost(image: Image.Image, scans: int, least_side: int) -> Cost:
+    pixels = image.width * image.height
+    memory = pixels * PEAK_BYTES.get(image.format or "", 12)
+    if image.format == "JPEG":
+        scale = 8
+        while scale > 1 and (not least_side or min(image.size) < scale * least_side):
+            scale //= 2
+        # libjpeg keeps all coefficients, 2 bytes each, if there are several scans.
+        memory = pixels * 12 // scale**2 + (6 * pixels if scans > 1 else 0)
+    quick = image.format in QUICK_FORMATS and scans * pixels <= QUICK_PIXELS
+    return Cost(memory, pixels / 1e6, quick and memory <= QUICK_BYTES)
+
+
+def _decode(image: Image.Image, least_side: int) -> Photo:
+    kind = image.format or ""
+    size = image.size
+    # Decoders of these two formats apply the orientation while they decode, so it is read before.
+    upright = kind in {"HEIF", "TIFF"}
+    orientation = _orientation(image) if upright else 1
+    profile = image.info.get("icc_profile")
+    if least_side and kind == "JPEG":
         image.draft(None, (least_side, least_side))
+    # Pixels before metadata: getexif() of a PNG decodes the pixels, and load() after an error in
+    # them returns the rest of the picture as black, without an error.
     image.load()
-    rgb = _rgb(image)
+    turn = None
+    if not upright:
+        orientation = _orientation(image)
+        turn = TURNS.get(orientation)
+    rgb, notes = _srgb(image, profile)
     if turn is not None:
         rgb = rgb.transpose(turn)
-    return Photo(rgb, image.format or "", orientation, width, height)
+    if upright:
+        size = image.size
+    width, height = size[::-1] if turn in SIDEWAYS else size
+    return Photo(rgb, kind, orientation, width, height, notes)
 
 
 def identify(data: bytes) -> Image.Image:
@@ -236,12 +355,16 @@ def _open_ended(jpeg: bytes) -> tuple[bytes, int]:
     of look-ahead, hence 16 zero bytes.
 
     Raises:
-        PhotoError: A scan has no end, as in files whose missing part is filled with zeros.
+        PhotoError: A scan has no end, as in files whose missing part is filled with zeros, or the
+            header takes too long to read.
     """
-    at, scans = 2, 0
+    at, scans, segments, fill = 2, 0, 0, 0
     while jpeg[at : at + 2] != b"\xff\xd9":
         scan = jpeg[at : at + 2] == b"\xff\xda"
         scans += scan
+        segments += not scans
+        if segments > MAX_SEGMENTS or fill > MAX_FILL:
+            raise PhotoError("too_slow", "a JPEG header of too many segments or fill bytes")
         if not scan and MARKER.match(jpeg, at):
             at += 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
             continue
@@ -250,12 +373,26 @@ def _open_ended(jpeg: bytes) -> tuple[bytes, int]:
             if scans:
                 raise PhotoError("truncated", "the picture has no end marker")
             return jpeg, scans
+        fill += 0 if scans else following.start() - at
         at = following.start()
     return (jpeg[:at] + bytes(16) if scans == 1 else jpeg), scans
 
 
+def _check_chunks(png: bytes) -> None:
+    """Check that a PNG has at most MAX_CHUNKS chunks."""
+    at = 8
+    for _ in range(MAX_CHUNKS):
+        at += 12 + int.from_bytes(png[at : at + 4], "big")
+        if at >= len(png):
+            return
+    raise PhotoError("too_slow", f"a PNG of over {MAX_CHUNKS} chunks")
+
+
 def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation of the file, or 1 if it is missing, broken or out of range."""
+    """Return the EXIF orientation of the file, or 1 if it is missing, broken or out of range.
+
+    Except for HEIF and TIFF, the pixels must have been decoded.
+    """
     if image.format == "HEIF":  # the plugin sets the tag to 1 and keeps the original value
         value = image.info.get("original_orientation")
     else:
@@ -266,8 +403,21 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    """Return the picture as 8-bit RGB; 16 bits are scaled, transparent pixels become white."""
+def _srgb(image: Image.Image, profile: object) -> tuple[Image.Image, tuple[str, ...]]:
+    """Return the decoded picture as 8-bit sRGB, and notes on its conversion."""
+    rgb, depth_note = _rgb_and_depth(image, profile)
+    if not isinstance(profile, bytes) or not profile:
+        return rgb, (depth_note,) if depth_note else ()
+    mode = "CMYK" if image.mode == "CMYK" else "L" if image.mode in GRAY_MODES else "RGB"
+    rgb, note = color_profiles.to_srgb(rgb, mode, profile)
+    return rgb, tuple(filter(None, (depth_note, note)))
+
+
+def _rgb_and_depth(image: Image.Image, profile: object) -> tuple[Image.Image, str]:
+    """Return the picture as 8-bit RGB and a note on its bit depth; transparency becomes white.
+
+    CMYK stays CMYK if the profile converts it.
+    """
     if image.mode in {"I;16", "I;16L", "I;16B", "I;16N"} or (
         # Pillow returns 16-bit gray images in 32 bits, scaled to 16.
         image.mode == "I" and image.format in {"PPM", "PNG"}
@@ -279,21 +429,34 @@ def _rgb(image: Image.Image) -> Image.Image:
         rgba = image if image.mode == "RGBA" else image.convert("RGBA")
         rgb = Image.new("RGB", rgba.size, "white")
         rgb.paste(rgba, mask=rgba.getchannel("A"))
-        return rgb
-    return image if image.mode == "RGB" else image.convert("RGB")
+        return rgb, ""
+    if image.mode == "CMYK" and isinstance(profile, bytes):
+        usable = color_profiles.conversion_of(profile, "CMYK").transform is not None
+        return image if usable else image.convert("RGB"), ""
+    return image if image.mode == "RGB" else image.convert("RGB"), ""
 
 
-def _from_16_bits(image: Image.Image) -> Image.Image:
+def _from_16_bits(image: Image.Image) -> tuple[Image.Image, str]:
+    """Return a 16-bit gray image as RGB, and a note if it uses fewer bits.
+
+    Cameras and scanners store 10, 12 or 14 bits in 16 without saying so in the file. A single
+    photo does not show its camera's depth, and prepare and the service must agree on each photo, so
+    the depth is the smallest usual one that holds the largest value.
+    """
     values = np.asarray(image)
     clear = image.info.get("transparency")
+    opaque = values if not isinstance(clear, int) else values[values != clear]
+    largest = int(opaque.max(initial=0))
+    depth = next(bits for bits in BIT_DEPTHS if largest < 1 << bits)
+    white = (1 << depth) - 1
     gray = np.empty(values.shape, np.uint8)
     for top in range(0, len(values), 256):  # in strips, to avoid a second copy of the photo
         strip = values[top : top + 256].astype(np.uint32)
         if isinstance(clear, int):
-            strip[strip == clear] = 65535
-        # 65535 is 255 x 257, so this rounds 16 bits to 8 exactly.
-        gray[top : top + 256] = (strip + 128) // 257
-    return Image.fromarray(gray).convert("RGB")
+            strip[strip == clear] = white
+        gray[top : top + 256] = (strip * 510 + white) // (2 * white)  # rounded
+    note = "" if depth == 16 else f"scaled as {depth} bits in 16; the largest value is {largest}"
+    return Image.fromarray(gray).convert("RGB"), note
 
 
 def fit(
@@ -337,7 +500,3 @@ def _reason(error: Exception) -> str:
 def _line(error: BaseException) -> str:
     text = ADDRESS.sub("", str(error))
     return " ".join(text.split())[:300] or type(error).__name__
-
-
-def _describe(head: bytes) -> str:
-    return f"starts with {head[:12]!r}, which is not a photo format"

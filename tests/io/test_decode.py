@@ -19,9 +19,12 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, features
 
 from anklealign.io.decode import REASONS, PhotoError, fit, is_photo, open_photo
+from benchmarks import fuzz as fuzzing
+from benchmarks.fuzz import mutate
 
 DATA = Path(__file__).parent / "data"  # Pillow writes no HEIC, so two small ones lie there
 LIMIT = 80  # megapixels
+CASES = Path(__file__).parents[3] / "shared" / "cases"
 # Pillow warns of the damage that these tests do.
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")
 
@@ -183,6 +186,18 @@ def test_16_bit_color_and_alpha_are_scaled(colour, bands):
     assert np.abs(seen - expected).max() <= 1
 
 
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_fewer_bits_in_16_are_scaled_by_the_bits_in_use(kind, bits):
+    white = (1 << bits) - 1
+    ramp = np.linspace(0, white, 64 * 48).astype(np.uint16).reshape(48, 64)
+    photo = open_photo(encoded(Image.fromarray(ramp), kind), LIMIT)
+    expected = np.rint(ramp * (255.0 / white))
+    assert np.abs(np.asarray(photo.image) - expected[..., None]).max() <= 1
+    note = f"scaled as {bits} bits in 16; the largest value is {white}"
+    assert photo.notes == ((note,) if bits < 16 else ())
+
+
 def test_a_transparent_16_bit_gray_value_becomes_white():
     values = np.array([[0, 1000, 65535]], np.uint16)
     rows = zlib.compress(b"\0" + values.astype(">u2").tobytes())
@@ -230,10 +245,131 @@ def test_the_first_frame_of_an_animation_is_read(kind):
     assert np.abs(seen - (255, 0, 0)).max() < 12
 
 
-def test_a_color_profile_is_ignored():
+def test_an_srgb_profile_changes_nothing():
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    plain, tagged = encoded(gradient(), "PNG"), encoded(gradient(), "PNG", icc_profile=profile)
-    assert np.array_equal(pixels(plain), pixels(tagged))
+    for kind in ("PNG", "TIFF", "JPEG"):
+        plain, tagged = encoded(gradient(), kind), encoded(gradient(), kind, icc_profile=profile)
+        assert np.array_equal(pixels(plain), pixels(tagged))
+        assert open_photo(tagged, LIMIT).notes == ()
+
+
+# s15Fixed16 columns of red, green and blue in the D50 connection space, and the name.
+DISPLAY_P3 = ("Display P3", (0.51512, 0.24120, -0.00105), (0.29198, 0.69225, 0.04189),
+              (0.15710, 0.06657, 0.78407))  # fmt: skip
+ADOBE_RGB = ("Adobe RGB (1998)", (0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087),
+             (0.14919, 0.06322, 0.74457))  # fmt: skip
+
+
+def icc(name, *columns, space=b"RGB ", gamma=2.2):
+    """Return a matrix profile, or a gray profile without columns (ICC.1:2001-04)."""
+
+    def fixed(value):
+        return struct.pack(">i", round(value * 65536))
+
+    def xyz(values):
+        return b"XYZ \0\0\0\0" + b"".join(map(fixed, values))
+
+    text = name.encode() + b"\0"
+    described = b"desc\0\0\0\0" + struct.pack(">I", len(text)) + text + bytes(78)
+    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256))
+    tags = {b"desc": described, b"cprt": b"text\0\0\0\0x\0", b"wtpt": xyz((0.9642, 1.0, 0.8249))}
+    if columns:
+        for letter, column in zip(b"rgb", columns, strict=True):
+            tags[bytes([letter]) + b"XYZ"], tags[bytes([letter]) + b"TRC"] = xyz(column), curve
+    else:
+        tags[b"kTRC"] = curve
+    table, content = struct.pack(">I", len(tags)), b""
+    for key, value in tags.items():
+        padded = value + bytes(-len(value) % 4)
+        table += key + struct.pack(">II", 132 + 12 * len(tags) + len(content), len(padded))
+        content += padded
+    head = bytes(8) + struct.pack(">I", 0x02400000) + b"mntr" + space + b"XYZ " + bytes(12)
+    head += b"acsp" + bytes(28)
+    head += b"".join(map(fixed, (0.9642, 1.0, 0.8249)))
+    head = head.ljust(128, b"\0")
+    size = struct.pack(">I", 128 + len(table) + len(content))
+    return size + head[4:] + table + content
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP", "AVIF"])
+@pytest.mark.parametrize("space", [DISPLAY_P3, ADOBE_RGB])
+def test_colors_are_converted_from_the_profile_to_srgb(kind, space):
+    # The formula of a matrix profile: linear light, to XYZ (D50), to linear sRGB, encoded.
+    rgb = np.array([[200, 90, 60], [60, 160, 70], [128, 128, 128], [255, 255, 255]])
+    to_xyz = np.array(space[1:]).T
+    to_srgb = np.array([[3.1338561, -1.6168667, -0.4906146], [-0.9787684, 1.9161415, 0.0334540],
+                        [0.0719453, -0.2289914, 1.4052427]])  # Lindbloom, sRGB D50  # fmt: skip
+    linear = np.clip((rgb / 255) ** 2.2 @ (to_srgb @ to_xyz).T, 0, 1)
+    encoded_srgb = np.where(linear <= 0.0031308, 12.92 * linear,
+                            1.055 * linear ** (1 / 2.4) - 0.055) * 255  # fmt: skip
+    image = Image.fromarray(np.repeat(np.repeat(rgb[None].astype(np.uint8), 64, 0), 32, 1))
+    options = {"PNG": {}, "TIFF": {}}.get(kind, {"quality": 95})
+    if kind == "JPEG":
+        options["subsampling"] = 0
+    photo = open_photo(encoded(image, kind, icc_profile=icc(*space), **options), LIMIT)
+    seen = np.asarray(photo.image).astype(float)[32, 16::32]
+    assert np.abs(seen - encoded_srgb).max() <= (2 if kind in {"PNG", "TIFF"} else 6)
+    assert np.abs(rgb - encoded_srgb).max() > 15
+    assert photo.notes == (f"converted from {space[0]} to sRGB",)
+    again = open_photo(encoded(image, kind, icc_profile=icc(*space), **options), LIMIT)
+    assert np.array_equal(np.asarray(again.image), np.asarray(photo.image))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF"])
+def test_gray_photos_are_converted_from_a_gray_profile(kind):
+    gray = Image.fromarray(np.full((32, 32), 100, np.uint8))
+    photo = open_photo(
+        encoded(gray, kind, icc_profile=icc("dark", space=b"GRAY", gamma=1.0)), LIMIT
+    )
+    # 100 of 255 in linear light.
+    assert np.abs(np.asarray(photo.image).astype(int) - 168).max() <= 2
+    assert photo.notes == ("converted from dark to sRGB",)
+
+
+def test_cmyk_photos_are_converted_from_a_cmyk_profile():
+    # Little CMS's own conversions make no CMYK profile, so this one is a minimal table (lut8).
+    photo = open_photo(encoded(Image.new("CMYK", (16, 16), (0, 0, 0, 255)), "JPEG",
+                               icc_profile=cmyk_profile(), quality=95), LIMIT)  # fmt: skip
+    assert photo.notes == ("converted from ink to sRGB",)
+    # The table says that full black ink leaves half of the lightness.
+    assert np.abs(np.asarray(photo.image).astype(int) - 119).max() <= 3
+
+
+def cmyk_profile():
+    """Return a CMYK profile whose L* is 100 less half of the black ink: a table of 2^4 corners."""
+    corners = bytes(
+        value for index in range(16) for value in (round(255 * (1 - 0.5 * (index & 1))), 128, 128)
+    )
+    identity = b"".join(struct.pack(">i", 65536 * (row == column)) for row in range(3)
+                        for column in range(3))  # fmt: skip
+    ramp = bytes(range(256))
+    table = b"mft1\0\0\0\0" + bytes([4, 3, 2, 0]) + identity + ramp * 4 + corners + ramp * 3
+    data = icc("ink", space=b"CMYK").replace(b"mntrCMYKXYZ ", b"prtrCMYKLab ")
+    at = data.index(b"kTRC")
+    # The tag kTRC, the last one, becomes the table from device to Lab.
+    entry = b"A2B0" + data[at + 4 : at + 8] + struct.pack(">I", len(table))
+    start = struct.unpack(">I", data[at + 4 : at + 8])[0]
+    data = data[:at] + entry + data[at + 12 : start] + table
+    return struct.pack(">I", len(data)) + data[4:]
+
+
+def test_a_broken_or_unsuitable_profile_is_ignored_with_a_note():
+    right = icc(*DISPLAY_P3)
+    profiles = [b"nonsense", right[:200], right.replace(b"rXYZ", b"xxxx"), bytes(5 << 20),
+                icc("gray", space=b"GRAY")]  # fmt: skip
+    for profile in profiles:
+        photo = open_photo(encoded(gradient(), "TIFF", icc_profile=profile), LIMIT)
+        assert np.array_equal(np.asarray(photo.image), np.asarray(gradient()))
+        assert photo.notes[0].startswith("color profile ignored: ")
+        assert photo.notes[0].isprintable()
+
+
+def test_transparency_and_a_profile_are_both_applied():
+    image = Image.new("RGBA", (8, 8), (200, 90, 60, 255))
+    image.paste((200, 90, 60, 0), (4, 0, 8, 8))
+    seen = pixels(encoded(image, "PNG", icc_profile=icc(*DISPLAY_P3)))
+    assert (seen[:, 4:] == 255).all()
+    assert seen[0, 0, 0] > 205
 
 
 def test_the_format_is_detected_from_the_content_and_not_the_name(tmp_path):
@@ -316,36 +452,6 @@ def test_the_first_of_several_pictures_in_a_file_is_read():
     image = gradient()
     data = encoded(image, "MPO", save_all=True, append_images=[image.rotate(180)])
     assert np.abs(pixels(data) - np.asarray(image)).mean() < 8
-
-
-def mutate(rng, data, others):
-    """Damage a file at random: flipped bits, missing and inserted bytes."""
-    data = bytearray(data)
-    for _ in range(int(rng.integers(1, 4))):
-        if not data:
-            break
-        at, to = sorted(int(i) for i in rng.integers(0, len(data), 2))
-        match int(rng.integers(0, 7)):
-            case 0:
-                for place in rng.integers(0, len(data), int(rng.integers(1, 9))):
-                    data[place] = int(rng.integers(0, 256))
-            case 1:  # in the header most bytes mean something
-                data[int(rng.integers(0, min(64, len(data))))] = int(rng.integers(0, 256))
-            case 2:
-                del data[at : min(to, at + 64)]
-            case 3:
-                data[at:at] = data[at : min(to, at + 64)]
-            case 4:
-                del data[max(1, to) :]
-            case 5:
-                extreme = (b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x7f\xff\xff\xff", b"\xff\xd9")
-                word = extreme[int(rng.integers(0, 4))]
-                data[at : at + len(word)] = word
-            case _:
-                other = others[int(rng.integers(0, len(others)))]
-                start = int(rng.integers(0, len(other)))
-                data[at:to] = other[start : start + 64]
-    return bytes(data)
 
 
 def peak():
@@ -561,6 +667,93 @@ def test_a_file_without_read_permission_is_refused(nobody):
 def test_is_photo_accepts_every_format_and_no_text():
     assert all(is_photo(data[:64]) for data in good_files().values())
     assert not any(map(is_photo, (b"", b"PK\x03\x04", b"{}", b"%PDF-1.7", b"\0\0\0\x18ftypmp42")))
+
+
+# The plain library, bombs and limits -------------------------------------------------------------
+
+
+@linux
+def test_nothing_is_read_that_the_plain_library_refuses():
+    rows, failures = fuzzing.run(1050, seed=3)
+    assert failures == []
+    assert all(row.files == 50 for row in rows.values())
+    # The test could fail: in each format the library refuses some files and reads others.
+    refused = {kind: row.refused_by_library for kind, row in rows.items()}
+    assert all(count >= 10 for count in refused.values()), refused
+    assert sum(row.reasons["read"] for row in rows.values()) > 150
+
+
+@linux
+@pytest.mark.slow
+def test_nothing_is_read_that_the_plain_library_refuses_in_10_000_files():
+    assert fuzzing.run(10_000, seed=4)[1] == []
+
+
+def test_a_png_with_one_flipped_bit_in_its_pixels_is_refused():
+    noise = np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    data = encoded(Image.fromarray(noise), "PNG")
+    for place in range(100, len(data) - 40, 97):
+        changed = bytearray(data)
+        changed[place] ^= 4
+        with pytest.raises((OSError, SyntaxError)):
+            Image.open(io.BytesIO(changed)).load()
+        assert reason(bytes(changed)) in {"unreadable", "truncated"}
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason="../shared/cases is not there")
+def test_damaged_pngs_are_refused_and_12_bits_are_bright(tmp_path):
+    for case in ("png_damaged", "twelve_bit_png"):
+        subprocess.run(
+            [sys.executable, CASES / case / "make.py", tmp_path / case], check=True, cwd=tmp_path
+        )
+    damaged = 0
+    for path in sorted((tmp_path / "png_damaged").rglob("*.png")):
+        try:
+            Image.open(path).load()
+        except (OSError, SyntaxError):
+            damaged += 1
+            assert reason(path.read_bytes()) in {"unreadable", "truncated"}
+        else:
+            open_photo(path, LIMIT)
+    assert damaged == 20
+    for path in sorted((tmp_path / "twelve_bit_png").rglob("*.png")):
+        photo = open_photo(path, LIMIT)
+        assert np.asarray(photo.image).max() > 128
+        assert photo.notes[0].startswith("scaled as ")
+
+
+@pytest.mark.parametrize("size", [(1, 70_000), (70_000, 1), (1, 40_000_000), (1, 1100), (5000, 4)])
+def test_thin_photos_are_refused_by_their_header(size):
+    thin = png(*size, 8, 0, b"")
+    start = time.perf_counter()
+    assert reason(thin) == "too_large"
+    assert time.perf_counter() - start < 1
+
+
+def test_formats_that_no_camera_writes_are_refused_as_unsupported():
+    for data in (b"P3\n2 2\n255\n" + b"1 2 3 " * 4, b"P2\n1 1\n255\n7\n", b"P1\n1 1\n1\n",
+                 b"P4\n8 1\n\xff"):  # fmt: skip
+        assert reason(data) == "unsupported"
+    bmp = bytearray(encoded(gradient().convert("L"), "BMP"))
+    assert open_photo(bytes(bmp), LIMIT).width == 96
+    bmp[30] = 1
+    assert reason(bytes(bmp)) == "unsupported"
+
+
+def test_headers_that_take_long_to_read_are_refused_in_time():
+    jpeg, picture = encoded(gradient(), "JPEG"), encoded(gradient(), "PNG")
+    comment = b"\xff\xfe\0\2"
+    chunk = bytes(4) + b"tEXt" + struct.pack(">I", zlib.crc32(b"tEXt"))
+    for data in (
+        jpeg[:2] + comment * 5_000_000 + jpeg[2:],
+        jpeg[:2] + b"\xff" * 20_000_000 + jpeg[2:],
+        jpeg[:2] + comment + bytes(20_000_000) + jpeg[2:],
+        picture[:33] + chunk * 1_000_000 + picture[33:],
+    ):
+        start = time.process_time()
+        assert reason(data) == "too_slow"
+        assert time.process_time() - start < 1
+    assert open_photo(jpeg[:2] + comment * 900 + jpeg[2:], LIMIT).width == 96
 
 
 # fit ---------------------------------------------------------------------------------------------

@@ -7,11 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from anklealign.inference.predictor import Predictor
+from anklealign.io.decoder_pool import Worker
 from anklealign.io.pixel_store import Pixels
 from tests.service.conftest import HttpResponse, Served, form, photo, serving, settings_for
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -64,9 +68,9 @@ def test_a_batch_grows_while_photos_are_decoded_and_a_single_photo_does_not_wait
     assert service.predict(photo()).seconds < 5
     open_photo = Predictor.open_photo
 
-    def slow_open(self: Predictor, data: bytes):
+    def slow_open(self: Predictor, data: bytes, *args, **options):
         time.sleep(0.05)  # all photos arrive before the first one is decoded
-        return open_photo(self, data)
+        return open_photo(self, data, *args, **options)
 
     monkeypatch.setattr(Predictor, "open_photo", slow_open)
     sizes.clear()
@@ -104,10 +108,10 @@ def test_a_slow_decode_blocks_only_its_own_thread(
 ) -> None:
     open_photo, slow_photo = Predictor.open_photo, photo(99)
 
-    def slow_open(self: Predictor, data: bytes):
+    def slow_open(self: Predictor, data: bytes, *args, **options):
         if data == slow_photo:
             time.sleep(1)
-        return open_photo(self, data)
+        return open_photo(self, data, *args, **options)
 
     monkeypatch.setattr(Predictor, "open_photo", slow_open)
     other = threading.Thread(target=service.predict, args=(slow_photo,))
@@ -118,29 +122,90 @@ def test_a_slow_decode_blocks_only_its_own_thread(
     other.join()
 
 
-def test_large_photos_leave_a_decoder_for_small_photos(
+def test_photos_that_are_not_quick_leave_a_decoder_for_small_photos(
     service: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.batcher.LARGE_MEGAPIXELS", 0.01)
-    open_photo, concurrent, peak = Predictor.open_photo, 0, 0
+    request, concurrent, peak = Worker.request, 0, 0
 
-    def slow_open(self: Predictor, data: bytes):
+    def slow_request(self: Worker, content, data, seconds):
         nonlocal concurrent, peak
-        if len(data) > len(photo(1)):
+        if "go" in content:
             concurrent += 1
             peak = max(peak, concurrent)
             time.sleep(0.3)
             concurrent -= 1
-        return open_photo(self, data)
+        return request(self, content, data, seconds)
 
-    monkeypatch.setattr(Predictor, "open_photo", slow_open)
-    large = [photo(seed, size=(320, 240)) for seed in range(4)]
+    monkeypatch.setattr(Worker, "request", slow_request)
+    heic = (ROOT / "tests/io/data/upright.heic").read_bytes()
     with ThreadPoolExecutor(5) as pool:
-        pending = [pool.submit(service.predict, data) for data in large]
+        pending = [pool.submit(service.predict, heic) for _ in range(4)]
         time.sleep(0.1)
-        assert service.predict(photo(1)).seconds < 0.25
+        assert service.predict(photo(1)).seconds < 1
+        assert not all(future.done() for future in pending)
         assert [future.result().status for future in pending] == [200] * 4
     assert peak == 1
+
+
+CRASHING = ROOT.parent / "shared" / "cases" / "heic_damaged"
+
+
+@pytest.mark.skipif(not CRASHING.is_dir(), reason="../shared/cases is not there")
+def test_a_heic_that_crashes_its_decoder_is_one_rejected_photo(service: Served) -> None:
+    for path in sorted(CRASHING.glob("*.heic")):
+        response = service.predict(path.read_bytes())
+        assert (response.status, response.json["code"]) == (422, "decoder_crashed")
+        assert service.predict(photo()).status == 200
+    assert service.request("GET", "/health/ready").status == 200
+
+
+def test_killed_decoders_are_replaced(service: Served) -> None:
+    assert service.predict(photo(1)).status == 200
+    workers = [
+        process
+        for process in psutil.Process().children()
+        if "anklealign.io.decoder_worker" in process.cmdline()
+    ]
+    assert workers
+    for process in workers:
+        process.kill()
+    psutil.wait_procs(workers, timeout=5)
+    assert [service.predict(photo(seed)).status for seed in range(4)] == [200] * 4
+    assert service.request("GET", "/health/ready").status == 200
+
+
+def test_a_service_whose_decoders_cannot_start_is_not_ready(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(settings_for(model_folder)) as served:
+        for process in psutil.Process().children():
+            if "anklealign.io.decoder_worker" in process.cmdline():
+                process.kill()
+                process.wait(5)
+        monkeypatch.setattr("sys.executable", "/bin/false")
+        refused = served.predict(photo())
+        assert (refused.status, refused.json["code"]) == (503, "busy")
+        assert served.request("GET", "/health/ready").status == 503
+        monkeypatch.undo()
+        assert served.request("GET", "/health/ready").status == 200
+        assert served.predict(photo()).status == 200
+
+
+def test_stuck_decoders_are_not_ready(service: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.batcher.STUCK_DECODER_SECONDS", 0.2)
+    open_photo = Predictor.open_photo
+
+    def slow_open(self: Predictor, data: bytes, *args, **options):
+        time.sleep(1)
+        return open_photo(self, data, *args, **options)
+
+    monkeypatch.setattr(Predictor, "open_photo", slow_open)
+    with ThreadPoolExecutor(2) as pool:
+        pending = [pool.submit(service.predict, photo(seed)) for seed in range(2)]
+        time.sleep(0.6)
+        assert service.request("GET", "/health/ready").status == 503
+        assert [future.result().status for future in pending] == [200, 200]
+    assert service.request("GET", "/health/ready").status == 200
 
 
 def test_a_stuck_network_is_not_ready(

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.fuzz import mutate
 from service.problems import ProblemError
 from service.uploads import parse_content_type, parse_form
-from tests.io.test_decode import good_files, mutate
+from tests.io.test_decode import good_files
 from tests.service.conftest import HttpResponse, Served, form, photo, serving, settings_for
 
 
