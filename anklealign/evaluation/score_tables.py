@@ -150,7 +150,7 @@ def calibration_scores(
         seed: Seed of the resampling.
     """
     photos, classes = test.probabilities.shape
-    before = loss_scores(test.labels, uncalibrated, photos)(np.ones(photos))
+    before = loss_scores(test.labels, uncalibrated)(np.ones(photos))
     covered = sets[np.arange(photos), test.labels]
     abstained = calibration.abstains(sets)
     correct = test.predicted == test.labels
