@@ -3,9 +3,9 @@
 Reads pixels.npy and votes.csv in data/prepared/, data/split/photos.csv, model/ and
 plots/train/history.csv. Writes metrics/evaluate.json (every score with its 95% CI over groups and
 the majority baseline; calibration, prediction sets, human baseline where test photos have votes,
-robustness), plots/evaluate/predictions.csv (one row per test photo), confusion.csv, pictures/ and
-explanations/. From these and from the metrics and pictures of the other stages it writes
-metrics/MODEL_CARD.md and plots/report.html.
+robustness), plots/evaluate/predictions.csv (one row per test photo), confusion.csv, classes.csv
+(scores of each class), pictures/ and explanations/. From these and from the metrics and pictures
+of the other stages it writes metrics/MODEL_CARD.md and plots/report.html.
 
     python -m stages.evaluate
 
@@ -133,8 +133,8 @@ def prediction_table(
         predicted=[classes[k] for k in probabilities.argmax(1)],
         probability=probabilities.max(1),
     )
-    for k, name in enumerate(classes):
-        rows[f"p_{name}"] = probabilities[:, k]
+    columns = [f"p_{name}" for name in classes]
+    rows = pd.concat([rows, pd.DataFrame(probabilities, rows.index, columns)], axis=1)
     # The hash shows whether the test photo of another run is the same picture.
     return rows.assign(
         prediction_set=calibration.format_sets(sets, classes),
@@ -221,6 +221,7 @@ def write_outputs(
     files.write_json(METRICS, metrics)
     files.write_table(PLOTS / "predictions.csv", predictions)
     files.write_table(PLOTS / "confusion.csv", counts.rename_axis("actual").reset_index())
+    files.write_table(PLOTS / "classes.csv", score_tables.class_table(metrics, counts))
     for name, figure in tqdm(
         figures.items(), "draw", unit="picture", delay=1, leave=False, disable=None
     ):

@@ -102,6 +102,24 @@ def class_scores(estimates: Mapping[str, Estimate], k: int) -> dict[str, float]:
     return rounded(metrics)
 
 
+def class_table(metrics: Mapping[str, Any], counts: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per class, lowest recall first: scores and most frequent wrong prediction.
+
+    Args:
+        metrics: Result of `classification_scores`.
+        counts: Photo counts; the index is the actual class, the columns the predicted class.
+    """
+    wrong = counts.to_numpy().copy()
+    np.fill_diagonal(wrong, 0)
+    most = wrong.max(1)
+    confused = np.where(most > 0, counts.columns.to_numpy()[wrong.argmax(1)], "")
+    rows = [
+        {"class": name, **metrics[f"class_{name}"], "confused_with": other, "confused_photos": n}
+        for name, other, n in zip(counts.index, confused, most.tolist(), strict=True)
+    ]
+    return pd.DataFrame(rows).sort_values(["recall", "class"], ignore_index=True)
+
+
 def worst(
     test: pd.DataFrame, classes: Sequence[str], probabilities: Floats
 ) -> dict[str, str | int | float]:
