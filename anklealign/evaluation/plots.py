@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from scipy.stats import beta
 
 from anklealign.metrics.scores import Floats, Integers, confidence_bins
@@ -256,7 +257,9 @@ def _confused_pairs(counts: pd.DataFrame) -> Figure:
     sizes = [f"{value:.0%} of {photos[name]}" for name, value in worst.items()]
     _draw_bars(right, [style.short(str(name)) for name in worst.index], worst.tolist(), sizes)
     right.set_title(f"Lowest recall of {len(recall):,} classes", fontsize=10)
+    left.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.set_xlim(0, 1.15)
+    right.set_xticks(np.linspace(0, 1, 6))
     below.hist(recall, bins=np.linspace(0, 1, 21).tolist(), color=style.COLORS[0])
     below.set_xlabel("recall")
     below.set_ylabel("classes")
