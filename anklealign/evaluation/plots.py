@@ -236,7 +236,7 @@ def confused_pairs(counts: pd.DataFrame) -> pd.DataFrame:
 def _confused_pairs(counts: pd.DataFrame) -> Figure:
     """Draw the most confused pairs, the classes with the lowest recall, and all recalls."""
     pairs = confused_pairs(counts)
-    photos = counts.sum(1)
+    photos = counts.sum(axis=1)
     recall = pd.Series(np.diag(counts), counts.index)[photos > 0] / photos[photos > 0]
     worst = recall.sort_values(kind="stable").head(LISTED)
     figure = style.new(13, 7.6)

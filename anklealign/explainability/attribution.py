@@ -162,7 +162,7 @@ def _layer_cam(model: nn.Module, x: Tensor, classes: Tensor) -> Tensor:
     def record(_: nn.Module, __: object, output: object) -> None:
         several = isinstance(output, tuple | list)
         tensors = list(output) if several else [output]  # type: ignore[call-overload]
-        maps = [t for t in tensors if isinstance(t, Tensor) and _place_axes(t, len(x))]
+        maps = [t for t in tensors if isinstance(t, Tensor) and _channel_axis(t, len(x))]
         if maps:
             outputs.append(maps)
 
@@ -190,7 +190,7 @@ def _evidence(score: Tensor, tensor: Tensor, photos: int) -> Tensor:
     """Return gradient times value of a map, summed over its channels: (N, 1, h, w)."""
     product = (_gradient(score, tensor) * tensor).detach()
     if tensor.ndim == 4:
-        return product.sum(_place_axes(tensor, photos), keepdim=True).reshape(
+        return product.sum(_channel_axis(tensor, photos), keepdim=True).reshape(
             photos, 1, *_side(tensor)
         )
     side = math.isqrt(tensor.shape[1])
@@ -200,10 +200,10 @@ def _evidence(score: Tensor, tensor: Tensor, photos: int) -> Tensor:
 def _side(tensor: Tensor) -> tuple[int, int]:
     """Return height and width of a map (N, C, h, w) or (N, h, w, C)."""
     shape = tensor.shape
-    return (shape[2], shape[3]) if _place_axes(tensor, shape[0]) == 1 else (shape[1], shape[2])
+    return (shape[2], shape[3]) if _channel_axis(tensor, shape[0]) == 1 else (shape[1], shape[2])
 
 
-def _place_axes(tensor: Tensor, photos: int) -> int | None:
+def _channel_axis(tensor: Tensor, photos: int) -> int | None:
     """Return the channel axis of a square map of the photos, or None for another tensor.
 
     Tokens may have up to `MAX_PREFIX` others before the patches.
