@@ -267,10 +267,12 @@ def test_input_channels_that_photos_cannot_have_are_refused() -> None:
         factory.build("x", replace(CNN, arguments={"in_chans": 4}), 3)
 
 
-def test_a_network_that_cannot_take_the_photos_is_refused_before_training() -> None:
-    block = replace(CNN, architecture="test_vit", image_size=32, arguments={"img_size": 64})
-    with pytest.raises(ValueError, match=r"models\.x: test_vit does not classify .* 32 pixels"):
-        factory.build("x", block, 3)
+def test_a_network_that_cannot_take_the_photos_is_refused_before_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(networks.Cnn, "forward_head", lambda _, x: x)
+    with pytest.raises(ValueError, match=r"models\.x: anklealign_cnn does not classify photos of"):
+        factory.build("x", CNN, 3)
 
 
 DISTILLED = {"depth": 1, "img_size": 64, "embed_dim": 48, "num_heads": 3}
