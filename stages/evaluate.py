@@ -94,7 +94,8 @@ def main() -> None:
     files.write_json(paths.SCORES, headline)
     files.write_table(paths.PREDICTIONS, rounded_probabilities(rows))
     files.write_table(PLOTS / "reliability.csv", reliability_table(predictions))
-    files.write_table(PLOTS / "classes.csv", class_table(metrics, classes))
+    counts = score_tables.confusion_table(rows, classes)
+    files.write_table(PLOTS / "classes.csv", score_tables.class_table(metrics, counts))
     print(summary_line(metrics))
 
 
@@ -123,8 +124,8 @@ def prediction_table(
         predicted=[classes[k] for k in probabilities.argmax(1)],
         probability=probabilities.max(1),
     )
-    for k, name in enumerate(classes):
-        rows[f"p_{name}"] = probabilities[:, k]
+    columns = [f"p_{name}" for name in classes]
+    rows = pd.concat([rows, pd.DataFrame(probabilities, rows.index, columns)], axis=1)
     # The hash shows whether the test photo of another run is the same picture.
     return rows.assign(
         prediction_set=calibration.format_sets(sets, classes),
@@ -152,11 +153,6 @@ def reliability_table(predictions: Predictions) -> pd.DataFrame:
     )
     means = {"confidence": "mean", "accuracy": "mean", "photos": "sum"}
     return table.groupby("bin").agg(means).round(DIGITS).reset_index(drop=True)
-
-
-def class_table(metrics: Mapping[str, Any], classes: Sequence[str]) -> pd.DataFrame:
-    """Return the scores of each class with their CIs."""
-    return pd.DataFrame([{"class": name, **metrics[f"class_{name}"]} for name in classes])
 
 
 def headline_metrics(metrics: Mapping[str, Any], split: Mapping[str, Any]) -> dict[str, Any]:

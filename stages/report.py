@@ -9,7 +9,7 @@ robustness, human baseline and the misclassified photos.
 Computes no score, so a change of the report repeats neither training nor evaluation.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from anklealign.config import params, paths, stage
 from anklealign.config.params import Evaluate
-from anklealign.evaluation import plots
+from anklealign.evaluation import plots, score_tables
 from anklealign.io import files, pixel_store, results
 from anklealign.io.pixel_store import Pixels
 from anklealign.models import calibration
@@ -61,7 +61,7 @@ def figures(
     uncalibrated = calibration.undo_temperature(calibrated, temperature)
     labels = predictions.actual.map(classes.index).to_numpy(np.int64)
     drawn = {
-        "confusion": plots.confusion(confusion_table(predictions, classes)),
+        "confusion": plots.confusion(score_tables.confusion_table(predictions, classes)),
         "reliability": plots.reliability(labels, uncalibrated, calibrated, temperature),
     }
     history = pd.read_csv(paths.HISTORY)
@@ -75,12 +75,6 @@ def figures(
         photos, unchanged = block.pop("photos"), block.pop("unchanged")
         drawn["robustness"] = plots.robustness(block, unchanged, photos, len(classes))
     return drawn
-
-
-def confusion_table(predictions: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
-    """Return the confusion matrix: index the actual class, columns the predicted class."""
-    counts = pd.crosstab(predictions.actual, predictions.predicted)
-    return counts.reindex(index=list(classes), columns=list(classes), fill_value=0)
 
 
 def write_mistakes(

@@ -81,7 +81,7 @@ def exported(bundle: Bundle) -> onnx.ModelProto:
         program = torch.onnx.export(
             bundle.model.eval(),
             # Two photos: with one, the exporter treats the number of photos as a constant.
-            (torch.zeros(2, 3, side, side),),
+            (torch.zeros(2, bundle.input_config.channels, side, side),),
             input_names=[onnx_predictor.INPUT],
             output_names=[onnx_predictor.OUTPUT],
             dynamic_shapes=({0: torch.export.Dim("photos", min=1, max=1 << 16)},),

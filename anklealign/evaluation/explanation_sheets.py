@@ -13,12 +13,13 @@ from anklealign.models.bundle import Bundle
 from anklealign.plotting import contact_sheets
 
 PHOTOS_PER_KIND = 4  # for each class; with three kinds, one page per class
+MAX_CLASSES = 12  # pages; of more classes, those with the lowest recall
 KINDS = ("most confident correct", "most confident wrong", "least confident")
 HEADS_PER_ROW = 6
 
 
 def select(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Return the photos to explain with their `kind`, class by class.
+    """Return the photos to explain with their `kind`, class by class of `MAX_CLASSES`.
 
     Args:
         predictions: actual, predicted, probability (of the predicted class), path; the index is
@@ -27,7 +28,9 @@ def select(predictions: pd.DataFrame) -> pd.DataFrame:
     ordered = predictions.sort_values(["probability", "path"], ascending=[False, True])
     correct = ordered.actual == ordered.predicted
     tables: list[pd.DataFrame] = []
-    for name in sorted(set(ordered.actual)):
+    recall = correct.groupby(ordered.actual).mean()
+    shown = recall.sort_index().sort_values(kind="stable").index[:MAX_CLASSES]
+    for name in sorted(shown):
         of_class = ordered.actual == name
         least_confident = ordered[of_class].iloc[::-1]
         selected: set[int] = set()

@@ -3,7 +3,7 @@
 Shapes: N photos, K classes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from scipy.stats import beta
 
 from anklealign.metrics.scores import Floats, Integers, confidence_bins
@@ -26,6 +27,12 @@ CORRUPTION_TITLES = {
     "downscaling": "downscaling (longer side, px)",
     "horizontal_flip": "horizontal flip",
 }
+
+# A confusion matrix of more classes is not readable in the report; the pairs are.
+MATRIX_CLASSES = 40
+LARGE_CELLS = 12  # classes whose cells have room for count and percentage
+LEVEL_LABEL = 10  # characters of a class name that fit below its column
+LISTED = 25  # pairs, and classes
 
 
 def reliability(labels: Integers, before: Floats, after: Floats, temperature: float) -> Figure:
@@ -162,36 +169,119 @@ def human_baseline(metrics: Mapping[str, Any]) -> Figure:
 
 
 def confusion(counts: pd.DataFrame) -> Figure:
-    """Draw a confusion matrix.
+    """Draw a confusion matrix, or of more than `MATRIX_CLASSES` classes the most confused pairs.
 
     Args:
         counts: Photo counts; the index is the actual class, the columns the predicted class.
     """
-    classes = list(counts.index)
+    if len(counts) > MATRIX_CLASSES:
+        return _confused_pairs(counts)
+    classes = [style.short(str(name)) for name in counts.index]
     values = counts.to_numpy()
     shares = values / np.maximum(values.sum(1, keepdims=True), 1)
-    side = 2.4 + 0.9 * len(classes)
+    small = len(classes) > LARGE_CELLS
+    cell = 0.32 if small else 0.9  # inches; a large cell has room for the percentage
+    side = 2.4 + cell * len(classes)
     figure = style.new(side + 0.6, side)
     axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for row in range(len(classes)):
-        for column in range(len(classes)):
-            share = float(shares[row, column])
-            axes.text(
-                column,
-                row,
-                f"{values[row, column]}\n{share:.0%}",
-                ha="center",
-                va="center",
-                color="white" if share > 0.55 else "black",
-            )
+    for row, column in np.argwhere(values > 0) if small else np.ndindex(values.shape):
+        share = float(shares[row, column])
+        count = f"{values[row, column]}"
+        axes.text(
+            column,
+            row,
+            count if small else f"{count}\n{share:.0%}",
+            ha="center",
+            va="center",
+            color="white" if share > 0.55 else "black",
+            fontsize=7 if small else None,
+        )
     axes.set_xticks(range(len(classes)), classes)
     axes.set_yticks(range(len(classes)), classes)
+    if small or max(map(len, classes)) > LEVEL_LABEL:
+        axes.tick_params(axis="x", labelrotation=90)
+    if small:
+        axes.tick_params(labelsize=8)
     axes.set_xlabel("predicted")
     axes.set_ylabel("actual")
-    axes.set_title("Test photos, % of the actual class", fontsize=10)
+    title = "counts; shade: % of the actual class" if small else "% of the actual class"
+    axes.set_title(f"Test photos, {title}", fontsize=10)
     axes.spines[:].set_visible(False)
     return figure
+
+
+def confused_pairs(counts: pd.DataFrame) -> pd.DataFrame:
+    """Return the pairs of classes with confused photos: actual, predicted, count, photos.
+
+    The pairs with most photos come first; of equal counts, those with the larger share of the
+    actual class.
+    """
+    values = counts.to_numpy().copy()
+    photos = values.sum(1)
+    np.fill_diagonal(values, 0)
+    actual, predicted = np.nonzero(values)
+    count = values[actual, predicted]
+    order = np.lexsort((predicted, actual, -count / photos[actual], -count))
+    return pd.DataFrame(
+        {
+            "actual": counts.index.to_numpy()[actual[order]],
+            "predicted": counts.columns.to_numpy()[predicted[order]],
+            "count": count[order],
+            "photos": photos[actual[order]],
+        }
+    )
+
+
+def _confused_pairs(counts: pd.DataFrame) -> Figure:
+    """Draw the most confused pairs, the classes with the lowest recall, and all recalls."""
+    pairs = confused_pairs(counts)
+    photos = counts.sum(axis=1)
+    recall = pd.Series(np.diag(counts), counts.index)[photos > 0] / photos[photos > 0]
+    worst = recall.sort_values(kind="stable").head(LISTED)
+    figure = style.new(13, 7.6)
+    grid = figure.add_gridspec(2, 2, height_ratios=(4, 1))
+    left, right, below = (
+        figure.add_subplot(place) for place in (grid[0, 0], grid[0, 1], grid[1, :])
+    )
+    shown = pairs.head(LISTED)
+    names = [
+        f"{style.short(str(actual))} → {style.short(str(predicted))}"
+        for actual, predicted in zip(shown.actual, shown.predicted, strict=True)
+    ]
+    numbers = [f"{n} of {of}" for n, of in zip(shown["count"], shown.photos, strict=True)]
+    _draw_bars(left, names, shown["count"].tolist(), numbers)
+    left.set_title(
+        f"Most confused of {len(pairs):,} pairs: actual → predicted, photos", fontsize=10
+    )
+    sizes = [f"{value:.0%} of {photos[name]}" for name, value in worst.items()]
+    _draw_bars(right, [style.short(str(name)) for name in worst.index], worst.tolist(), sizes)
+    right.set_title(f"Lowest recall of {len(recall):,} classes", fontsize=10)
+    left.xaxis.set_major_locator(MaxNLocator(integer=True))
+    right.set_xlim(0, 1.15)
+    right.set_xticks(np.linspace(0, 1, 6))
+    below.hist(recall, bins=np.linspace(0, 1, 21).tolist(), color=style.COLORS[0])
+    below.set_xlabel("recall")
+    below.set_ylabel("classes")
+    below.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _draw_bars(
+    axes: Axes, names: Sequence[str], values: Sequence[float], texts: Sequence[str]
+) -> None:
+    """Draw a horizontal bar with a name and a text for each value, the first one on top."""
+    positions = np.arange(len(values))
+    axes.barh(positions, values, color=style.COLORS[0], height=0.7)
+    for position, value, text in zip(positions, values, texts, strict=True):
+        axes.annotate(
+            text, (value, position), (3, 0), textcoords="offset points", va="center", fontsize=8
+        )
+    axes.set_yticks(positions, names, fontsize=8)
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(LISTED - 0.4, -0.6)
+    axes.margins(x=0.15)
+    axes.spines[["top", "right", "left"]].set_visible(False)
 
 
 def history(epochs: pd.DataFrame, best: int, monitor: str) -> Figure:

@@ -102,6 +102,30 @@ def class_scores(estimates: Mapping[str, Estimate], k: int) -> dict[str, float]:
     return rounded(metrics)
 
 
+def confusion_table(predictions: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
+    """Return the confusion matrix: index the actual class, columns the predicted class."""
+    counts = pd.crosstab(predictions.actual, predictions.predicted)
+    return counts.reindex(index=list(classes), columns=list(classes), fill_value=0)
+
+
+def class_table(metrics: Mapping[str, Any], counts: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per class, lowest recall first: scores and most frequent wrong prediction.
+
+    Args:
+        metrics: Result of `classification_scores`.
+        counts: Photo counts; the index is the actual class, the columns the predicted class.
+    """
+    wrong = counts.to_numpy().copy()
+    np.fill_diagonal(wrong, 0)
+    most = wrong.max(1)
+    confused = np.where(most > 0, counts.columns.to_numpy()[wrong.argmax(1)], "")
+    rows = [
+        {"class": name, **metrics[f"class_{name}"], "confused_with": other, "confused_photos": n}
+        for name, other, n in zip(counts.index, confused, most.tolist(), strict=True)
+    ]
+    return pd.DataFrame(rows).sort_values(["recall", "class"], ignore_index=True)
+
+
 def worst(
     test: pd.DataFrame, classes: Sequence[str], probabilities: Floats
 ) -> dict[str, str | int | float]:
@@ -150,7 +174,7 @@ def calibration_scores(
         seed: Seed of the resampling.
     """
     photos, classes = test.probabilities.shape
-    before = loss_scores(test.labels, uncalibrated, photos)(np.ones(photos))
+    before = loss_scores(test.labels, uncalibrated)(np.ones(photos))
     covered = sets[np.arange(photos), test.labels]
     abstained = calibration.abstains(sets)
     correct = test.predicted == test.labels

@@ -14,7 +14,8 @@ forward_head. On a convolutional map the gradient is used per position instead o
 map [2]. Both are equal for a network with global average pooling. A head that depends on position
 (`grid`, or VGG's) gives a feature a different sign on the left leg than on the right, which
 averaging would cancel. If the head reads only the class token, the other tokens of the last layer
-have no gradient; grad_cam then uses the tokens that enter the last block.
+have no gradient; grad_cam then uses the tokens that enter the last block. For networks that pass
+no map to their head, it uses the last block whose output is a map (`_layer_cam`).
 
 Fused attention kernels never form the attention matrix, so they are disabled on the model while
 its attention is read. A block without a readable matrix raises an error.
@@ -23,6 +24,7 @@ its attention is read. A block without a readable matrix raises an error.
 Zuidema, Quantifying Attention Flow in Transformers (2020). [4] Caron et al., DINO (2021).
 """
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
@@ -40,6 +42,10 @@ from anklealign.models.inputs import CHUNK, Integers, full_precision, to_input
 
 Maps = npt.NDArray[np.float32]
 Method = Literal["grad_cam", "rollout"]
+
+MIN_SIDE = 4  # of a layer's map that still shows places
+MAX_PREFIX = 5  # tokens before those of the patches: class, distillation and four registers
+PIXEL_CELLS = 16  # per side, over which evidence of single pixels is averaged
 
 
 def heat_maps(
@@ -119,9 +125,13 @@ def _grad_cam(model: nn.Module, x: Tensor, classes: Tensor) -> Tensor:
         features: Tensor = model.forward_features(x.requires_grad_())  # type: ignore[operator]
         logits: Tensor = model.forward_head(features)  # type: ignore[operator]
         score = logits.gather(1, classes[:, None]).sum()
+        if not _is_map(model, features):
+            return _layer_cam(model, x, classes)
         gradient = _gradient(score, features)
         if features.ndim == 3 and block_inputs and not gradient[:, _prefix_tokens(model) :].any():
             features = block_inputs[-1]
+            if not _is_map(model, features):
+                return _layer_cam(model, x, classes)
             gradient = _gradient(score, features)
     if features.ndim == 4:
         if _channels_last(model, features):
@@ -130,6 +140,83 @@ def _grad_cam(model: nn.Module, x: Tensor, classes: Tensor) -> Tensor:
     prefix = _prefix_tokens(model)
     weights = gradient[:, prefix:].mean(1, keepdim=True)
     return _to_grid(model, (features[:, prefix:] * weights).sum(-1))[:, None]
+
+
+def _is_map(model: nn.Module, features: object) -> bool:
+    """Return True for a feature map (N, C, h, w) or (N, h, w, C), or tokens (N, T, C) of a grid."""
+    if not isinstance(features, Tensor) or features.ndim not in {3, 4}:
+        return False
+    return features.ndim == 4 or _grid(model, features.shape[1] - _prefix_tokens(model)) is not None
+
+
+def _layer_cam(model: nn.Module, x: Tensor, classes: Tensor) -> Tensor:
+    """Return the evidence at the last layer that keeps the places of the photo.
+
+    For networks that pass something else than a map to their head: several scales (CoaT, CrossViT),
+    or tokens after layers of class attention, which give no gradient to patches (CaiT, XCiT, VOLO).
+    The layer is the last block with a square map and a gradient; maps of several scales are added,
+    as evidence is in units of the logit. Without any, it is the photo: gradient times input.
+    """
+    outputs: list[list[Tensor]] = [[x]]
+
+    def record(_: nn.Module, __: object, output: object) -> None:
+        several = isinstance(output, tuple | list)
+        tensors = list(output) if several else [output]  # type: ignore[call-overload]
+        maps = [t for t in tensors if isinstance(t, Tensor) and _channel_axis(t, len(x))]
+        if maps:
+            outputs.append(maps)
+
+    # Blocks only: a leaf may hold attention matrices, which are square, too.
+    hooks = [m.register_forward_hook(record) for m in model.modules() if list(m.children())]
+    try:
+        with torch.enable_grad():
+            features = model.forward_features(x)  # type: ignore[operator]
+            score = model.forward_head(features).gather(1, classes[:, None]).sum()  # type: ignore[operator]
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for maps in reversed(outputs):
+        evidence = [_evidence(score, tensor, len(x)) for tensor in maps]
+        if any(bool(each.any()) for each in evidence):
+            break
+    finest = max(each.shape[-1] for each in evidence)
+    grids = [nn.functional.interpolate(each, (finest, finest)) for each in evidence]
+    total = torch.stack(grids).sum(0)
+    # Single pixels are noise; the others are the patches of the network.
+    return nn.functional.adaptive_avg_pool2d(total, PIXEL_CELLS) if maps[0] is x else total
+
+
+def _evidence(score: Tensor, tensor: Tensor, photos: int) -> Tensor:
+    """Return gradient times value of a map, summed over its channels: (N, 1, h, w)."""
+    product = (_gradient(score, tensor) * tensor).detach()
+    if tensor.ndim == 4:
+        return product.sum(_channel_axis(tensor, photos), keepdim=True).reshape(
+            photos, 1, *_side(tensor)
+        )
+    side = math.isqrt(tensor.shape[1])
+    return product[:, -side * side :].sum(-1).reshape(photos, 1, side, side)
+
+
+def _side(tensor: Tensor) -> tuple[int, int]:
+    """Return height and width of a map (N, C, h, w) or (N, h, w, C)."""
+    shape = tensor.shape
+    return (shape[2], shape[3]) if _channel_axis(tensor, shape[0]) == 1 else (shape[1], shape[2])
+
+
+def _channel_axis(tensor: Tensor, photos: int) -> int | None:
+    """Return the channel axis of a square map of the photos, or None for another tensor.
+
+    Tokens may have up to `MAX_PREFIX` others before the patches.
+    """
+    shape = tensor.shape
+    if not tensor.is_floating_point() or tensor.ndim not in {3, 4} or shape[0] != photos:
+        return None
+    if tensor.ndim == 3:
+        side = math.isqrt(shape[1])
+        return 2 if side >= MIN_SIDE and shape[1] - side * side <= MAX_PREFIX else None
+    if shape[2] == shape[3] >= MIN_SIDE:
+        return 1
+    return 3 if shape[1] == shape[2] >= MIN_SIDE else None
 
 
 def _gradient(score: Tensor, features: Tensor) -> Tensor:
@@ -166,12 +253,21 @@ def _prefix_tokens(model: nn.Module) -> int:
 
 def _to_grid(model: nn.Module, tokens: Tensor) -> Tensor:
     """Reshape patch tokens to the photo's grid: (..., h w) -> (..., h, w)."""
-    count = tokens.shape[-1]
-    grid = tuple(getattr(getattr(model, "patch_embed", None), "grid_size", None) or ())
-    if len(grid) != 2 or grid[0] * grid[1] != count:
-        side = round(count**0.5)
-        grid = (side, side)
+    grid = _grid(model, tokens.shape[-1])
+    if grid is None:
+        raise ValueError(
+            f"{type(model).__name__}: {tokens.shape[-1]} tokens are no grid; use grad_cam"
+        )
     return tokens.reshape(*tokens.shape[:-1], *grid)
+
+
+def _grid(model: nn.Module, count: int) -> tuple[int, int] | None:
+    """Return rows and columns of a number of patch tokens; None if they form no grid."""
+    grid = tuple(getattr(getattr(model, "patch_embed", None), "grid_size", None) or ())
+    if len(grid) == 2 and grid[0] * grid[1] == count:
+        return grid[0], grid[1]
+    side = math.isqrt(max(count, 0))
+    return (side, side) if side * side == count and side else None
 
 
 def _attention_drops(model: nn.Module) -> list[nn.Module]:

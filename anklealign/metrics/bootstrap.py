@@ -34,8 +34,11 @@ from tqdm import tqdm
 from anklealign.metrics.scores import (
     Floats,
     Integers,
+    Margins,
+    constant_scores,
     decision_scores,
     loss_scores,
+    margins,
     rank_scores,
 )
 
@@ -45,6 +48,10 @@ MIN_GROUPS = 10
 PSEUDO_GROUPS = 0.5
 # Numbers per block of weights; limits the memory to about 16 MB per array.
 BLOCK_SIZE = 2_000_000
+# Up to this number of classes, each of the K * K pseudo-photos gets a weight of its own. Above it,
+# K * STICKS sticks have the same distribution (`_sparse_margins`).
+DENSE_CLASSES = 64
+STICKS = 8
 # Resampling biases the calibration error upward, as sampling already did. Only the upper end of the
 # resamples is informative; the lower end is placed at the same distance below the value.
 ONE_SIDED = ("calibration_error",)
@@ -80,16 +87,10 @@ def scores_with_ci(
         resamples. The ci keys are missing with fewer than `MIN_GROUPS` groups.
     """
     labels = np.asarray(labels, np.int64)
-    photos, classes = probabilities.shape
     codes, count = _group_codes(groups)
-    pseudo_labels, pseudo_probabilities, shapes = pseudo_photos(labels, classes)
-    score = _paired_scores(
-        np.concatenate([labels, pseudo_labels]),
-        np.concatenate([probabilities, pseudo_probabilities]),
-        frequencies,
-        photos,
-    )
-    model, baseline = score(np.repeat([1.0, 0.0], [photos, 2 * len(shapes)]))
+    counts = np.bincount(labels, minlength=probabilities.shape[1])
+    score = _paired_scores(labels, probabilities, frequencies)
+    model, baseline = score(np.ones(len(labels)))
     estimates = {
         name: {"value": model[name], "majority": majority, "gain": model[name] - majority}
         for name, majority in baseline.items()
@@ -97,10 +98,8 @@ def scores_with_ci(
     if count < MIN_GROUPS:
         return estimates
     generator = np.random.default_rng(seed)
-    shapes = np.concatenate([shapes, shapes / 2])
-    blocks = [
-        score(block) for block in resampling_weights(codes, count, shapes, resamples, generator)
-    ]
+    draw = _dense_resamples if len(counts) <= DENSE_CLASSES else _sparse_resamples
+    blocks = [score(*block) for block in draw(codes, count, counts, resamples, generator)]
     for name, estimate in estimates.items():
         drawn, majority = (np.concatenate([block[k][name] for block in blocks]) for k in (0, 1))
         for prefix, draws, value in (
@@ -114,31 +113,27 @@ def scores_with_ci(
     return estimates
 
 
+# Weights of photos (rows, N), and the margins of the pseudo-photos for scores of the predicted
+# class and for scores of the probabilities.
+Resamples = Iterator[tuple[Floats, Margins, Margins]]
+
+
 def _paired_scores(
-    labels: Integers, probabilities: Floats, frequencies: Floats, photos: int
-) -> Callable[[Floats], list[Estimate]]:
-    """Return a function from weights (..., N + 2 P) to the scores of the model and the baseline.
+    labels: Integers, probabilities: Floats, frequencies: Floats
+) -> Callable[..., tuple[Estimate, Estimate]]:
+    """Return a function from weights to the scores of the model and of the baseline.
 
-    Labels (N + P,) and probabilities (N + P, K) are those of the photos and the pseudo-photos. The
-    weights of the pseudo-photos come twice: for decision scores and for probability scores.
+    It takes the weights (..., N) and, for a resample, both margins of the pseudo-photos.
     """
-    scorers = [
-        (
-            decision_scores(labels, predicted),
-            rank_scores(labels, predicted),
-            loss_scores(labels, predicted, photos),
-        )
-        for predicted in (probabilities, np.broadcast_to(frequencies, probabilities.shape))
-    ]
+    decision = decision_scores(labels, probabilities)
+    rank, loss = rank_scores(labels, probabilities), loss_scores(labels, probabilities)
+    constant = constant_scores(labels, frequencies)
 
-    def score(weights: Floats) -> list[Estimate]:
-        real, half, quarter = np.split(weights, [photos, len(labels)], axis=-1)
-        for_decisions = np.concatenate([real, half], axis=-1)
-        for_probabilities = np.concatenate([real, quarter], axis=-1)
-        return [
-            decision(for_decisions) | rank(for_probabilities) | loss(for_probabilities)
-            for decision, rank, loss in scorers
-        ]
+    def score(
+        weights: Floats, for_decisions: Margins | None = None, for_ranks: Margins | None = None
+    ) -> tuple[Estimate, Estimate]:
+        model = decision(weights, for_decisions) | rank(weights, for_ranks)
+        return model | loss(weights, for_ranks), constant(weights, for_decisions, for_ranks)
 
     return score
 
@@ -175,18 +170,86 @@ def mean_with_ci(
     return estimate | {"ci_low": low, "ci_high": high}
 
 
-def pseudo_photos(labels: Integers, classes: int) -> tuple[Integers, Floats, Floats]:
-    """Return labels (P,), probabilities (P, K) and Gamma shapes (P,) of the pseudo-photos.
+def pseudo_shapes(shares: Floats) -> Floats:
+    """Return the Gamma shapes of the pseudo-photos: (K,) class shares -> (K, K).
 
-    The probabilities are one-hot. Classes without photos have shape 0.
+    Rows are actual, columns predicted classes. Classes without photos have shape 0.
     """
-    shares = np.bincount(labels, minlength=classes) / len(labels)
+    classes = len(shares)
     others = np.tile(shares, (classes, 1))
     np.fill_diagonal(others, 0)
     others /= np.maximum(others.sum(1, keepdims=True), np.finfo(np.float64).tiny)
-    shapes = PSEUDO_GROUPS / 2 * (np.eye(classes) + others) * (shares > 0)[:, None]
-    actual, predicted = (indices.ravel() for indices in np.indices((classes, classes)))
-    return actual, np.eye(classes)[predicted], shapes.ravel()
+    shapes: Floats = PSEUDO_GROUPS / 2 * (np.eye(classes) + others) * (shares > 0)[:, None]
+    return shapes
+
+
+def _dense_resamples(
+    codes: Integers, groups: int, counts: Integers, resamples: int, generator: np.random.Generator
+) -> Resamples:
+    """Yield blocks of resamples with a weight for each of the P = K * K pseudo-photos."""
+    classes = len(counts)
+    cells = pseudo_shapes(counts / len(codes)).ravel()
+    shapes = np.concatenate([cells, cells / 2])
+    for block in resampling_weights(codes, groups, shapes, resamples, generator):
+        real, half, quarter = np.split(block, [len(codes), len(codes) + len(cells)], axis=-1)
+        yield (
+            real,
+            margins(half.reshape(-1, classes, classes)),
+            margins(quarter.reshape(-1, classes, classes)),
+        )
+
+
+def _sparse_resamples(
+    codes: Integers, groups: int, counts: Integers, resamples: int, generator: np.random.Generator
+) -> Resamples:
+    """Yield blocks with the distribution of `_dense_resamples`, drawn by K * `STICKS` sticks."""
+    mean_size = len(codes) / groups
+    block_rows = max(1, BLOCK_SIZE // (len(codes) + 2 * STICKS * len(counts)))
+    starts = range(0, resamples, block_rows)
+    for start in tqdm(starts, "bootstrap", unit="block", delay=1, leave=False, disable=None):
+        rows = min(block_rows, resamples - start)
+        drawn = generator.exponential(size=(rows, groups))
+        half, quarter = (
+            _sparse_margins(counts, PSEUDO_GROUPS / divisor, mean_size, rows, generator)
+            for divisor in (2, 4)
+        )
+        yield drawn[:, codes], half, quarter
+
+
+def _sparse_margins(
+    counts: Integers, shape: float, scale: float, rows: int, generator: np.random.Generator
+) -> Margins:
+    """Return the margins of pseudo-photos, whose right and wrong ones have Gamma shape `shape`.
+
+    Independent Gamma weights of the wrong predictions of a class are a Gamma total, divided by a
+    Dirichlet distribution. With total shape a, this is a Dirichlet process over the other classes,
+    which stick-breaking draws: each stick takes a Beta(1, a) share of the rest and belongs to a
+    class drawn by frequency (Sethuraman, A Constructive Definition of Dirichlet Priors (1994)). The
+    last stick takes the rest, on average (a / (1 + a))^(STICKS - 1), below 1e-4.
+
+    Args:
+        counts: (K,) photos of each class.
+        shape: a.
+        scale: Factor on the weights.
+        rows: Number of resamples.
+        generator: Random number generator.
+    """
+    classes, photos = len(counts), counts.sum()
+    right = scale * generator.gamma(shape * (counts > 0), size=(rows, classes))
+    # A class that has all photos cannot be confused with another one.
+    wrong_shapes = shape * ((counts > 0) & (counts < photos))
+    wrong = scale * generator.gamma(wrong_shapes, size=(rows, classes))
+    left = np.cumprod(generator.random((rows, classes, STICKS - 1)) ** (1 / shape), axis=-1)
+    sticks = -np.diff(left, axis=-1, prepend=1, append=0) * wrong[..., None]
+    # The class of a random photo of another class: photos in the order of their classes.
+    others = (photos - counts)[:, None]
+    photo = np.minimum((generator.random(sticks.shape) * others).astype(np.int64), others - 1)
+    photo += np.where(photo >= (np.cumsum(counts) - counts)[:, None], counts[:, None], 0)
+    predicted = np.repeat(np.arange(classes), counts)[photo]
+    cells = np.arange(rows)[:, None, None] * classes + predicted
+    by_class = np.bincount(cells.ravel(), sticks.ravel(), rows * classes).reshape(rows, classes)
+    squared_steps = (predicted - np.arange(classes)[:, None]) ** 2
+    return Margins(right, right + wrong, right + by_class, (sticks * squared_steps).sum((-2, -1)))
 
 
 def resampling_weights(

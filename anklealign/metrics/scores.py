@@ -4,10 +4,13 @@ Shapes: N photos, K classes, G groups, B resamples, ... any leading shape. Each 
 one resample; a weight is how often a photo counts (anklealign/metrics/bootstrap.py).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse
 
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -35,39 +38,77 @@ def confusion(labels: Integers, predicted: Integers, classes: int) -> Integers:
 
 
 def confusion_scores(confusions: npt.NDArray[np.number]) -> dict[str, Floats]:
-    """Return the scores of confusion counts: (..., K, K) -> (...) overall, (..., K) per class.
+    """Return the scores of confusion counts: (..., K, K) -> (...) overall, (..., K) per class."""
+    return margin_scores(margins(confusions))
+
+
+@dataclass(frozen=True)
+class Margins:
+    """The sums of confusion counts that all scores depend on. They need K numbers instead of K * K.
+
+    Attributes:
+        right: (..., K) counts on the diagonal.
+        support: (..., K) counts of each actual class.
+        predicted: (..., K) counts of each predicted class.
+        squared_steps: (...) sum of the squared distances of the actual and the predicted class.
+    """
+
+    right: Floats
+    support: Floats
+    predicted: Floats
+    squared_steps: Floats
+
+    def __add__(self, other: "Margins") -> "Margins":
+        """Return the margins of the sum of both confusion matrices."""
+        return Margins(
+            self.right + other.right,
+            self.support + other.support,
+            self.predicted + other.predicted,
+            self.squared_steps + other.squared_steps,
+        )
+
+
+def margins(confusions: npt.NDArray[np.number]) -> Margins:
+    """Return the margins of confusion counts: (..., K, K)."""
+    counts = np.asarray(confusions, np.float64)
+    squared_steps = (counts * _squared_steps(counts.shape[-1])).sum((-2, -1))
+    right = np.diagonal(counts, axis1=-2, axis2=-1)
+    return Margins(right, counts.sum(-1), counts.sum(-2), squared_steps)
+
+
+def margin_scores(counts: Margins) -> dict[str, Floats]:
+    """Return the scores of confusion counts, given their margins.
 
     Means over classes include only classes with photos, as a resample may lack a class. The
     precision of a class that is never predicted is 0, as in scikit-learn. `mcc` is Gorodkin's R_K
     (2004), 0 where only one class is predicted. `kappa` is Cohen's with quadratic weights (1968),
     which treats the classes as equidistant steps of a scale.
     """
-    counts = np.asarray(confusions, np.float64)
-    right = np.diagonal(counts, axis1=-2, axis2=-1)
-    support = counts.sum(-1)
-    predicted = counts.sum(-2)
+    right, support, predicted = counts.right, counts.support, counts.predicted
     total = support.sum(-1)
     present = support > 0
     recall = _ratio(right, support)
     f1 = _ratio(2 * right, support + predicted)
     agreed = right.sum(-1) * total - (support * predicted).sum(-1)
     spread = (total**2 - (predicted**2).sum(-1)) * (total**2 - (support**2).sum(-1))
-    steps = np.arange(counts.shape[-1])
-    far = (steps[:, None] - steps) ** 2
-    by_chance = (support[..., :, None] * predicted[..., None, :] * far).sum((-2, -1))
+    by_chance = (support @ _squared_steps(support.shape[-1]) * predicted).sum(-1)
     return {
         "accuracy": _ratio(right.sum(-1), total),
         "balanced_accuracy": _ratio((recall * present).sum(-1), present.sum(-1)),
         "macro_f1": _ratio((f1 * present).sum(-1), present.sum(-1)),
         "weighted_f1": _ratio((f1 * support).sum(-1), total),
         "mcc": _ratio(agreed, np.sqrt(np.maximum(spread, 0))),
-        "kappa": np.where(
-            by_chance > 0, 1 - _ratio((counts * far).sum((-2, -1)) * total, by_chance), 0
-        ),
+        "kappa": np.where(by_chance > 0, 1 - _ratio(counts.squared_steps * total, by_chance), 0),
         "precision": _ratio(right, predicted),
         "recall": recall,
         "f1": f1,
     }
+
+
+def _squared_steps(classes: int) -> Floats:
+    """Return the squared distance of each pair of classes on a scale: (K, K)."""
+    steps = np.arange(classes, dtype=np.float64)
+    return np.asarray((steps[:, None] - steps) ** 2)
 
 
 def _ratio(numerator: npt.NDArray[np.number], denominator: npt.NDArray[np.number]) -> Floats:
@@ -106,48 +147,67 @@ def confidence_bins(probabilities: Floats) -> Integers:
     return bins
 
 
-WeightedScores = Callable[[Floats], dict[str, Floats]]
+# Rows of a sparse matrix that are multiplied at once, and the share of nonzero entries from which
+# the product with a dense copy is faster.
+ROWS_PER_PRODUCT = 256
+DENSE_SHARE = 0.02
+
+
+class WeightedScores(Protocol):
+    """Return scores, given weights (..., N) and the margins of pseudo-photos, if any."""
+
+    def __call__(self, weights: Floats, pseudo: Margins | None = None) -> dict[str, Floats]:
+        """Return the scores: (...) overall, (..., K) per class."""
 
 
 def decision_scores(labels: Integers, probabilities: Floats) -> WeightedScores:
     """Return a function from weights (..., N) to the scores of `confusion_scores`."""
     classes = probabilities.shape[1]
-    predicted = np.eye(classes)[probabilities.argmax(1)]
-    members = [np.flatnonzero(labels == k) for k in range(classes)]
+    predicted = probabilities.argmax(1)
+    photos = np.arange(len(labels))
+    right = np.flatnonzero(predicted == labels)
+    sums = _indicator(
+        [labels[right], classes + labels, 2 * classes + predicted],
+        [right, photos, photos],
+        (3 * classes, len(labels)),
+    )
+    squared_steps = ((labels - predicted) ** 2).astype(np.float64)
 
-    def weighted(weights: Floats) -> dict[str, Floats]:
-        rows = [weights[..., photos] @ predicted[photos] for photos in members]
-        return confusion_scores(np.stack(rows, -2))
+    def weighted(weights: Floats, pseudo: Margins | None = None) -> dict[str, Floats]:
+        summed = _weighted_sums(sums, weights)
+        counts = Margins(*np.split(summed, 3, axis=-1), weights @ squared_steps)
+        return margin_scores(counts if pseudo is None else counts + pseudo)
 
     return weighted
 
 
-def loss_scores(labels: Integers, probabilities: Floats, photos: int) -> WeightedScores:
-    """Return a function from weights (..., M) to log loss, Brier score and calibration error.
+def loss_scores(labels: Integers, probabilities: Floats) -> WeightedScores:
+    """Return a function from weights (..., N) to log loss, Brier score and calibration error.
 
-    The first N of the M rows are photos, the others pseudo-photos. The loss of a pseudo-photo is
-    capped at the largest loss of a photo, or at the loss of a uniform guess if that is larger.
-    Pseudo-photos do not enter the calibration error, the mean distance between accuracy and
-    confidence over `confidence_bins` (Guo et al. 2017). Sampling alone keeps that error above 0.
+    The loss of a wrong pseudo-photo is the largest loss of a photo, or the loss of a uniform guess
+    if that is larger; that of a right one is 0. Pseudo-photos do not enter the calibration error,
+    the mean distance between accuracy and confidence over `confidence_bins` (Guo et al. 2017).
+    Sampling alone keeps that error above 0.
     """
     classes = probabilities.shape[1]
     uniform = np.array([np.log(classes), 1 - 1 / classes])
     losses = np.stack([log_losses(labels, probabilities), brier_scores(labels, probabilities)], 1)
-    largest = np.maximum(losses[:photos].max(0), uniform)
-    losses[photos:] = np.minimum(losses[photos:], largest)
-    labels, probabilities = labels[:photos], probabilities[:photos]
+    largest = np.maximum(losses.max(0, initial=0), uniform)
     surplus = (probabilities.argmax(1) == labels) - probabilities.max(1)
     bins = confidence_bins(probabilities)
     binned = np.eye(bins.max() + 1)[bins] * surplus[:, None]
 
-    def weighted(weights: Floats) -> dict[str, Floats]:
-        total = weights.sum(-1)
-        log_loss, brier = np.moveaxis(weights @ losses, -1, 0)
-        real = weights[..., :photos]
+    def weighted(weights: Floats, pseudo: Margins | None = None) -> dict[str, Floats]:
+        real = weights.sum(-1)
+        total, summed = real, weights @ losses
+        if pseudo is not None:
+            total = real + pseudo.support.sum(-1)
+            wrong = (pseudo.support - pseudo.right).sum(-1)
+            summed = summed + wrong[..., None] * largest
         return {
-            "log_loss": _ratio(log_loss, total),
-            "brier": _ratio(brier, total),
-            "calibration_error": _ratio(np.abs(real @ binned).sum(-1), real.sum(-1)),
+            "log_loss": _ratio(summed[..., 0], total),
+            "brier": _ratio(summed[..., 1], total),
+            "calibration_error": _ratio(np.abs(weights @ binned).sum(-1), real),
         }
 
     return weighted
@@ -161,29 +221,49 @@ def rank_scores(labels: Integers, probabilities: Floats) -> WeightedScores:
     `average_precision` are their means over the classes with photos. A class without photos scores
     0.5 and 0.
     """
-    classes = probabilities.shape[1]
-    orders = np.argsort(-probabilities, axis=0, kind="stable")
+    photos, classes = probabilities.shape
     present = np.bincount(labels, minlength=classes) > 0
+    by_class = np.ascontiguousarray(probabilities.T)
+    ranked = [_rank(labels == k, by_class[k]) for k in range(classes)]
+    # Classes with as many levels are scored together: their rows follow each other.
+    levels = np.array([rank.levels for rank in ranked])
+    order = np.argsort(levels, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(3 * levels[order])])
+    # One product with a matrix ranks all classes. It has a row for each class's photos and, below
+    # these, the rows of each class's ranking.
+    sums = _indicator(
+        [
+            labels,
+            *(ranked[k].row + classes + first for k, first in zip(order, starts, strict=False)),
+        ],
+        [np.arange(photos), *(ranked[k].photo for k in order)],
+        (classes + int(starts[-1]), photos),
+    )
 
-    def one_vs_rest(weights: Floats, k: int) -> tuple[Floats, Floats]:
-        order = orders[:, k]
-        ranked = probabilities[order, k]
-        last = np.append(ranked[1:] != ranked[:-1], True)  # last photo of each run of ties
-        positive = labels[order] == k
-        sorted_weights = weights[..., order]
-        hits = np.cumsum(sorted_weights * positive, -1)[..., last]
-        misses = np.cumsum(sorted_weights * ~positive, -1)[..., last]
-        new_hits = np.diff(hits, axis=-1, prepend=0)
-        new_misses = np.diff(misses, axis=-1, prepend=0)
-        pairs = hits[..., -1] * misses[..., -1]
-        below = (new_misses * (hits - new_hits / 2)).sum(-1)
-        precision = (new_hits * _ratio(hits, hits + misses)).sum(-1)
-        area = np.where(pairs > 0, _ratio(below, pairs), 0.5)
-        return area, _ratio(precision, hits[..., -1])
-
-    def weighted(weights: Floats) -> dict[str, Floats]:
-        by_class = [one_vs_rest(weights, k) for k in range(classes)]
-        areas, precisions = (np.stack(values, -1) for values in zip(*by_class, strict=True))
+    def weighted(weights: Floats, pseudo: Margins | None = None) -> dict[str, Floats]:
+        summed = np.moveaxis(_weighted_sums(sums, weights), -1, 0)
+        support, rows = summed[:classes], summed[classes:]
+        right, pseudo_support, predicted = (
+            np.zeros((3, *support.shape))
+            if pseudo is None
+            else (np.moveaxis(m, -1, 0) for m in (pseudo.right, pseudo.support, pseudo.predicted))
+        )
+        others = _sums_of_others(support + pseudo_support)
+        top_misses = np.maximum(predicted - right, 0)
+        bottom_misses = np.maximum(_sums_of_others(pseudo_support) - top_misses, 0)
+        scores = np.empty((2, *support.shape))
+        for count in np.unique(levels):
+            alike = np.flatnonzero(levels[order] == count)
+            k, first = order[alike], starts[alike[0]]
+            shape = (len(k), 3 * count, *support.shape[1:])
+            own = rows[first : first + 3 * count * len(k)].reshape(shape)
+            hits, misses = own[:, 2 * count :], own[:, : 2 * count]
+            hits[:, 0] += right[k]
+            hits[:, -1] += (pseudo_support - right)[k]
+            misses[:, 1] += top_misses[k]
+            misses[:, -1] += bottom_misses[k]
+            scores[:, k] = _one_vs_rest(hits, misses, others[k])
+        areas, precisions = np.moveaxis(scores, 1, -1)
         return {
             "class_roc_auc": areas,
             "class_average_precision": precisions,
@@ -192,6 +272,121 @@ def rank_scores(labels: Integers, probabilities: Floats) -> WeightedScores:
         }
 
     return weighted
+
+
+def constant_scores(labels: Integers, frequencies: Floats) -> Callable[..., dict[str, Floats]]:
+    """Return the scores of the same probabilities (K,) for every photo, by weights (..., N).
+
+    The scores are those of `decision_scores`, `rank_scores` and `loss_scores`. The pseudo-photos
+    get these probabilities, too.
+    """
+    classes = len(frequencies)
+    majority = np.arange(classes) == frequencies.argmax()
+    sums = _indicator([labels], [np.arange(len(labels))], (classes, len(labels)))
+    squared_steps = _squared_steps(classes)[:, frequencies.argmax()]
+    every_class, each = np.arange(classes), np.broadcast_to(frequencies, (classes, classes))
+    losses = np.stack([log_losses(every_class, each), brier_scores(every_class, each)], 1)
+    present = np.bincount(labels, minlength=classes) > 0
+
+    def weighted(
+        weights: Floats, for_decisions: Margins | None = None, for_ranks: Margins | None = None
+    ) -> dict[str, Floats]:
+        real = _weighted_sums(sums, weights)
+        support = real if for_decisions is None else real + for_decisions.support
+        predicted = majority * support.sum(-1, keepdims=True)
+        scores = margin_scores(
+            Margins(majority * support, support, predicted, support @ squared_steps)
+        )
+        support = real if for_ranks is None else real + for_ranks.support
+        total = support.sum(-1)
+        precisions = _ratio(support, np.broadcast_to(total[..., None], support.shape))
+        log_loss, brier = np.moveaxis(support @ losses, -1, 0)
+        surplus = np.abs(real @ majority - real.sum(-1) * frequencies.max())
+        return scores | {
+            "class_roc_auc": np.full_like(support, 0.5),
+            "class_average_precision": precisions,
+            "roc_auc": np.full_like(total, 0.5),
+            "average_precision": precisions[..., present].mean(-1),
+            "log_loss": _ratio(log_loss, total),
+            "brier": _ratio(brier, total),
+            "calibration_error": _ratio(surplus, real.sum(-1)),
+        }
+
+    return weighted
+
+
+class _Rank(NamedTuple):
+    """Row of each photo in the ranking of a class: `photo` is in `row` of `rows`.
+
+    The probabilities of the class's photos, with 1 and 0, form L levels. Rows 2 l and 2 l + 1 are
+    the other photos between the levels l - 1 and l and at level l. Row 2 L + l are the class's
+    photos at level l. Photos between the last two levels have no row: they are most photos, and
+    their weight is the rest.
+    """
+
+    row: Integers
+    photo: Integers
+    levels: int
+
+
+def _rank(own: npt.NDArray[np.bool_], probability: Floats) -> _Rank:
+    """Return the ranking of a class, given its photos (N,) and its probabilities (N,)."""
+    probability = np.clip(probability, 0, 1)
+    ascending = np.unique(np.concatenate([[0, 1], probability[own]]))
+    above = np.searchsorted(ascending, probability, side="left")
+    tied = ascending[above] == probability
+    levels = len(ascending)
+    level = levels - 1 - above + ~tied  # from the highest; of a photo between two, the lower one
+    row = np.where(own, 2 * levels + level, 2 * level + tied)
+    photo = np.flatnonzero(row != 2 * levels - 2)
+    return _Rank(row[photo], photo, levels)
+
+
+def _one_vs_rest(hits: Floats, misses: Floats, others: Floats) -> tuple[Floats, Floats]:
+    """Return ROC AUC and average precision of C classes.
+
+    Args:
+        hits: (C, L, ...) weights of the class's photos at each level.
+        misses: (C, 2 L, ...) weights of the other photos above and at each level, as in `_Rank`.
+        others: (C, ...) weights of all photos of the other classes.
+    """
+    ranked = np.cumsum(misses, 1)
+    above, through = ranked[:, ::2], ranked[:, 1::2]
+    above[:, -1], through[:, -1] = np.maximum(others - misses[:, -1], 0), others
+    positives = hits.sum(1)
+    lost = (hits * (above + through)).sum(1) / 2
+    pairs = positives * others
+    area = np.where(pairs > 0, 1 - _ratio(lost, pairs), 0.5)
+    hits_through = np.cumsum(hits, 1)
+    precision = (hits * _ratio(hits_through, hits_through + through)).sum(1)
+    return area, _ratio(precision, positives)
+
+
+def _sums_of_others(values: Floats) -> Floats:
+    """Return, for each row, the sum of the other rows, without cancellation: (K, ...)."""
+    sums = np.zeros_like(values)
+    sums[1:] = np.cumsum(values[:-1], 0)
+    sums[:-1] += np.cumsum(values[:0:-1], 0)[::-1]
+    return sums
+
+
+def _indicator(
+    rows: Sequence[Integers], columns: Sequence[Integers], shape: tuple[int, int]
+) -> sparse.csr_array:
+    """Return a matrix of zeros with a one in each given place."""
+    at = tuple(np.concatenate(indices).astype(np.int32) for indices in (rows, columns))
+    return sparse.csr_array((np.ones(len(at[0])), at), shape=shape)
+
+
+def _weighted_sums(matrix: sparse.csr_array, weights: Floats) -> Floats:
+    """Return the sums of the weights in each row of an indicator: (M, N), (..., N) -> (..., M)."""
+    columns = np.ascontiguousarray(weights.reshape(-1, weights.shape[-1]).T)
+    sums = np.empty((matrix.shape[0], columns.shape[1]))
+    for start in range(0, len(sums), ROWS_PER_PRODUCT):
+        rows = matrix[start : start + ROWS_PER_PRODUCT]
+        dense = rows.nnz > DENSE_SHARE * rows.shape[0] * rows.shape[1]
+        sums[start : start + ROWS_PER_PRODUCT] = (rows.toarray() if dense else rows) @ columns
+    return sums.T.reshape(*weights.shape[:-1], -1)
 
 
 def point_scores(labels: Integers, probabilities: Floats) -> dict[str, float]:
@@ -208,7 +403,7 @@ def further_scores(labels: Integers, probabilities: Floats) -> dict[str, float]:
     labels = np.asarray(labels, np.int64)
     weights = np.ones(len(labels))
     scores = confusion_scores(confusion(labels, probabilities.argmax(1), probabilities.shape[1]))
-    scores |= loss_scores(labels, probabilities, len(labels))(weights)
+    scores |= loss_scores(labels, probabilities)(weights)
     scores |= rank_scores(labels, probabilities)(weights)
     return {name: float(scores[name]) for name in FURTHER}
 

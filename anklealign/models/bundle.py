@@ -18,6 +18,7 @@ them:
 import errno
 import json
 import shutil
+import statistics
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -80,11 +81,17 @@ class Bundle:
 
 
 def default_input(model: nn.Module, image_size: int) -> InputConfig:
-    """Return the input config of a timm model's pretrained config, at `image_size` pixels."""
+    """Return the input config of a timm model's pretrained config, at `image_size` pixels.
+
+    A network with one input channel gets the average of the channels: timm sums the pretrained
+    weights over the channels, so that a gray photo has the same features as with three channels, up
+    to the differences of their mean and standard deviation.
+    """
     config: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
-    return InputConfig(
-        image_size, tuple(config["mean"]), tuple(config["std"]), config["interpolation"]
-    )
+    mean, std = tuple(config["mean"]), tuple(config["std"])
+    if getattr(model, "in_chans", len(mean)) == 1:
+        mean, std = ((statistics.fmean(values),) for values in (mean, std))
+    return InputConfig(image_size, mean, std, config["interpolation"])
 
 
 def save(folder: Path, bundle: Bundle) -> None:
@@ -109,7 +116,7 @@ def save(folder: Path, bundle: Bundle) -> None:
                 temporary,
                 model_config={"label_names": list(bundle.classes)},
                 data_config={
-                    "input_size": (3, size, size),
+                    "input_size": (bundle.input_config.channels, size, size),
                     "mean": bundle.input_config.mean,
                     "std": bundle.input_config.std,
                     "interpolation": bundle.input_config.interpolation,

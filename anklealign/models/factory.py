@@ -15,10 +15,11 @@ from typing import Any
 
 import timm
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from anklealign.config.params import Model
 from anklealign.io import files
+from anklealign.models.inputs import PHOTO_CHANNELS
 from anklealign.models.networks import IMAGENET_CLASSES
 
 
@@ -45,6 +46,11 @@ def build(
             f"{where}: zero_shot requires the ImageNet indices of each class, and this dataset "
             "defines none; add datasets.<name>.imagenet, or choose another model"
         )
+    if config.arguments.get("in_chans", 3) not in PHOTO_CHANNELS:
+        raise ValueError(
+            f"{where}.arguments.in_chans = {config.arguments['in_chans']}: photos have three "
+            "channels; use 3, or 1 for gray photos"
+        )
     keep_imagenet_head = config.zero_shot or (config.imagenet_head and bool(imagenet))
     arguments: dict[str, Any] = dict(config.arguments)
     if _timm_config(where, config.architecture).get("fixed_input_size"):
@@ -63,7 +69,31 @@ def build(
         _init_classifier_small(model)
     elif config.pretrained and config.imagenet_head:
         _init_classifier_from_imagenet(where, model, imagenet)
+    _check_output(where, model, config, classes)
     return model
+
+
+def _check_output(where: str, model: nn.Module, config: Model, classes: int) -> None:
+    """Run the network once, before hours of training.
+
+    Raises:
+        ValueError: The network does not map photos to K logits.
+    """
+    channels = int(config.arguments.get("in_chans", 3))  # type: ignore[arg-type]
+    x = torch.zeros(1, channels, config.image_size, config.image_size)
+    try:
+        with torch.no_grad():
+            model.eval()
+            output = model.forward_head(model.forward_features(x))  # type: ignore[operator]
+        problem = "" if tuple(output.shape) == (1, classes) else f"its output is {output.shape}"
+    except Exception as error:  # noqa: BLE001 - networks raise any exception type
+        problem = _one_line(error)
+    model.train()
+    if problem:
+        raise ValueError(
+            f"{where}: {config.architecture} does not classify photos of {config.image_size} "
+            f"pixels into {classes} classes: {problem}; change image_size or architecture there"
+        )
 
 
 def _timm_config(where: str, architecture: str) -> dict[str, Any]:
@@ -281,15 +311,12 @@ def _init_classifier_small(model: nn.Module) -> None:
     features this noise outweighs what a head can learn (ants/bees, frozen: accuracy 0.86 instead
     of 0.95).
     """
-    layers = [
-        module
-        for module in model.get_classifier().modules()  # type: ignore[operator]
-        if isinstance(module, nn.Linear | nn.Conv2d)
-    ]
-    for layer in layers[-1:]:
-        nn.init.trunc_normal_(layer.weight, std=0.01)
-        if layer.bias is not None:
-            nn.init.zeros_(layer.bias)
+    for head in classifiers(model):
+        layers = [m for m in head.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+        for layer in layers[-1:]:
+            nn.init.trunc_normal_(layer.weight, std=0.01)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
 
 def _init_classifier_from_imagenet(
@@ -366,9 +393,38 @@ def freeze_batch_norm(model: nn.Module, *, everywhere: bool) -> None:
                 module.eval()
 
 
+def classifiers(model: nn.Module) -> list[nn.Module]:
+    """Return the classifier of a timm model, or both of a distilled one."""
+    heads = model.get_classifier()  # type: ignore[operator]
+    return list(heads) if isinstance(heads, tuple | list | nn.ModuleList) else [heads]
+
+
+def classifier_of_features(model: nn.Module, x: Tensor) -> nn.Module | None:
+    """Return the classifier, if it maps the features of `inputs.features` to the logits.
+
+    Two-headed networks average over two classifiers, and a few others change the features before or
+    after theirs; of these, return None.
+
+    Args:
+        model: A timm model.
+        x: An input of the network, to compare both ways, (N, 3, H, H).
+    """
+    heads = classifiers(model)
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            pooled = model.forward_head(model.forward_features(x), pre_logits=True)  # type: ignore[operator]
+            equal = len(heads) == 1 and torch.allclose(heads[0](pooled), model(x), 1e-3, 1e-5)
+    except Exception:  # noqa: BLE001 - any error means that the classifier needs something else
+        equal = False
+    model.train(training)
+    return heads[0] if equal else None
+
+
 def _classifier_ids(model: nn.Module) -> set[int]:
     """Return the ids of the classifier's parameters."""
-    return {id(p) for p in model.get_classifier().parameters()}  # type: ignore[operator]
+    return {id(p) for head in classifiers(model) for p in head.parameters()}
 
 
 def count_parameters(model: nn.Module) -> int:

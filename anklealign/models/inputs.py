@@ -24,6 +24,9 @@ Floats = npt.NDArray[np.float64]
 # Photos per forward pass outside training. Fixed, as another batch size may round differently.
 CHUNK = 16
 
+PHOTO_CHANNELS = (1, 3)  # input channels that photos can be converted to
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+
 
 @dataclass(frozen=True)
 class InputConfig:
@@ -31,15 +34,20 @@ class InputConfig:
 
     Attributes:
         image_size: Side in pixels.
-        mean: Mean of each channel, in 0 to 1.
+        mean: Mean of each channel, in 0 to 1. With one channel, photos are converted to gray.
         std: Standard deviation of each channel, in 0 to 1.
         interpolation: bilinear or bicubic.
     """
 
     image_size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     interpolation: str
+
+    @property
+    def channels(self) -> int:
+        """Return the number of input channels: 3, or 1 for gray photos."""
+        return len(self.mean)
 
 
 def pick_device(name: str) -> torch.device:
@@ -80,9 +88,12 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def normalize(x: Tensor, input_config: InputConfig) -> Tensor:
-    """Normalize each channel: (N, 3, H, H) in 0 to 1 -> (N, 3, H, H)."""
+    """Normalize each channel: (N, 3, H, H) in 0 to 1 -> (N, 3, H, H), or (N, 1, H, H) for gray."""
+    if input_config.channels == 1:
+        red, green, blue = x.unbind(1)
+        x = (red * LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])[:, None]
     constants = torch.tensor([input_config.mean, input_config.std])
-    mean, std = to_device(constants, x.device).view(2, 1, 3, 1, 1)
+    mean, std = to_device(constants, x.device).view(2, 1, -1, 1, 1)
     return (x - mean).div_(std)
 
 

@@ -97,6 +97,7 @@ def html(
         splits=metric_tables.split_table(split, list(run["train_class_counts"])),
         overall=metric_tables.overall_table(evaluate),
         by_class=metric_tables.class_table(evaluate),
+        class_note=metric_tables.class_note(evaluate),
         lower_is_better=", ".join(map(metric_tables.display_name, LOWER_IS_BETTER)),
         worst_corruption=_worst_corruption(evaluate.get("robustness", {})),
         origin=_origin_table(metrics["train"], run),

@@ -8,6 +8,9 @@ Metrics = Mapping[str, Any]
 
 SPLITS = ("train", "val", "test")
 
+MAX_CLASSES = 25  # rows of the table of classes
+MAX_COLUMNS = 12  # classes with a column of their own in the table of splits
+
 # Display names of metrics whose key is not readable by itself.
 NAMES = {
     "macro_f1": "macro F1",
@@ -56,30 +59,52 @@ def overall_table(evaluate: Metrics) -> Table:
 
 
 def class_table(evaluate: Metrics) -> Table:
-    """Return the scores of each class with CI."""
+    """Return the scores of each class with CI; of many classes those with the lowest recall."""
     classes = {k.removeprefix("class_"): v for k, v in evaluate.items() if k.startswith("class_")}
     names = [
         name
         for name, value in next(iter(classes.values())).items()
         if isinstance(value, float) and "_ci_" not in name
     ]
+    listed = list(classes.items())
+    if len(listed) > MAX_CLASSES:
+        # A class without test photos has no recall.
+        measured = [item for item in listed if item[1]["support"]]
+        listed = sorted(measured, key=lambda item: (item[1]["recall"], item[0]))[:MAX_CLASSES]
     rows = [
         [label, scores["support"]]
         + [Cell(number(scores[name]), ci(scores, f"{name}_")) for name in names]
-        for label, scores in classes.items()
+        for label, scores in listed
     ]
     return Table(["class", "photos", *map(display_name, names)], rows)
 
 
+def class_note(evaluate: Metrics) -> str:
+    """Return which classes `class_table` leaves out; empty if it shows all."""
+    count = sum(key.startswith("class_") for key in evaluate)
+    if count <= MAX_CLASSES:
+        return ""
+    return (
+        f"The table shows the {MAX_CLASSES} of {count:,} classes with the lowest recall. "
+        "plots/evaluate/classes.csv lists all classes."
+    )
+
+
 def split_table(split: Metrics, classes: Sequence[str]) -> Table:
-    """Return the counts of each split; subjects only if the dataset names any."""
+    """Return the counts of each split; subjects only if the dataset names any.
+
+    Of many classes, the smallest, the median and the largest count take the place of their columns.
+    """
     counts = ["photos", "subjects", "groups"] if has_subjects(split) else ["photos", "groups"]
-    rows = [
-        [name, *(split[name][count] for count in counts)]
-        + [split[name]["classes"][label] for label in classes]
-        for name in SPLITS
-    ]
-    return Table(["split", *counts, *classes], rows)
+    rows, header = [], ["split", *counts, *classes]
+    for name in SPLITS:
+        of_class = [split[name]["classes"][label] for label in classes]
+        if len(classes) > MAX_COLUMNS:
+            header = ["split", *counts, "fewest of a class", "median", "most of a class"]
+            ordered = sorted(of_class)
+            of_class = [ordered[0], ordered[len(ordered) // 2], ordered[-1]]
+        rows.append([name, *(split[name][count] for count in counts), *of_class])
+    return Table(header, rows)
 
 
 def has_subjects(split: Metrics) -> bool:

@@ -72,7 +72,11 @@ def summary(metrics: Mapping[str, Metrics], run: Metrics) -> list[str]:
     """Return classes, architecture and training of the model."""
     dataset, model = run["params"]["dataset_name"], run["params"]["model_name"]
     config, chosen = run["params"]["model"], run["chosen"]
-    classes = ", ".join(run["train_class_counts"])
+    names = list(run["train_class_counts"])
+    more = len(names) - metric_tables.MAX_CLASSES
+    classes = ", ".join(names[: metric_tables.MAX_CLASSES])
+    if more > 0:
+        classes += f" and {more:,} more, which config.json of the bundle lists"
     versions = ", ".join(f"{name} {run['versions'][name]}" for name in ("python", "torch", "timm"))
     return [
         f"# {model} on {dataset}",
@@ -129,6 +133,7 @@ def scores(evaluate: Metrics) -> list[str]:
         "",
         *markdown(metric_tables.class_table(evaluate)),
         "",
+        *([note, ""] if (note := metric_tables.class_note(evaluate)) else []),
     ]
 
 

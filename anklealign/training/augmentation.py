@@ -15,14 +15,13 @@ from torch.nn import functional
 
 from anklealign.config.params import Augmentation
 from anklealign.io.pixel_store import Pixels
-from anklealign.models.inputs import InputConfig, Integers, resize, to_device
+from anklealign.models.inputs import LUMA, InputConfig, Integers, resize, to_device
 
 Draws = npt.NDArray[np.float64]
 
 # Columns of the draws.
 SIDE, LEFT, TOP, HORIZONTAL_FLIP, ROTATION, BRIGHTNESS, CONTRAST, SATURATION = range(8)
 VERTICAL_FLIP, SHEAR = 8, 9
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
 def draw(ids: Sequence[str], repeats: Sequence[int], seed: int, epoch: int) -> Draws:

@@ -38,7 +38,8 @@ def expected_memory(model: nn.Module, config: FitConfig) -> int:
     settings, model_config = config.train_config, config.model_config
     if model_config.frozen:
         factory.freeze(model, model_config.unfreeze_last_n)
-    learner = model.get_classifier() if model_config.head_alone else model  # type: ignore[operator]
+    heads = factory.classifiers(model)
+    learner = heads[0] if model_config.head_alone and len(heads) == 1 else model
     divisor = config.process_group.size * settings.gradient_accumulation_steps
     precision = pick_precision(settings.precision, config.device)
     return training_memory(
@@ -104,7 +105,8 @@ def activation_memory(model: nn.Module, side: int) -> tuple[int, int]:
 
     for module in shadow.modules():
         module.register_forward_hook(measure)
-    x = torch.zeros(2, 3, side, side, device="meta")  # batch norm rejects a batch of one
+    channels = getattr(model, "in_chans", 3)
+    x = torch.zeros(2, channels, side, side, device="meta")  # batch norm rejects a batch of one
     with torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor):
         shadow(x)
     return sum(size for _, size in storages.values()) // 2, max(output_sizes) // 2

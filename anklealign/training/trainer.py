@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from anklealign.config.params import Model, Train
-from anklealign.models.factory import freeze, freeze_batch_norm
+from anklealign.models.factory import classifier_of_features, freeze, freeze_batch_norm
 from anklealign.models.inputs import (
     Floats,
     InputConfig,
@@ -149,12 +149,18 @@ class Trainer:
         self.train, self.val = train, val
         settings, device, model_config = config.train_config, config.device, config.model_config
         self.learner = model
-        self.head_alone = model_config.head_alone
+        classifier = None
+        if model_config.head_alone:
+            side, channels = config.input_config.image_size, config.input_config.channels
+            x = torch.linspace(-1, 1, channels * side * side, device=device)
+            classifier = classifier_of_features(model, x.view(1, channels, side, side))
+        # Without features that the classifier alone maps to logits, the whole network runs.
+        self.head_alone = classifier is not None
         if model_config.frozen:
             freeze(model, model_config.unfreeze_last_n)
-        if self.head_alone:
+        if classifier is not None:
             # A frozen backbone maps each photo to the same features in every epoch.
-            self.learner = model.get_classifier()  # type: ignore[operator]
+            self.learner = classifier
             self.train_features = self._extract_features(train)
             self.val_features = self._extract_features(val)
         elif config.process_group.size > 1 and device.type == "cuda":

@@ -77,3 +77,16 @@ def test_every_attention_head_is_shown(predictions, monkeypatch):
     )
     assert [tile.lines[1] for tile in tiles] == ["heads 1 to 6 of 8", "heads 7 to 8 of 8"] * 2
     assert [len(tile.pictures) for tile in tiles] == [7, 3] * 2
+
+
+def test_of_many_classes_those_with_the_lowest_recall_are_explained():
+    count = explanation_sheets.MAX_CLASSES + 5
+    rows = [
+        {"actual": f"c{k:02}", "predicted": f"c{k:02}" if n < k else "x", "probability": 0.5}
+        for k in range(count)
+        for n in range(count)
+    ]
+    table = pd.DataFrame(rows)
+    table["path"] = [f"{n:04}" for n in range(len(table))]
+    shown = explanation_sheets.select(table).actual.unique().tolist()
+    assert shown == [f"c{k:02}" for k in range(explanation_sheets.MAX_CLASSES)]

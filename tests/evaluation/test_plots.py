@@ -53,3 +53,43 @@ def test_history_marks_the_best_epoch():
     for axes in drawn.axes:
         (kept,) = [line for line in axes.lines if line.get_label() == "best accuracy"]
         assert set(kept.get_xdata()) == {2}
+
+
+def counts_of(classes: int) -> pd.DataFrame:
+    names = [f"class {k}" for k in range(classes)]
+    return pd.DataFrame(5 * np.eye(classes, dtype=int), names, names)
+
+
+def test_a_matrix_of_many_classes_shows_only_counts_above_zero():
+    counts = counts_of(20)
+    counts.iloc[0, 3] = 2
+    drawn = plots.confusion(counts)
+    texts = [text.get_text() for text in drawn.axes[0].texts]
+    assert sorted(texts) == ["2"] + ["5"] * 20
+
+
+def test_of_more_classes_the_most_confused_pairs_and_the_lowest_recalls_are_shown():
+    counts = counts_of(100)
+    counts.iloc[7, 3], counts.iloc[8, 2], counts.iloc[9, 2] = 4, 5, 5
+    counts.iloc[9, 9] = 0
+    pairs = plots.confused_pairs(counts)
+    assert pairs.to_numpy().tolist() == [
+        ["class 9", "class 2", 5, 5],
+        ["class 8", "class 2", 5, 10],
+        ["class 7", "class 3", 4, 9],
+    ]
+    drawn = plots.confusion(counts)
+    left, right, below = drawn.axes
+    assert [text.get_text() for text in left.texts] == ["5 of 5", "5 of 10", "4 of 9"]
+    assert left.get_yticklabels()[0].get_text() == "class 9 → class 2"
+    assert right.texts[0].get_text() == "0% of 5"
+    assert len(right.texts) == plots.LISTED
+    assert sum(bar.get_height() for bar in below.patches) == 100
+
+
+def test_classes_without_test_photos_have_no_recall():
+    counts = counts_of(50)
+    counts.iloc[4, 4] = 0
+    _, right, below = plots.confusion(counts).axes
+    assert "class 4" not in [label.get_text() for label in right.get_yticklabels()]
+    assert sum(bar.get_height() for bar in below.patches) == 49

@@ -184,3 +184,15 @@ def test_without_scored_votes_only_the_counts_are_reported():
     )
     found = score_tables.human_baseline_scores(empty, pd.Series(dtype=str), 3, SETTINGS, 1)
     assert found == {"annotators": 0, "photos": 0, "votes": 0}
+
+
+def test_table_of_classes_starts_with_the_lowest_recall_and_names_the_confusion():
+    metrics = scored()
+    counts = pd.DataFrame([[9, 3, 0], [0, 12, 0], [1, 5, 6]], CLASSES, CLASSES)
+    table = score_tables.class_table(metrics, counts)
+    assert table.recall.is_monotonic_increasing
+    assert table["class"].sort_values().tolist() == CLASSES
+    rows = table.set_index("class")
+    assert rows.confused_with.to_dict() == {"a": "b", "b": "", "c": "b"}
+    assert rows.confused_photos.to_dict() == {"a": 3, "b": 0, "c": 5}
+    assert rows.loc["a", "recall_ci_low"] == metrics["class_a"]["recall_ci_low"]

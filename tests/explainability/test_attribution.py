@@ -167,3 +167,62 @@ def test_the_overlay_leaves_pixels_without_heat_unchanged(photos):
     assert over.dtype == np.uint8
     assert np.array_equal(over[8:], photos[0][8:])
     assert not np.array_equal(over[:8, :8], photos[0][:8, :8])
+
+
+CLASS_ATTENTION = {
+    "cait_xxs24_224": {"depth": 2},
+    "xcit_nano_12_p16_224": {"depth": 2, "img_size": 64},
+    "tnt_s_legacy_patch16_224": {"depth": 2},
+}
+
+
+@pytest.mark.parametrize("name", CLASS_ATTENTION)
+def test_networks_without_gradient_at_their_last_patches_have_maps(name, photos):
+    bundle = bundle_of(name, **CLASS_ATTENTION[name])
+    maps = [attribution.heat_maps(bundle, photos, np.full(3, k)) for k in range(3)]
+    assert np.max(maps, axis=(0, 2, 3)).tolist() == [1, 1, 1]
+    assert (np.std(maps, axis=(2, 3)) > 0).any(0).all()
+
+
+class Scales(torch.nn.Module):
+    """A network that passes its head a list of two scales: class b is the red of both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fine = torch.nn.Sequential(torch.nn.AvgPool2d(8), torch.nn.Identity())
+        self.coarse = torch.nn.Sequential(torch.nn.AvgPool2d(2), torch.nn.Identity())
+
+    def forward_features(self, x):
+        fine = self.fine(x)
+        return [fine.flatten(2), self.coarse(fine).flatten(2)]
+
+    def forward_head(self, scales):
+        red = sum(tokens[:, 0].mean(1) for tokens in scales)
+        return torch.stack([0 * red, red, -red], 1)
+
+
+def test_a_network_of_several_scales_shows_the_evidence_of_its_last_map():
+    x = torch.zeros(2, 3, 64, 64)
+    x[0, 0, :16, :16] = x[1, 0, 48:, 48:] = 1
+    x[:, 2, 16:32] = 1  # blue is no evidence
+    maps = attribution._grad_cam(Scales(), x, torch.tensor([1, 1]))
+    assert maps.shape == (2, 1, 4, 4)
+    for n, place in ((0, (0, 0)), (1, (3, 3))):
+        assert maps[n, 0].argmax() == place[0] * 4 + place[1]
+        assert int((maps[n, 0] != 0).sum()) == 1
+
+
+def test_without_a_map_the_evidence_is_that_of_the_pixels():
+    class Flat(torch.nn.Module):
+        def forward_features(self, x):
+            return x.flatten(1)
+
+        def forward_head(self, x):
+            red = x[:, : 64 * 64].sum(1)
+            return torch.stack([red, -red], 1)
+
+    x = torch.zeros(1, 3, 64, 64)
+    x[0, 0, 8:12, 60:64] = 1
+    maps = attribution._grad_cam(Flat(), x, torch.tensor([0]))
+    assert maps.shape == (1, 1, attribution.PIXEL_CELLS, attribution.PIXEL_CELLS)
+    assert maps.flatten().nonzero().flatten().tolist() == [2 * 16 + 15]

@@ -1,10 +1,20 @@
 """CIs resample whole groups, have the nominal coverage and are omitted when groups are few."""
 
+import json
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
 from anklealign.metrics import bootstrap
-from anklealign.metrics.bootstrap import mean_with_ci, resampling_weights, scores_with_ci
+from anklealign.metrics.bootstrap import (
+    mean_with_ci,
+    pseudo_shapes,
+    resampling_weights,
+    scores_with_ci,
+)
+from anklealign.metrics.scores import margins
 from benchmarks.intervals import (
     CASES,
     IN_USE,
@@ -29,8 +39,8 @@ def estimates(labels, probabilities, groups, **changes):
     return scores_with_ci(labels, probabilities, groups, baseline, **options)
 
 
-def width(parts) -> float:
-    return float(parts["ci_high"] - parts["ci_low"])
+def width(parts):
+    return parts["ci_high"] - parts["ci_low"]
 
 
 def test_without_pseudo_groups_it_is_the_bayesian_bootstrap(monkeypatch):
@@ -155,6 +165,43 @@ def test_textbook_cis_of_the_benchmark_agree_on_an_easy_case():
         for ours, other in zip(ends[method], ends["percentile"], strict=True):
             np.testing.assert_allclose(ours, other, atol=0.02)
     assert group_confusions(test, shares).sum() == 2 * len(test.labels)
+
+
+def test_sticks_and_single_pseudo_photos_give_the_same_intervals(monkeypatch):
+    labels, probabilities = guesses(6, 180, 12)
+    groups = [f"g{i // 3:02}" for i in range(180)]
+    dense = estimates(labels, probabilities, groups, resamples=4000)
+    monkeypatch.setattr(bootstrap, "DENSE_CLASSES", 1)
+    sticks = estimates(labels, probabilities, groups, resamples=4000)
+    for name, parts in dense.items():
+        assert np.array_equal(sticks[name]["value"], parts["value"]), name
+        for end in ("ci_low", "ci_high", "gain_ci_low", "gain_ci_high"):
+            # Both ends are quantiles of 4,000 draws: they agree within their sampling error.
+            error = np.max(np.abs(sticks[name][end] - parts[end]) / np.max(width(parts)))
+            assert error < 0.08, (name, end, error)
+
+
+def test_sticks_have_the_moments_of_single_pseudo_photos():
+    counts, shape, rows = np.array([5, 0, 2, 9]), 0.25, 40_000
+    rng = np.random.default_rng(2)
+    sticks = bootstrap._sparse_margins(counts, shape, 1.0, rows, rng)
+    shapes = pseudo_shapes(counts / counts.sum())
+    single = margins(rng.gamma(shapes, size=(rows, 4, 4)))
+    for name in ("right", "support", "predicted", "squared_steps"):
+        ours, other = getattr(sticks, name), getattr(single, name)
+        for moment in (np.mean, np.std):
+            np.testing.assert_allclose(moment(ours, 0), moment(other, 0), rtol=0.06, err_msg=name)
+
+
+@pytest.mark.slow
+def test_a_thousand_classes_take_at_most_two_gigabytes():
+    line = subprocess.run(
+        [sys.executable, "-m", "benchmarks.many_classes", "--measure", "1000"],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    row = json.loads(line)
+    assert row["memory_mb"] < 2000
+    assert row["cpu_s"] < 240  # two minutes on two cores
 
 
 @pytest.mark.slow

@@ -12,8 +12,10 @@ from anklealign.metrics.scores import (
     confidence_bins,
     confusion,
     confusion_scores,
+    constant_scores,
     decision_scores,
     loss_scores,
+    margins,
     point_scores,
     rank_scores,
     resample,
@@ -74,7 +76,7 @@ def test_weighted_scores_are_scikit_learns(seed, photos, classes):
     weights[:classes] = 1
     predicted = probabilities.argmax(1)
     found = {}
-    for make in (decision_scores, rank_scores, lambda y, p: loss_scores(y, p, photos)):
+    for make in (decision_scores, rank_scores, loss_scores):
         found |= make(labels, probabilities)(weights)
     every = list(range(classes))
     sample = {"sample_weight": weights}
@@ -113,7 +115,7 @@ def test_weighted_scores_are_scikit_learns(seed, photos, classes):
 def test_each_row_of_weights_gives_one_score():
     labels, probabilities = guesses(2, 30, 3)
     weights = np.random.default_rng(0).exponential(size=(5, 30))
-    for make in (decision_scores, rank_scores, lambda y, p: loss_scores(y, p, 30)):
+    for make in (decision_scores, rank_scores, loss_scores):
         weighted = make(labels, probabilities)
         together = weighted(weights)
         for b in range(5):
@@ -133,22 +135,53 @@ def test_calibration_error_uses_equal_count_bins(photos, bins):
         correct, confidence, n_bins=bins, strategy="quantile"
     )
     expected = np.average(np.abs(accuracy - mean_confidence), weights=np.bincount(found))
-    error = loss_scores(labels, probabilities, photos)(np.ones(photos))["calibration_error"]
+    error = loss_scores(labels, probabilities)(np.ones(photos))["calibration_error"]
     assert error == pytest.approx(expected)
 
 
 def test_loss_of_pseudo_photos_is_capped_at_the_largest_photo_loss():
     labels, probabilities = guesses(1, 20, 3)
-    all_labels = np.concatenate([labels, [0, 0]])
-    all_probabilities = np.concatenate(
-        [probabilities, np.eye(3)[[0, 1]]]
-    )  # confident and correct, confident and wrong
-    loss = loss_scores(all_labels, all_probabilities, 20)
-    right, wrong = (loss(np.eye(22)[k]) for k in (20, 21))
+    loss = loss_scores(labels, probabilities)
+    right, wrong = (
+        loss(np.zeros(20), margins(counts))
+        for counts in (np.diag([1.0, 0, 0]), np.array([[0, 1.0, 0], [0, 0, 0], [0, 0, 0]]))
+    )
     assert right["log_loss"] == right["brier"] == 0
-    alone = loss_scores(labels, probabilities, 20)(np.eye(20))
+    alone = loss(np.eye(20))
     assert wrong["log_loss"] == pytest.approx(max(alone["log_loss"].max(), np.log(3)))
     assert wrong["brier"] == pytest.approx(max(alone["brier"].max(), 2 / 3))
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_margins_of_pseudo_photos_are_photos_with_one_hot_probabilities(classes):
+    labels, probabilities = guesses(3, 40, classes)
+    # Probabilities of exactly 1 and 0 tie with those of the pseudo-photos.
+    probabilities[:7] = np.eye(classes)[probabilities[:7].argmax(1)]
+    rng = np.random.default_rng(4)
+    weights, cells = rng.exponential(size=(6, 40)), rng.exponential(size=(6, classes, classes))
+    actual, predicted = (index.ravel() for index in np.indices((classes, classes)))
+    all_labels = np.concatenate([labels, actual])
+    all_probabilities = np.concatenate([probabilities, np.eye(classes)[predicted]])
+    all_weights = np.concatenate([weights, cells.reshape(6, -1)], 1)
+    for make in (decision_scores, rank_scores):
+        by_margins = make(labels, probabilities)(weights, margins(cells))
+        for name, value in make(all_labels, all_probabilities)(all_weights).items():
+            np.testing.assert_allclose(by_margins[name], value, err_msg=name, atol=1e-12)
+
+
+def test_constant_probabilities_have_the_scores_of_any_model():
+    labels, _ = guesses(5, 50, 4)
+    frequencies = np.array([0.2, 0.5, 0.3, 0.0])
+    every_photo = np.tile(frequencies, (50, 1))
+    weights = np.random.default_rng(1).exponential(size=(4, 50))
+    expected = {}
+    for make in (decision_scores, rank_scores, loss_scores):
+        expected |= make(labels, every_photo)(weights)
+    constant = constant_scores(labels, frequencies)(weights)
+    assert constant.keys() == expected.keys()
+    for name, value in expected.items():
+        # Where all predictions are one class, rounding leaves the square root of 1e-16 in mcc.
+        np.testing.assert_allclose(constant[name], value, err_msg=name, atol=1e-7)
 
 
 def test_confidently_wrong_model_has_the_worst_brier_score():

@@ -260,3 +260,38 @@ def test_real_weights_load_from_a_file() -> None:
         torch.load(REAL_WEIGHTS, weights_only=True)["conv_stem.weight"]
     )
     assert model.get_classifier().out_features == 2
+
+
+def test_input_channels_that_photos_cannot_have_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"models\.x\.arguments\.in_chans = 4: .* use 3, or 1"):
+        factory.build("x", replace(CNN, arguments={"in_chans": 4}), 3)
+
+
+def test_a_network_that_cannot_take_the_photos_is_refused_before_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(networks.Cnn, "forward_head", lambda _, x: x)
+    with pytest.raises(ValueError, match=r"models\.x: anklealign_cnn does not classify photos of"):
+        factory.build("x", CNN, 3)
+
+
+DISTILLED = {"depth": 1, "img_size": 64, "embed_dim": 48, "num_heads": 3}
+
+
+def test_both_classifiers_of_a_distilled_network_are_trained_when_it_is_frozen() -> None:
+    block = replace(
+        CNN, architecture="deit_tiny_distilled_patch16_224", image_size=64, arguments=DISTILLED
+    )
+    model = factory.build("x", block, 3)
+    factory.freeze(model)
+    trained = {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad}
+    assert trained == {"head", "head_dist"}
+    # Both read features of their own, so that one classifier is not enough.
+    assert factory.classifier_of_features(model, torch.randn(2, 3, 64, 64)) is None
+
+
+def test_a_classifier_of_its_features_is_recognized() -> None:
+    model = factory.build("x", CNN, 3)
+    x = torch.randn(2, 3, 32, 32)
+    assert factory.classifier_of_features(model, x) is model.get_classifier()
+    assert model.training

@@ -80,3 +80,11 @@ def test_logits_are_computed_without_tf32_and_the_setting_is_restored() -> None:
 def test_an_unavailable_device_is_named_with_a_remedy(name: str) -> None:
     with pytest.raises(ValueError, match=rf"{name}.*choose auto or cpu"):
         pick_device(name)
+
+
+def test_one_channel_is_the_luma_of_the_photo() -> None:
+    pixels = photos(2, 32)
+    x = to_input(pixels, InputConfig(32, (0.4,), (0.5,), "bilinear"), CPU)
+    luma = pixels @ np.array([0.299, 0.587, 0.114]) / 255
+    assert x.shape == (2, 1, 32, 32)
+    np.testing.assert_allclose(x[:, 0], (luma - 0.4) / 0.5, atol=1e-5)

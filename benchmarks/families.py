@@ -1,0 +1,257 @@
+"""Run every family of timm's networks through what the pipeline asks of a network.
+
+    python -m benchmarks.families               # all families, 15 minutes on one core
+    python -m benchmarks.families cait levit    # some families
+
+A family is a module of timm with registered architectures. Of each, the member with the fewest
+weights runs with random weights: build, one training step, attribution maps, linear probe (freeze,
+and whether the features of the frozen backbone are computed once), and the bundle saved and loaded.
+A step that fails prints its error; the later steps of the family run nevertheless.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import timm
+import torch
+from torch import nn
+
+from anklealign.config.params import Model
+from anklealign.explainability import attribution
+from anklealign.models import bundle, factory, inputs
+from anklealign.models.bundle import Bundle, Preprocessing
+
+CLASSES = ("a", "b", "c")
+STEPS = ("build", "train", "explain", "probe", "bundle")
+STORE_SIZE = 64  # px
+
+# The member with the fewest weights of each family, as of timm 1.0; measured on the meta device.
+SMALLEST = {
+    "beit": "beit_base_patch16_224",
+    "byoanet": "halonet_h1",
+    "byobnet": "test_byobnet",
+    "cait": "cait_xxs24_224",
+    "coat": "coat_tiny",
+    "convit": "convit_tiny",
+    "convmixer": "convmixer_768_32",
+    "convnext": "test_convnext",
+    "cpubone": "cpubone_nano",
+    "crossvit": "crossvit_tiny_240",
+    "csatv2": "csatv2",
+    "cspnet": "cs3darknet_focus_s",
+    "cspnext": "cspnext_tiny",
+    "davit": "davit_tiny",
+    "deepseek_vit": "deepseek_vit_412m",
+    "deit": "deit_tiny_patch16_224",
+    "densenet": "densenet121",
+    "dla": "dla46x_c",
+    "dpn": "dpn48b",
+    "edgenext": "edgenext_xx_small",
+    "efficientformer": "efficientformer_l1",
+    "efficientformer_v2": "efficientformerv2_s0",
+    "efficientnet": "test_efficientnet",
+    "efficientvim": "efficientvim_m1",
+    "efficientvit_mit": "efficientvit_b0",
+    "efficientvit_msra": "efficientvit_m0",
+    "eva": "vit_tiny_patch16_dinov3_qkvb",
+    "fasternet": "fasternet_t0",
+    "fastvit": "fastvit_t8",
+    "focalnet": "focalnet_tiny_srf",
+    "gcvit": "gcvit_xxtiny",
+    "gemma4_vit": "gemma4_vit_167m_enc",
+    "ghostnet": "ghostnet_050",
+    "hardcorenas": "hardcorenas_b",
+    "hgnet": "hgnetv2_b0",
+    "hiera": "hiera_tiny_224",
+    "hieradet_sam2": "sam2_hiera_tiny",
+    "hrnet": "hrnet_w18_small",
+    "iformer": "iformer_t",
+    "inception_next": "inception_next_atto",
+    "inception_resnet_v2": "inception_resnet_v2",
+    "inception_v3": "inception_v3",
+    "inception_v4": "inception_v4",
+    "lcnetv2": "lcnetv2_small",
+    "levit": "levit_128s",
+    "lowformer": "lowformer_b0",
+    "mambaout": "test_mambaout",
+    "maxxvit": "test_coatnet",
+    "metaformer": "poolformerv2_s12",
+    "mlp_mixer": "gmlp_ti16_224",
+    "mobilenetv3": "lcnet_035",
+    "mobilenetv5": "mobilenetv5_base",
+    "mobilevit": "mobilevit_xxs",
+    "mvitv2": "mvitv2_tiny",
+    "naflexvit": "naflexvit_base_patch16_parfac_gap",
+    "nasnet": "nasnetalarge",
+    "nest": "nest_tiny",
+    "nextvit": "nextvit_small",
+    "nfnet": "test_nfnet",
+    "pit": "pit_ti_224",
+    "pnasnet": "pnasnet5large",
+    "pvt_v2": "pvt_v2_b0",
+    "qwen3_vit": "qwen3_vit_88m",
+    "rdnet": "rdnet_tiny",
+    "regnet": "regnetx_002",
+    "repghost": "repghostnet_050",
+    "repvit": "repvit_m1",
+    "res2net": "res2next50",
+    "resnest": "resnest14d",
+    "resnet": "test_resnet",
+    "resnetv2": "resnetv2_18",
+    "rexnet": "rexnet_100",
+    "selecsls": "selecsls42",
+    "senet": "legacy_seresnet18",
+    "sequencer": "sequencer2d_s",
+    "shvit": "shvit_s1",
+    "sknet": "skresnet18",
+    "starnet": "starnet_s050",
+    "swiftformer": "swiftformer_xs",
+    "swin_transformer": "swin_tiny_patch4_window7_224",
+    "swin_transformer_v2": "swinv2_tiny_window8_256",
+    "swin_transformer_v2_cr": "swinv2_cr_tiny_224",
+    "tiny_vit": "tiny_vit_5m_224",
+    "tnt": "tnt_s_legacy_patch16_224",
+    "tresnet": "tresnet_m",
+    "twins": "twins_svt_small",
+    "vgg": "vgg11",
+    "visformer": "visformer_tiny",
+    "vision_transformer": "test_vit",
+    "vision_transformer_hybrid": "vit_tiny_r_s16_p8_224",
+    "vision_transformer_relpos": "vit_relpos_small_patch16_rpn_224",
+    "vision_transformer_sam": "samvit_base_patch16_224",
+    "vitamin": "vitamin_small_224",
+    "volo": "volo_d1_224",
+    "vovnet": "ese_vovnet19b_slim_dw",
+    "xception": "legacy_xception",
+    "xception_aligned": "xception41",
+    "xcit": "xcit_nano_12_p16_224",
+}
+
+
+def families() -> list[str]:
+    """Return the names of the families of the installed timm."""
+    return [name for name in timm.list_modules() if timm.list_models(module=name)]
+
+
+def smallest(family: str) -> str:
+    """Return the smallest member of a family; of a family newer than the table, the first one."""
+    members = timm.list_models(module=family)
+    known = SMALLEST.get(family, "")
+    return known if known in members else members[0]
+
+
+def run(architecture: str, in_chans: int = 3) -> dict[str, str]:
+    """Return the outcome of each step: ok, or what failed.
+
+    Args:
+        architecture: timm name.
+        in_chans: Input channels of the network.
+    """
+    torch.manual_seed(1)
+    outcome = dict.fromkeys(STEPS, "not run")
+    size = int(timm.get_pretrained_cfg(architecture).input_size[1])  # type: ignore[union-attr]
+    arguments: dict[str, int] = {} if in_chans == 3 else {"in_chans": in_chans}
+    config = Model(architecture, size, epochs=1, learning_rate=1e-4, arguments=arguments)
+    try:
+        model = factory.build("custom", config, len(CLASSES))
+    except ValueError as error:
+        return outcome | {"build": str(error)}
+    outcome["build"] = "ok"
+    input_config = bundle.default_input(model, size)
+    preprocessing = Preprocessing(STORE_SIZE, "letterbox", 114, 80)
+    trained = Bundle(model, CLASSES, preprocessing, input_config, 1.0, 0.5, {})
+    pixels = np.random.default_rng(3).integers(0, 256, (2, STORE_SIZE, STORE_SIZE, 3), np.uint8)
+    steps = {
+        "train": lambda: train(trained, pixels),
+        "explain": lambda: explain(trained, pixels),
+        "bundle": lambda: save_and_load(trained, pixels),
+        "probe": lambda: probe(trained, pixels),  # freezes the model
+    }
+    for name, step in steps.items():
+        try:
+            outcome[name] = step()
+        except Exception as error:  # noqa: BLE001 - the outcome is what this measures
+            outcome[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+    return outcome
+
+
+def train(trained: Bundle, pixels: np.ndarray) -> str:
+    """Take one step of gradient descent; the loss and all weights must stay finite."""
+    model = trained.model.train()
+    x = inputs.to_input(pixels, trained.input_config, torch.device("cpu"))
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-4)
+    loss = nn.functional.cross_entropy(model(x), torch.tensor([0, 1]))
+    loss.backward()
+    optimizer.step()
+    finite = all(bool(p.isfinite().all()) for p in model.parameters())
+    return "ok" if bool(loss.isfinite()) and finite else "not finite"
+
+
+def explain(trained: Bundle, pixels: np.ndarray) -> str:
+    """Compute the maps of each class; they must be finite and show evidence for one of them."""
+    maps = np.stack(
+        [attribution.heat_maps(trained, pixels, np.full(len(pixels), k)) for k in range(3)]
+    )
+    if not np.isfinite(maps).all() or maps.min() < 0 or maps.max() > 1 + 1e-6:
+        return "maps outside 0 to 1"
+    varied = (maps.std((2, 3)) > 0).any(0).all()
+    return "ok" if varied else "no evidence for any class"
+
+
+def save_and_load(trained: Bundle, pixels: np.ndarray) -> str:
+    """Save the bundle and load it; the logits must be the same."""
+    rows, device = np.arange(len(pixels)), torch.device("cpu")
+    before = inputs.logits(trained.model, pixels, rows, trained.input_config, device)
+    with tempfile.TemporaryDirectory() as folder:
+        bundle.save(Path(folder), trained)
+        loaded = bundle.load(Path(folder))
+    after = inputs.logits(loaded.model, pixels, rows, loaded.input_config, device)
+    return "ok" if np.allclose(before, after, atol=1e-4) else "other logits"
+
+
+def probe(trained: Bundle, pixels: np.ndarray) -> str:
+    """Freeze all but the head, and train it on features where the network has them."""
+    model = trained.model
+    factory.freeze(model)
+    names = [name for name, p in model.named_parameters() if p.requires_grad]
+    heads = {id(p) for head in factory.classifiers(model) for p in head.parameters()}
+    if not names or any(id(p) not in heads for p in model.parameters() if p.requires_grad):
+        return f"trains {names[:3]}"
+    device = torch.device("cpu")
+    x = inputs.to_input(pixels, trained.input_config, device)
+    head = factory.classifier_of_features(model, x)
+    if head is None:
+        model(x).sum().backward()
+        return "ok, whole network"
+    rows = np.arange(len(pixels))
+    features = inputs.features(model, pixels, rows, trained.input_config, device)
+    head(features).sum().backward()
+    return "ok"
+
+
+def main() -> None:
+    """Print the outcome of each family and the number that passes each step."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("families", nargs="*")
+    parser.add_argument("--in-chans", type=int, default=3, help="input channels, 1 or 3")
+    options = parser.parse_args()
+    passed = dict.fromkeys(STEPS, 0)
+    names = options.families or families()
+    start = time.process_time()
+    for family in names:
+        began = time.process_time()
+        outcome = run(smallest(family), options.in_chans)
+        for step, result in outcome.items():
+            passed[step] += result.startswith("ok")
+        failures = "; ".join(f"{s}: {r}" for s, r in outcome.items() if r != "ok") or "ok"
+        seconds = time.process_time() - began
+        print(f"{family:26} {smallest(family):36} {seconds:5.1f} s  {failures}", flush=True)
+    counts = ", ".join(f"{step} {count}" for step, count in passed.items())
+    print(f"{len(names)} families in {time.process_time() - start:.0f} CPU s: {counts}")
+
+
+if __name__ == "__main__":
+    main()
