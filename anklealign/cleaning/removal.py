@@ -97,7 +97,9 @@ def faults_by_action(
         for reason in QUALITY_REASONS
         if actions[reason] != "off"
     }
-    faults = image_quality.find_faults(qualities, [table.label, table.collector], limits)
+    faults = image_quality.find_faults(
+        qualities, [list(table.label), list(table.collector)], limits
+    )
     remove, flag = (
         [
             next((fault for fault in photo if actions[fault.reason] == action), None)
