@@ -224,8 +224,8 @@ def seeds() -> dict[str, bytes]:
     exif[0x0112], exif[0x010F] = 6, "camera"
     exif.get_ifd(0x8769)[0x9003] = "2026:01:01 00:00:00"
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    described = {"exif": exif, "icc_profile": profile}
-    frames = {"save_all": True, "append_images": [image.rotate(90), image.rotate(180)]}
+    described: dict[str, object] = {"exif": exif, "icc_profile": profile}
+    frames: dict[str, object] = {"save_all": True, "append_images": [image.rotate(90), image.rotate(180)]}
     options: dict[str, tuple[Image.Image, str, dict[str, object]]] = {
         "JPEG": (image, "JPEG", described | {"quality": 92, "xmp": b"<x:xmpmeta/>"}),
         "progressive JPEG": (image, "JPEG", described | {"progressive": True}),

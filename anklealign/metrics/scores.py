@@ -175,7 +175,8 @@ def decision_scores(labels: Integers, probabilities: Floats) -> WeightedScores:
 
     def weighted(weights: Floats, pseudo: Margins | None = None) -> dict[str, Floats]:
         summed = _weighted_sums(sums, weights)
-        counts = Margins(*np.split(summed, 3, axis=-1), weights @ squared_steps)
+        right_counts, support, guesses = np.split(summed, 3, axis=-1)
+        counts = Margins(right_counts, support, guesses, weights @ squared_steps)
         return margin_scores(counts if pseudo is None else counts + pseudo)
 
     return weighted

@@ -119,7 +119,7 @@ def abstains(sets: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
 
 def format_sets(sets: npt.NDArray[np.bool_], classes: Sequence[str]) -> list[str]:
     """Return each set's classes joined by |, or '' for an empty set: (N, K) -> N strings."""
-    return ["|".join(classes[k] for k in np.flatnonzero(row)) for row in sets]
+    return ["|".join(classes[k] for k in np.flatnonzero(row).tolist()) for row in sets]
 
 
 def coverage_range(
