@@ -328,6 +328,18 @@ def test_a_comment_in_evaluate_reruns_evaluate_and_report(restored):
 
 
 @pytest.mark.slow
+def test_a_search_continues_and_every_trial_is_an_experiment(restored):
+    search = ("python", "examples/search.py", "--model", "tiny_cnn", "--trials")
+    assert "best of 1 trials" in restored(*search, "1")
+    assert "best of 2 trials" in restored(*search, "2")
+    listed = restored("dvc", "exp", "list", "--name-only").split()
+    assert {"search-tiny-cnn-0", "search-tiny-cnn-1"} <= set(listed)
+    shown = restored("dvc", "exp", "show", "--only-changed", "--md")
+    assert "search-tiny-cnn-1" in shown
+    (restored.folder / "search.log").unlink()
+
+
+@pytest.mark.slow
 def test_a_changed_style_of_the_report_reruns_only_report(restored):
     restored.edit("anklealign/reporting/html_report.py", '"""', '# A remark.\n"""')
     assert restored.ran("dvc", "repro", "--dry") == ["report"]

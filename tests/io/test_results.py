@@ -1,0 +1,52 @@
+"""Results name the bundle that they belong to."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from anklealign.config import paths
+from anklealign.io import results
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder of a run, the current folder."""
+    monkeypatch.chdir(tmp_path)
+    paths.MODEL.mkdir()
+    (paths.MODEL / "config.json").write_text("{}")
+    for stage in results.STAGES:
+        bundle = {results.BUNDLE: results.bundle_hash(paths.MODEL)}
+        results.write_details(paths.DETAILS / f"{stage}.json", {"photos": 3} | bundle)
+    return tmp_path
+
+
+def test_details_are_a_list_in_which_dvc_reads_no_number(run: Path) -> None:
+    content = json.loads((run / "metrics/details/split.json").read_text())
+    assert isinstance(content, list)
+    assert results.read_details(run / "metrics/details/split.json") == content[0]
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", "[1]", '{"photos": 3}', '[{"photos": 3}, {}]'])
+def test_other_content_is_an_error_with_a_remedy(run: Path, text: str) -> None:
+    (run / "metrics/details/split.json").write_text(text)
+    with pytest.raises(ValueError, match=r"split\.json is not .*`anklealign restore`"):
+        results.read_results()
+
+
+def test_results_of_one_run_are_returned_with_and_without_the_model(run: Path) -> None:
+    assert set(results.read_results()) == set(results.STAGES)
+    (run / "model/config.json").unlink()
+    assert set(results.read_results()) == set(results.STAGES)
+
+
+def test_another_model_beside_the_metrics_is_refused(run: Path) -> None:
+    (run / "model/config.json").write_text('{"another": 1}')
+    with pytest.raises(ValueError, match=r"different bundles: .*evaluate\.json of .*model/ of"):
+        results.read_results()
+
+
+def test_metrics_of_two_runs_are_refused(run: Path) -> None:
+    results.write_details(run / "metrics/details/evaluate.json", {results.BUNDLE: "0" * 64})
+    with pytest.raises(ValueError, match="different bundles"):
+        results.read_results()
