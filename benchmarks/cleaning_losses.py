@@ -5,8 +5,9 @@
 Each FOLDER is one set, with a folder per class; docs/data-cleaning.md has the table of the sets
 that the defaults were chosen on. Every photo is decoded and judged as prepare and clean do, with
 the thresholds of params.yaml, next to the thresholds alone (without regard to the photo's set). A
-set is halved by the hash of the paths: thresholds may be chosen on half A, and results belong to
-half B. --list also prints the path and the score of each photo that would be removed, to be looked
+set is halved by the hash of the paths, so that thresholds can be chosen on half A and reported on
+half B; that was not kept for the table there. --list also prints the path and the score of each
+photo that would be removed, to be looked
 at. The exit status is 1 if more than 0.2% of the photos of half B of all sets would be removed;
 sets with unusable photos are to be judged by eye.
 """
