@@ -225,7 +225,10 @@ def seeds() -> dict[str, bytes]:
     exif.get_ifd(0x8769)[0x9003] = "2026:01:01 00:00:00"
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     described: dict[str, object] = {"exif": exif, "icc_profile": profile}
-    frames: dict[str, object] = {"save_all": True, "append_images": [image.rotate(90), image.rotate(180)]}
+    frames: dict[str, object] = {
+        "save_all": True,
+        "append_images": [image.rotate(90), image.rotate(180)],
+    }
     options: dict[str, tuple[Image.Image, str, dict[str, object]]] = {
         "JPEG": (image, "JPEG", described | {"quality": 92, "xmp": b"<x:xmpmeta/>"}),
         "progressive JPEG": (image, "JPEG", described | {"progressive": True}),
