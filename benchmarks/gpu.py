@@ -41,7 +41,6 @@ from unittest.mock import patch
 import numpy as np
 import timm
 import torch
-import torch.multiprocessing
 from torch import Tensor, nn
 
 from anklealign.config import params
@@ -348,7 +347,8 @@ def measure_sync(run: Run) -> Iterator[Row]:
         with tf32(enabled=False):
             config = build(run, sync_variant(run, name), settings)
             one = outcome(*fit(run, config, run.folder / "one.pt"))
-        context = torch.multiprocessing.spawn(
+        # Missing in the module's __all__, and without types.
+        context = torch.multiprocessing.spawn(  # type: ignore[attr-defined, no-untyped-call]
             process_without_tf32, (run, name, settings), nprocs=2, join=False
         )
         end = time.monotonic() + 120
