@@ -38,7 +38,7 @@ from anklealign.ingest.inventory import (
     subject_of,
     suffix,
 )
-from anklealign.ingest.table_files import POSITION, PathIndex, ParsedTable, parse_table
+from anklealign.ingest.table_files import POSITION, ParsedTable, PathIndex, parse_table
 from anklealign.io.decode import PHOTO_SUFFIXES
 
 TRUE = {"1", "true", "yes", "y", "t"}
