@@ -12,6 +12,7 @@ A step that fails prints its error; the later steps of the family run neverthele
 import argparse
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -153,7 +154,9 @@ def run(architecture: str, in_chans: int = 3) -> dict[str, str]:
     torch.manual_seed(1)
     outcome = dict.fromkeys(STEPS, "not run")
     size = int(timm.get_pretrained_cfg(architecture).input_size[1])  # type: ignore[union-attr]
-    arguments: dict[str, int] = {} if in_chans == 3 else {"in_chans": in_chans}
+    arguments: dict[str, int | float | str | bool | tuple[int, ...]] = (
+        {} if in_chans == 3 else {"in_chans": in_chans}
+    )
     config = Model(architecture, size, epochs=1, learning_rate=1e-4, arguments=arguments)
     try:
         model = factory.build("custom", config, len(CLASSES))
@@ -165,10 +168,10 @@ def run(architecture: str, in_chans: int = 3) -> dict[str, str]:
     trained = Bundle(model, CLASSES, preprocessing, input_config, 1.0, 0.5, {})
     pixels = np.random.default_rng(3).integers(0, 256, (2, STORE_SIZE, STORE_SIZE, 3), np.uint8)
     steps = {
-        "train": lambda: train(trained, pixels),
-        "explain": lambda: explain(trained, pixels),
-        "bundle": lambda: save_and_load(trained, pixels),
-        "probe": lambda: probe(trained, pixels),  # freezes the model
+        "train": partial(train, trained, pixels),
+        "explain": partial(explain, trained, pixels),
+        "bundle": partial(save_and_load, trained, pixels),
+        "probe": partial(probe, trained, pixels),  # freezes the model
     }
     for name, step in steps.items():
         try:
@@ -184,7 +187,7 @@ def train(trained: Bundle, pixels: np.ndarray) -> str:
     x = inputs.to_input(pixels, trained.input_config, torch.device("cpu"))
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-4)
     loss = nn.functional.cross_entropy(model(x), torch.tensor([0, 1]))
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     finite = all(bool(p.isfinite().all()) for p in model.parameters())
     return "ok" if bool(loss.isfinite()) and finite else "not finite"

@@ -30,12 +30,13 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count, islice, repeat
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import timm
@@ -53,7 +54,7 @@ from anklealign.models.inputs import pick_device
 from anklealign.training import loop, resource_estimates, trainer
 from anklealign.training.callbacks import Callback
 from anklealign.training.distributed import ProcessGroup
-from anklealign.training.history import EpochRecord
+from anklealign.training.history import EpochRecord, FitResult
 from anklealign.training.sampling import LabeledPhotos
 from anklealign.training.trainer import Batch, FitConfig, Trainer
 from benchmarks.speed import CLASSES, SIDE, photos_per_second, processor, write_store
@@ -178,7 +179,9 @@ def machine(run: Run) -> dict[str, str]:
 
 def run_section(run: Run, name: str) -> list[str]:
     """Run a section, print its table and return its failed checks; an error does not propagate."""
-    start, rows, failed = time.monotonic(), [], []
+    start = time.monotonic()
+    rows: list[Row] = []
+    failed: list[str] = []
     section = run.results[name] = {"rows": rows}
     print(f"\n## {name}\n", flush=True)
     try:
@@ -237,7 +240,7 @@ class Interruption(Callback):
 
 def fit(
     run: Run, config: FitConfig, checkpoint: Path, callback: Callback | None = None
-) -> tuple[loop.FitResult, nn.Module]:
+) -> tuple[FitResult, nn.Module]:
     """Fit a variant on 45 photos for two epochs of three batches; return result and network."""
     train, val = first(run.data, 45), first(run.data, 3, 45)
     config = replace(config, model_config=replace(config.model_config, epochs=2))
@@ -303,12 +306,12 @@ def process(rank: int, run: Run, name: str, settings: Train) -> None:
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{store}", rank=rank, world_size=2
     )
-    convert = trainer.convert_sync_batchnorm
     for synchronized in (True, False):
-        trainer.convert_sync_batchnorm = convert if synchronized else lambda model: model
         config = build(run, sync_variant(run, name), settings, ProcessGroup(rank, 2))
         path = run.folder / f"{name}-{synchronized}.pt"
-        result, model = fit(run, config, path)
+        without = patch.object(trainer, "convert_sync_batchnorm", lambda model: model)
+        with nullcontext() if synchronized else without:
+            result, model = fit(run, config, path)
         if rank == 0:
             torch.save(outcome(result, model), run.folder / f"{name}-{synchronized}.result")
     torch.distributed.destroy_process_group()
@@ -322,7 +325,7 @@ def sync_variant(run: Run, name: str) -> Model:
     return replace(config, arguments=dict(config.arguments) | {"norm": False})
 
 
-def outcome(result: loop.FitResult, model: nn.Module) -> dict[str, Any]:
+def outcome(result: FitResult, model: nn.Module) -> dict[str, Any]:
     """Return the losses and weights of a fit."""
     losses = [[record.train_loss, record.val_loss] for record in result.records]
     weights = {name: t.detach().cpu() for name, t in model.state_dict().items()}
@@ -344,7 +347,8 @@ def measure_sync(run: Run) -> Iterator[Row]:
         with tf32(enabled=False):
             config = build(run, sync_variant(run, name), settings)
             one = outcome(*fit(run, config, run.folder / "one.pt"))
-        context = torch.multiprocessing.spawn(
+        # Missing in the module's __all__, and without types.
+        context = torch.multiprocessing.spawn(  # type: ignore[attr-defined, no-untyped-call]
             process_without_tf32, (run, name, settings), nprocs=2, join=False
         )
         end = time.monotonic() + 120
@@ -383,15 +387,12 @@ def largest_difference(one: Mapping[str, Tensor], two: Mapping[str, Tensor]) -> 
 @contextmanager
 def tf32(*, enabled: bool) -> Iterator[None]:
     """Allow or disable TF32 for matrix products and convolutions inside the context."""
-    backends = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = [backend.allow_tf32 for backend in backends]
-    for backend in backends:
-        backend.allow_tf32 = enabled
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = enabled
     try:
         yield
     finally:
-        for backend, value in zip(backends, before, strict=True):
-            backend.allow_tf32 = value
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
 def measure_agreement(run: Run) -> Iterator[Row]:

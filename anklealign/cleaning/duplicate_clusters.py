@@ -206,7 +206,7 @@ class _MatchGraph:
             too_large = photos > max(LARGE_SCENE, LARGE_SCENE_SHARE * sum(sizes))
             if too_large and len(chains.subset(min(scene))) < len(scene):
                 large.append(photos)
-                parts = {frozenset(chains.subset(photo)) for photo in scene}
+                parts = list({frozenset(chains.subset(photo)) for photo in scene})
             for part in parts:
                 first = min(part)
                 for photo in part:

@@ -98,7 +98,7 @@ def faults_by_action(
         if actions[reason] != "off"
     }
     faults = image_quality.find_faults(
-        qualities, [list(table.label), list(table.collector)], limits
+        qualities, [table.label.tolist(), table.collector.tolist()], limits
     )
     remove, flag = (
         [

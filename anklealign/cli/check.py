@@ -27,7 +27,7 @@ def print_errors(*, preflight: bool = False) -> int:
             from anklealign.cli import preflight as run_checks  # noqa: PLC0415 - for `run` alone
 
             errors = run_checks.errors(raw)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         errors = [str(error)]
     if errors:
         print("\n".join(errors), file=sys.stderr)

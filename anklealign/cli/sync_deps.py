@@ -17,8 +17,7 @@ from importlib.metadata import packages_distributions
 from itertools import takewhile
 from pathlib import Path
 
-from ruamel.yaml import YAML
-
+from anklealign.config import params
 from anklealign.io.files import write_text
 
 PACKAGES = ("anklealign", "stages", "service", "synthetic")
@@ -156,19 +155,27 @@ def is_code(dependency: str) -> bool:
 
 
 def synced(root: Path, pipeline: str) -> str:
-    """Return the text of a dvc.yaml with the current dependencies of each stage."""
+    """Return the text of a dvc.yaml with the current dependencies of each stage.
+
+    Raises:
+        ValueError: It is not valid YAML, or a stage has no single command or a list on one line.
+    """
     text = (root / pipeline).read_text(encoding="utf-8")
-    stages = YAML(typ="safe", pure=True).load(text)["stages"]
+    stages = params.read(root / pipeline).get("stages") or {}
     for name, stage in stages.items():
+        if not isinstance(stage.get("cmd"), str):
+            raise ValueError(f"{pipeline}: {name}: expected `cmd: python -m MODULE`")
         code = code_dependencies(root, stage["cmd"])
-        data = [dep for dep in stage.get("deps", []) if not is_code(dep)]
+        data = [dep for dep in stage.get("deps") or [] if not is_code(dep)]
         before, block, after = _list_of(text, pipeline, name, "deps")
         kept = [line for line in block if line.lstrip()[0] == "#" or line.strip()[2:] in data]
         text = "".join([before, *(f"      - {dep}\n" for dep in code), *kept, after])
-        before, block, after = _list_of(text, pipeline, name, "params")
         pins = [f"          - {library}\n" for library in libraries(root, stage["cmd"])]
         if pins:
             pins.insert(0, f"      - {PINS}:\n")
+        elif not stage.get("params"):
+            continue
+        before, block, after = _list_of(text, pipeline, name, "params")
         kept = [line for line in block if not line.startswith((" " * 10, f"      - {PINS}:"))]
         text = "".join([before, *kept, *pins, after])
     return text
@@ -177,12 +184,17 @@ def synced(root: Path, pipeline: str) -> str:
 def _list_of(text: str, pipeline: str, stage: str, key: str) -> tuple[str, list[str], str]:
     """Return the text before a stage's list, the lines of the list, and the text after it.
 
+    Of a stage without the list, return an empty one at the stage's end.
+
     Raises:
-        ValueError: The stage has no such list with one entry a line.
+        ValueError: The list does not have one entry a line.
     """
     start = re.search(rf"^  {stage}:\n(?:    .*\n|\n)*?    {key}:\n", text, re.MULTILINE)
     if start is None:
-        raise ValueError(f"{pipeline}: {stage}: expected a list `{key}:` with one entry a line")
+        body = re.search(rf"^  {stage}:\n(?:\n*    .*\n)*", text, re.MULTILINE)
+        if body is None or f"\n    {key}:" in body[0]:
+            raise ValueError(f"{pipeline}: {stage}: expected a list `{key}:` with one entry a line")
+        return f"{text[: body.end()]}    {key}:\n", [], text[body.end() :]
     rest = text[start.end() :].splitlines(keepends=True)
     block = list(takewhile(lambda line: line.startswith(("      - ", "      #", " " * 10)), rest))
     return text[: start.end()], block, "".join(rest[len(block) :])

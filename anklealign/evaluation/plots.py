@@ -254,7 +254,7 @@ def _confused_pairs(counts: pd.DataFrame) -> Figure:
     left.set_title(
         f"Most confused of {len(pairs):,} pairs: actual → predicted, photos", fontsize=10
     )
-    sizes = [f"{value:.0%} of {photos[name]}" for name, value in worst.items()]
+    sizes = [f"{value:.0%} of {n}" for value, n in zip(worst, photos[worst.index], strict=True)]
     _draw_bars(right, [style.short(str(name)) for name in worst.index], worst.tolist(), sizes)
     right.set_title(f"Lowest recall of {len(recall):,} classes", fontsize=10)
     left.xaxis.set_major_locator(MaxNLocator(integer=True))

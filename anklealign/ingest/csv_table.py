@@ -38,7 +38,7 @@ from anklealign.ingest.inventory import (
     subject_of,
     suffix,
 )
-from anklealign.ingest.table_files import POSITION, PathIndex, Table, parse_table
+from anklealign.ingest.table_files import POSITION, ParsedTable, PathIndex, parse_table
 from anklealign.io.decode import PHOTO_SUFFIXES
 
 TRUE = {"1", "true", "yes", "y", "t"}
@@ -179,7 +179,7 @@ def _rows(
         )  # fmt: skip
 
 
-def _places(table: Table, name: str, columns: Sequence[str]) -> dict[str, int]:
+def _places(table: ParsedTable, name: str, columns: Sequence[str]) -> dict[str, int]:
     """Return the position of each column."""
     for column in columns:
         if column not in table.columns:

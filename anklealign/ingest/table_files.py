@@ -29,14 +29,16 @@ ENOUGH = 2000  # cells used to find that number
 
 
 @dataclass(frozen=True)
-class Table:
+class ParsedTable:
     """Column names, and the line number and cells of each non-blank row."""
 
     columns: list[str]
     rows: list[tuple[int, list[str]]]
 
 
-def parse_table(data: bytes, name: str, encoding: str = "utf-8", *, header: bool = True) -> Table:
+def parse_table(
+    data: bytes, name: str, encoding: str = "utf-8", *, header: bool = True
+) -> ParsedTable:
     """Return the content of a table; its columns are #1, #2, ... if it has no `header`.
 
     Raises:
@@ -61,7 +63,7 @@ def parse_table(data: bytes, name: str, encoding: str = "utf-8", *, header: bool
     else:
         width = max((len(cells) for _, cells in lines), default=0)
         columns, rows = [f"#{n}" for n in range(1, width + 1)], lines
-    return Table(columns, [(n, cells) for n, cells in rows if any(map(str.strip, cells))])
+    return ParsedTable(columns, [(n, cells) for n, cells in rows if any(map(str.strip, cells))])
 
 
 def _parse_delimited(text: str, name: str) -> list[tuple[int, list[str]]]:
@@ -82,7 +84,7 @@ def _parse_delimited(text: str, name: str) -> list[tuple[int, list[str]]]:
         raise ValueError(f"{name}, line {line}: {error}; fix that line") from None
 
 
-def _parse_json_lines(text: str, name: str) -> Table:
+def _parse_json_lines(text: str, name: str) -> ParsedTable:
     """Return the records of JSON Lines; lists become `a|b`, and missing values ''."""
     records: list[tuple[int, dict[str, object]]] = []
     for number, line in enumerate(text.splitlines(), 1):
@@ -96,7 +98,7 @@ def _parse_json_lines(text: str, name: str) -> Table:
             raise ValueError(f"{name}, line {number}: not a JSON object; fix that line")
         records.append((number, record))
     columns = list(dict.fromkeys(key for _, record in records for key in record))
-    return Table(columns, [(n, [_cell(r.get(key)) for key in columns]) for n, r in records])
+    return ParsedTable(columns, [(n, [_cell(r.get(key)) for key in columns]) for n, r in records])
 
 
 def _cell(value: object) -> str:

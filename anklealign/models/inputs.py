@@ -94,7 +94,8 @@ def normalize(x: Tensor, input_config: InputConfig) -> Tensor:
         x = (red * LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])[:, None]
     constants = torch.tensor([input_config.mean, input_config.std])
     mean, std = to_device(constants, x.device).view(2, 1, -1, 1, 1)
-    return (x - mean).div_(std)
+    normalized: Tensor = (x - mean).div_(std)
+    return normalized
 
 
 def to_input(pixels_nhwc: Pixels, input_config: InputConfig, device: torch.device) -> Tensor:

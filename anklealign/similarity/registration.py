@@ -28,7 +28,12 @@ from tqdm import tqdm
 from anklealign.io.pixel_store import Pixels
 from anklealign.similarity import local_differences, perceptual_hash
 from anklealign.similarity.borders import Box, content_box
-from anklealign.similarity.local_differences import SATURATED, Comparison, independent_noise
+from anklealign.similarity.local_differences import (
+    SATURATED,
+    Comparison,
+    Levels,
+    independent_noise,
+)
 
 Floats = npt.NDArray[np.floating[Any]]
 Indices = npt.NDArray[np.int64]
@@ -307,13 +312,13 @@ class PhotoMatcher:
             exposures=exposures and independent_noise(self._grays(a), self._grays(b)),
         )
 
-    def _grays(self, photo: int) -> Floats:
+    def _grays(self, photo: int) -> Levels:
         """Return a photo's (H, W) gray levels."""
         return np.asarray(self._channels(photo)[0]).astype(np.float64)
 
     def _colors(
         self, photo: int, start: Floats, size: Floats, side: int, *, transposed: bool
-    ) -> Floats:
+    ) -> Levels:
         """Return the (side, side, 3) colors of a region; negative sizes mirror."""
         image = Image.fromarray(np.asarray(self._photo(photo)))
         return _cut_out(image, start, size, side, transposed=transposed).astype(np.float64)

@@ -129,7 +129,8 @@ def alternatives(settings: Split) -> Iterable[dict[str, object]]:
             larger.append({"fold": None})
     if settings.group == "collector":
         larger.append({"group": "subject"})
-    for change in (*larger, {"subject": None}, {"group": "subject", "subject": None}):
+    larger += [{"subject": None}, {"group": "subject", "subject": None}]
+    for change in larger:
         for fold_count in fewer:
             if change or fold_count:
                 yield change | fold_count

@@ -88,7 +88,7 @@ def adjust_color(x: Tensor, draws: Draws, settings: Augmentation) -> Tensor:
     gray = (red * LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])[:, None]
     mean = gray.mean((2, 3), keepdim=True)
     scale = brightness * contrast
-    changed = x * (scale * saturation)
+    changed: Tensor = x * (scale * saturation)
     changed += gray.mul_(scale * (1 - saturation)).add_(brightness * (1 - contrast) * mean)
     return changed.clamp_(0, 1)
 

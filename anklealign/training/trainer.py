@@ -361,7 +361,8 @@ def _make_optimizer(model: nn.Module, config: FitConfig) -> torch.optim.Optimize
         # timm silently drops arguments that an optimizer does not accept; bind them here first.
         optimizer_class = get_optimizer_class(settings.optimizer, bind_defaults=False)
         signature(optimizer_class).bind_partial(**arguments)
-        if config.device.type == "cuda" and issubclass(optimizer_class, FUSED):
+        fusible = isinstance(optimizer_class, type) and issubclass(optimizer_class, FUSED)
+        if config.device.type == "cuda" and fusible:
             # One kernel for all weights, which also checks float16 gradients without a wait.
             arguments.setdefault("fused", not arguments.get("foreach"))
         # timm excludes biases, norms and the parameters an architecture names from weight decay.

@@ -11,7 +11,7 @@ from anklealign.cli import clean_preview
 from anklealign.config import params, paths
 from anklealign.config.params import Dataset
 from anklealign.ingest import layouts
-from anklealign.io import pixel_store
+from anklealign.io import pixel_store, results
 from stages import clean, prepare, split
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,7 +58,7 @@ def test_the_counts_are_those_of_the_stages(project) -> None:
     prepare.main()
     clean.main()
     split.main()
-    metrics = json.loads(clean.METRICS.read_text(encoding="utf-8"))
+    metrics = results.read_details(clean.METRICS)
     assert metrics["removed"] == 4
     assert lines[0] == f"clean     {metrics['kept']} of {metrics['photos']} photos will be kept"
     counts = {reason: n for reason, n in metrics["reasons"].items() if n}

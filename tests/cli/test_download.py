@@ -84,7 +84,7 @@ def test_an_archive_becomes_the_dataset_of_its_folder(project, capsys):
     printed = one_line(capsys.readouterr().out)
     assert "archive set.zip: 15 files" in printed
     assert f"folder {path}" in printed
-    assert "12 will be used" in printed
+    assert "photos 12 can be read and have a label" in printed
     assert main(["add", str(path), "mine"]) == 0  # the same again
 
 
@@ -190,7 +190,7 @@ def test_an_address_is_imported_by_dvc_and_its_archive_unpacked(
 
     before = tree(project / ".dvc")
     assert main(["add", f"{address}/set.zip", "mine", "--dry-run"]) == 0
-    assert "12 will be used" in one_line(capsys.readouterr().out)
+    assert "photos 12 can be read and have a label" in one_line(capsys.readouterr().out)
     assert not Path("data").exists()
     assert tree(project / ".dvc").keys() >= before.keys()
 

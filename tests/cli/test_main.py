@@ -25,7 +25,7 @@ from tests.models.test_bundle import made
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = (
-    "add", "run", "predict", "export", "serve", "compare", "diff", "report", "pr-report",
+    "add", "run", "restore", "predict", "export", "serve", "compare", "diff", "report", "pr-report",
     "label-issues", "summary", "check", "sync-deps",
 )  # fmt: skip
 HEAVY = ("torch", "pandas", "numpy", "dvc", "fastapi")
@@ -112,7 +112,8 @@ def project(tmp_path, monkeypatch):
     """A project folder with one stage."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "anklealign").mkdir()
-    (tmp_path / "anklealign/one.py").write_text("")
+    (tmp_path / "anklealign/one.py").write_text("import numpy\n")
+    (tmp_path / "requirements.txt").write_text("numpy==2.4.5  # arrays\n")
     (tmp_path / "stages").mkdir()
     (tmp_path / "stages/prepare.py").write_text("import anklealign.one\n")
     (tmp_path / "dvc.yaml").write_text(
@@ -127,7 +128,7 @@ def project(tmp_path, monkeypatch):
 def test_check_reports_stale_dependencies_and_writes_nothing(project, capsys):
     before = {path: path.read_bytes() for path in project.rglob("*") if path.is_file()}
     assert main(["check"]) == 1
-    assert "dvc.yaml: the code dependencies are stale; run `anklealign sync-deps`" in (
+    assert "dvc.yaml: the dependencies are stale; run `anklealign sync-deps`" in (
         capsys.readouterr().err
     )
     assert {path: path.read_bytes() for path in project.rglob("*") if path.is_file()} == before
@@ -136,9 +137,55 @@ def test_check_reports_stale_dependencies_and_writes_nothing(project, capsys):
 def test_sync_deps_writes_what_check_then_accepts(project, capsys):
     assert main(["sync-deps"]) == 0
     assert sync_deps.stale(project) == []
-    assert "      - anklealign/one.py\n" in (project / "dvc.yaml").read_text()
+    assert (project / "dvc.yaml").read_text() == (
+        "stages:\n  prepare:\n    cmd: python -m stages.prepare\n    deps:\n"
+        "      - anklealign/one.py\n      - stages/prepare.py\n      - data\n"
+        "    params:\n      - pins.yaml:\n          - numpy\n"
+    )
+    assert 'numpy: "2.4.5"\n' in (project / "pins.yaml").read_text()
     assert main(["check"]) == 0
     assert "params.yaml is valid" in capsys.readouterr().out
+
+
+def test_sync_deps_adds_the_lists_that_a_stage_has_not(project, capsys):
+    pipeline = project / "dvc.yaml"
+    (project / "stages/other.py").write_text("import os\n")
+    pipeline.write_text(
+        "stages:\n  prepare:\n    cmd: python -m stages.prepare\n    outs:\n      - data\n\n"
+        "  other:\n    cmd: python -m stages.other\n\nplots:\n  - a.csv\n"
+    )
+    assert main(["check"]) == 1
+    assert "dvc.yaml: the dependencies are stale" in capsys.readouterr().err
+    assert main(["sync-deps"]) == 0
+    assert pipeline.read_text() == (
+        "stages:\n  prepare:\n    cmd: python -m stages.prepare\n    outs:\n      - data\n"
+        "    deps:\n      - anklealign/one.py\n      - stages/prepare.py\n"
+        "    params:\n      - pins.yaml:\n          - numpy\n\n"
+        "  other:\n    cmd: python -m stages.other\n"
+        "    deps:\n      - stages/other.py\n\nplots:\n  - a.csv\n"
+    )
+    assert main(["check"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stages:\n  one:\n    deps:\n      - data\n", "dvc.yaml: one: expected `cmd:"),
+        ("stages:\n  one:\n    cmd: [a, b]\n", "dvc.yaml: one: expected `cmd:"),
+        ("stages:\n  one:\n    cmd: python one.py\n", "'python one.py': expected `python -m"),
+        (
+            "stages:\n  one:\n    cmd: python -m stages.prepare\n    deps: [data]\n",
+            "dvc.yaml: one: expected a list `deps:` with one entry a line",
+        ),
+        ("stages:\n  one: [\n", "dvc.yaml, line 3: "),
+    ],
+)
+def test_a_pipeline_that_sync_deps_cannot_write_is_an_error(text, message, project, capsys):
+    (project / "dvc.yaml").write_text(text)
+    for command in ("check", "sync-deps"):
+        assert main([command]) == 1
+        assert message in capsys.readouterr().err
+    assert (project / "dvc.yaml").read_text() == text
 
 
 def test_check_reports_an_unknown_key(project, capsys):
