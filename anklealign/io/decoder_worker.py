@@ -124,7 +124,7 @@ def decode_photo(
         reply = {"error": "too_large", "message": "not enough memory to resize it"}
     else:
         facts = {key: value for key, value in vars(photo).items() if key != "image"}
-        reply, pixels = {"photo": facts | {"box": box}}, memoryview(square).cast("B")
+        reply, pixels = {"photo": facts | {"box": box}}, square.data.cast("B")
     signal.setitimer(signal.ITIMER_PROF, 0)
     send(link, reply, pixels)
 
