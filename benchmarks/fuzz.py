@@ -28,6 +28,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pi_heif import HeifImageFile  # type: ignore[import-untyped]
@@ -224,12 +225,12 @@ def seeds() -> dict[str, bytes]:
     exif[0x0112], exif[0x010F] = 6, "camera"
     exif.get_ifd(0x8769)[0x9003] = "2026:01:01 00:00:00"
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    described: dict[str, object] = {"exif": exif, "icc_profile": profile}
-    frames: dict[str, object] = {
+    described: dict[str, Any] = {"exif": exif, "icc_profile": profile}
+    frames: dict[str, Any] = {
         "save_all": True,
         "append_images": [image.rotate(90), image.rotate(180)],
     }
-    options: dict[str, tuple[Image.Image, str, dict[str, object]]] = {
+    options: dict[str, tuple[Image.Image, str, dict[str, Any]]] = {
         "JPEG": (image, "JPEG", described | {"quality": 92, "xmp": b"<x:xmpmeta/>"}),
         "progressive JPEG": (image, "JPEG", described | {"progressive": True}),
         "CMYK JPEG": (image.convert("CMYK"), "JPEG", {}),

@@ -286,13 +286,21 @@ def percentiles(seconds: Sequence[float]) -> str:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the CPU time of a process in seconds; 0 without /proc."""
-    status = Path(f"/proc/{pid}/stat")
-    if not status.is_file():
-        return 0
-    # proc(5): user and system time are fields 14 and 15; the name in parentheses is field 2.
-    fields = status.read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """Return the CPU time of a process and its decoder processes in seconds; 0 without /proc."""
+    ticks = 0
+    for process in (pid, *children(pid)):
+        status = Path(f"/proc/{process}/stat")
+        if status.is_file():
+            # proc(5): user and system time are fields 14 and 15, those of ended children 16 and 17;
+            # the name in parentheses is field 2.
+            ticks += sum(map(int, status.read_text().rpartition(")")[2].split()[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def children(pid: int) -> list[int]:
+    """Return the child processes of a process; none without /proc."""
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for path in lists for child in path.read_text().split()]
 
 
 def machine_seconds() -> float:
@@ -306,12 +314,17 @@ def machine_seconds() -> float:
 
 
 def peak_memory(pid: int) -> int:
-    """Return the peak memory of a process in bytes; 0 without /proc."""
-    status = Path(f"/proc/{pid}/status")
-    if not status.is_file():
-        return 0
-    (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
-    return int(line.split()[1]) * 1024
+    """Return the sum of the peaks of a process and its decoders in bytes; 0 without /proc.
+
+    An upper bound: their peaks need not coincide, and they share the pages of libraries.
+    """
+    total = 0
+    for process in (pid, *children(pid)):
+        status = Path(f"/proc/{process}/status")
+        if status.is_file():
+            lines = status.read_text().splitlines()
+            total += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    return total
 
 
 if __name__ == "__main__":

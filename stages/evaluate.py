@@ -157,19 +157,34 @@ def reliability_table(predictions: Predictions) -> pd.DataFrame:
 
 def headline_metrics(metrics: Mapping[str, Any], split: Mapping[str, Any]) -> dict[str, Any]:
     """Return the metrics that DVC shows: at most 15 numbers (docs/statistics.md)."""
+    values = {
+        name: round(score["value"], DIGITS)
+        for name, score in metrics.items()
+        if isinstance(score, Mapping) and "value" in score
+    }
     balanced = metrics["balanced_accuracy"]
     association = "kappa" if "kappa" in metrics else "mcc"
-    interval = {name: balanced[name] for name in ("ci_low", "ci_high") if name in balanced}
-    names = ("accuracy", "macro_f1", association, "log_loss", "calibration_error")
-    headline = {"balanced_accuracy": balanced["value"], **interval}
-    headline |= {name: metrics[name]["value"] for name in names}
-    headline["coverage"] = metrics["calibration"]["coverage"]["value"]
-    return {name: round(value, DIGITS) for name, value in headline.items()} | {
-        "test_photos": metrics["photos"],
-        "test_groups": metrics["groups"],
-        "leaking_pairs": split["leaking_pairs"],
-        "parameters": metrics["parameters"],
-        results.BUNDLE: metrics[results.BUNDLE][: results.SHORT],
+    coverage = metrics["calibration"]["coverage"]["value"]
+    # The nested keys have a dot in DVC's tables, so `dvc exp show --drop "[./]"` hides them.
+    return {
+        **{name: values[name] for name in ("balanced_accuracy", "accuracy", "log_loss")},
+        "ci": {
+            k: round(balanced[f"ci_{k}"], DIGITS) for k in ("low", "high") if "ci_low" in balanced
+        },
+        "scores": {name: values[name] for name in ("macro_f1", association)},
+        "calibration": {
+            "error": values["calibration_error"],
+            "coverage": round(coverage, DIGITS),
+        },
+        "test": {
+            "photos": metrics["photos"],
+            "groups": metrics["groups"],
+            "leaking_pairs": split["leaking_pairs"],
+        },
+        results.BUNDLE: {
+            "parameters": metrics["parameters"],
+            "sha256": metrics[results.BUNDLE][: results.SHORT],
+        },
     }
 
 

@@ -39,7 +39,7 @@ def restore_results(revision: str) -> int:
     if changed := _git("diff", "--name-only", commit, "--", *INPUTS):
         names = sorted({name.split("/")[0] if "/" in name else name for name in changed})
         print(
-            f"restore: {', '.join(names)} differ from {revision}, so the next `dvc repro` may run "
+            f"restore: changed since {revision}: {', '.join(names)}; the next `dvc repro` may run "
             "stages again"
         )
     return 0

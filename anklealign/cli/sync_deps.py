@@ -146,7 +146,11 @@ def _normalized(distribution: str) -> str:
 
 def pins_text(root: Path) -> str:
     """Return the content of pins.yaml. The quotes keep 1.10 from being read as a number."""
-    return HEADER + "".join(f'{name}: "{pin}"\n' for name, pin in read_pins(root).items())
+    return (
+        HEADER
+        + "pins:\n"
+        + "".join(f'  {name}: "{pin}"\n' for name, pin in read_pins(root).items())
+    )
 
 
 def is_code(dependency: str) -> bool:
@@ -170,7 +174,7 @@ def synced(root: Path, pipeline: str) -> str:
         before, block, after = _list_of(text, pipeline, name, "deps")
         kept = [line for line in block if line.lstrip()[0] == "#" or line.strip()[2:] in data]
         text = "".join([before, *(f"      - {dep}\n" for dep in code), *kept, after])
-        pins = [f"          - {library}\n" for library in libraries(root, stage["cmd"])]
+        pins = [f"          - pins.{library}\n" for library in libraries(root, stage["cmd"])]
         if pins:
             pins.insert(0, f"      - {PINS}:\n")
         elif not stage.get("params"):

@@ -16,7 +16,7 @@ def read_pins(path: Path = PINS) -> dict[str, str]:
     """Return a dict from library to pinned version; empty without the file."""
     if not path.exists():
         return {}
-    return dict(YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8")))
+    return dict(YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))["pins"])
 
 
 def installed_versions(names: Iterable[str]) -> dict[str, str]:

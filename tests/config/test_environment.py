@@ -6,7 +6,7 @@ from anklealign.config.environment import installed_versions, read_pins, version
 
 
 def test_pins_are_read_as_text(tmp_path: Path) -> None:
-    (tmp_path / "pins.yaml").write_text('# why\ntorch: "2.15.0"\nnumpy: "2.10"\n')
+    (tmp_path / "pins.yaml").write_text('# why\npins:\n  torch: "2.15.0"\n  numpy: "2.10"\n')
     assert read_pins(tmp_path / "pins.yaml") == {"torch": "2.15.0", "numpy": "2.10"}
     assert read_pins(tmp_path / "missing.yaml") == {}
 

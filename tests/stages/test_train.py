@@ -161,7 +161,7 @@ def test_a_class_absent_from_a_split_is_an_error_without_outputs() -> None:
 def test_versions_that_differ_from_the_pins_are_warned_about_and_recorded(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    Path("pins.yaml").write_text('torch: "0.0.1"\nno-such-thing: "1"\n')
+    Path("pins.yaml").write_text('pins:\n  torch: "0.0.1"\n  no-such-thing: "1"\n')
     Path("params.yaml").write_text(PARAMS.replace("model: small", "model: majority"))
     train.main()
     warned = capsys.readouterr().err
