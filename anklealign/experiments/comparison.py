@@ -25,6 +25,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 from scipy.stats import binomtest
 
 from anklealign.config import paths
@@ -34,8 +35,9 @@ from anklealign.metrics.scores import (
     OVERALL,
     Floats,
     Integers,
-    confusion_scores,
+    Margins,
     log_losses,
+    margin_scores,
     resample,
 )
 from anklealign.splitting.stratified_groups import connected_groups
@@ -195,17 +197,16 @@ def differences(
     """Return the difference of each overall score from B resamples and B permutations."""
     generator = np.random.default_rng(seed)
     tallies = [_tally(predictions, p) for p in (predictions.first, predictions.second)]
-    count = len(tallies[0])
+    count = len(tallies[0].numbers)
     draws = resample(count, resamples, generator).astype(np.float64)
     swapped = generator.random((resamples, count)) < 0.5
 
-    first, second = (_scores(tally.sum(0)) for tally in tallies)
-    drawn = [_scores(draws @ tally) for tally in tallies]
-    step = tallies[1] - tallies[0]
-    permuted = (
-        _scores(tallies[0].sum(0) + swapped @ step),
-        _scores(tallies[1].sum(0) - swapped @ step),
-    )
+    first, second = (tally.scores(np.ones(count)) for tally in tallies)
+    drawn = [tally.scores(draws) for tally in tallies]
+    permuted = [
+        tally.scores(1.0 - swapped, other, swapped.astype(np.float64))
+        for tally, other in (tallies, tallies[::-1])
+    ]
     tail = (1 - CONFIDENCE) / 2
     results = {}
     for name in OVERALL:
@@ -221,23 +222,54 @@ def differences(
     return results
 
 
-def _tally(predictions: PairedPredictions, probabilities: Floats) -> Floats:
-    """Return the sums of each group: (G, K * K + 2): confusion counts, log loss, photos."""
+@dataclass(frozen=True)
+class _Tally:
+    """Sums of each group, from which the scores of any weighted groups follow.
+
+    All are integers but the log loss, so sums do not depend on the order of the groups.
+
+    Attributes:
+        margins: (G, 3 K) photos by right class, by actual class and by predicted class; sparse, as
+            a group holds few of the classes.
+        numbers: (G, 3) squared steps, log loss and photos.
+    """
+
+    margins: sparse.csr_array
+    numbers: Floats
+
+    def scores(
+        self, weights: Floats, other: "_Tally | None" = None, other_weights: Floats | None = None
+    ) -> dict[str, Floats]:
+        """Return the overall scores of weighted groups, (..., G) -> name to (...).
+
+        Args:
+            weights: How often each group counts.
+            other: Tally of another model whose groups are added.
+            other_weights: Weights of its groups, of the same shape.
+        """
+        margins, numbers = weights @ self.margins, weights @ self.numbers
+        if other is not None and other_weights is not None:
+            margins = margins + other_weights @ other.margins
+            numbers = numbers + other_weights @ other.numbers
+        right, support, guesses = np.split(margins, 3, axis=-1)
+        scores = margin_scores(Margins(right, support, guesses, numbers[..., 0]))
+        scores["log_loss"] = numbers[..., 1] / numbers[..., 2]
+        return {name: scores[name] for name in OVERALL}
+
+
+def _tally(predictions: PairedPredictions, probabilities: Floats) -> _Tally:
+    """Return the sums of each group for the predictions of one model, (N, K)."""
     labels, groups = predictions.labels, predictions.groups
     classes = probabilities.shape[1]
     count = int(groups.max()) + 1
-    cells = (groups * classes + labels) * classes + probabilities.argmax(1)
-    confusions = np.bincount(cells, minlength=count * classes**2).reshape(count, -1)
-    losses = np.bincount(groups, weights=log_losses(labels, probabilities))
-    return np.column_stack([confusions, losses, np.bincount(groups)])
-
-
-def _scores(tally: Floats) -> dict[str, Floats]:
-    """Return the overall scores of summed tallies: (..., K * K + 2) -> name to (...)."""
-    classes = round((tally.shape[-1] - 2) ** 0.5)
-    scores = confusion_scores(tally[..., :-2].reshape(*tally.shape[:-1], classes, classes))
-    scores["log_loss"] = tally[..., -2] / tally[..., -1]
-    return {name: scores[name] for name in OVERALL}
+    predicted = probabilities.argmax(1)
+    right = predicted == labels
+    columns = np.concatenate([labels[right], classes + labels, 2 * classes + predicted])
+    rows = np.concatenate([groups[right], groups, groups])
+    margins = sparse.csr_array((np.ones(len(rows)), (rows, columns)), shape=(count, 3 * classes))
+    per_photo = [(labels - predicted) ** 2, log_losses(labels, probabilities), np.ones(len(labels))]
+    numbers = [np.bincount(groups, weights=values, minlength=count) for values in per_photo]
+    return _Tally(margins, np.stack(numbers, 1))
 
 
 def mcnemar(predictions: PairedPredictions) -> tuple[int, int, float]:

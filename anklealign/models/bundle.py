@@ -109,6 +109,7 @@ def save(folder: Path, bundle: Bundle) -> None:
     # Inside `folder`: DVC removes a stage's outputs before a run, including a killed run's files.
     for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
         shutil.rmtree(leftover)
+    untying = model.register_state_dict_post_hook(_untie)
     with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=folder) as temporary:
         try:
             save_for_hf(
@@ -128,6 +129,8 @@ def save(folder: Path, bundle: Bundle) -> None:
             full = "os error 28" in str(error)
             code = errno.ENOSPC if full else errno.EIO
             raise OSError(code, f"the weights cannot be written: {error}", str(folder)) from None
+        finally:
+            untying.remove()
         config = json.loads((Path(temporary) / CONFIG).read_text(encoding="utf-8"))
         with files.replacing(folder / WEIGHTS) as path:
             (Path(temporary) / WEIGHTS).replace(path)
@@ -141,6 +144,19 @@ def save(folder: Path, bundle: Bundle) -> None:
         **bundle.record,
     }
     files.write_json(folder / CONFIG, config)
+
+
+def _untie(_: nn.Module, state: dict[str, torch.Tensor], *__: object) -> None:
+    """Copy the tensors of a state dict that share memory with an earlier one, as in CoaT.
+
+    safetensors refuses them. A loaded network ties them again.
+    """
+    storages: set[int] = set()
+    for name, tensor in state.items():
+        storage = tensor.untyped_storage().data_ptr()
+        if storage in storages:
+            state[name] = tensor.clone()
+        storages.add(storage)
 
 
 def load(folder: Path) -> Bundle:

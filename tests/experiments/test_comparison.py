@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +12,7 @@ from anklealign.experiments.comparison import (
     pair,
     report,
 )
+from anklealign.metrics.scores import confusion_scores, resample
 from benchmarks.comparison import rates, simulate
 
 CLASSES = ["a", "b", "c"]
@@ -80,6 +83,36 @@ def test_the_scores_are_those_of_scikit_learn(paired):
     balanced = metrics.balanced_accuracy_score(paired.labels, predicted)
     assert found["balanced_accuracy"].second == pytest.approx(balanced)
     assert found["log_loss"].second == pytest.approx(metrics.log_loss(paired.labels, paired.second))
+
+
+def test_the_intervals_are_those_of_confusion_matrices_summed_over_resampled_groups(paired):
+    found = differences(paired, 200, seed=3)
+    draws = resample(30, 200, np.random.default_rng(3))
+    drawn = []
+    for probabilities in (paired.first, paired.second):
+        predicted = probabilities.argmax(1)
+        matrices = [
+            metrics.confusion_matrix(
+                paired.labels, predicted, labels=range(3), sample_weight=draw[paired.groups]
+            )
+            for draw in draws
+        ]
+        drawn.append(confusion_scores(np.stack(matrices))["macro_f1"])
+    expected = np.quantile(drawn[1] - drawn[0], [0.025, 0.975])
+    assert (found["macro_f1"].low, found["macro_f1"].high) == pytest.approx(tuple(expected))
+
+
+def test_a_thousand_classes_need_no_matrix_of_all_pairs_per_group():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 1000, 400)
+    first, second = rng.dirichlet(np.ones(1000), (2, 400))
+    second[:300] = 0.5 * (second[:300] + np.eye(1000)[labels[:300]])
+    tracemalloc.start()
+    found = differences(PairedPredictions(labels, np.arange(400), first, second), 100)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100e6  # 400 matrices of 1,000 x 1,000 take 3.2 GB
+    assert found["accuracy"].conclusion == "better"
 
 
 def test_mcnemar_counts_photos_that_one_model_alone_classifies_correctly():

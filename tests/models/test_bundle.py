@@ -12,6 +12,7 @@ import pytest
 import timm
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import save_file
 
 from anklealign.config import params
 from anklealign.config.params import Model
@@ -57,6 +58,27 @@ def test_a_loaded_model_is_identical_also_through_timm(tmp_path: Path) -> None:
             assert model.state_dict()[key].equal(tensor), key
         with torch.inference_mode():
             assert model(x).equal(expected)
+
+
+def test_a_network_with_tied_weights_is_saved_whole(tmp_path: Path) -> None:
+    saved = made("x", Model("coat_tiny", 64, epochs=1, learning_rate=1e-4))
+    tied = "parallel_blocks.0.factoratt_crpe2.crpe.conv_list.0.weight"
+    state = saved.model.state_dict()
+    pointers = [tensor.untyped_storage().data_ptr() for tensor in state.values()]
+    assert pointers.count(state[tied].untyped_storage().data_ptr()) > 1
+    bundle.save(tmp_path, saved)
+    loaded = bundle.load(tmp_path).model.state_dict()
+    assert all(loaded[key].equal(tensor) for key, tensor in state.items())
+    after = [tensor.untyped_storage().data_ptr() for tensor in saved.model.state_dict().values()]
+    assert len(set(after)) == len(set(pointers))  # still tied in memory
+
+
+def test_weights_without_ties_are_written_as_plain_safetensors(tmp_path: Path) -> None:
+    saved = made()
+    bundle.save(tmp_path / "model", saved)
+    save_file(saved.model.state_dict(), tmp_path / "plain.safetensors")
+    written = (tmp_path / "model" / bundle.WEIGHTS).read_bytes()
+    assert written == (tmp_path / "plain.safetensors").read_bytes()
 
 
 def test_the_other_fields_are_restored(tmp_path: Path) -> None:
