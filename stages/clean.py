@@ -22,7 +22,6 @@ duplicate contradicts nothing and is kept; it shares the original's cluster, so 
 separate them. So do photos of one scene that differ in a detail, and shots of a fixed camera.
 """
 
-import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -79,17 +78,18 @@ def main() -> None:
     style.save(score_figure(result, settings, metrics["reasons"]), PLOTS / "scores.png")
     losses.check(table, removed, settings.allowed_losses)
     for sentence in metrics["warnings"].values():
-        warning = f"clean: warning: {sentence}; see {PLOTS}/"
-        print(textwrap.fill(warning, 80, subsequent_indent="  "))
+        stage.print_wrapped(f"clean: warning: {sentence}; see {PLOTS}/")
     for photos in result.residuals.large_scenes:
-        print(
-            f"clean: {photos} photos show one scene, as of a fixed camera or a form, and\n"
-            "  differ in details; they are kept, and split deals them one by one. If several\n"
-            "  photos show one subject, name the subjects in the dataset config"
+        stage.print_wrapped(
+            f"clean: {photos} photos show one scene, as of a fixed camera or a form, and differ in "
+            "details; they are kept, and split deals them one by one. If several photos show one "
+            "subject, name the subjects in the dataset config"
         )
     listed = ", ".join(f"{n} {name}" for name, n in metrics["reasons"].items() if n)
     also = f"; flagged: {len(flagged)}" if len(flagged) else ""
-    print(f"clean: kept {len(kept)} of {len(table)} photos; removed: {listed or 'none'}{also}")
+    stage.print_wrapped(
+        f"clean: kept {len(kept)} of {len(table)} photos; removed: {listed or 'none'}{also}"
+    )
 
 
 def count(result: Cleaning) -> dict[str, Any]:

@@ -96,7 +96,7 @@ def main() -> None:
     files.write_table(PLOTS / "reliability.csv", reliability_table(predictions))
     counts = score_tables.confusion_table(rows, classes)
     files.write_table(PLOTS / "classes.csv", score_tables.class_table(metrics, counts))
-    print(summary_line(metrics))
+    stage.print_wrapped(summary_line(metrics))
 
 
 def predict_split(

@@ -88,10 +88,10 @@ def main() -> None:
     files.write_table(SOFT_LABELS, aggregation.soft_label_table(consensus, table, dataset))
     results.write_details(METRICS, metrics)
     draw(table, votes, skipped, metrics, dataset)
-    print(summary_line(metrics))
+    stage.print_wrapped(summary_line(metrics))
     for note, number in metrics.get("notes", {}).items():
         if note != "total":
-            print(f"prepare: {number} photos {note} (see {NOTES})")
+            stage.print_wrapped(f"prepare: {number} photos {note} (see {NOTES})")
 
 
 def decode_photos(

@@ -31,7 +31,7 @@ from anklealign.plotting import contact_sheets, style
 from anklealign.splitting import plots
 from anklealign.splitting.leak_joining import ALLOWED, JOINED, AuditedSplit, deal_without_leaks
 from anklealign.splitting.leakage import Pair
-from anklealign.splitting.splits import EXCLUDED, SPLITS, TEST
+from anklealign.splitting.splits import EXCLUDED, SPLITS, TEST, kept_splits
 from anklealign.splitting.stratified_groups import deviation
 
 METRICS = paths.DETAILS / "split.json"
@@ -69,7 +69,7 @@ def main() -> None:
     write_contact_sheets(table, pictures, audited, settings)
     if audited.error:
         raise ValueError(leakage_message(audited))
-    print(summary(metrics, audited))
+    stage.print_wrapped(summary(metrics, audited))
 
 
 def leakage_metrics(audited: AuditedSplit) -> dict[str, int]:
@@ -218,6 +218,9 @@ def metrics_of(table: pd.DataFrame, dataset: Dataset, settings: Split) -> dict[s
         "deviation_points": round(100 * deviation(tally), 3),
         "grouped_by": settings.group,
     }
+    predefined = kept_splits(table, settings) if settings.test != CONSENSUS else []
+    if predefined:
+        metrics["predefined"] = predefined
     for split in SPLITS:
         photos = used[used.split == split]
         metrics[split] = {

@@ -111,7 +111,7 @@ def main() -> None:
             write_bundle(settings, data, fitted, calibrated, record)
             write_records(settings, data, fitted, calibrated, record)
             checkpoints.remove(fitted.checkpoint)
-            print(summary(settings, data, fitted, calibrated))
+            stage.print_wrapped(summary(settings, data, fitted, calibrated))
 
 
 def read_settings(raw: dict[str, Any]) -> Settings:

@@ -191,8 +191,10 @@ def add(
     imports = [str(source)] if download.is_address(data) else []
     tracked = dict.fromkeys([f"{path}.dvc" for path in [target, *imports]])
     print(
-        f"\nnext      git add {PARAMS} {' '.join(tracked)} && git commit -m 'Photos: {name}'\n"
-        f"          dvc exp run -S dataset={name}      # or dataset: {name} in {PARAMS}, make repro"
+        f"\nnext      git add {PARAMS} {' '.join(tracked)}\n"
+        f"          git commit -m 'Photos: {name}'\n"
+        f"          dvc exp run -S dataset={name}\n"
+        f"          or, instead of the last line: set dataset in {PARAMS}, make repro"
     )
 
 
@@ -512,6 +514,10 @@ def split_lines(used: Sequence[Entry]) -> Iterable[str]:
         listed = ", ".join(f"{counts[split]} {split}" for split in SPLITS if counts[split])
         rest = f", {counts['']} without one (train)" if counts[""] else ""
         yield f"splits    predefined: {listed}{rest}"
+        held_out = [split for split in SPLITS[1:] if counts[split]]
+        if len(held_out) == 1 and counts.total() > counts[held_out[0]]:
+            source = "" if held_out == ["test"] else f"{held_out[0]} becomes the test split; "
+            yield from _wrapped("          ", f"{source}validation photos are taken from train")
 
 
 def class_lines(report_data: FolderReport, listed: int) -> Iterable[str]:

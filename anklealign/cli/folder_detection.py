@@ -162,6 +162,15 @@ def _doubt(
         )
         if rest:
             second[unnumbered(fold(folder))].add(name)
+    classes = {unnumbered(fold(name)) for name in texts}
+    nested = {name: above for name, above in second.items() if name in classes}
+    for holder in sorted({above for each in nested.values() for above in each}):
+        inside = sorted(name for name, above in nested.items() if holder in above)
+        if len(inside) > 1:
+            return (
+                f"{escape_unprintable(holder)} holds folders with the names of other classes: "
+                f"{_first(inside)}; if it is no class, give a folder without it"
+            )
     recurring = sorted(name for name, above in second.items() if len(above) > 1)
     if len(recurring) > 1 and not all(split_of_name(name) for name in recurring):
         return (

@@ -4,10 +4,22 @@ import errno
 import os
 import signal
 import sys
+import textwrap
 from collections.abc import Callable
 from typing import NoReturn
 
 from anklealign.config import environment
+
+WIDTH = 80  # columns of the terminal
+
+
+def print_wrapped(text: str) -> None:
+    """Print a paragraph in lines of at most 80 columns, the second and later ones indented."""
+    print(
+        textwrap.fill(
+            text, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+        )
+    )
 
 
 def run(name: str, main: Callable[[], None]) -> NoReturn:

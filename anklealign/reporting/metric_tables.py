@@ -107,6 +107,21 @@ def split_table(split: Metrics, classes: Sequence[str]) -> Table:
     return Table(header, rows)
 
 
+def split_origin(split: Metrics) -> str:
+    """Return the sentence that tells which splits are predefined."""
+    held_out = [name for name in split.get("predefined", []) if name != "train"]
+    if not held_out:
+        return "The rest was split by group."
+    if len(held_out) > 1:
+        return "The rest keeps the predefined splits of the dataset."
+    kept = (
+        "The rest keeps the predefined test split"
+        if held_out == ["test"]
+        else "The predefined validation split became the test split"
+    )
+    return f"{kept}; validation photos were taken from train by group."
+
+
 def has_subjects(split: Metrics) -> bool:
     """Return True if the dataset names the subject of any photo in a split."""
     return any(split[name]["subjects"] for name in SPLITS)

@@ -108,8 +108,8 @@ def data(metrics: Mapping[str, Metrics], run: Metrics) -> list[str]:
             f"Dataset `{run['params']['dataset_name']}`: {prepare['files_seen']} files and "
             f"{prepare['tasks_seen']} labeling tasks yielded {prepare['photos']} photos; "
             f"{clean['removed']} were removed as duplicates or as unusable, {split['excluded']} "
-            f"are excluded from all splits. The rest was split by group; no group and no picture "
-            "spans two splits."
+            f"are excluded from all splits. {metric_tables.split_origin(split)} No group and no "
+            "picture spans two splits."
         ),
         "",
         *markdown(metric_tables.split_table(split, list(run["train_class_counts"]))),
@@ -160,7 +160,7 @@ def limits(metrics: Mapping[str, Metrics]) -> list[str]:
         ),
         (
             "- They apply to photos taken in the same way, of a similar population. Other cameras, "
-            "views, ages and skin tones are not covered."
+            "views and subjects of other kinds are not covered."
         ),
         (
             f"- {split['subject_unknown']} photos are treated as groups of their own, because the "

@@ -175,9 +175,7 @@ def assign_splits(
                 f"class {name} has no photo left after clean; see data/clean/removed.csv and "
                 "data/prepared/skipped.csv, or remove it from datasets.<name>.classes"
             )
-    # Photos that are all in the train folder, or all in another one, have no predefined split.
-    named = set(table.predefined_split.where(table.predefined_split != "", TRAIN))
-    keep = settings.predefined == "keep" and len(named) > 1
+    keep = bool(kept_splits(table, settings))
     if keep and settings.fold is not None:
         raise InfeasibleError(
             f"params.yaml: split.fold = {settings.fold}, but the dataset has predefined splits, "
@@ -188,6 +186,17 @@ def assign_splits(
     if keep:
         return predefined_splits(table, settings, classes, seed)
     return table.group.map(stratified_splits(table, settings, classes, seed))
+
+
+def kept_splits(table: pd.DataFrame, settings: Split) -> list[str]:
+    """Return the predefined splits that are kept; photos without one belong to train.
+
+    Photos that are all in the train folder, or all in another one, have no predefined split.
+    """
+    if settings.predefined != "keep":
+        return []
+    named = set(table.predefined_split.where(table.predefined_split != "", TRAIN))
+    return [split for split in SPLITS if split in named] if len(named) > 1 else []
 
 
 def audited_splits(

@@ -8,6 +8,7 @@ from typing import Any, Self
 from torch import nn
 from tqdm import tqdm
 
+from anklealign.config import stage
 from anklealign.models import factory
 from anklealign.training import resource_estimates
 from anklealign.training.history import EpochRecord
@@ -81,7 +82,7 @@ class ProgressPrinter(Callback):
         processes = config.process_group.size
         self.epochs = config.model_config.epochs
         self.steps_per_epoch = len(even_batches(len(train.rows), config.train_config.batch_size))
-        print(
+        stage.print_wrapped(
             f"train: {self.name} with {factory.count_parameters(model):,} parameters on "
             f"{len(train.rows)} photos, {len(val.rows)} for validation, on {config.device}"
             + (f" in {processes} processes" if processes > 1 else "")
@@ -112,9 +113,10 @@ class ProgressPrinter(Callback):
         self.records.append(record)
         self.save(self.records)
         tqdm.write(
-            f"epoch {record.epoch:3d} of {self.epochs}  train loss {record.train_loss:.3f}  "
-            f"val loss {record.val_loss:.3f}  accuracy {record.val_accuracy:.3f}  "
-            f"balanced {record.val_balanced_accuracy:.3f}  macro F1 {record.val_macro_f1:.3f}"
+            f"epoch {record.epoch:3d}/{self.epochs}  "
+            f"train loss {record.train_loss:.3f}  "
+            f"val loss {record.val_loss:.3f}, accuracy {record.val_accuracy:.3f}, "
+            f"balanced {record.val_balanced_accuracy:.3f}"
         )
         self._advance(record.epoch * self.steps_per_epoch)
 

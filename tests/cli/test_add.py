@@ -135,7 +135,9 @@ def test_photos_are_copied_described_and_versioned_and_the_folder_stays(project,
     assert dataset.layout == kind
     after = Path("params.yaml").read_text(encoding="utf-8")
     assert [line for line in text.splitlines() if line not in after.splitlines()] == []
-    assert "dvc exp run -S dataset=mine" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "dvc exp run -S dataset=mine" in printed
+    assert max(map(len, printed.replace(str(folder), "").splitlines())) <= 80
 
 
 def test_the_block_has_what_was_recognised(project):
@@ -189,6 +191,21 @@ def test_the_report_is_what_prepare_says_later(project, monkeypatch, kind, capsy
         assert f"      {path}" + (f"   {detail}" if detail else "") in said
         assert f"  {reason}: " in said
         assert f"remedy: {remedy} " in joined(said)
+
+
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        (("train", "val"), "val becomes the test split; validation photos are taken from train"),
+        (("train", "test"), "6 test validation photos are taken from train"),
+        (("train", "val", "test"), "6 train, 6 val, 6 test subjects"),
+    ],
+)
+def test_the_use_of_predefined_splits_is_stated(project, names, sentence, capsys):
+    folder, _ = project
+    fill(folder, {f"{s}/{c}/{n}.jpg": photo() for s in names for c in "ab" for n in range(3)})
+    assert anklealign_add([str(folder), "mine", "--dry-run"]) == 0
+    assert sentence in joined(capsys.readouterr().out)
 
 
 def test_a_label_that_fits_no_class_is_listed_with_the_nearest(project, capsys):

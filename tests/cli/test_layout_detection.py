@@ -218,6 +218,8 @@ def test_two_readings_with_the_same_words_are_asked_about(folder):
         (["1.jpg", "2.jpg"], r"no label was found.*\n.*2 files that look like photos"),
         (["FO6K58/1.jpg", "h51b9j/2.jpg"], "look like collectors' codes.*--layout folders"),
         (["x/bad/1.jpg", "x/good/2.jpg", "y/bad/1.jpg", "y/good/2.jpg"], "bad, good recur below 2"),
+        (["bad/1.jpg", "good/2.jpg", "more/Bad/3.jpg", "more/good/4.jpg"],
+         r"more holds folders with the names of other classes: bad, good.*--layout folders"),
     ],
 )  # fmt: skip
 def test_what_is_not_clear_is_said(folder, paths, said):

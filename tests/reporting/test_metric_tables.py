@@ -1,5 +1,7 @@
 """Tables stay readable whatever the number of classes."""
 
+import pytest
+
 from anklealign.reporting import metric_tables
 from anklealign.reporting.metric_tables import MAX_CLASSES, MAX_COLUMNS
 
@@ -35,6 +37,20 @@ def split(classes: int) -> dict:
         name: {"photos": 9, "groups": 9, "subjects": 0, "classes": counts}
         for name in metric_tables.SPLITS
     }
+
+
+@pytest.mark.parametrize(
+    ("predefined", "sentence"),
+    [
+        ([], "The rest was split by group."),
+        (["train", "val", "test"], "The rest keeps the predefined splits of the dataset."),
+        (["train", "test"], "The rest keeps the predefined test split; validation photos were "),
+        (["train", "val"], "The predefined validation split became the test split; validation "),
+    ],
+)
+def test_the_origin_of_the_splits_is_stated(predefined, sentence):
+    metrics = {"predefined": predefined} if predefined else {}
+    assert metric_tables.split_origin(metrics).startswith(sentence)
 
 
 def test_splits_of_many_classes_show_the_range_of_their_counts():

@@ -176,6 +176,8 @@ def test_memory_and_time_estimates_are_printed(
 ) -> None:
     train.main()
     output = capsys.readouterr().out
+    assert max(map(len, output.splitlines())) <= 80
+    output = " ".join(output.split())
     assert re.search(r"train: small with [\d,]+ parameters on 22 photos, 12 for validation", output)
     assert re.search(r"train: about [\d,]+ MiB of memory per process", output)
     assert re.search(r"train: at most \d+ s remaining, plus validation", output)
