@@ -20,7 +20,7 @@ from PIL import Image
 
 from anklealign.cli import add
 from anklealign.ingest.inventory import REASONS, escape_unprintable, remedy
-from anklealign.io import results
+from anklealign.io import decoder_pool, results
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = ("1_Pronacio", "2_Neutralis", "3_Szupinacio")
@@ -271,6 +271,7 @@ def test_each_defect_is_reported_with_its_reason_and_remedy(nobody, monkeypatch,
     monkeypatch.chdir(nobody.folder)
     for codec in ("utf-8-sig", "unicode_escape"):  # nothing can be imported as `nobody`
         codecs.lookup(codec)
+    decoder_pool.shared().start(os.cpu_count() or 1)  # nor can a process be started
     with nobody:
         assert add.add_folder(Path("photos"), "own", dry_run=True, verbose=True) == 0
     output = capsys.readouterr().out
