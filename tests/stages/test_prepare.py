@@ -102,7 +102,7 @@ def test_unreadable_files_in_the_raw_folder_are_skipped_with_a_reason(project, n
     (raw / "ants/1.jpg").chmod(0)
     (raw / "shut").mkdir()
     (raw / "shut").chmod(0o311)
-    for path in (Path("data"), Path("data/prepared"), Path("metrics"), Path("plots")):
+    for path in (Path("data"), Path("data/prepared"), paths.DETAILS, Path("plots")):
         path.mkdir(exist_ok=True)
         path.chmod(0o777)
     with nobody:
