@@ -158,14 +158,15 @@ def run(architecture: str, in_chans: int = 3) -> dict[str, str]:
         {} if in_chans == 3 else {"in_chans": in_chans}
     )
     config = Model(architecture, size, epochs=1, learning_rate=1e-4, arguments=arguments)
+    preprocessing = Preprocessing(STORE_SIZE, "letterbox", 114, 80)
     try:
         model = factory.build("custom", config, len(CLASSES))
+        input_config = bundle.default_input(model, size)
+        trained = Bundle(model, CLASSES, preprocessing, input_config, 1.0, 0.5, {})
+        attribution.check(trained)
     except ValueError as error:
         return outcome | {"build": str(error)}
     outcome["build"] = "ok"
-    input_config = bundle.default_input(model, size)
-    preprocessing = Preprocessing(STORE_SIZE, "letterbox", 114, 80)
-    trained = Bundle(model, CLASSES, preprocessing, input_config, 1.0, 0.5, {})
     pixels = np.random.default_rng(3).integers(0, 256, (2, STORE_SIZE, STORE_SIZE, 3), np.uint8)
     steps = {
         "train": partial(train, trained, pixels),

@@ -25,12 +25,13 @@ from torch import nn
 
 from anklealign.config import environment, params, paths, stage
 from anklealign.config.params import Dataset, Model, Prepare, Train
+from anklealign.explainability import attribution
 from anklealign.io import files, pixel_store, results
 from anklealign.io.pixel_store import Pixels
 from anklealign.metrics.scores import point_scores
 from anklealign.models import bundle, calibration, factory, inputs
 from anklealign.models.bundle import Bundle, Preprocessing
-from anklealign.models.inputs import Floats
+from anklealign.models.inputs import Floats, InputConfig
 from anklealign.models.networks import Majority
 from anklealign.plotting import contact_sheets
 from anklealign.training import (
@@ -200,11 +201,14 @@ def fit_model(
     with loop.reproducible(settings.seed, deterministic=settings.train.deterministic):
         model = factory.build(
             settings.model_name, settings.model, num_classes, settings.dataset.imagenet_indices()
-        ).to(device)
+        )
+        input_config = bundle.default_input(model, settings.model.image_size)
+        check_network(settings, data, model, input_config)
+        model = model.to(device)
         if isinstance(model, Majority):
             model.set_counts(class_counts(data))
         config = FitConfig(
-            bundle.default_input(model, settings.model.image_size),
+            input_config,
             num_classes,
             settings.model,
             settings.train,
@@ -219,6 +223,31 @@ def fit_model(
         with printer if group.rank == 0 else nullcontext() as progress:
             result = loop.fit(model, data.train, data.val, config, progress, checkpoint=path)
     return FittedModel(model, config, result, path)
+
+
+def check_network(
+    settings: Settings, data: Data, model: nn.Module, input_config: InputConfig
+) -> None:
+    """Explain a photo and rebuild the network, before hours of training.
+
+    Raises:
+        ValueError: One of them fails; evaluate and prediction would fail after training.
+    """
+    try:
+        attribution.check(
+            Bundle(model, data.classes, preprocessing(settings), input_config, 1.0, 0.0, {})
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"params.yaml: models.{settings.model_name}: {settings.model.architecture}: {error}; "
+            "choose another architecture there"
+        ) from None
+
+
+def preprocessing(settings: Settings) -> Preprocessing:
+    """Return the conversion of a photo file to the stored square."""
+    prepare = settings.prepare
+    return Preprocessing(prepare.size, settings.dataset.fit, prepare.fill, prepare.max_megapixels)
 
 
 def calibrate(fitted: FittedModel, data: Data) -> Calibration:
@@ -265,16 +294,12 @@ def write_bundle(
     record: dict[str, Any],
 ) -> None:
     """Write model/."""
-    prepare = settings.prepare
-    preprocessing = Preprocessing(
-        prepare.size, settings.dataset.fit, prepare.fill, prepare.max_megapixels
-    )
     bundle.save(
         paths.MODEL,
         Bundle(
             fitted.model,
             data.classes,
-            preprocessing,
+            preprocessing(settings),
             fitted.config.input_config,
             calibrated.temperature,
             calibrated.threshold,

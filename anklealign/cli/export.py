@@ -78,17 +78,23 @@ def exported(bundle: Bundle) -> onnx.ModelProto:
     side = bundle.input_config.image_size
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about PyTorch's own internals
-        program = torch.onnx.export(
-            bundle.model.eval(),
-            # Two photos: with one, the exporter treats the number of photos as a constant.
-            (torch.zeros(2, bundle.input_config.channels, side, side),),
-            input_names=[onnx_predictor.INPUT],
-            output_names=[onnx_predictor.OUTPUT],
-            dynamic_shapes=({0: torch.export.Dim("photos", min=1, max=1 << 16)},),
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
+        try:
+            program = torch.onnx.export(
+                bundle.model.eval(),
+                # Two photos: with one, the exporter treats the number of photos as a constant.
+                (torch.zeros(2, bundle.input_config.channels, side, side),),
+                input_names=[onnx_predictor.INPUT],
+                output_names=[onnx_predictor.OUTPUT],
+                dynamic_shapes=({0: torch.export.Dim("photos", min=1, max=1 << 16)},),
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            reason = " ".join(str(error.__cause__ or error).split())[:200]
+            raise ValueError(
+                f"PyTorch cannot export this network to ONNX: {reason}; serve with PyTorch"
+            ) from error
     if program is None:
         raise ValueError("torch.onnx.export returned nothing for this network")
     model: onnx.ModelProto = program.model_proto

@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from anklealign.io.pixel_store import Pixels
-from anklealign.models.bundle import Bundle
+from anklealign.models.bundle import Bundle, check_rebuild
 from anklealign.models.inputs import CHUNK, Integers, full_precision, to_input
 
 Maps = npt.NDArray[np.float32]
@@ -86,6 +86,23 @@ def attention_maps(bundle: Bundle, pixels_nhwc: Pixels, device: torch.device | N
 def has_attention(model: nn.Module) -> bool:
     """Return True if rollout and attention_maps can read the network's attention."""
     return bool(_attention_drops(model))
+
+
+def check(bundle: Bundle) -> None:
+    """Explain one photo and rebuild the network, before hours of training.
+
+    Raises:
+        ValueError: The network cannot be explained, or not be loaded after training.
+    """
+    training, size = bundle.model.training, bundle.preprocessing.size
+    try:
+        heat_maps(bundle, np.full((1, size, size, 3), 128, np.uint8), np.zeros(1, np.int64))
+    except Exception as error:  # networks raise any exception type
+        raise ValueError(f"it cannot be explained: {error!r}") from error
+    finally:
+        bundle.model.train(training)
+        bundle.model.zero_grad()
+    check_rebuild(bundle)
 
 
 def _scaled_maps(

@@ -29,6 +29,7 @@ import timm
 import torch
 from safetensors import SafetensorError
 from timm.models import save_for_hf
+from timm.models._hub import save_config_for_hf
 from torch import nn
 
 from anklealign.io import files
@@ -104,7 +105,6 @@ def save(folder: Path, bundle: Bundle) -> None:
         OSError: The folder is not writable, or the disk is full.
     """
     model = bundle.model.cpu().to(memory_format=torch.contiguous_format)
-    size = bundle.input_config.image_size
     folder.mkdir(parents=True, exist_ok=True)
     # Inside `folder`: DVC removes a stage's outputs before a run, including a killed run's files.
     for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
@@ -112,19 +112,7 @@ def save(folder: Path, bundle: Bundle) -> None:
     untying = model.register_state_dict_post_hook(_untie)
     with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=folder) as temporary:
         try:
-            save_for_hf(
-                model,
-                temporary,
-                model_config={"label_names": list(bundle.classes)},
-                data_config={
-                    "input_size": (bundle.input_config.channels, size, size),
-                    "mean": bundle.input_config.mean,
-                    "std": bundle.input_config.std,
-                    "interpolation": bundle.input_config.interpolation,
-                    "crop_pct": 1.0,  # no center crop
-                },
-                safe_serialization=True,
-            )
+            save_for_hf(model, temporary, safe_serialization=True, **_timm_configs(bundle))
         except SafetensorError as error:  # safetensors raises it for a full disk too
             full = "os error 28" in str(error)
             code = errno.ENOSPC if full else errno.EIO
@@ -144,6 +132,44 @@ def save(folder: Path, bundle: Bundle) -> None:
         **bundle.record,
     }
     files.write_json(folder / CONFIG, config)
+
+
+def check_rebuild(bundle: Bundle) -> None:
+    """Build the network from its config, as `load` does after training; its weights do not matter.
+
+    Raises:
+        ValueError: The config describes another network, or timm cannot build it.
+    """
+    try:
+        with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
+            save_config_for_hf(bundle.model, f"{folder}/{CONFIG}", **_timm_configs(bundle))
+            rebuilt: nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=False)
+    except Exception as error:  # timm's constructors raise any exception type
+        raise ValueError(f"it cannot be built from its config: {error!r}") from error
+    before, after = (
+        {name: tensor.shape for name, tensor in network.state_dict().items()}
+        for network in (bundle.model, rebuilt)
+    )
+    if before != after:
+        different = sorted(n for n in before.keys() | after if before.get(n) != after.get(n))
+        raise ValueError(
+            f"built from its config, {len(different)} tensors differ, such as {different[0]}"
+        )
+
+
+def _timm_configs(bundle: Bundle) -> dict[str, Any]:
+    """Return the values of config.json that timm reads, by the arguments of its functions."""
+    size = bundle.input_config.image_size
+    return {
+        "model_config": {"label_names": list(bundle.classes)},
+        "data_config": {
+            "input_size": (bundle.input_config.channels, size, size),
+            "mean": bundle.input_config.mean,
+            "std": bundle.input_config.std,
+            "interpolation": bundle.input_config.interpolation,
+            "crop_pct": 1.0,  # no center crop
+        },
+    }
 
 
 def _untie(_: nn.Module, state: dict[str, torch.Tensor], *__: object) -> None:

@@ -362,21 +362,29 @@ def freeze(model: nn.Module, unfreeze_last_n: int = 0) -> None:
         unfreeze_last_n: Number of last blocks to train.
 
     Raises:
-        ValueError: The network has fewer blocks.
+        ValueError: The network has fewer blocks, or timm defines none of it.
     """
     head = _classifier_ids(model)
-    layers = timm.models.group_parameters(model, model.group_matcher(), reverse=True)  # type: ignore[operator]
-    blocks = sorted(
-        {layers[n] for n, p in model.named_parameters() if id(p) not in head and p.ndim > 1}
-    )
-    if unfreeze_last_n > len(blocks):
-        raise ValueError(
-            f"unfreeze_last_n = {unfreeze_last_n}, but the network has {len(blocks)} blocks; "
-            "lower it, or set frozen: false to train all of them"
+    layers: dict[str, int] = {}
+    first = math.inf
+    if unfreeze_last_n:
+        if not hasattr(model, "group_matcher"):
+            raise ValueError(
+                f"unfreeze_last_n = {unfreeze_last_n}, but timm defines no blocks of "
+                f"{type(model).__name__}; set it to 0, or frozen: false to train all weights"
+            )
+        layers = timm.models.group_parameters(model, model.group_matcher(), reverse=True)  # type: ignore[operator]
+        blocks = sorted(
+            {layers[n] for n, p in model.named_parameters() if id(p) not in head and p.ndim > 1}
         )
-    first = blocks[-unfreeze_last_n] if unfreeze_last_n else math.inf
+        if unfreeze_last_n > len(blocks):
+            raise ValueError(
+                f"unfreeze_last_n = {unfreeze_last_n}, but the network has {len(blocks)} blocks; "
+                "lower it, or set frozen: false to train all of them"
+            )
+        first = blocks[-unfreeze_last_n]
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(id(parameter) in head or layers[name] >= first)
+        parameter.requires_grad_(id(parameter) in head or layers.get(name, -1) >= first)
 
 
 def freeze_batch_norm(model: nn.Module, *, everywhere: bool) -> None:

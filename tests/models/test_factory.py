@@ -252,6 +252,15 @@ def test_only_the_classifier_of_a_frozen_network_is_trainable() -> None:
     assert trainable == ["head.weight", "head.bias"]
 
 
+def test_a_network_without_blocks_can_be_frozen_as_a_whole() -> None:
+    model = timm.create_model("csatv2", num_classes=3)
+    factory.freeze(model)
+    trainable = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert trainable == ["head.fc.weight", "head.fc.bias"]
+    with pytest.raises(ValueError, match="unfreeze_last_n = 1, but timm defines no blocks of CSAT"):
+        factory.freeze(model, 1)
+
+
 @pytest.mark.skipif(not REAL_WEIGHTS.is_file(), reason="shared/weights is not beside this project")
 def test_real_weights_load_from_a_file() -> None:
     block = with_weights(REAL_WEIGHTS, "mobilenetv2_100.ra_in1k")

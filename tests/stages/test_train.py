@@ -21,12 +21,17 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from torch import nn
 
+from anklealign.cli import export, label_issues
 from anklealign.config import params, paths, stage
+from anklealign.explainability import attribution
+from anklealign.explainability.attribution import heat_maps
+from anklealign.inference import onnx_predictor
 from anklealign.inference.predictor import Predictor
 from anklealign.io import files, pixel_store, results
 from anklealign.metrics.scores import point_scores
-from anklealign.models import bundle, calibration, inputs
+from anklealign.models import bundle, calibration, factory, inputs
 from anklealign.models.networks import Cnn
 from anklealign.training import checkpoints
 from anklealign.training.trainer import Trainer
@@ -103,6 +108,54 @@ def test_two_runs_write_the_same_bytes_whatever_the_order_of_the_table() -> None
     files.write_table(paths.SPLIT / "photos.csv", table.sample(frac=1, random_state=0))
     train.main()
     assert outputs()["model/model.safetensors"] == first["model/model.safetensors"]
+
+
+def test_a_network_of_one_channel_is_trained_exported_and_explained() -> None:
+    arguments = "{in_chans: 1, widths: [8, 16], grid: [2, 2]}"
+    text = PARAMS.replace("{widths: [8, 16], grid: [2, 2]}", arguments)
+    Path("params.yaml").write_text(text)
+    train.main()
+    predictor = Predictor.load("model", "cpu")
+    pixels = np.asarray(pixel_store.open_store()[:6])
+    expected = predictor.probabilities(pixels)
+    gray = np.rint(pixels @ inputs.LUMA).astype(np.uint8)[..., None].repeat(3, 3)
+    np.testing.assert_allclose(predictor.probabilities(gray), expected, atol=0.05)
+    session = onnx_predictor.open_session(export.exported(predictor.bundle).SerializeToString())
+    candidate = onnx_predictor.OnnxPredictor(predictor.bundle, predictor.device, session)
+    assert export.compare(predictor, candidate, pixels) < 1e-4
+    assert heat_maps(predictor.bundle, pixels, expected.argmax(1)).max() == pytest.approx(1)
+    assert len(label_issues.features_of(predictor, pixels, np.arange(6))) == 6
+
+
+def test_a_network_that_cannot_be_explained_is_refused_before_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no map")
+
+    monkeypatch.setattr(attribution, "_grad_cam", fail)
+    monkeypatch.setattr(train.loop, "fit", lambda *_, **__: pytest.fail("it was trained"))
+    with pytest.raises(
+        ValueError, match=r"models\.small: anklealign_cnn: .* be explained: .*no map"
+    ):
+        train.main()
+
+
+def test_a_network_that_is_built_otherwise_from_its_config_is_refused_before_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    build = factory.build
+
+    def widened(*args: object) -> nn.Module:
+        model = build(*args)
+        model.extra = nn.Linear(1, 1)
+        return model
+
+    monkeypatch.setattr(factory, "build", widened)
+    with pytest.raises(
+        ValueError, match=r"models\.small: .* 2 tensors differ, such as extra\.bias"
+    ):
+        train.main()
 
 
 def test_outputs_describe_the_run(capsys: pytest.CaptureFixture[str]) -> None:
