@@ -21,6 +21,7 @@ from scipy.ndimage import gaussian_filter, uniform_filter
 
 Levels = npt.NDArray[np.float64]
 
+MIN_GAIN = 0.1  # of a darkened duplicate
 SATURATED = 250  # gray level from which a channel of a brightened duplicate counts as clipped
 # ITU-R BT.601, as in JPEG, which stores luminance at a higher resolution than color.
 LUMINANCE = np.array([0.299, 0.587, 0.114])
@@ -31,7 +32,7 @@ MIN_DETAIL, MIN_DETAIL_SHARE = 10.0, 0.35
 MIN_AGREEMENT = 0.75
 MAX_COLOR = 25.0  # gray levels, in the worst of 4 x 4 cells
 CELLS = 4
-GRAY = 3.0  # gray levels of color, root mean square: less is a gray picture
+GRAY = 3.0  # gray levels of color, root mean square in the worst cell: less is a gray picture
 # Exposures: the pixels compared are the quarter with the weakest gradients.
 FLAT = 0.25
 MIN_FLAT_PIXELS = 500
@@ -75,7 +76,9 @@ def _matched(one: Levels, other: Levels) -> tuple[Levels, Levels]:
     source, target = one[valid], other[valid]
     centered = source - source.mean()
     gain = (centered * (target - target.mean())).mean() / ((centered**2).mean() + 1e-9)
-    gain = float(np.clip(gain, 0.1, 10))  # a negative would match a picture to its negative
+    # Other colors can have no gain in common, or that of a negative; a tiny gain would make any
+    # picture gray.
+    gain = min(float(gain), 10.0) if gain >= MIN_GAIN else 1.0
     offset = target.mean() - gain * source.mean()
     white = min(SATURATED, gain * SATURATED + offset)
     return np.minimum(gain * one + offset, white), np.minimum(other, white)
@@ -100,9 +103,15 @@ def color_difference(one: Levels, other: Levels) -> float:
     If one of the pictures is gray, the other may be the original in color.
     """
     colors = [levels - levels.mean(axis=2, keepdims=True) for levels in (one, other)]
-    if min(float(np.sqrt((color**2).sum(axis=2).mean())) for color in colors) < GRAY:
+    # In the worst cell, since a colored object on white hardly changes the mean.
+    if min(map(_in_worst_cell, colors)) < GRAY:
         return 0.0
-    squares = ((colors[0] - colors[1]) ** 2).sum(axis=2)
+    return _in_worst_cell(colors[0] - colors[1])
+
+
+def _in_worst_cell(color: Levels) -> float:
+    """Return the root mean square of (S, S, 3) colors in the cell where it is largest."""
+    squares = (color**2).sum(axis=2)
     size = len(squares) // CELLS
     squares = squares[: CELLS * size, : CELLS * size]
     cells = squares.reshape(CELLS, size, CELLS, size).mean(axis=(1, 3))

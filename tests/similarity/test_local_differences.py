@@ -1,0 +1,34 @@
+"""Colors tell pictures apart, unless one of them is gray."""
+
+import numpy as np
+import pytest
+
+from anklealign.similarity.local_differences import MAX_COLOR, color_difference, compare
+
+
+def on_white(color, spot):
+    levels = np.full((96, 96, 3), 255.0)
+    levels[24:72, 24:72] = color
+    levels[32:40, 32:40] = spot
+    return levels
+
+
+def test_balls_of_other_colors_on_white_are_no_duplicates():
+    black, purple = on_white((48, 44, 32), (60, 140, 125)), on_white((170, 50, 175), (130, 175, 50))
+    for one, other in ((black, purple), (purple, black)):
+        assert compare(one, other).color > MAX_COLOR
+        assert not compare(one, other).same_picture
+
+
+@pytest.mark.parametrize(("gain", "offset"), [(1.0, 0), (0.5, 20), (0.2, 90), (1.0, -30)])
+def test_a_duplicate_of_another_brightness_keeps_its_colors(gain, offset):
+    purple = on_white((170, 50, 175), (130, 175, 50)) - 40
+    assert compare(purple, gain * purple + offset).color < 1
+
+
+@pytest.mark.parametrize("noise", [0.0, 1.0])
+def test_a_gray_copy_of_a_color_picture_has_no_difference(noise):
+    purple = on_white((170, 50, 175), (130, 175, 50))
+    gray = np.repeat(purple.mean(axis=2, keepdims=True), 3, axis=2)
+    gray += np.random.default_rng(1).normal(0, noise, gray.shape)
+    assert color_difference(purple, gray) == 0
