@@ -225,7 +225,7 @@ def test_without_git_the_workspace_is_read_and_the_error_names_the_remedy(
         error = capsys.readouterr().err
         assert "is not a git repository); commit the project to git" in error
         assert "core.no_scm true" in error
-    monkeypatch.setattr(check, "print_errors", lambda: 0)  # this params.yaml has other keys
+    monkeypatch.setattr(check, "print_errors", lambda **_: 0)  # this params.yaml has other keys
     assert main(["run"]) != 0
     assert "core.no_scm true" in capsys.readouterr().err
     run(*DVC, "config", "--local", "core.no_scm", "true", cwd=archive)
