@@ -14,7 +14,7 @@ ANKLEALIGN := python -m anklealign
 repro: .venv/repro
 	$(ANKLEALIGN) run
 
-# make add DATA=FOLDER|ARCHIVE|ADDRESS NAME=name [LAYOUT=folders|label_studio|table] [DRY=1] [ALL=1]
+# make add DATA=FOLDER|ARCHIVE|ADDRESS NAME=name [LAYOUT=folders|label_studio|table|file_names] [DRY=1] [ALL=1]
 # The shell reads DATA from the environment, where make exports it, so that spaces and quotes
 # survive; $(value) keeps a dollar sign, which make would expand.
 override DATA := $(value DATA)

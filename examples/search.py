@@ -6,7 +6,7 @@
 
 The objective is the validation log loss; no trial sees the test split's scores. The study is stored
 in search.log: run the script again after an interruption, and it continues until the study has that
-many finished trials. `dvc exp apply search-MODEL-NUMBER` takes the best trial over.
+many finished trials. `dvc exp apply search-grid-pool-cnn-7` takes over the trial with that number.
 
 Needs Optuna: pip install optuna
 """
@@ -73,6 +73,8 @@ def main() -> None:
     study.optimize(
         lambda trial: objective(trial, options.model), n_trials=options.trials - len(finished)
     )
+    if not any(trial.value is not None for trial in study.trials):
+        sys.exit("search: no trial finished; see the errors of DVC above")
     best = study.best_trial
     print(f"best of {len(study.trials)} trials: number {best.number}, {SCORE} {best.value:.4f}")
 

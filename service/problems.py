@@ -29,6 +29,7 @@ PHOTO_STATUS = {
     "truncated": 422,
     "unreadable": 422,
     "unsupported": 422,
+    "camera_raw": 415,
     "too_large": 413,
     "too_slow": 422,
     "decoder_crashed": 422,

@@ -30,7 +30,7 @@ PNG, JSON = heatmaps.PNG, "application/json"
 UPLOAD_PROBLEMS = (
     "no_file", "wrong_field", "bad_form", "bad_request", "upload_too_slow", "upload_too_large",
     "too_many_files", "too_large", "wrong_type", "not_an_image", "zero_bytes", "truncated",
-    "unreadable", "unsupported", "too_slow", "decoder_crashed", "busy",
+    "unreadable", "unsupported", "camera_raw", "too_slow", "decoder_crashed", "busy",
 )  # fmt: skip
 
 

@@ -156,7 +156,7 @@ def reliability_table(predictions: Predictions) -> pd.DataFrame:
 
 
 def headline_metrics(metrics: Mapping[str, Any], split: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the metrics that DVC shows: at most 15 numbers (docs/statistics.md)."""
+    """Return the metrics that DVC shows: at most 15 numbers (docs/experiments.md)."""
     values = {
         name: round(score["value"], DIGITS)
         for name, score in metrics.items()

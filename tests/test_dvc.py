@@ -318,7 +318,7 @@ def test_the_commands_of_the_readme_work(restored):
     # The table names the model and fits a screen.
     assert "majority" in table
     assert max(map(len, table.splitlines())) <= 120
-    assert "ci_low" not in table
+    assert "ci.low" not in table
     predicted = (restored.folder / "predictions.csv").read_text(encoding="utf-8").splitlines()
     assert len(predicted) == 1 + 2  # photos of sample/
 

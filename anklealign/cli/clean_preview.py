@@ -19,7 +19,7 @@ from anklealign.cleaning import image_quality, losses, removal
 from anklealign.config import params
 from anklealign.config.params import Clean, Dataset, Prepare, Split
 from anklealign.ingest.inventory import Entry, escape_unprintable
-from anklealign.io import decode, pixel_store
+from anklealign.io import decode, decoder_pool, pixel_store
 from anklealign.splitting.splits import assign_splits, group_names
 
 # Photos; a larger set is sampled. Clean takes some 15 s of CPU time for as many.
@@ -82,15 +82,15 @@ def fill_store(
     store: pixel_store.Pixels,
 ) -> pd.DataFrame:
     """Fill the (N, S, S, 3) store as prepare does, and return the photo table."""
+    target = decoder_pool.Target(settings.max_megapixels, settings.size, dataset.fit, settings.fill)
 
     def decode_one(row: int, entry: Entry) -> dict[str, Any] | None:
         try:
-            photo = decode.open_photo(
-                root / entry.file, settings.max_megapixels, least_side=2 * settings.size
-            )
+            data = decode.read_bytes(root / entry.file, settings.max_megapixels)
+            photo = decoder_pool.shared().decode(data, target)
         except decode.PhotoError:
             return None  # changed since it was checked
-        store[row], box = decode.fit(photo.image, settings.size, dataset.fit, settings.fill)
+        store[row] = photo.pixels
         path = escape_unprintable(entry.file)
         return {
             "id": pixel_store.photo_id(path), "row": row, "path": path, "label": entry.label,
@@ -98,7 +98,7 @@ def fill_store(
             "subject": escape_unprintable(entry.subject),
             "predefined_split": entry.predefined_split, "consensus": "", "multi_annotated": 0,
             "width": photo.width, "height": photo.height,
-            **dict(zip(("left", "top", "right", "bottom"), box, strict=True)),
+            **dict(zip(("left", "top", "right", "bottom"), photo.box, strict=True)),
         }  # fmt: skip
 
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -46,6 +46,18 @@ SHOWN = 96  # eight contact sheets
 STRENGTH = 1e-3  # C of the linear model: chosen on synthetic seed 2
 
 
+def check_same_run(predictor: Predictor) -> None:
+    """Check that the bundle was trained on the photos and the split in the workspace.
+
+    Raises:
+        ValueError: It was trained on others.
+    """
+    sources = {"pixels_sha256": paths.STORE, "split_sha256": paths.SPLIT / "photos.csv"}
+    for key, path in sources.items():
+        if predictor.bundle.record.get(key) != files.sha256(path):
+            raise ValueError(f"{paths.MODEL}/ was trained on another {path}")
+
+
 def write_label_issues(out: Path, address: str, from_name: str, to_name: str) -> int:
     """Rank the photos of the last run; return the exit status, 1 if there is none.
 
@@ -62,6 +74,7 @@ def write_label_issues(out: Path, address: str, from_name: str, to_name: str) ->
             "id", ignore_index=True
         )
         store = pixel_store.open_store()
+        check_same_run(predictor)
     except (ValueError, OSError) as error:
         print(f"label-issues: {error}; run `dvc repro` first", file=sys.stderr)
         return 1

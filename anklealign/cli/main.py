@@ -182,7 +182,9 @@ def _serve() -> None:
 def _compare(
     names: Annotated[
         list[str] | None,
-        typer.Argument(help="Revisions. Default: the workspace and all experiments."),
+        typer.Argument(
+            help="Revisions. Default: the current commit, its experiments and the workspace."
+        ),
     ] = None,
     score: Annotated[Score, typer.Option(help="Score to rank by.")] = "balanced_accuracy",
 ) -> None:

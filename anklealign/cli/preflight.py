@@ -52,7 +52,10 @@ def weights_errors(raw: Mapping[str, Any]) -> list[str]:
         try_to_load_from_cache,
     )
 
-    config = timm.get_pretrained_cfg(model.architecture)
+    try:
+        config = timm.get_pretrained_cfg(model.architecture)
+    except RuntimeError as error:  # a tag that timm does not know
+        return [f"params.yaml: models.{name}.architecture: {error}; choose another tag"]
     if config is None or not config.hf_hub_id:
         return []  # train explains which architectures have weights
     filenames = ("model.safetensors", "pytorch_model.bin")

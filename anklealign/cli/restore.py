@@ -17,7 +17,8 @@ from dvc.repo import Repo
 from dvc.scm import RevError, resolve_rev
 from ruamel.yaml import YAML
 
-from anklealign.io.results import read_results
+from anklealign.config import paths
+from anklealign.io.results import STAGES, read_results
 
 LOCK = "dvc.lock"
 RESULTS = (LOCK, "metrics", "plots")
@@ -36,7 +37,7 @@ def restore_results(revision: str) -> int:
         print(f"restore: {error}", file=sys.stderr)
         return 1
     print(f"restore: model, metrics and plots are those of {revision} ({commit[:7]})")
-    if changed := _git("diff", "--name-only", commit, "--", *INPUTS):
+    if changed := _git("diff", "--relative", "--name-only", commit, "--", *INPUTS):
         names = sorted({name.split("/")[0] if "/" in name else name for name in changed})
         print(
             f"restore: changed since {revision}: {', '.join(names)}; the next `dvc repro` may run "
@@ -49,11 +50,17 @@ def _restore_files(revision: str, commit: str) -> None:
     """Restore what git has of the results.
 
     Raises:
-        ValueError: The pipeline had not run in the revision.
+        ValueError: The pipeline had not run in the revision, or it is older than these results.
     """
     tracked = set(_git("ls-tree", "--name-only", commit, *RESULTS))
     if LOCK not in tracked:
         raise ValueError(f"{revision} has no {LOCK}: the pipeline had not run there")
+    details = {f"{paths.DETAILS.as_posix()}/{stage}.json" for stage in STAGES}
+    if not details <= set(_git("ls-tree", "-r", "--name-only", commit, *RESULTS)):
+        raise ValueError(
+            f"{revision} has no {paths.DETAILS}/: it is older than this layout of results; nothing "
+            "was changed"
+        )
     _git("restore", f"--source={commit}", "--worktree", "--", *sorted(tracked))
 
 

@@ -204,7 +204,7 @@ def differences(
     first, second = (tally.scores(np.ones(count)) for tally in tallies)
     drawn = [tally.scores(draws) for tally in tallies]
     permuted = [
-        tally.scores(1.0 - swapped, other, swapped.astype(np.float64))
+        tally.scores(1.0 - swapped.astype(np.float64), other, swapped.astype(np.float64))
         for tally, other in (tallies, tallies[::-1])
     ]
     tail = (1 - CONFIDENCE) / 2

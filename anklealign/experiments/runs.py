@@ -90,6 +90,9 @@ def used_params(values: Mapping[str, Any]) -> dict[str, Any]:
     kept = {k: v for k, v in values.items() if k not in ("datasets", "models")}
     if values["dataset"] != "synthetic":
         kept.pop("synthetic", None)
+    for key, section in (("dataset", "datasets"), ("model", "models")):
+        if values[key] not in values[section]:
+            raise ValueError(f"params.yaml: {key} = {values[key]!r} is not a key of {section}")
     dataset, model = values["datasets"][values["dataset"]], values["models"][values["model"]]
     return kept | {"datasets": dataset, "models": model}
 

@@ -5,7 +5,8 @@ pixels in each of them. No property of the bytes is trusted: the format is detec
 and not from the name, only the formats of FORMATS are tried, photos above the size limit are
 rejected by their header before any pixel is decoded, and every decoder error becomes one
 `PhotoError` with a reason code. A decoder can crash or loop, so everything outside of the tests and
-the synthetic set decodes in the worker processes of `decoder_pool`, which run this module.
+the synthetic set decodes through `decoder_pool`, which runs this module in worker processes
+wherever that can happen.
 
 Colors are converted from an embedded ICC profile to sRGB. 16-bit pixels are scaled by the bit depth
 that they use. Transparent areas become white. Only the first frame of an animation is decoded.

@@ -109,7 +109,7 @@ def save(folder: Path, bundle: Bundle) -> None:
     # Inside `folder`: DVC removes a stage's outputs before a run, including a killed run's files.
     for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
         shutil.rmtree(leftover)
-    untying = model.register_state_dict_post_hook(_untie)
+    untying = model.register_state_dict_post_hook(_untie)  # type: ignore[no-untyped-call]
     with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=folder) as temporary:
         try:
             save_for_hf(model, temporary, safe_serialization=True, **_timm_configs(bundle))

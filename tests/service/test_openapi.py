@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from anklealign.io import decode
+from service.problems import PHOTO_STATUS
+from service.routes import UPLOAD_PROBLEMS
 from tests.service.conftest import Served
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,3 +32,9 @@ def test_schemathesis_finds_no_issues(service: Served, tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[:4000]
     assert "No issues found" in done.stdout, done.stdout[:4000]
+
+
+def test_every_reason_of_a_refused_photo_has_a_status() -> None:
+    # "cannot_open" is about files on disk.
+    assert set(PHOTO_STATUS) == set(decode.REASONS) - {"cannot_open"}
+    assert set(PHOTO_STATUS) <= set(UPLOAD_PROBLEMS)
