@@ -140,7 +140,7 @@ def test_sync_deps_writes_what_check_then_accepts(project, capsys):
     assert (project / "dvc.yaml").read_text() == (
         "stages:\n  prepare:\n    cmd: python -m stages.prepare\n    deps:\n"
         "      - anklealign/one.py\n      - stages/prepare.py\n      - data\n"
-        "    params:\n      - pins.yaml:\n          - numpy\n"
+        "    params:\n      - pins.yaml:\n          - pins.numpy\n"
     )
     assert 'numpy: "2.4.5"\n' in (project / "pins.yaml").read_text()
     assert main(["check"]) == 0
@@ -160,7 +160,7 @@ def test_sync_deps_adds_the_lists_that_a_stage_has_not(project, capsys):
     assert pipeline.read_text() == (
         "stages:\n  prepare:\n    cmd: python -m stages.prepare\n    outs:\n      - data\n"
         "    deps:\n      - anklealign/one.py\n      - stages/prepare.py\n"
-        "    params:\n      - pins.yaml:\n          - numpy\n\n"
+        "    params:\n      - pins.yaml:\n          - pins.numpy\n\n"
         "  other:\n    cmd: python -m stages.other\n"
         "    deps:\n      - stages/other.py\n\nplots:\n  - a.csv\n"
     )

@@ -1,9 +1,10 @@
-"""evaluate writes one row per photo and contact sheets of the highest-confidence errors."""
+"""evaluate writes one row per photo, and report draws the highest-confidence errors."""
 
 import numpy as np
 import pandas as pd
 
-from stages.evaluate import mistake_tiles, prediction_table
+from stages.evaluate import headline_metrics, prediction_table, rounded_probabilities
+from stages.report import mistake_tiles
 
 CLASSES = ["a", "b", "c"]
 LABELS = np.array([0, 0, 1, 1, 2, 2])
@@ -57,3 +58,23 @@ def test_mistakes_are_sorted_by_confidence_and_cropped_to_the_photo():
     ]
     np.testing.assert_array_equal(tiles[0].pictures[0], store[3, 1:3, 0:4])
     assert len(mistake_tiles(rows, TEST, store, 1)) == 1
+
+
+def test_probabilities_are_written_with_digits_that_no_thread_count_changes():
+    rows = prediction_table(TEST, CLASSES, PROBABILITIES + 1e-7, PROBABILITIES >= 0.3)
+    written = rounded_probabilities(rows)
+    np.testing.assert_array_equal(written[["p_a", "p_b", "p_c"]], PROBABILITIES)
+    assert list(written.columns) == list(rows.columns)
+
+
+def test_few_groups_have_no_interval_among_the_headline_metrics():
+    names = ("accuracy", "log_loss", "macro_f1", "mcc", "calibration_error")
+    metrics = {name: {"value": 0.123456} for name in names}
+    metrics |= {"balanced_accuracy": {"value": 0.5}, "photos": 6, "groups": 4, "parameters": 9}
+    metrics |= {"calibration": {"coverage": {"value": 1.0}}, "bundle": "f" * 64}
+    headline = headline_metrics(metrics, {"leaking_pairs": 0})
+    assert headline["ci"] == {}
+    assert headline["scores"] == {"macro_f1": 0.1235, "mcc": 0.1235}
+    assert headline["bundle"] == {"parameters": 9, "sha256": "f" * 12}
+    metrics["balanced_accuracy"] |= {"ci_low": 0.25, "ci_high": 0.75}
+    assert headline_metrics(metrics, {"leaking_pairs": 0})["ci"] == {"low": 0.25, "high": 0.75}
