@@ -255,26 +255,6 @@ def test_another_model_reruns_train_and_going_back_restores_it_from_the_run_cach
 
 
 @pytest.mark.slow
-def test_the_run_cache_is_shared_through_a_remote(clone, tmp_path):
-    clone("git", "clone", "--quiet", ".", str(tmp_path / "first"))
-    first = Clone(tmp_path / "first")
-    first("dvc", "config", "--local", "cache.dir", str(clone.folder / ".dvc/cache"))
-    first("dvc", "remote", "add", "--force", "--default", "team", str(tmp_path / "remote"))
-    first("dvc", "checkout", "--quiet")
-    first("dvc", "push")
-    first("dvc", "exp", "run", "-S", "model=tiny_cnn")
-    first("dvc", "push", "--run-cache")
-    first("git", "checkout", "--quiet", "params.yaml", "dvc.lock", "metrics", "plots")
-    first("git", "commit", "--quiet", "--all", "--message", "remote")
-    first("git", "clone", "--quiet", ".", str(tmp_path / "second"))
-    second = Clone(tmp_path / "second")
-    second("dvc", "pull", "--run-cache")
-    # --pull fetches the outputs of a cached run.
-    ran = second("dvc", "exp", "run", "--pull", "-S", "model=tiny_cnn")
-    assert "Stage 'train' is cached - skipping run, checking out outputs" in ran
-
-
-@pytest.mark.slow
 def test_headline_metrics_are_few_and_details_are_no_metrics_of_dvc(clone):
     output = clone("dvc", "metrics", "show", "--json")
     shown = json.loads(output[output.index("{") :])  # a warning may precede it
