@@ -69,20 +69,10 @@ KINDS = {"folders": FOLDERS, "table": TABLE, "label_studio": STUDIO}
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
-    """An empty project beside a folder of photos; DVC is called in tests of its own."""
-    (tmp_path / "project" / ".dvc").mkdir(parents=True)
-    shutil.copyfile(ROOT / "params.yaml", tmp_path / "project" / "params.yaml")
-    monkeypatch.chdir(tmp_path / "project")
-    called = []
-
-    def run(command, **_):
-        called.append(command)
-        return subprocess.CompletedProcess(command, 0)
-
-    monkeypatch.setattr(add.subprocess, "run", run)
+def project(tmp_path, dvc_calls):
+    """Return an empty folder of photos beside an empty project, and the calls of DVC."""
     (tmp_path / "photos").mkdir()
-    return tmp_path / "photos", called
+    return tmp_path / "photos", dvc_calls
 
 
 def joined(output):

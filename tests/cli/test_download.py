@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from anklealign.cli import add, download
+from anklealign.cli import download
 from anklealign.cli.main import main
 from anklealign.config import params
 from anklealign.config.params import Dataset
@@ -56,19 +56,9 @@ def tree(folder):
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
-    """An empty project; DVC is recorded instead of called."""
-    (tmp_path / "project" / ".dvc").mkdir(parents=True)
-    shutil.copyfile(ROOT / "params.yaml", tmp_path / "project" / "params.yaml")
-    monkeypatch.chdir(tmp_path / "project")
-    called = []
-
-    def run(command, **_):
-        called.append(command[3:])
-        return subprocess.CompletedProcess(command, 0)
-
-    monkeypatch.setattr(add.subprocess, "run", run)
-    return tmp_path, called
+def project(tmp_path, dvc_calls):
+    """Return the folder that holds an empty project, and the calls of DVC."""
+    return tmp_path, dvc_calls
 
 
 def test_an_archive_becomes_the_dataset_of_its_folder(project, capsys):
