@@ -113,8 +113,8 @@ class Run:
         """Return a variant of params.yaml with random weights, all of which are trained."""
         config = replace(
             params.section(params.read(), f"models.{name}", Model), pretrained=False, weights=None,
-            weights_sha256=None, head_epochs=0, imagenet_head=False, freeze_batch_norm=False,
-            epochs=1000, learning_rate=1e-4,
+            weights_sha256=None, head_epochs=0, head_learning_rate=0.0, imagenet_head=False,
+            freeze_batch_norm=False, epochs=1000, learning_rate=1e-4,
         )  # fmt: skip
         return replace(config, image_size=64) if self.small else config
 
@@ -346,7 +346,7 @@ def measure_sync(run: Run) -> Iterator[Row]:
     for name in names:
         with tf32(enabled=False):
             config = build(run, sync_variant(run, name), settings)
-            one = outcome(*fit(run, config, run.folder / "one.pt"))
+            one = outcome(*fit(run, config, run.folder / f"{name}.pt"))
         # Missing in the module's __all__, and without types.
         context = torch.multiprocessing.spawn(  # type: ignore[attr-defined, no-untyped-call]
             process_without_tf32, (run, name, settings), nprocs=2, join=False

@@ -1,4 +1,4 @@
-"""What only a GPU can show; skipped without one. Figures: python -m benchmarks.gpu."""
+"""What only a GPU can show; mostly skipped without one. Figures: python -m benchmarks.gpu."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from anklealign.training.trainer import pick_precision
 from benchmarks import gpu
 from benchmarks.speed import take_step, write_store
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 CUDA = torch.device("cuda", 0)
 
 
@@ -27,12 +27,35 @@ def run(tmp_path: Path) -> gpu.Run:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("model", gpu.MODELS)
+def test_each_variant_measured_is_valid_with_random_weights(run: gpu.Run, model: str) -> None:
+    config = run.variant(model)
+    assert (config.weights, config.pretrained, config.frozen) == (None, False, False)
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_deterministic_fits_avoid_memory_efficient_attention(before: bool) -> None:
+    enabled = torch.backends.cuda.mem_efficient_sdp_enabled
+    initially = enabled()
+    torch.backends.cuda.enable_mem_efficient_sdp(before)
+    try:
+        with loop.reproducible(1):
+            assert not enabled()
+        assert enabled() is before
+        with loop.reproducible(1, deterministic=False):
+            assert enabled() is before
+    finally:
+        torch.backends.cuda.enable_mem_efficient_sdp(initially)
+
+
+@needs_gpu
 def test_auto_is_bfloat16_where_the_gpu_has_it() -> None:
     major, _ = torch.cuda.get_device_capability()
     assert pick_precision("auto", CUDA) is (torch.bfloat16 if major >= 8 else torch.float32)
     assert pick_precision("fp16", CUDA) is torch.float16
 
 
+@needs_gpu
 @pytest.mark.parametrize("model", ["grid_pool_cnn", "mobilenet_v2", "vit_small"])
 def test_fits_have_equal_bytes_also_when_interrupted(run: gpu.Run, model: str) -> None:
     run.models[:] = [model]
@@ -41,6 +64,7 @@ def test_fits_have_equal_bytes_also_when_interrupted(run: gpu.Run, model: str) -
     assert all(row["ok"] for row in rows), rows
 
 
+@needs_gpu
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("clip", [0.0, 1.0])
 def test_no_part_of_a_training_step_waits_for_the_gpu(
@@ -61,6 +85,7 @@ def test_no_part_of_a_training_step_waits_for_the_gpu(
     assert trainer.steps_taken == 8
 
 
+@needs_gpu
 def test_the_optimizer_is_fused_unless_told_otherwise(run: gpu.Run) -> None:
     config = run.variant("grid_pool_cnn")
     for optimizer, arguments, fused in [
@@ -72,6 +97,7 @@ def test_the_optimizer_is_fused_unless_told_otherwise(run: gpu.Run) -> None:
         assert trainer.optimizer.param_groups[0].get("fused") == fused
 
 
+@needs_gpu
 @pytest.mark.slow
 def test_two_processes_with_synchronized_batch_norm_fit_like_one(run: gpu.Run) -> None:
     rows = list(gpu.measure_sync(run))
@@ -79,6 +105,7 @@ def test_two_processes_with_synchronized_batch_norm_fit_like_one(run: gpu.Run) -
     assert all(row["ok"] for row in rows), rows
 
 
+@needs_gpu
 def test_evaluation_equals_the_cpu_s(run: gpu.Run) -> None:
     run.models[:] = ["grid_pool_cnn", "vit_small"]
     rows = list(gpu.measure_agreement(run))
@@ -86,6 +113,7 @@ def test_evaluation_equals_the_cpu_s(run: gpu.Run) -> None:
     assert all(row["ok"] for row in rows), rows
 
 
+@needs_gpu
 def test_a_model_fitted_on_a_gpu_predicts_alike_on_both(run: gpu.Run, tmp_path: Path) -> None:
     settings = gpu.settings_with(batch_size=16)
     config = gpu.build(run, run.variant("grid_pool_cnn"), settings)
@@ -101,6 +129,7 @@ def test_a_model_fitted_on_a_gpu_predicts_alike_on_both(run: gpu.Run, tmp_path: 
     assert np.ptp(answers[0][:, 0]) > 10 * gpu.PROBABILITY_TOLERANCE
 
 
+@needs_gpu
 def test_a_bundle_fitted_on_a_gpu_exports(run: gpu.Run, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     from anklealign.cli import export  # noqa: PLC0415 - needs the packages of the service
@@ -112,6 +141,7 @@ def test_a_bundle_fitted_on_a_gpu_exports(run: gpu.Run, tmp_path: Path) -> None:
     assert (tmp_path / "model.onnx").is_file()
 
 
+@needs_gpu
 def test_the_service_answers_from_a_gpu(tmp_path: Path) -> None:
     pytest.importorskip("fastapi")
     from tests.service.conftest import photo, save_bundle, serving, settings_for  # noqa: PLC0415
@@ -136,6 +166,7 @@ def probabilities_in(answer: object) -> list[float]:
     return [answer] if isinstance(answer, float) and 0 <= answer <= 1 else []
 
 
+@needs_gpu
 def test_an_out_of_memory_error_of_a_real_gpu_names_the_settings(run: gpu.Run) -> None:
     config = gpu.build(run, run.variant("grid_pool_cnn"), gpu.settings_with(batch_size=16))
     torch.cuda.set_per_process_memory_fraction(1e-6)

@@ -269,15 +269,19 @@ def reproducible(seed: int, *, deterministic: bool = True) -> Iterator[None]:
     """Seed torch and select deterministic kernels inside the context.
 
     An operation without a deterministic kernel warns and runs nevertheless; its result may differ
-    in the last digit.
+    in the last digit. Attention in float32 uses PyTorch's math kernel: the backward pass of the
+    memory-efficient one has equal bytes only under `warn_only=False` (measured on an H200:
+    two fits of ViT-S in float32 differed, in bfloat16 and float16 they were equal).
     """
     # cuBLAS reads it at startup: https://docs.nvidia.com/cuda/cublas/#results-reproducibility
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     mode = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     benchmark = torch.backends.cudnn.benchmark
+    efficient_attention = torch.backends.cuda.mem_efficient_sdp_enabled()
     torch.use_deterministic_algorithms(mode=deterministic, warn_only=True)
     torch.backends.cudnn.benchmark = not deterministic
+    torch.backends.cuda.enable_mem_efficient_sdp(efficient_attention and not deterministic)
     try:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -285,3 +289,4 @@ def reproducible(seed: int, *, deterministic: bool = True) -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(mode=mode, warn_only=warn_only)
         torch.backends.cudnn.benchmark = benchmark
+        torch.backends.cuda.enable_mem_efficient_sdp(efficient_attention)
