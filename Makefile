@@ -45,11 +45,13 @@ check-lock: .venv/repro
 	echo "$$output" | grep -q "Data and pipelines are up to date" || { \
 	echo "dvc.lock is stale: run 'make repro' and commit dvc.lock, metrics and plots" >&2; exit 1; }
 
+# Each process holds PyTorch (some 1 GB), so their number is bounded. Slow tests measure times and
+# memory, so they run alone.
 test: .venv/dev lint
-	pytest -m "not slow"
+	pytest -m "not slow" --numprocesses auto --maxprocesses 4
 
-test-all: .venv/dev lint
-	pytest
+test-all: test
+	pytest -m slow
 
 .PHONY: lint
 lint: .venv/dev
