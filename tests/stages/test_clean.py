@@ -123,7 +123,7 @@ def test_every_photo_is_kept_or_removed_once_with_a_reason(run) -> None:
 
 
 def test_the_scores_of_all_photos_and_compared_pairs_are_written(run) -> None:
-    _, removed, _ = run(good() | {"B/dark.jpg": (scene(0).point(lambda v: 0.15 * v), "left")})
+    _, removed, _ = run(good() | {"B/dark.jpg": (scene(0).point(lambda v: 0.15 * v), "right")})
     scores = pixel_store.read_table(clean.SCORES).set_index("path")
     assert list(scores.index) == [*good(), "B/dark.jpg"]
     assert set(scores.columns) == {"id", *clean.QUALITY_REASONS}
