@@ -252,6 +252,10 @@ def test_another_model_reruns_train_and_going_back_restores_it_from_the_run_cach
     assert "tiny_cnn" in restored("dvc", "params", "diff")
     rows = restored("dvc", "metrics", "diff", "--md").splitlines()[2:]
     assert 5 <= len(rows) <= 15
+    shown = restored("dvc", "plots", "diff", "--json")
+    plots = json.loads(shown[shown.index("{") :])["data"]  # a warning may precede it
+    assert len(plots) == 6
+    assert {plot["type"] for drawn in plots.values() for plot in drawn} == {"vega"}
     back = restored("dvc", "exp", "run", "-S", "model=grid_pool_cnn")
     for stage in ("train", "evaluate", "report"):
         assert f"Stage '{stage}' is cached - skipping run, checking out outputs" in back
@@ -309,7 +313,7 @@ def test_the_commands_of_the_readme_work(restored):
     elsewhere = (
         "make", ". .venv", "dvc remote", "git", "dvc exp run", "gto", "dvc artifacts",
         "dvc queue", "torchrun", "dvc commit", "curl", "docker", "anklealign pr-report",
-        "pip install", "python examples/", "dvc exp apply",
+        "pip install", "python examples/", "dvc exp apply", "anklealign push", "python -m docs.",
     )  # fmt: skip
     commands = [line for line in lines if not line.startswith(elsewhere)]
     assert len(commands) >= 6
