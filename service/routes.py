@@ -7,11 +7,11 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from anklealign.explainability import attribution
 from anklealign.inference.predictor import OpenedPhoto, Predictor
 from anklealign.io import results
 from anklealign.models import bundle, calibration
 from anklealign.models.inputs import Floats
+from anklealign.plotting import heat_maps
 from service import heatmaps, problems
 from service.batcher import Batcher
 from service.observability import Metrics, log
@@ -97,7 +97,7 @@ class PhotoHandler:
             lambda: heatmaps.compute(predictor, photo, predicted)
         )
         if media_type == PNG:
-            return Response(heatmaps.encode_png(attribution.overlay(seen, heat)), media_type=PNG)
+            return Response(heatmaps.encode_png(heat_maps.overlay(seen, heat)), media_type=PNG)
         explanation = ExplainResponse(
             model=self.model.model,
             prediction=self.predictions([photo], probabilities[None])[0],

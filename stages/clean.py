@@ -2,9 +2,10 @@
 
 Reads data/prepared/photos.csv and pixels.npy. Writes data/clean/photos.csv (the kept rows, with the
 duplicate cluster of each or ''), data/clean/removed.csv (one row per removed photo: reason, score,
-threshold, the photo kept instead, and why), data/clean/flagged.csv (the kept photos with a reason
-whose action is `flag`, in the same columns), metrics/details/clean.json, and plots/clean/ (contact
-sheets of the removed photos next to the kept ones, and histograms of the scores).
+threshold, the photo kept instead, why, and the id of the photo that the report shows next to it),
+data/clean/flagged.csv (the kept photos with a reason whose action is `flag`, in the same columns),
+data/clean/scores.csv and residuals.csv (the scores of all photos and compared pairs), and
+metrics/details/clean.json.
 
     python -m stages.clean
 
@@ -23,13 +24,9 @@ separate them. So do photos of one scene that differ in a detail, and shots of a
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
-from tqdm import tqdm
 
 from anklealign.cleaning import losses, removal
 from anklealign.cleaning.image_quality import QUALITY_REASONS
@@ -38,27 +35,15 @@ from anklealign.config import params, paths, stage
 from anklealign.config.params import Clean
 from anklealign.io import files, pixel_store, results
 from anklealign.io.pixel_store import Pictures
-from anklealign.plotting import contact_sheets, style
 
 METRICS = paths.DETAILS / "clean.json"
-PLOTS = paths.PLOTS / "clean"
-PAIRS = "Duplicates: removed photo (left), kept photo or contradicting duplicate (right)"
-SINGLES = "Photos removed or flagged for quality"
-NOTHING = "No photo was removed."
-BESIDE = "beside"  # column of the removed photos that is not written
-UNITS = {
-    "too_small": "shorter side, pixels",
-    "aspect": "longer side / shorter side",
-    "dark": "95th percentile of the gray levels",
-    "bright": "1st percentile of the gray levels",
-    "low_contrast": "gray levels, 0.1th to 99.9th percentile",
-    "blurred": "sigma of the sharpest edges, % of the longer side",
-    "residual": "residual between two photos / contrast",
-}
+SCORES = paths.CLEAN / "scores.csv"
+RESIDUALS = paths.CLEAN / "residuals.csv"
+DIGITS = 6  # of a score in scores.csv and residuals.csv
 
 
 def main() -> None:
-    """Write both tables, the metrics, and the plots."""
+    """Write the tables and the metrics."""
     raw = params.read()
     settings = params.section(raw, "clean", Clean)
     _, dataset = params.dataset(raw)
@@ -71,14 +56,14 @@ def main() -> None:
 
     metrics = count(result)
     files.write_table(paths.CLEAN / "photos.csv", kept)
-    files.write_table(paths.CLEAN / "removed.csv", removed.drop(columns=BESIDE))
-    files.write_table(paths.CLEAN / "flagged.csv", flagged.drop(columns=BESIDE))
+    files.write_table(paths.CLEAN / "removed.csv", removed)
+    files.write_table(paths.CLEAN / "flagged.csv", flagged)
+    files.write_table(SCORES, score_table(result))
+    files.write_table(RESIDUALS, residual_table(result))
     results.write_details(METRICS, metrics)
-    write_contact_sheets(result, pictures)
-    style.save(score_figure(result, settings, metrics["reasons"]), PLOTS / "scores.png")
     losses.check(table, removed, settings.allowed_losses)
     for sentence in metrics["warnings"].values():
-        stage.print_wrapped(f"clean: warning: {sentence}; see {PLOTS}/")
+        stage.print_wrapped(f"clean: warning: {sentence}; see {paths.CLEAN}/")
     for photos in result.residuals.large_scenes:
         stage.print_wrapped(
             f"clean: {photos} photos show one scene, as of a fixed camera or a form, and differ in "
@@ -118,109 +103,20 @@ def count(result: Cleaning) -> dict[str, Any]:
     }
 
 
-def write_contact_sheets(result: Cleaning, pictures: Pictures) -> None:
-    """Write contact sheets of the removed duplicates, and of the unusable and flagged photos."""
-    table = result.table
-    by_id = table.assign(position=range(len(table))).set_index("id")
-    shown = pd.concat([result.removed, result.flagged])
-    flagged = set(result.flagged.id)
-    rows = tqdm(
-        shown.itertuples(), "contact sheets", len(shown), unit="photo", delay=1, disable=None
+def score_table(result: Cleaning) -> pd.DataFrame:
+    """Return each photo's id, path and quality scores, one column for each quality reason."""
+    scores = pd.DataFrame(
+        {name: [getattr(q, name) for q in result.qualities] for name in QUALITY_REASONS}
     )
-    tiles = [tile(row, by_id, pictures, flagged=row.id in flagged) for row in rows]
-    pairs = [tile for tile in tiles if len(tile.pictures) > 1]
-    singles = [tile for tile in tiles if len(tile.pictures) == 1]
-    contact_sheets.write(PLOTS, "duplicates", contact_sheets.pages(pairs, PAIRS, NOTHING))
-    contact_sheets.write(
-        PLOTS, "quality", contact_sheets.pages(singles, SINGLES, NOTHING, columns=5, rows=3)
-    )
+    return pd.concat([result.table[["id", "path"]], scores.round(DIGITS)], axis=1)
 
 
-def tile(
-    row: Any,  # noqa: ANN401 - a named tuple
-    by_id: pd.DataFrame,
-    pictures: Sequence[Any],
-    *,
-    flagged: bool = False,
-) -> contact_sheets.Tile:
-    """Return the tile of a removed or flagged photo, next to its duplicate if there is one.
-
-    `by_id` is the photo table by id, with each photo's position in `pictures`.
-    """
-    ids = [row.id, row.beside] if row.beside else [row.id]
-    pixels = tuple(np.asarray(pictures[by_id.position[photo]]) for photo in ids)
-    captions = ["removed", "kept"]
-    if row.reason == "contradicting_labels":
-        captions = [f"removed, {by_id.label[photo]}" for photo in ids]
-    paths = [f"{caption}: {path}" for caption, path in zip(captions, by_id.path[ids], strict=False)]
-    if len(ids) == 1:
-        # A tile of one photo is narrow: each text gets its own line.
-        folder, _, name = row.path.rpartition("/")
-        lines = [f"{row.reason} (flagged, kept)" if flagged else row.reason, row.why, folder, name]
-    elif row.reason in QUALITY_REASONS:
-        lines = [f"{row.reason}: {row.why}", *paths]
-    else:
-        residual = f"{row.reason}: residual {row.score:.2f}, threshold {row.threshold:g}"
-        lines = [residual, *paths, row.why]
-    return contact_sheets.Tile(pixels, tuple(lines))
-
-
-def score_figure(result: Cleaning, settings: Clean, reasons: dict[str, int]) -> Figure:
-    """Draw the histograms of all scores."""
-    scores = {name: [getattr(q, name) for q in result.qualities] for name in QUALITY_REASONS}
-    limits = {name: float(getattr(settings, name)) for name in QUALITY_REASONS}
-    is_kept = ~result.table.id.isin(result.removed.id).to_numpy()
-    kept = {
-        name: int((beyond(name, np.array(scores[name]), limits[name]) & is_kept).sum())
-        for name in limits
-    }
-    scores["residual"] = list(result.residuals.pairs.values())
-    limits["residual"] = settings.residual
-    return histograms(scores, limits, reasons, kept)
-
-
-def beyond(name: str, values: np.ndarray[Any, np.dtype[Any]], limit: float) -> Any:  # noqa: ANN401 - a Boolean array
-    """Return for each score whether it is on the threshold's side that the reason names."""
-    return values < limit if QUALITY_REASONS.get(name, "below") == "below" else values > limit
-
-
-def histograms(
-    scores: Mapping[str, Sequence[float]],
-    limits: Mapping[str, float],
-    removed: Mapping[str, int],
-    kept: Mapping[str, int],
-) -> Figure:
-    """Draw each score's histogram and threshold, with the number of photos beyond and removed.
-
-    Args:
-        scores: Score of each photo or pair by name.
-        limits: Threshold of each score.
-        removed: Photos removed for each reason.
-        kept: Photos beyond each threshold that are kept.
-    """
-    figure = style.new(15, 6.8)
-    grid = figure.subplots(2, 4).flatten()
-    for axes, (name, values) in zip(grid, scores.items(), strict=False):
-        limit = limits[name]
-        side = QUALITY_REASONS.get(name, "below")
-        outside = int(beyond(name, np.array(values, float), limit).sum())
-        unit = "pairs" if name == "residual" else "photos"
-        span = [*values, limit]
-        axes.hist(values, bins=40, range=(min(span), max(span)), color=style.COLORS[0])
-        axes.axvline(limit, color=style.COLORS[5], linestyle="--")
-        title = f"{name}: {outside} of {len(values)} {unit} {side} {limit:g}"
-        if name in removed and removed[name] != outside:
-            others = outside - removed[name] - kept.get(name, 0)
-            title += f"\n{removed[name]} removed for this reason, {others} for another"
-            if kept.get(name):
-                title += f", {kept[name]} kept"
-        axes.set_title(title, fontsize=10)
-        axes.set_xlabel(UNITS[name])
-        axes.set_ylabel(unit)
-        axes.spines[["top", "right"]].set_visible(False)
-    for axes in grid[len(scores) :]:
-        axes.axis("off")
-    return figure
+def residual_table(result: Cleaning) -> pd.DataFrame:
+    """Return the residual of each pair that was compared: (id_a, id_b, residual)."""
+    ids = result.table.id
+    pairs = sorted(result.residuals.pairs.items())
+    rows = [(ids[a], ids[b], round(residual, DIGITS)) for (a, b), residual in pairs]
+    return pd.DataFrame(rows, columns=["id_a", "id_b", "residual"])
 
 
 if __name__ == "__main__":

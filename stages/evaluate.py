@@ -4,8 +4,8 @@ Reads pixels.npy and votes.csv in data/prepared/, data/split/photos.csv, model/ 
 metrics/details/split.json. Writes metrics/scores.json (the headline metrics that DVC shows),
 metrics/details/evaluate.json (every score with its 95% CI over groups and the majority baseline;
 calibration, prediction sets, human baseline where test photos have votes, robustness), in
-plots/evaluate/ predictions.csv (one row per test photo), reliability.csv and classes.csv, and
-plots/evaluate/explanations/.
+plots/evaluate/ predictions.csv (one row per test photo), reliability.csv, classes.csv and
+explanations.npz (attribution maps).
 
     python -m stages.evaluate
 
@@ -23,21 +23,14 @@ from tqdm import tqdm
 
 from anklealign.config import params, paths, stage
 from anklealign.config.params import Evaluate
-from anklealign.evaluation import (
-    explanation_sheets,
-    human_baseline,
-    robustness,
-    score_tables,
-)
+from anklealign.evaluation import explained_photos, human_baseline, robustness, score_tables
 from anklealign.evaluation.score_tables import Predictions
 from anklealign.explainability import faithfulness
-from anklealign.explainability.attribution import has_attention
 from anklealign.inference.predictor import Predictor
 from anklealign.io import files, pixel_store, results
 from anklealign.io.pixel_store import Pixels
 from anklealign.metrics.scores import Floats, confidence_bins, point_scores
 from anklealign.models import calibration
-from anklealign.plotting import contact_sheets
 
 METRICS = paths.DETAILS / "evaluate.json"
 PLOTS = paths.PLOTS / "evaluate"
@@ -228,12 +221,9 @@ def explain(
 
     The scores use the first `limit` photos by id, an order independent of path and label.
     """
-    folder, bundle, device = PLOTS / "explanations", predictor.bundle, predictor.device
-    maps = explanation_sheets.attribution_sheets(predictions, test, store, bundle, device)
-    contact_sheets.write(folder, "maps", maps)
-    if has_attention(bundle.model):
-        heads = explanation_sheets.attention_head_sheets(predictions, test, store, bundle, device)
-        contact_sheets.write(folder, "heads", heads)
+    bundle, device = predictor.bundle, predictor.device
+    maps = explained_photos.attribution_maps(predictions, test, store, bundle, device)
+    results.write_arrays(paths.EXPLANATIONS, maps)
     rows = predictions.sort_values("id").head(limit)
     predicted = rows.predicted.map(bundle.classes.index).to_numpy(np.int64)
     pixels = store[test.row[rows.index].to_numpy()]

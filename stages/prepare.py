@@ -3,9 +3,8 @@
 Reads `data/raw/<dataset>` in the layout of the dataset config; never writes to it.
 Writes `data/prepared/`: `pixels.npy` (N, S, S, 3), `photos.csv`, `skipped.csv` (path, item, reason,
 detail, remedy; the reasons are listed in `anklealign/ingest/inventory.py`), `votes.csv` and
-`soft_labels.csv` (`anklealign/io/pixel_store.py`), `metrics/details/prepare.json`, and an overview
-of the photos in `plots/prepare/`, with agreement.png if there are votes. Where colors or a bit
-depth were converted, `notes.csv` (path, note) has the photos.
+`soft_labels.csv` (`anklealign/io/pixel_store.py`), and `metrics/details/prepare.json`. Where colors
+or a bit depth were converted, `notes.csv` (path, note) has the photos.
 
     python -m stages.prepare
 
@@ -26,12 +25,12 @@ from typing import Any, get_args
 import pandas as pd
 from tqdm import tqdm
 
-from anklealign.annotation import aggregation, agreement, plots
+from anklealign.annotation import aggregation, agreement
 from anklealign.annotation.aggregation import Consensus
 from anklealign.config import params, paths, stage
 from anklealign.config.params import Dataset, Fit, Prepare
 from anklealign.config.paths import PREPARED, RAW, SOFT_LABELS, STORE, VOTES
-from anklealign.ingest import layouts, overview
+from anklealign.ingest import layouts
 from anklealign.ingest.inventory import (
     REASONS,
     Entry,
@@ -44,17 +43,15 @@ from anklealign.ingest.inventory import (
 )
 from anklealign.io import decode, decoder_pool, files, pixel_store, results
 from anklealign.io.decoder_pool import Target
-from anklealign.plotting import style
 
 PHOTOS = PREPARED / "photos.csv"
 SKIPPED = PREPARED / "skipped.csv"
 NOTES = PREPARED / "notes.csv"
 METRICS = paths.DETAILS / "prepare.json"
-PLOTS = paths.PLOTS / "prepare"
 
 
 def main() -> None:
-    """Write the pixel store, the tables, the metrics and the plots."""
+    """Write the pixel store, the tables and the metrics."""
     raw = params.read()
     settings = params.section(raw, "prepare", Prepare)
     name, dataset = params.dataset(raw)
@@ -87,7 +84,6 @@ def main() -> None:
     files.write_table(VOTES, votes)
     files.write_table(SOFT_LABELS, aggregation.soft_label_table(consensus, table, dataset))
     results.write_details(METRICS, metrics)
-    draw(table, votes, skipped, metrics, dataset)
     stage.print_wrapped(summary_line(metrics))
     for note, number in metrics.get("notes", {}).items():
         if note != "total":
@@ -190,24 +186,6 @@ def shorten_store(photos: int, size: int) -> None:
         store = pixel_store.open_store(STORE)
         for row in tqdm(range(photos), "shorten", unit="photo", delay=1, disable=None):
             shorter[row] = store[row]
-
-
-def draw(
-    table: pd.DataFrame,
-    votes: pd.DataFrame,
-    skipped: pd.DataFrame,
-    metrics: Mapping[str, Any],
-    dataset: Dataset,
-) -> None:
-    """Write the plots."""
-    reasons = Counter(skipped.reason[skipped.item.isin(["file", "task", "export"])])
-    classes = list(dataset.classes)
-    overview.write_overview(PLOTS, table, pixel_store.open_store(), classes, reasons)
-    if len(votes):
-        figure = plots.agreement_figure(votes, metrics["agreement"], classes)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph")  # a character missing in the font
-            style.save(figure, PLOTS / "agreement.png")
 
 
 def summary_line(metrics: Mapping[str, Any]) -> str:

@@ -2,9 +2,9 @@
 
 Reads data/clean/photos.csv and removed.csv and the pixel store. Writes data/split/photos.csv (every
 kept photo with its `group` and `split`), data/split/leaking_pairs.csv (the pairs that the audit
-found, with their scores and what was done), metrics/details/split.json, and plots/split/:
-classes.png, the class distribution per split, and nearest_01.png, …, the leaking pairs and the most
-similar other pairs of photos of different splits.
+found, with their scores and what was done), data/split/nearest_pairs.csv (these and the most
+similar other pairs of photos of different splits, which the report shows), and
+metrics/details/split.json.
 
     python -m stages.split
 
@@ -17,7 +17,6 @@ class's share of a split is within about 1 point of its share of all photos wher
 and within 5 points wherever that is possible.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,17 +25,20 @@ import pandas as pd
 from anklealign.config import params, paths, stage
 from anklealign.config.params import CONSENSUS, Dataset, Split
 from anklealign.io import files, pixel_store, results
-from anklealign.io.pixel_store import Pixels
-from anklealign.plotting import contact_sheets, style
-from anklealign.splitting import plots
-from anklealign.splitting.leak_joining import ALLOWED, JOINED, AuditedSplit, deal_without_leaks
-from anklealign.splitting.leakage import Pair
+from anklealign.splitting.leak_joining import (
+    ALLOWED,
+    COLUMNS,
+    JOINED,
+    AuditedSplit,
+    deal_without_leaks,
+    pair_row,
+)
 from anklealign.splitting.splits import EXCLUDED, SPLITS, TEST, kept_splits
 from anklealign.splitting.stratified_groups import deviation
 
 METRICS = paths.DETAILS / "split.json"
 LEAKS = paths.SPLIT / "leaking_pairs.csv"
-PLOTS = paths.PLOTS / "split"
+NEAREST = paths.SPLIT / "nearest_pairs.csv"
 SHOWN = 12  # pairs, at least
 
 
@@ -64,9 +66,8 @@ def main() -> None:
 
     files.write_table(paths.SPLIT / "photos.csv", table)
     files.write_table(LEAKS, audited.leaks)
+    files.write_table(NEAREST, nearest_table(audited))
     results.write_details(METRICS, metrics)
-    style.save(plots.class_shares(table, list(dataset.classes), SPLITS), PLOTS / "classes.png")
-    write_contact_sheets(table, pictures, audited, settings)
     if audited.error:
         raise ValueError(leakage_message(audited))
     stage.print_wrapped(summary(metrics, audited))
@@ -89,7 +90,8 @@ def leakage_message(audited: AuditedSplit) -> str:
     limit = max(0.0, np.floor(100 * min(lowest, 1)) / 100 - 0.01)
     return (
         f"{audited.count(JOINED)} pairs of photos in different splits show the same picture "
-        f"({LEAKS}, {PLOTS}/nearest_*.png). With their groups joined, {audited.error}\n"
+        f"({LEAKS}; `anklealign report --photos` draws them). With their groups joined, "
+        f"{audited.error}\n"
         "If they are different pictures, lower the limits that decide:\n"
         f"  dvc exp run -S split.leakage_residual={limit:.2f} -S split.leakage_correlation=1"
     )
@@ -141,43 +143,12 @@ def check_allowed_leaks(settings: Split, known: set[str]) -> None:
             )
 
 
-def write_contact_sheets(
-    table: pd.DataFrame, pictures: Sequence[Pixels], audited: AuditedSplit, settings: Split
-) -> None:
-    """Write contact sheets of the leaking pairs of all rounds and the nearest other pairs."""
+def nearest_table(audited: AuditedSplit) -> pd.DataFrame:
+    """Return the pairs that the report shows: the leaking ones of all rounds, then the nearest."""
     first = {JOINED: 0, ALLOWED: 1}
     order = sorted(audited.nearest, key=lambda row: first.get(row[1], 2))
-    tiles = [
-        tile(table, pictures, row, settings) for row in order[: max(SHOWN, len(audited.leaks))]
-    ]
-    title = "Most similar photos of different splits"
-    contact_sheets.write(
-        PLOTS, "nearest", contact_sheets.pages(tiles, title, "no two splits to compare")
-    )
-
-
-def tile(
-    table: pd.DataFrame,
-    pictures: Sequence[Pixels],
-    row: tuple[int, str, Pair],
-    settings: Split,
-) -> contact_sheets.Tile:
-    """Return the tile of a pair, with its scores and what was done in which round."""
-    number, action, pair = row
-    status = {
-        JOINED: f"same picture: groups joined in round {number}",
-        ALLOWED: "same picture (allowed)",
-    }.get(action, "different pictures")
-    residual = f"{pair.residual:.2f}" if np.isfinite(pair.residual) else "too high to measure"
-    detail = pair.comparison
-    limits = f"limit {settings.leakage_residual:g}", f"{settings.leakage_correlation:g}"
-    lines = [
-        status,
-        f"residual {residual} ({limits[0]}), correlation {pair.correlation:.2f} ({limits[1]})",
-        f"agreement {detail.agreement:.2f}, color difference {detail.color:.0f}",
-    ]
-    lines += [f"{table.split[photo]}: {table.path[photo]}" for photo in (pair.a, pair.b)]
-    return contact_sheets.Tile((pictures[pair.a], pictures[pair.b]), tuple(lines))
+    rows = [pair_row(audited.table, *row) for row in order[: max(SHOWN, len(audited.leaks))]]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def with_consensus(

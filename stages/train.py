@@ -2,7 +2,8 @@
 
 Reads pixels.npy and soft_labels.csv in data/prepared/, and data/split/photos.csv. Writes model/
 (config.json and model.safetensors), metrics/details/train.json (inputs, settings, versions and
-scores of the run), plots/train/history.csv (one row per epoch) and plots/train/pictures/.
+scores of the run), plots/train/history.csv (one row per epoch) and plots/train/augmented.npz
+(augmented photos, which the report shows).
 
     python -m stages.train                                  # or, on several hosts, on each:
     torchrun --nnodes=2 --nproc-per-node=8 … -m stages.train
@@ -33,7 +34,6 @@ from anklealign.models import bundle, calibration, factory, inputs
 from anklealign.models.bundle import Bundle, Preprocessing
 from anklealign.models.inputs import Floats, InputConfig
 from anklealign.models.networks import Majority
-from anklealign.plotting import contact_sheets
 from anklealign.training import (
     augmentation_preview,
     checkpoints,
@@ -48,7 +48,6 @@ from anklealign.training.sampling import LabeledPhotos
 from anklealign.training.trainer import FitConfig
 
 METRICS = paths.DETAILS / "train.json"
-PICTURES = paths.PLOTS / "train/pictures"
 
 TRAIN, VAL = "train", "val"
 
@@ -330,8 +329,8 @@ def write_records(
     architecture = {"architecture": str(fitted.model).splitlines()}
     bundle_hash = {results.BUNDLE: results.bundle_hash(paths.MODEL)}
     results.write_details(METRICS, bundle_hash | record | photos | metrics | architecture)
-    pages = augmentation_preview.pages(data.train, data.classes, fitted.config)
-    contact_sheets.write(PICTURES, "augmented", pages)
+    examples = augmentation_preview.examples(data.train, data.classes, fitted.config)
+    results.write_arrays(paths.AUGMENTED, examples)
 
 
 def summary(settings: Settings, data: Data, fitted: FittedModel, calibrated: Calibration) -> str:

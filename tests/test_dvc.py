@@ -78,6 +78,12 @@ def test_a_stage_depends_on_exactly_the_libraries_it_imports(name):
     assert pins_of(stage) == sync_deps.libraries(ROOT, stage["cmd"]), "run `anklealign sync-deps`"
 
 
+def test_only_the_report_draws():
+    """A new version of Matplotlib repeats neither decoding nor training nor evaluation."""
+    draws = [name for name, stage in stages().items() if "matplotlib" in pins_of(stage)]
+    assert draws == ["report"]
+
+
 def test_train_records_only_versions_it_depends_on():
     assert set(environment.TRAINING) <= set(pins_of(stages()["train"]))
 
@@ -91,10 +97,8 @@ def test_a_progress_bar_is_no_dependency():
 def test_no_output_in_git_disables_the_run_cache(name):
     """DVC disables it for plain outputs with `cache: false` (treeverse/dvc#8738)."""
     plain = [out for out in stages()[name].get("outs", []) if isinstance(out, dict)]
-    # The synthetic set is drawn again where it is missing. The model card is Markdown, which is
-    # neither a metric nor a plot; the report stage takes seconds.
-    expected = {"synthetic": 2, "report": 1}.get(name, 0)
-    assert len(plain) == expected
+    # The synthetic set is drawn again where it is missing.
+    assert len(plain) == (2 if name == "synthetic" else 0)
 
 
 def test_every_stage_waits_for_the_check_of_the_parameters():
@@ -123,7 +127,7 @@ def test_results_in_git_are_small_text():
     )
     results = [ROOT / name for name in listed.split("\0") if name]
     assert results
-    assert {file.suffix for file in results} <= {".json", ".csv", ".md"}
+    assert {file.suffix for file in results} <= {".json", ".csv"}
     assert sum(file.stat().st_size for file in results) <= 2_000_000
 
 
@@ -248,10 +252,32 @@ def test_another_model_reruns_train_and_going_back_restores_it_from_the_run_cach
     assert "tiny_cnn" in restored("dvc", "params", "diff")
     rows = restored("dvc", "metrics", "diff", "--md").splitlines()[2:]
     assert 5 <= len(rows) <= 15
+    shown = restored("dvc", "plots", "diff", "--json")
+    plots = json.loads(shown[shown.index("{") :])["data"]  # a warning may precede it
+    assert len(plots) == 6
+    assert {plot["type"] for drawn in plots.values() for plot in drawn} == {"vega"}
     back = restored("dvc", "exp", "run", "-S", "model=grid_pool_cnn")
-    for stage in ("train", "evaluate"):
+    for stage in ("train", "evaluate", "report"):
         assert f"Stage '{stage}' is cached - skipping run, checking out outputs" in back
     assert restored("git", "status", "--short", "metrics", "plots") == ""
+
+
+@pytest.mark.slow
+def test_another_clone_restores_a_run_from_the_shared_run_cache(clone, tmp_path):
+    clone("git", "clone", "--quiet", ".", str(tmp_path / "first"))
+    first = Clone(tmp_path / "first")
+    first("dvc", "config", "--local", "cache.dir", str(clone.folder / ".dvc/cache"))
+    first("dvc", "remote", "add", "--force", "--default", "team", str(tmp_path / "remote"))
+    first("git", "commit", "--quiet", "--all", "--message", "remote")
+    first("dvc", "exp", "run", "-S", "model=tiny_cnn")
+    first("python", "-m", "anklealign", "push")
+    model = (first.folder / "model/model.safetensors").read_bytes()
+    first("git", "clone", "--quiet", ".", str(tmp_path / "second"))
+    second = Clone(tmp_path / "second")
+    output = second("dvc", "exp", "run", "--pull", "-S", "model=tiny_cnn")
+    for stage in ALL[2:]:
+        assert f"Stage '{stage}' is cached - skipping run, checking out outputs" in output
+    assert (second.folder / "model/model.safetensors").read_bytes() == model
 
 
 @pytest.mark.slow
@@ -287,7 +313,7 @@ def test_the_commands_of_the_readme_work(restored):
     elsewhere = (
         "make", ". .venv", "dvc remote", "git", "dvc exp run", "gto", "dvc artifacts",
         "dvc queue", "torchrun", "dvc commit", "curl", "docker", "anklealign pr-report",
-        "pip install", "python examples/", "dvc exp apply",
+        "pip install", "python examples/", "dvc exp apply", "anklealign push", "python -m docs.",
     )  # fmt: skip
     commands = [line for line in lines if not line.startswith(elsewhere)]
     assert len(commands) >= 6
@@ -342,6 +368,7 @@ def test_a_change_to_an_unused_model_config_runs_nothing(restored):
     [
         ("tqdm", []),
         ("jinja2", ["report"]),
+        ("matplotlib", ["report"]),
         ("timm", ["train", "evaluate"]),
         ("pillow", ALL[1:]),
     ],

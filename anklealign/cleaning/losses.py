@@ -16,6 +16,7 @@ LARGE = 0.02  # fraction of the photos above which a reason is reported
 LEVEL = 0.01
 # An exact duplicate takes nothing from the data set.
 HARMLESS = "exact_duplicate"
+PICTURES = "`anklealign report --photos` draws them to plots/clean/"
 DUPLICATES = (HARMLESS, "near_duplicate")
 
 
@@ -70,8 +71,8 @@ def check(table: pd.DataFrame, removed: pd.DataFrame, allowed: Collection[str]) 
     for name in sorted(set(table.label) - set(kept.label)):
         reasons = removed.reason[removed.label == name]
         raise ValueError(
-            f"class {name} lost all of its {len(reasons)} photos ({_counted(reasons)}); see "
-            f"plots/clean/. {_remedy(reasons)}, or remove the class from the dataset config"
+            f"class {name} lost all of its {len(reasons)} photos ({_counted(reasons)}); "
+            f"{PICTURES}. {_remedy(reasons)}, or remove the class from the dataset config"
         )
     gone = set(table.collector[table.collector != ""]) - set(kept.collector) - set(allowed)
     for name in sorted(gone):
@@ -79,7 +80,7 @@ def check(table: pd.DataFrame, removed: pd.DataFrame, allowed: Collection[str]) 
         if not set(reasons) <= set(DUPLICATES):
             raise ValueError(
                 f"collector {name} lost all of its {len(reasons)} photos ({_counted(reasons)}); "
-                f"see plots/clean/. {_remedy(reasons)}; if they are unusable, add the collector to "
+                f"{PICTURES}. {_remedy(reasons)}; if they are unusable, add the collector to "
                 f"clean.allowed_losses in params.yaml"
             )
 

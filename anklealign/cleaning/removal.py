@@ -36,7 +36,7 @@ class Removal:
     kept_id: str
     kept_path: str
     why: str
-    beside: str  # id of the photo shown next to it on the contact sheet, or ''; not in removed.csv
+    beside: str  # id of the photo shown next to it on the contact sheet, or ''
 
 
 @dataclass(frozen=True)

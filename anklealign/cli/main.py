@@ -139,6 +139,14 @@ def _restore(
     raise typer.Exit(restore.restore_results(revision))
 
 
+@app.command("push", epilog="Example: anklealign push")
+def _push() -> None:
+    """Push the last run and DVC's run cache, so that a clone repeats no stage."""
+    from anklealign.cli import push  # noqa: PLC0415
+
+    raise typer.Exit(push.push_results())
+
+
 @app.command("predict", epilog="Example: anklealign predict photos/ --out predictions.csv")
 def _predict(
     photos: Annotated[list[Path], typer.Argument(help="Photos, and folders to search.")],
@@ -224,11 +232,17 @@ def _diff(
 
 
 @app.command("report", epilog="Example: anklealign report")
-def _report() -> None:
+def _report(
+    *,
+    photos: Annotated[
+        bool,
+        typer.Option("--photos", help="Draw plots/prepare, clean and split; needs no model."),
+    ] = False,
+) -> None:
     """Write plots/report.html from the metrics and plots of the last run."""
     from anklealign.cli import report  # noqa: PLC0415
 
-    raise typer.Exit(report.write_page())
+    raise typer.Exit(report.draw_photos() if photos else report.write_page())
 
 
 @app.command("pr-report", epilog="Example: anklealign pr-report main")

@@ -1,10 +1,13 @@
 """Write plots/report.html again from the metrics and plots of the last run.
 
     anklealign report
+    anklealign report --photos           # pictures of the photos alone, before a model is trained
 
-The report stage writes the same page and draws its pictures; this command needs no data.
+The report stage writes the same page and draws its pictures. Without `--photos` the command needs
+no data.
 """
 
+import importlib
 import sys
 
 from anklealign.config import paths
@@ -26,4 +29,16 @@ def write_page() -> int:
     pictures = html_report.pictures(paths.PLOTS)
     files.write_text(paths.REPORT, html_report.html(metrics, metrics["train"], pictures))
     print(f"report: {paths.REPORT}")
+    return 0
+
+
+def draw_photos() -> int:
+    """Draw what prepare, clean and split did; return the exit status, 1 if prepare has not run."""
+    try:
+        # By name: the library does not import the stages.
+        importlib.import_module("stages.report").draw_photos()
+    except (ValueError, OSError) as error:
+        print(f"report: {error}; run `dvc repro split` first", file=sys.stderr)
+        return 1
+    print(f"report: {paths.PLOTS}/prepare/, {paths.PLOTS}/clean/ and {paths.PLOTS}/split/")
     return 0

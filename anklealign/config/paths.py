@@ -17,6 +17,9 @@ VOTES = PREPARED / "votes.csv"
 SOFT_LABELS = PREPARED / "soft_labels.csv"
 PREDICTIONS = PLOTS / "evaluate/predictions.csv"  # one row per test photo
 HISTORY = PLOTS / "train/history.csv"  # one row per epoch
+# Arrays that the report draws.
+AUGMENTED = PLOTS / "train/augmented.npz"
+EXPLANATIONS = PLOTS / "evaluate/explanations.npz"
 REPORT = PLOTS / "report.html"
 MODEL_CARD = METRICS / "MODEL_CARD.md"
 

@@ -32,7 +32,6 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from matplotlib import colormaps
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -360,15 +359,3 @@ def _patch_attention(model: nn.Module, matrix: Tensor) -> Tensor:
     rows = (matrix[..., 0, :] if class_token else matrix[..., prefix:, :].mean(-2))[..., prefix:]
     # Attention is always above 0; subtract the minimum so that the map starts at 0.
     return _to_grid(model, rows - rows.amin(-1, keepdim=True))
-
-
-def overlay(pixels: Pixels, heat: Maps, strength: float = 0.55) -> Pixels:
-    """Blend a heat map over its photo: uint8 (H, W, 3), (H, W) in 0 to 1 -> uint8 (H, W, 3).
-
-    The opacity is proportional to the heat, up to `strength`. Where the heat is 0, the photo is
-    unchanged.
-    """
-    colors = colormaps["inferno"](heat)[..., :3] * 255
-    alpha = (strength * heat)[..., None]
-    mixed: Pixels = np.rint((1 - alpha) * pixels + alpha * colors).astype(np.uint8)
-    return mixed

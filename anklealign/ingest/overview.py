@@ -7,7 +7,7 @@ overview.write_overview(folder, table, store, classes, skipped) writes below the
 """
 
 import re
-import warnings
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from tqdm import tqdm
 
-from anklealign.ingest.inventory import strip_accents
 from anklealign.io.pixel_store import Pixels
 from anklealign.plotting import contact_sheets, style
 
@@ -56,14 +55,9 @@ def write_overview(
         classes: Class names in drawing order.
         skipped: Number of skipped files, tasks and exports for each reason.
     """
-    with warnings.catch_warnings():
-        # Characters missing from the font are drawn as boxes.
-        warnings.filterwarnings("ignore", message="Glyph")
-        style.save(
-            overview_figure(table, classes, skipped, store.shape[1]), folder / "overview.png"
-        )
-        if (table.collector != "").any():
-            style.save(collectors_figure(table, classes), folder / "collectors.png")
+    style.save(overview_figure(table, classes, skipped, store.shape[1]), folder / "overview.png")
+    if (table.collector != "").any():
+        style.save(collectors_figure(table, classes), folder / "collectors.png")
     for number, name in enumerate(tqdm(classes, "sheets", unit="class", delay=1, disable=None), 1):
         photos = table[table.label == name]
         shown = sample_photos(photos, SAMPLE)
@@ -260,4 +254,5 @@ def _short(name: str) -> str:
 
 def _slug(name: str) -> str:
     """Return a class name in a form suitable for file names."""
-    return re.sub(r"[^a-z0-9]+", "_", strip_accents(name).casefold()).strip("_")[:40] or "class"
+    letters = (c for c in unicodedata.normalize("NFD", name) if not unicodedata.combining(c))
+    return re.sub(r"[^a-z0-9]+", "_", "".join(letters).casefold()).strip("_")[:40] or "class"

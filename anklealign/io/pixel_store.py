@@ -49,6 +49,7 @@ TEXT_COLUMNS = (
     "sha256",
     "cluster", "group", "split",
     "photo", "annotator", "actual", "predicted", "class",
+    "reason", "kept_id", "kept_path", "why", "beside", "path_a", "path_b",
 )  # fmt: skip
 PREPARED_COLUMNS = (
     "id", "row", "path", "label", "collector", "subject", "predefined_split", "consensus",

@@ -17,6 +17,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from anklealign.config import paths
 from anklealign.io import files
 
@@ -54,6 +57,25 @@ def parse_details(content: bytes, name: str) -> dict[str, Any]:
             f"{name} is not a list of one JSON object; run `anklealign restore` to restore the "
             "committed results"
         ) from None
+
+
+def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write arrays for the report; equal arrays give equal bytes.
+
+    numpy gives every member of the archive the date 1980-01-01.
+    """
+    with files.replacing(path) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(stream, **dict(arrays))  # type: ignore[arg-type]
+
+
+def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """Return the arrays that `write_arrays` wrote.
+
+    Raises:
+        FileNotFoundError: The stage has not run.
+    """
+    with np.load(path) as archive:
+        return dict(archive)
 
 
 def bundle_hash(folder: Path) -> str:

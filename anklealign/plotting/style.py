@@ -1,5 +1,6 @@
 """Create and save matplotlib figures without a display; equal figures give identical files."""
 
+import warnings
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -16,7 +17,9 @@ MAX_LENGTH = 28  # characters of a tick label
 def save(figure: Figure, path: Path, dpi: int = 120) -> None:
     """Write the figure as PNG, without the matplotlib version in its metadata."""
     FigureCanvasAgg(figure)
-    with replacing(path) as temporary:
+    with replacing(path) as temporary, warnings.catch_warnings():
+        # Characters missing from the font are drawn as boxes.
+        warnings.filterwarnings("ignore", message="Glyph")
         figure.savefig(temporary, format="png", dpi=dpi, metadata={"Software": None})
 
 

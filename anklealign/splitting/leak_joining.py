@@ -80,7 +80,7 @@ def deal_without_leaks(
         # Only the last round's other pairs are of interest.
         nearest = [row for row in nearest if row[1] == JOINED] + labeled
         leaks = [row for row in leaks if row["action"] == JOINED]
-        leaks += [_row(table, *row) for row in labeled if row[1] != DIFFERENT]
+        leaks += [pair_row(table, *row) for row in labeled if row[1] != DIFFERENT]
         new = [(table.id[p.a], table.id[p.b]) for _, action, p in labeled if action == JOINED]
         joined += new
         if not new:
@@ -104,8 +104,8 @@ def _action(table: pd.DataFrame, pair: Pair, settings: Split) -> str:
     return ALLOWED if paths in map(set, settings.allowed_leaks) else JOINED
 
 
-def _row(table: pd.DataFrame, number: int, action: str, pair: Pair) -> dict[str, Any]:
-    """Return the row of leaking_pairs.csv."""
+def pair_row(table: pd.DataFrame, number: int, action: str, pair: Pair) -> dict[str, Any]:
+    """Return the row of leaking_pairs.csv and nearest_pairs.csv."""
     values = (
         number, action, table.path[pair.a], table.split[pair.a], table.path[pair.b],
         table.split[pair.b], round(pair.residual, 4), round(pair.correlation, 4),

@@ -1,13 +1,18 @@
-"""Plot the splits."""
+"""Draw the splits and the most similar photos of different splits."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from anklealign.plotting import style
+from anklealign.config.params import Split
+from anklealign.io.pixel_store import Pixels
+from anklealign.plotting import contact_sheets, style
+from anklealign.splitting.leak_joining import ALLOWED, JOINED
 
 
 def class_shares(table: pd.DataFrame, classes: Sequence[str], splits: Sequence[str]) -> Figure:
@@ -56,3 +61,52 @@ def _row_label(name: str, photos: pd.DataFrame) -> str:
     label = f"{name}: {len(photos)} photos\n{photos.group.nunique()} groups"
     subjects = photos.subject[photos.subject != ""].nunique()
     return f"{label}, {subjects} subjects" if subjects else label
+
+
+def write_contact_sheets(
+    folder: Path,
+    table: pd.DataFrame,
+    pairs: pd.DataFrame,
+    pictures: Sequence[Pixels],
+    settings: Split,
+) -> None:
+    """Write contact sheets of the leaking pairs of all rounds and the nearest other pairs.
+
+    Args:
+        folder: Output folder.
+        table: N photos with their `split`.
+        pairs: As in nearest_pairs.csv.
+        pictures: N of (H, W, 3) uint8.
+        settings: The limits of the audit.
+    """
+    by_path = table.assign(position=range(len(table))).set_index("path")
+    tiles = [pair_tile(row, by_path, pictures, settings) for row in pairs.itertuples()]
+    title = "Most similar photos of different splits"
+    pages = contact_sheets.pages(tiles, title, "no two splits to compare")
+    contact_sheets.write(folder, "nearest", pages)
+
+
+def pair_tile(
+    row: Any,  # noqa: ANN401 - a named tuple
+    by_path: pd.DataFrame,
+    pictures: Sequence[Pixels],
+    settings: Split,
+) -> contact_sheets.Tile:
+    """Return the tile of a pair, with its scores and what was done in which round.
+
+    `by_path` is the photo table by path, with each photo's position in `pictures`.
+    """
+    status = {
+        JOINED: f"same picture: groups joined in round {row.round}",
+        ALLOWED: "same picture (allowed)",
+    }.get(row.action, "different pictures")
+    residual = f"{row.residual:.2f}" if np.isfinite(row.residual) else "too high to measure"
+    limits = f"limit {settings.leakage_residual:g}", f"{settings.leakage_correlation:g}"
+    lines = [
+        status,
+        f"residual {residual} ({limits[0]}), correlation {row.correlation:.2f} ({limits[1]})",
+        f"agreement {row.agreement:.2f}, color difference {row.color:.0f}",
+    ]
+    photos = by_path.loc[[row.path_a, row.path_b]]
+    lines += [f"{split}: {path}" for path, split in photos.split.items()]
+    return contact_sheets.Tile(tuple(pictures[k] for k in photos.position), tuple(lines))

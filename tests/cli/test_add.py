@@ -162,13 +162,12 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("kind", FAULTS)
-def test_the_report_is_what_prepare_says_later(project, monkeypatch, kind, capsys):
+def test_the_report_is_what_prepare_says_later(project, kind, capsys):
     folder, _ = project
     fill(folder, FAULTS[kind])
     report = add.examine(folder, "mine", None, params.read())
     assert anklealign_add([str(folder), "mine"]) == 0
     said = capsys.readouterr().out
-    monkeypatch.setattr(prepare.overview, "write_overview", lambda *_: None)
     skipped = run_prepare("mine")
     expected = [row for row in inventory.skip_rows(report.skips) if row[2] != "system_file"]
     assert list(skipped.itertuples(index=False, name=None)) == expected
@@ -374,7 +373,6 @@ def test_what_may_not_be_opened_ends_alike_in_the_report_and_in_prepare(
     (nobody.folder / "project").chmod(0o777)
     (nobody.folder / "project/params.yaml").chmod(0o666)
     monkeypatch.chdir(nobody.folder / "project")
-    monkeypatch.setattr(prepare.overview, "write_overview", lambda *_: None)
     fill(folder, STUDIO | {"h51b9j/shut/1.jpg": photo(), "h51b9j/listed/2.jpg": photo()})
     (folder / "FO6K58/reszvevo02_2.jpg").chmod(0)
     (folder / "h51b9j/shut").chmod(0o311)  # what is in it cannot be listed

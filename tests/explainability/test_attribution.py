@@ -160,15 +160,6 @@ def test_a_frozen_backbone_is_explained_and_keeps_no_gradient(photos):
     assert all(p.grad is None for p in bundle.model.parameters())
 
 
-def test_the_overlay_leaves_pixels_without_heat_unchanged(photos):
-    heat = np.zeros((SIDE, SIDE), np.float32)
-    heat[:8, :8] = 1
-    over = attribution.overlay(photos[0], heat)
-    assert over.dtype == np.uint8
-    assert np.array_equal(over[8:], photos[0][8:])
-    assert not np.array_equal(over[:8, :8], photos[0][:8, :8])
-
-
 CLASS_ATTENTION = {
     "cait_xxs24_224": {"depth": 2},
     "xcit_nano_12_p16_224": {"depth": 2, "img_size": 64},

@@ -1,8 +1,10 @@
 """Results name the bundle that they belong to."""
 
 import json
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from anklealign.config import paths
@@ -50,3 +52,17 @@ def test_metrics_of_two_runs_are_refused(run: Path) -> None:
     results.write_details(run / "metrics/details/evaluate.json", {results.BUNDLE: "0" * 64})
     with pytest.raises(ValueError, match="different bundles"):
         results.read_results()
+
+
+def test_equal_arrays_give_equal_bytes_at_any_time(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrays = {"ids": np.array(["a", "é"]), "maps": np.arange(6, dtype=np.uint8).reshape(2, 3)}
+    results.write_arrays(run / "one.npz", arrays)
+    monkeypatch.setattr(time, "time", lambda: 2e9)
+    results.write_arrays(run / "two.npz", dict(arrays))
+    assert (run / "one.npz").read_bytes() == (run / "two.npz").read_bytes()
+    read = results.read_arrays(run / "one.npz")
+    assert {name: value.tolist() for name, value in read.items()} == {
+        name: value.tolist() for name, value in arrays.items()
+    }

@@ -5,7 +5,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace as Namespace
 
 import numpy as np
 import pandas as pd
@@ -83,14 +82,12 @@ def good(count: int = 6) -> dict[str, tuple[Image.Image, str]]:
     return {f"A/{n}.jpg": (scene(n), "left" if n % 2 else "right") for n in range(count)}
 
 
-def test_good_photos_are_all_kept_and_the_contact_sheets_are_empty(run) -> None:
+def test_good_photos_are_all_kept(run) -> None:
     kept, removed, metrics = run(good())
     assert len(kept) == 6
     assert len(removed) == 0
     assert set(kept.cluster) == {""}
     assert metrics["removed"] == metrics["clusters"] == sum(metrics["reasons"].values()) == 0
-    names = {path.name for path in clean.PLOTS.iterdir()}
-    assert names == {"duplicates_01.png", "quality_01.png", "scores.png"}
 
 
 def test_every_photo_is_kept_or_removed_once_with_a_reason(run) -> None:
@@ -123,6 +120,18 @@ def test_every_photo_is_kept_or_removed_once_with_a_reason(run) -> None:
     assert metrics["removed"] == sum(metrics["reasons"].values()) == 9
     assert metrics["classes"]["left"] == {"kept": 3, "removed": 7}
     assert tuple(kept.columns) == (*pixel_store.PREPARED_COLUMNS, "cluster")
+
+
+def test_the_scores_of_all_photos_and_compared_pairs_are_written(run) -> None:
+    _, removed, _ = run(good() | {"B/dark.jpg": (scene(0).point(lambda v: 0.15 * v), "right")})
+    scores = pixel_store.read_table(clean.SCORES).set_index("path")
+    assert list(scores.index) == [*good(), "B/dark.jpg"]
+    assert set(scores.columns) == {"id", *clean.QUALITY_REASONS}
+    assert scores.dark["B/dark.jpg"] == pytest.approx(removed.score["B/dark.jpg"], abs=1e-3)
+    pairs = pixel_store.read_table(clean.RESIDUALS)
+    assert {"A/0.jpg", "B/dark.jpg"} in [
+        set(scores.index[scores.id.isin(pair)]) for pair in zip(pairs.id_a, pairs.id_b, strict=True)
+    ]
 
 
 def test_a_contradicting_photo_is_shown_beside_one_it_was_compared_with_and_their_score() -> None:
@@ -308,24 +317,6 @@ def test_a_usable_copy_is_kept_and_named_if_the_larger_one_is_dark(run) -> None:
     assert "A/0.jpg" in set(kept.path)
 
 
-def test_a_removed_photo_is_shown_next_to_its_copy_with_contradicting_labels() -> None:
-    row = {"id": "a", "path": "C/a.jpg", "beside": "b", "reason": "contradicting_labels"}
-    scored = row | {"why": "because"} | {"score": 0.05, "threshold": 0.3}
-    shown = pd.DataFrame(
-        {"label": ["left", "right"], "path": ["C/a.jpg", "D/b.jpg"], "position": [1, 0]},
-        index=["a", "b"],
-    )
-    pictures = [np.full((4, 4, 3), level, np.uint8) for level in (10, 20)]
-    tile = clean.tile(Namespace(**scored), shown, pictures)
-    assert [int(p[0, 0, 0]) for p in tile.pictures] == [20, 10]
-    assert tile.lines[0] == "contradicting_labels: residual 0.05, threshold 0.3"
-    assert tile.lines[1:] == ("removed, left: C/a.jpg", "removed, right: D/b.jpg", "because")
-    poor = clean.tile(Namespace(**scored | {"reason": "blurred"}), shown, pictures)
-    assert poor.lines == ("blurred: because", "removed: C/a.jpg", "kept: D/b.jpg")
-    alone = clean.tile(Namespace(**scored | {"reason": "dark", "beside": ""}), shown, pictures)
-    assert alone.lines == ("dark", "because", "C", "a.jpg")
-
-
 @pytest.mark.parametrize("mirror_safe", [True, False])
 def test_a_mirror_image_with_another_label_contradicts_only_if_mirroring_is_safe(
     run, mirror_safe
@@ -379,33 +370,13 @@ def test_the_outcome_does_not_depend_on_the_order_of_the_rows(run) -> None:
     assert metrics == metrics_again
 
 
-def test_each_score_has_a_histogram_with_its_threshold_and_how_many_lie_beyond() -> None:
-    limits = dict.fromkeys(clean.UNITS, 1.0)
-    drawn_of = {name: [0.5, 1.0, 2.0, 3.0] for name in clean.UNITS}
-    figure = clean.histograms(
-        drawn_of, limits, {"dark": 1, "aspect": 0, "blurred": 0}, {"blurred": 1}
-    )
-    drawn = [axes for axes in figure.axes if axes.has_data()]
-    titles = {axes.get_title().split(":")[0]: axes.get_title() for axes in drawn}
-    assert titles.keys() == clean.UNITS.keys() >= set(clean.QUALITY_REASONS) | {"residual"}
-    assert titles["dark"] == "dark: 1 of 4 photos below 1"
-    expected = "aspect: 2 of 4 photos above 1\n0 removed for this reason, 2 for another"
-    assert titles["aspect"] == expected
-    expected = "blurred: 2 of 4 photos above 1\n0 removed for this reason, 1 for another, 1 kept"
-    assert titles["blurred"] == expected
-    assert titles["residual"] == "residual: 1 of 4 pairs below 1"
-    for axes in drawn:
-        assert axes.lines[0].get_xdata()[0] == 1.0
-        assert sum(bar.get_height() for bar in axes.patches) == 4
-
-
 def test_a_class_without_remaining_photos_is_an_error(run) -> None:
     named = good() | {"B/dark.jpg": (scene(9).point(lambda level: 0.1 * level), "third")}
     with pytest.raises(ValueError, match=r"class third lost all of its 1 photos.*1 dark"):
         run(named)
 
 
-def test_a_flagged_photo_is_kept_listed_and_shown_and_an_action_off_ignores_the_reason(run) -> None:
+def test_a_flagged_photo_is_kept_and_listed_and_an_action_off_ignores_the_reason(run) -> None:
     named = good() | {
         "A/dark.jpg": (scene(21).point(lambda level: 0.15 * level), "left"),
         "A/blurred.jpg": (scene(20).filter(ImageFilter.GaussianBlur(8)), "left"),
@@ -419,10 +390,6 @@ def test_a_flagged_photo_is_kept_listed_and_shown_and_an_action_off_ignores_the_
     assert set(flagged.columns) == set(removed.reset_index().columns)
     assert metrics["flagged"]["dark"] == 1
     assert metrics["reasons"]["dark"] == 0
-    row = Namespace(id="a", path="C/a.jpg", beside="", reason="dark", why="because")
-    shown = pd.DataFrame({"position": [0]}, index=["a"]).assign(path="C/a.jpg", label="left")
-    pixels = [np.zeros((4, 4, 3), np.uint8)]
-    assert clean.tile(row, shown, pixels, flagged=True).lines[0] == "dark (flagged, kept)"
 
 
 def test_a_warning_is_printed_and_is_in_the_metrics(run, capsys) -> None:

@@ -37,9 +37,7 @@ def project(tmp_path, monkeypatch):
     """Return a function that fills a project folder, runs prepare, and gives tables and metrics."""
     monkeypatch.chdir(tmp_path)
 
-    def run(contents, block=None, *, pictures=False, **settings):
-        if not pictures:  # they take a second
-            monkeypatch.setattr(prepare.overview, "write_overview", lambda *_: None)
+    def run(contents, block=None, **settings):
         block = block or {"layout": "folders", "classes": {"ants": [], "bees": []}}
         raw = {"dataset": "mine", "datasets": {"mine": block}, "prepare": SETTINGS | settings}
         Path("params.yaml").write_text(json.dumps(raw))
@@ -113,13 +111,6 @@ def test_unreadable_files_in_the_raw_folder_are_skipped_with_a_reason(project, n
         ("shut", "cannot_open", "folder: Permission denied"),
     ]
     assert len(pixel_store.read_table(prepare.PHOTOS)) == 3
-
-
-def test_a_contact_sheet_of_photos_is_written(project):
-    project({"ants/1.jpg": photo(), "bees/1.jpg": photo(), "x.jpg": b""}, pictures=True)
-    assert sorted(path.name for path in prepare.PLOTS.iterdir()) == [
-        "class_01_ants_01.png", "class_02_bees_01.png", "overview.png",
-    ]  # fmt: skip
 
 
 def test_the_task_of_an_unreadable_photo_is_listed(project):
@@ -245,7 +236,6 @@ def test_votes_become_a_table_a_consensus_soft_labels_and_numbers(project):
         "modal_share_mean",
         "modal_share_min",
     } <= set(found)
-    assert (prepare.PLOTS / "agreement.png").is_file()
 
 
 def test_the_consensus_follows_the_parameter(project):
@@ -290,7 +280,7 @@ def test_labels_of_several_annotators_are_votes_and_a_tied_photo_is_skipped(proj
     assert metrics["agreement"]["votes"] == 5
 
 
-def test_without_votes_the_tables_are_empty_and_there_is_no_plot(project):
+def test_without_votes_the_tables_are_empty(project):
     project({"ants/1.jpg": photo(), "bees/1.jpg": photo()})
     assert pixel_store.read_table(paths.VOTES).empty
     assert list(pixel_store.read_table(paths.SOFT_LABELS)) == [
@@ -298,7 +288,6 @@ def test_without_votes_the_tables_are_empty_and_there_is_no_plot(project):
         "soft_ants",
         "soft_bees",
     ]
-    assert not (prepare.PLOTS / "agreement.png").exists()
 
 
 def test_any_file_name_is_accepted_and_kept_in_the_tables(project):

@@ -85,7 +85,10 @@ def test_the_groups_of_a_picture_in_two_splits_are_joined_and_the_pair_is_listed
     assert {*leaks.loc[0, ["path_a", "path_b"]]} == {"00.jpg", "59.jpg"}
     assert leaks.split_a[0] != leaks.split_b[0]
     assert leaks.residual[0] < 0.05
-    assert (prepared / "plots/split/nearest_01.png").is_file()
+    nearest = pd.read_csv(paths.SPLIT / "nearest_pairs.csv")
+    splits = ["split_a", "split_b"]  # in nearest_pairs.csv, of the last round
+    assert nearest.drop(columns=splits).head(1).equals(leaks.drop(columns=splits))
+    assert set(nearest.action[1:]) == {"different"}
     out = " ".join(capsys.readouterr().out.split())
     assert "1 pairs show the same picture, so their groups were joined in 2 rounds" in out
     assert "split.leakage_residual" in out
