@@ -1,6 +1,6 @@
 """Clean: remove duplicates and unusable photos, with the reason and the photo kept instead.
 
-Reads data/prepared/photos.csv and pixels.npy. Writes data/clean/photos.csv (the kept rows, with the
+Reads data/prepared/photos.csv and pixels/. Writes data/clean/photos.csv (the kept rows, with the
 duplicate cluster of each or ''), data/clean/removed.csv (one row per removed photo: reason, score,
 threshold, the photo kept instead, and why), data/clean/flagged.csv (the kept photos with a reason
 whose action is `flag`, in the same columns), metrics/details/clean.json, and plots/clean/ (contact

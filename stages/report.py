@@ -21,7 +21,7 @@ from anklealign.config import params, paths, stage
 from anklealign.config.params import Evaluate
 from anklealign.evaluation import plots, score_tables
 from anklealign.io import files, pixel_store, results
-from anklealign.io.pixel_store import Pixels
+from anklealign.io.pixel_store import Photos
 from anklealign.models import calibration
 from anklealign.plotting import contact_sheets, style
 from anklealign.reporting import html_report, model_card
@@ -78,7 +78,7 @@ def figures(
 
 
 def write_mistakes(
-    predictions: pd.DataFrame, test: pd.DataFrame, store: Pixels, limit: int
+    predictions: pd.DataFrame, test: pd.DataFrame, store: Photos, limit: int
 ) -> None:
     """Write the contact sheets of the misclassified photos."""
     count = int((predictions.actual != predictions.predicted).sum())
@@ -89,7 +89,7 @@ def write_mistakes(
 
 
 def mistake_tiles(
-    predictions: pd.DataFrame, test: pd.DataFrame, store: Pixels, limit: int
+    predictions: pd.DataFrame, test: pd.DataFrame, store: Photos, limit: int
 ) -> list[contact_sheets.Tile]:
     """Return the misclassified photos, highest-confidence errors first."""
     wrong = predictions[predictions.actual != predictions.predicted]

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from anklealign.explainability import attribution
-from anklealign.io.pixel_store import Pixels
+from anklealign.io.pixel_store import Photos
 from anklealign.models.bundle import Bundle
 from anklealign.plotting import contact_sheets
 
@@ -48,7 +48,7 @@ def select(predictions: pd.DataFrame) -> pd.DataFrame:
 def attribution_sheets(
     predictions: pd.DataFrame,
     test: pd.DataFrame,
-    store: Pixels,
+    store: Photos,
     bundle: Bundle,
     device: torch.device,
 ) -> Iterator[Image.Image]:
@@ -82,7 +82,7 @@ def attribution_sheets(
 def attention_head_sheets(
     predictions: pd.DataFrame,
     test: pd.DataFrame,
-    store: Pixels,
+    store: Photos,
     bundle: Bundle,
     device: torch.device,
 ) -> Iterator[Image.Image]:

@@ -41,20 +41,20 @@ def prepared(
     voted=(),
 ) -> None:
     """Write the files of prepare for path -> (picture, label); a path's folder is the collector."""
-    rows = []
-    with pixel_store.writing_store(folder / paths.STORE, len(named), 256) as store:
-        for row, (path, (picture, label)) in enumerate(named.items()):
-            pixels, box = decode.fit(picture, 256, fit, 114)
-            store[row] = pixels
-            rows.append(
-                dict.fromkeys(pixel_store.PREPARED_COLUMNS, "")
-                | {"id": pixel_store.photo_id(path), "row": row, "path": path, "label": label}
-                | {"consensus": label if path in voted else ""}
-                | {"collector": path.split("/")[0], "subject": path[:-4], "format": "JPEG"}
-                | {"width": picture.width, "height": picture.height, "orientation": 1, "bytes": 9}
-                | dict(zip(("left", "top", "right", "bottom"), box, strict=True))
-                | {"sha256": "0" * 64}
-            )
+    rows, squares = [], []
+    for row, (path, (picture, label)) in enumerate(named.items()):
+        pixels, box = decode.fit(picture, 256, fit, 114)
+        squares.append(pixels)
+        rows.append(
+            dict.fromkeys(pixel_store.PREPARED_COLUMNS, "")
+            | {"id": pixel_store.photo_id(path), "row": row, "path": path, "label": label}
+            | {"consensus": label if path in voted else ""}
+            | {"collector": path.split("/")[0], "subject": path[:-4], "format": "JPEG"}
+            | {"width": picture.width, "height": picture.height, "orientation": 1, "bytes": 9}
+            | dict(zip(("left", "top", "right", "bottom"), box, strict=True))
+            | {"sha256": "0" * 64}
+        )
+    pixel_store.write_store(folder / paths.STORE, squares)
     table = pd.DataFrame(rows, columns=list(pixel_store.PREPARED_COLUMNS))
     table.to_csv(folder / paths.PREPARED / "photos.csv", index=False)
 

@@ -3,6 +3,7 @@
 import csv
 import gc
 import io
+import itertools
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ import pytest
 from PIL import Image
 
 from anklealign.config import paths
+from anklealign.ingest import decoding
 from anklealign.ingest.inventory import REASONS
 from anklealign.io import pixel_store, results
 from stages import prepare
@@ -87,7 +89,7 @@ def test_an_unreadable_photo_leaves_no_hole_in_the_store(project):
     assert table.path.tolist() == ["ants/1.png", "ants/3.png", "ants/5.png", "bees/1.png"]
     assert table.row.tolist() == [0, 1, 2, 3]
     assert len(store) == 4
-    assert store[:, 32, 32, 0].tolist() == [20, 60, 100, 255]
+    assert store[:][:, 32, 32, 0].tolist() == [20, 60, 100, 255]
     assert dict(zip(skipped.path, skipped.reason, strict=True)) == {
         "ants/0.png": "zero_bytes", "ants/2.png": "truncated", "ants/4.png": "not_an_image",
     }  # fmt: skip
@@ -102,7 +104,7 @@ def test_unreadable_files_in_the_raw_folder_are_skipped_with_a_reason(project, n
     (raw / "ants/1.jpg").chmod(0)
     (raw / "shut").mkdir()
     (raw / "shut").chmod(0o311)
-    for path in (Path("data"), Path("data/prepared"), paths.DETAILS, Path("plots")):
+    for path in (Path("data"), Path("data/prepared"), paths.STORE, paths.DETAILS, Path("plots")):
         path.mkdir(exist_ok=True)
         path.chmod(0o777)
     with nobody:
@@ -341,13 +343,16 @@ def test_the_result_does_not_depend_on_threads_or_on_the_order_of_files(project,
     } | {"ants/x.jpg": b"bad"}  # fmt: skip
 
     def results():
-        outputs = (paths.STORE, prepare.PHOTOS, prepare.SKIPPED, prepare.METRICS)
-        return [path.read_bytes() for path in outputs]
+        outputs = (prepare.PHOTOS, prepare.SKIPPED, prepare.METRICS, *sorted(paths.STORE.iterdir()))
+        return [(path.name, path.read_bytes()) for path in outputs]
 
     project(contents)
     first = results()
-    for threads in (1, 7):
-        monkeypatch.setattr(prepare.os, "cpu_count", lambda threads=threads: threads)
+    for threads, cached in itertools.product((1, 7), (True, False)):
+        monkeypatch.setattr(decoding.os, "cpu_count", lambda threads=threads: threads)
+        if not cached:
+            shutil.rmtree(paths.CACHE)
+        shutil.rmtree("data/raw")
         project(dict(reversed(contents.items())))
         assert results() == first
 
