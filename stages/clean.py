@@ -31,7 +31,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from anklealign.cleaning import losses, removal
+from anklealign.cleaning import image_quality, losses, removal
 from anklealign.cleaning.image_quality import QUALITY_REASONS
 from anklealign.cleaning.removal import Cleaning
 from anklealign.config import params, paths, stage
@@ -39,6 +39,7 @@ from anklealign.config.params import Clean
 from anklealign.io import files, pixel_store, results
 from anklealign.io.pixel_store import Pictures
 from anklealign.plotting import contact_sheets, style
+from anklealign.similarity import registration
 
 METRICS = paths.DETAILS / "clean.json"
 PLOTS = paths.PLOTS / "clean"
@@ -65,7 +66,9 @@ def main() -> None:
     table = pixel_store.read_table(paths.PREPARED / "photos.csv")
     pictures = Pictures(table, pixel_store.open_store(), dataset.fit)
 
-    result = removal.clean_photos(table, pictures, dataset, settings)
+    qualities = image_quality.cache_for(square=dataset.fit == "crop")
+    with qualities, registration.cache_for() as hashes:
+        result = removal.clean_photos(table, pictures, dataset, settings, (qualities, hashes))
     removed, flagged = result.removed, result.flagged
     kept = result.table[~result.table.id.isin(removed.id)]
 

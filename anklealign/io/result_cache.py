@@ -23,6 +23,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
+import numpy.typing as npt
+
 from anklealign.config import environment, paths
 from anklealign.io import imports
 
@@ -32,6 +35,9 @@ MAX_BYTES = 1 << 30
 MAX_FILES = 8
 CHECKSUM = 16  # bytes
 TABLE = "CREATE TABLE IF NOT EXISTS results (key BLOB PRIMARY KEY, value BLOB NOT NULL)"
+# A damaged file can also have a schema that is no text.
+FAILURES = (sqlite3.Error, UnicodeDecodeError)
+DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
 OLDER_HALF = """
 DELETE FROM results WHERE rowid <= (SELECT (min(rowid) + max(rowid)) / 2 FROM results)
 """
@@ -77,7 +83,7 @@ class ResultCache:
             self._open()
             self.path.touch()
             _remove_old_files(folder, name)
-        except (OSError, sqlite3.Error):
+        except (OSError, *FAILURES):
             self._database = None
 
     def __enter__(self) -> Self:
@@ -105,7 +111,7 @@ class ResultCache:
                     return None
                 cursor = self._database.execute("SELECT value FROM results WHERE key = ?", (key,))
                 row = cursor.fetchone()
-        except sqlite3.Error:
+        except FAILURES:
             self._give_up()
             return None
         if row is None or not isinstance(row[0], bytes):
@@ -122,7 +128,7 @@ class ResultCache:
                         "INSERT OR REPLACE INTO results VALUES (?, ?)",
                         (key, self._checksum(key, value) + value),
                     )
-        except sqlite3.Error:
+        except FAILURES:
             self._give_up()
 
     def commit(self) -> None:
@@ -132,7 +138,7 @@ class ResultCache:
                 if self._database is not None:
                     self._database.commit()
                     self._shrink(self._database)
-        except sqlite3.Error:
+        except FAILURES:
             self._give_up()
 
     def _open(self) -> None:
@@ -141,15 +147,17 @@ class ResultCache:
             try:
                 database.execute("PRAGMA synchronous = OFF")  # checksums detect what is lost
                 database.execute(TABLE)
+                database.execute("SELECT key, value FROM results LIMIT 1")
                 if database.execute("PRAGMA quick_check").fetchone() == ("ok",):
                     self._database = database
                     return
-            except sqlite3.OperationalError:  # locked by another process, or a full disk
-                database.close()
-                return
-            except sqlite3.DatabaseError:
-                pass
+                damaged = True
+            except FAILURES as error:
+                code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
+                damaged = code in DAMAGE
             database.close()
+            if not damaged:  # locked by another process, say, or on a full disk
+                return
             self.path.unlink(missing_ok=True)
 
     def _shrink(self, database: sqlite3.Connection) -> None:
@@ -170,6 +178,14 @@ class ResultCache:
         # Each part has a known length, so that no two results have the same bytes here.
         content = self._namespace + len(key).to_bytes(8, "big") + key + value
         return hashlib.sha256(content).digest()[:CHECKSUM]
+
+
+def key_of(pixels: npt.NDArray[Any], *others: object) -> bytes:
+    """Return the key of a result that depends on an array and on other values."""
+    described = json.dumps([pixels.shape, pixels.dtype.str, *others])
+    content = hashlib.sha256(described.encode() + b"\0")
+    content.update(np.ascontiguousarray(pixels))
+    return content.digest()
 
 
 def _remove_old_files(folder: Path, name: str) -> None:

@@ -89,9 +89,9 @@ def test_an_entry_of_other_parameters_or_of_another_key_is_unknown(opened):
 
 def damaged_files(content):
     """Yield damaged versions of a file: truncated, overwritten in one place, empty, foreign."""
-    for length in range(0, len(content), 997):
+    for length in range(0, len(content), 4099):
         yield content[:length]
-    for place in range(0, len(content), 61):
+    for place in range(0, len(content), 199):
         yield content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :]
     yield b"not a database" * 1000
 

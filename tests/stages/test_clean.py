@@ -1,6 +1,7 @@
 """clean removes duplicates and unusable photos with a reason and counts each photo once."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,12 +14,13 @@ import pytest
 from PIL import Image, ImageFilter, ImageOps
 from ruamel.yaml import YAML
 
-from anklealign.cleaning import removal
+from anklealign.cleaning import image_quality, removal
 from anklealign.cleaning.duplicate_clusters import Cluster, Residuals
 from anklealign.cleaning.image_quality import ImageQuality
 from anklealign.config import paths
 from anklealign.config.params import PARAMS
 from anklealign.io import decode, pixel_store, results
+from anklealign.similarity import registration
 from stages import clean
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -123,6 +125,47 @@ def test_every_photo_is_kept_or_removed_once_with_a_reason(run) -> None:
     assert metrics["removed"] == sum(metrics["reasons"].values()) == 9
     assert metrics["classes"]["left"] == {"kept": 3, "removed": 7}
     assert tuple(kept.columns) == (*pixel_store.PREPARED_COLUMNS, "cluster")
+
+
+def test_known_photos_are_not_measured_again_and_no_cache_changes_a_result(run, monkeypatch):
+    def outputs():
+        folders = (paths.CLEAN, clean.PLOTS, paths.METRICS)
+        files = [path for folder in folders for path in sorted(folder.rglob("*.*"))]
+        return {str(path): path.read_bytes() for path in files}
+
+    measured = []
+
+    def counting(function):
+        def count(*arguments, **options):
+            measured.append(function.__name__)
+            return function(*arguments, **options)
+
+        return count
+
+    monkeypatch.setattr(image_quality, "measure", counting(image_quality.measure))
+    monkeypatch.setattr(registration, "content_box", counting(registration.content_box))
+
+    named = good(5) | {"B/same.jpg": (scene(0).resize((400, 300)), "left")}
+    run(named)
+    first = outputs()
+    caches = sorted(paths.CACHE.iterdir())
+    assert len(caches) == 2
+    measured.clear()
+    run(named)
+    assert measured == []
+    assert outputs() == first
+    run(named | {"A/new.jpg": (scene(9), "left")})
+    assert sorted(measured) == ["content_box", "measure"]
+    for path in caches:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    run(named)
+    assert outputs() == first
+    shutil.copyfile(*caches)
+    run(named)
+    assert outputs() == first
+    shutil.rmtree(paths.CACHE)
+    run(named)
+    assert outputs() == first
 
 
 def test_a_contradicting_photo_is_shown_beside_one_it_was_compared_with_and_their_score() -> None:
