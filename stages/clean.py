@@ -63,6 +63,7 @@ def main() -> None:
     raw = params.read()
     settings = params.section(raw, "clean", Clean)
     _, dataset = params.dataset(raw)
+    pixel_store.keep_shards()
     table = pixel_store.read_table(paths.PREPARED / "photos.csv")
     pictures = Pictures(table, pixel_store.open_store(), dataset.fit)
 

@@ -100,7 +100,7 @@ def decode_photos(
     target = Target(settings.max_megapixels, settings.size, fit, settings.fill)
     with (
         decoding.cache_for(target) as cache,
-        StoreWriter(STORE, settings.size, paths.CACHE / "shards") as writer,
+        StoreWriter(STORE, settings.size, pixel_store.ARCHIVE) as writer,
     ):
         result = decoding.decode_photos(root, entries, target, writer, cache)
         writer.prune(result_cache.MAX_BYTES)

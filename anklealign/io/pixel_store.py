@@ -62,7 +62,7 @@ import pandas as pd
 from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 
-from anklealign.config.paths import STORE
+from anklealign.config.paths import CACHE, STORE
 from anklealign.io import files
 
 Pixels = npt.NDArray[np.uint8]
@@ -70,6 +70,7 @@ Rows = npt.NDArray[np.integer[Any]]
 
 REACH = 64  # photos on each side
 INDEX = "index.json"
+ARCHIVE = CACHE / "shards"
 # Shards mapped at a time. Each takes a file descriptor, of which a process may have 1,024 on Linux
 # and 256 on macOS.
 MAPPED = 128
@@ -282,7 +283,8 @@ class StoreWriter:
     An old store stays as it is until then, and its shards that the new one does not have are
     removed. With an archive, a folder of hard links to shards of earlier stores, a shard that is in
     the archive is linked and not written: DVC, which removes outputs before a stage runs, sees the
-    same file again and does not hash it. Where files cannot be linked, they are copied.
+    same file again and does not hash it (`keep_shards`). Where files cannot be linked, they are
+    copied.
     """
 
     def __init__(self, folder: Path, side: int, archive: Path | None = None) -> None:
@@ -398,6 +400,19 @@ class StoreWriter:
         _link(self._archive / name, self._folder / name)
 
 
+def keep_shards(folder: Path = STORE, archive: Path = ARCHIVE) -> None:
+    """Make the archive's shards the same files as the store's, for the stage after prepare.
+
+    After a stage, DVC replaces its outputs by copies from its cache, and knows those by their inode
+    and time. Linked again, they are not hashed again, and take no space beside the store's.
+    """
+    with contextlib.suppress(OSError):  # the archive only saves time
+        archive.mkdir(parents=True, exist_ok=True)
+        for name, _ in open_store(folder).shards:
+            if not (archive / name).exists() or not (archive / name).samefile(folder / name):
+                _link(folder / name, archive / name, copy=False)
+
+
 def write_store(folder: Path, photos: Sequence[Pixels]) -> None:
     """Write a store of (N, S, S, 3) pixels; the photos of shards are chosen by position."""
     side = np.shape(photos)[1] if isinstance(photos, np.ndarray) else len(photos[0])
@@ -440,7 +455,7 @@ def _reserve(path: Path) -> None:
                 raise
 
 
-def _link(source: Path, target: Path) -> None:
+def _link(source: Path, target: Path, *, copy: bool = True) -> None:
     """Make `target` the same file as `source`, or a copy of it on another file system."""
     temporary = files.temporary_path(target)
     temporary.unlink()
@@ -448,6 +463,8 @@ def _link(source: Path, target: Path) -> None:
         try:
             os.link(source, temporary)
         except OSError:
+            if not copy:
+                raise
             shutil.copyfile(source, temporary)
         temporary.replace(target)
     finally:

@@ -1,9 +1,13 @@
 """Tables keep text as text, the store keeps its pixels, and ids are stable."""
 
 import errno
+import os
 import pickle
 import shutil
+import subprocess
+import sys
 import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -137,6 +141,74 @@ def test_shards_are_named_by_their_content_and_unchanged_ones_are_the_same_files
     # DVC knows a file by its inode, size and time, and does not hash it again.
     facts = [(s.st_ino, s.st_mtime_ns, s.st_size) for s in map(before.get, sorted(same))]
     assert facts == [(s.st_ino, s.st_mtime_ns, s.st_size) for s in map(after.get, sorted(same))]
+
+
+DVC_PROJECT = {
+    "dvc.yaml": """
+stages:
+  write: {cmd: python write.py, deps: [names], outs: [pixels]}
+  read: {cmd: python read.py, deps: [pixels], outs: [photos]}
+""",
+    ".dvcignore": ".cache\n",
+    "write.py": """
+import numpy as np
+from pathlib import Path
+from anklealign.io import pixel_store
+names = sorted(Path("names").read_text().split())
+with pixel_store.StoreWriter(Path("pixels"), 2, Path(".cache")) as writer:
+    for photos in pixel_store.shard_slices([pixel_store.photo_id(name) for name in names]):
+        shard = writer.reserve(photos.stop - photos.start)
+        for place, name in enumerate(names[photos]):
+            shard.pixels[place] = np.random.default_rng(int(name)).integers(0, 256, (2, 2, 3))
+        writer.add(shard)
+""",
+    "read.py": """
+from pathlib import Path
+from anklealign.io import pixel_store
+pixel_store.keep_shards(Path("pixels"), Path(".cache"))
+Path("photos").write_text(str(len(pixel_store.open_store(Path("pixels")))))
+""",
+    "repro.py": """
+import dvc_data.hashfile.hash as hashing
+from dvc.cli import main
+hash_file, hashed = hashing.file_md5, []
+def count(name, *arguments, **options):
+    hashed.append(str(name))
+    return hash_file(name, *arguments, **options)
+hashing.file_md5 = count
+assert main(["repro", "--quiet"]) == 0
+print(sum(name.endswith(".npy") for name in hashed))
+""",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("link", ["copy", "hardlink,copy"])
+def test_dvc_hashes_only_new_shards(tmp_path, link):
+    """A new photo costs DVC the hashes of its shards, however DVC links its outputs."""
+    for name, text in DVC_PROJECT.items():
+        (tmp_path / name).write_text(text)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+
+    def run(*command):
+        return subprocess.run(
+            [sys.executable, *command], cwd=tmp_path, env=environment, check=True,
+            capture_output=True, text=True,
+        ).stdout  # fmt: skip
+
+    run("-m", "dvc", "init", "--no-scm", "--quiet")
+    run("-m", "dvc", "config", "cache.type", link)
+    names = [f"{n:05}" for n in range(3000)]
+    hashed = []
+    for _ in range(3):
+        (tmp_path / "names").write_text("\n".join(names))
+        hashed.append(int(run("repro.py")))
+        names.append(f"1{len(hashed)}")
+        shards = {path.name: path.stat() for path in (tmp_path / "pixels").glob("*.npy")}
+        archived = {path.name: path.stat() for path in (tmp_path / ".cache").glob("*.npy")}
+        assert all(archived[name].st_ino == facts.st_ino for name, facts in shards.items())
+    assert hashed[0] > 15
+    assert all(1 <= number <= 3 for number in hashed[1:])
 
 
 def test_equal_shards_are_stored_once(tmp_path, monkeypatch):
