@@ -172,9 +172,9 @@ Path("photos").write_text(str(len(pixel_store.open_store(Path("pixels")))))
 import dvc_data.hashfile.hash as hashing
 from dvc.cli import main
 hash_file, hashed = hashing.file_md5, []
-def count(name, *arguments, **options):
-    hashed.append(str(name))
-    return hash_file(name, *arguments, **options)
+def count(path, /, *arguments, **options):
+    hashed.append(str(path))
+    return hash_file(path, *arguments, **options)
 hashing.file_md5 = count
 assert main(["repro", "--quiet"]) == 0
 print(sum(name.endswith(".npy") for name in hashed))
