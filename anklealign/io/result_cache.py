@@ -184,7 +184,7 @@ def key_of(pixels: npt.NDArray[Any], *others: object) -> bytes:
     """Return the key of a result that depends on an array and on other values."""
     described = json.dumps([pixels.shape, pixels.dtype.str, *others])
     content = hashlib.sha256(described.encode() + b"\0")
-    content.update(np.ascontiguousarray(pixels))
+    content.update(np.ascontiguousarray(pixels).data)
     return content.digest()
 
 
