@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -37,8 +38,9 @@ from anklealign.io import files
 from anklealign.io.pixel_store import (
     PREPARED_COLUMNS,
     Pixels,
+    StoreWriter,
     photo_id,
-    writing_store,
+    shard_slices,
 )
 from anklealign.similarity import perceptual_hash
 
@@ -97,8 +99,8 @@ def measure(kind: str, photos: int) -> dict[str, float]:
     return {"seconds": seconds, "missed": int((~detected).sum()), "gib": peak / GIB}
 
 
-def fill_with_different_pictures(count: int, store: Pixels) -> None:
-    """Fill a (N, 256, 256, 3) store with pictures that are all different."""
+def different_pictures(count: int) -> Iterator[Pixels]:
+    """Yield (256, 256, 3) pictures that are all different."""
     sources = []
     for path in sorted(REAL.rglob("*.jpg")):
         picture = Image.open(path).convert("RGB")
@@ -113,15 +115,20 @@ def fill_with_different_pictures(count: int, store: Pixels) -> None:
         box = (left, top, left + side, top + side)
         return np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BILINEAR, box=box), float)
 
-    for n in range(count):
+    for _ in range(count):
         share = rng.uniform(0.4, 0.6)
-        store[n] = np.rint(share * region() + (1 - share) * region())
+        yield np.rint(share * region() + (1 - share) * region()).astype(np.uint8)
 
 
 def prepare(work: Path, count: int) -> None:
     """Write the outputs of prepare for `count` photos of three classes, one subject each."""
-    with writing_store(work / STORE, count, SIDE) as store:
-        fill_with_different_pictures(count, store)
+    with StoreWriter(work / STORE, SIDE) as writer:
+        pictures = different_pictures(count)
+        for photos in shard_slices([photo_id(f"{n:06}") for n in range(count)]):
+            shard = writer.reserve(photos.stop - photos.start)
+            for place in range(len(shard.pixels)):
+                shard.pixels[place] = next(pictures)
+            writer.add(shard)
     names = [f"{n:06}" for n in range(count)]
     table = pd.DataFrame("", index=range(count), columns=list(PREPARED_COLUMNS)).assign(
         id=[photo_id(name) for name in names],

@@ -106,12 +106,13 @@ def processor() -> str:
 def write_store(folder: Path, count: int) -> LabeledPhotos:
     """Write a store of smooth random photos; their JPEG files have realistic sizes."""
     rng = np.random.default_rng(0)
-    with pixel_store.writing_store(folder / "pixels.npy", count, SIDE) as pixels:
-        for i in range(count):
-            small = Image.fromarray(rng.integers(0, 256, (24, 24, 3), np.uint8))
-            pixels[i] = np.asarray(small.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+    pixels = np.empty((count, SIDE, SIDE, 3), np.uint8)
+    for i in range(count):
+        small = Image.fromarray(rng.integers(0, 256, (24, 24, 3), np.uint8))
+        pixels[i] = np.asarray(small.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+    pixel_store.write_store(folder / "pixels", pixels)
     ids = tuple(pixel_store.photo_id(str(i)) for i in range(count))
-    mapped = pixel_store.open_store(folder / "pixels.npy")
+    mapped = pixel_store.open_store(folder / "pixels")
     return LabeledPhotos(mapped, np.arange(count), ids, np.arange(count) % CLASSES)
 
 

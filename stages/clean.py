@@ -1,6 +1,6 @@
 """Clean: remove duplicates and unusable photos, with the reason and the photo kept instead.
 
-Reads data/prepared/photos.csv and pixels.npy. Writes data/clean/photos.csv (the kept rows, with the
+Reads data/prepared/photos.csv and pixels/. Writes data/clean/photos.csv (the kept rows, with the
 duplicate cluster of each or ''), data/clean/removed.csv (one row per removed photo: reason, score,
 threshold, the photo kept instead, why, and the id of the photo that the report shows next to it),
 data/clean/flagged.csv (the kept photos with a reason whose action is `flag`, in the same columns),
@@ -28,13 +28,14 @@ from typing import Any
 
 import pandas as pd
 
-from anklealign.cleaning import losses, removal
+from anklealign.cleaning import image_quality, losses, removal
 from anklealign.cleaning.image_quality import QUALITY_REASONS
 from anklealign.cleaning.removal import Cleaning
 from anklealign.config import params, paths, stage
 from anklealign.config.params import Clean
 from anklealign.io import files, pixel_store, results
 from anklealign.io.pixel_store import Pictures
+from anklealign.similarity import registration
 
 METRICS = paths.DETAILS / "clean.json"
 SCORES = paths.CLEAN / "scores.csv"
@@ -47,10 +48,13 @@ def main() -> None:
     raw = params.read()
     settings = params.section(raw, "clean", Clean)
     _, dataset = params.dataset(raw)
+    pixel_store.keep_shards()
     table = pixel_store.read_table(paths.PREPARED / "photos.csv")
     pictures = Pictures(table, pixel_store.open_store(), dataset.fit)
 
-    result = removal.clean_photos(table, pictures, dataset, settings)
+    qualities = image_quality.cache_for(square=dataset.fit == "crop")
+    with qualities, registration.cache_for() as hashes:
+        result = removal.clean_photos(table, pictures, dataset, settings, (qualities, hashes))
     removed, flagged = result.removed, result.flagged
     kept = result.table[~result.table.id.isin(removed.id)]
 

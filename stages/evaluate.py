@@ -1,6 +1,6 @@
 """Evaluate: score the trained model on the test split, which no earlier stage uses.
 
-Reads pixels.npy and votes.csv in data/prepared/, data/split/photos.csv, model/ and
+Reads pixels/ and votes.csv in data/prepared/, data/split/photos.csv, model/ and
 metrics/details/split.json. Writes metrics/scores.json (the headline metrics that DVC shows),
 metrics/details/evaluate.json (every score with its 95% CI over groups and the majority baseline;
 calibration, prediction sets, human baseline where test photos have votes, robustness), in
@@ -28,7 +28,7 @@ from anklealign.evaluation.score_tables import Predictions
 from anklealign.explainability import faithfulness
 from anklealign.inference.predictor import Predictor
 from anklealign.io import files, pixel_store, results
-from anklealign.io.pixel_store import Pixels
+from anklealign.io.pixel_store import Photos
 from anklealign.metrics.scores import Floats, confidence_bins, point_scores
 from anklealign.models import calibration
 
@@ -93,7 +93,7 @@ def main() -> None:
 
 
 def predict_split(
-    table: pd.DataFrame, split: str, store: Pixels, predictor: Predictor
+    table: pd.DataFrame, split: str, store: Photos, predictor: Predictor
 ) -> tuple[pd.DataFrame, Predictions]:
     """Return the photos of a split, sorted by path, and the predictions on them."""
     rows = table[table.split == split].sort_values("path", ignore_index=True)
@@ -182,7 +182,7 @@ def headline_metrics(metrics: Mapping[str, Any], split: Mapping[str, Any]) -> di
 
 
 def measure_robustness(
-    test: pd.DataFrame, store: Pixels, predictor: Predictor, *, limit: int, flip: bool
+    test: pd.DataFrame, store: Photos, predictor: Predictor, *, limit: int, flip: bool
 ) -> dict[str, Any]:
     """Return the scores on corrupted photos, by kind and level.
 
@@ -211,7 +211,7 @@ def measure_robustness(
 def explain(
     predictions: pd.DataFrame,
     test: pd.DataFrame,
-    store: Pixels,
+    store: Photos,
     predictor: Predictor,
     *,
     limit: int,

@@ -1,7 +1,7 @@
 """Decode every photo once: raw folder in, pixel store and photo table out.
 
 Reads `data/raw/<dataset>` in the layout of the dataset config; never writes to it.
-Writes `data/prepared/`: `pixels.npy` (N, S, S, 3), `photos.csv`, `skipped.csv` (path, item, reason,
+Writes `data/prepared/`: the pixel store `pixels/`, `photos.csv`, `skipped.csv` (path, item, reason,
 detail, remedy; the reasons are listed in `anklealign/ingest/inventory.py`), `votes.csv` and
 `soft_labels.csv` (`anklealign/io/pixel_store.py`), and `metrics/details/prepare.json`. Where colors
 or a bit depth were converted, `notes.csv` (path, note) has the photos.
@@ -9,28 +9,24 @@ or a bit depth were converted, `notes.csv` (path, note) has the photos.
     python -m stages.prepare
 
 The photos and the skipped files add up to the files seen, and likewise for tasks and votes;
-otherwise the stage fails. Memory grows with the tables only, not with the pixels.
+otherwise the stage fails. Memory grows with the tables only, not with the pixels. Photos that were
+decoded by an earlier run are not decoded again, which changes no result
+(`anklealign/ingest/decoding.py`).
 """
 
-import hashlib
-import os
-import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 import pandas as pd
-from tqdm import tqdm
 
 from anklealign.annotation import aggregation, agreement
 from anklealign.annotation.aggregation import Consensus
 from anklealign.config import params, paths, stage
 from anklealign.config.params import Dataset, Fit, Prepare
 from anklealign.config.paths import PREPARED, RAW, SOFT_LABELS, STORE, VOTES
-from anklealign.ingest import layouts
+from anklealign.ingest import decoding, layouts
 from anklealign.ingest.inventory import (
     REASONS,
     Entry,
@@ -41,8 +37,10 @@ from anklealign.ingest.inventory import (
     skip_rows,
     skips_of_entry,
 )
-from anklealign.io import decode, decoder_pool, files, pixel_store, results
+from anklealign.io import files, pixel_store, result_cache, results
+from anklealign.io.decode import PhotoError
 from anklealign.io.decoder_pool import Target
+from anklealign.io.pixel_store import StoreWriter
 
 PHOTOS = PREPARED / "photos.csv"
 SKIPPED = PREPARED / "skipped.csv"
@@ -61,8 +59,10 @@ def main() -> None:
         inventory.votes, inventory.entries, dataset, settings.consensus
     )
     entries, ties = aggregation.apply_consensus(inventory.entries, consensus)
-    with pixel_store.writing_store(STORE, len(entries), settings.size) as store:
-        rows, unreadable = decode_photos(RAW / name, entries, settings, dataset.fit, store)
+    rows, refused = decode_photos(RAW / name, entries, settings, dataset.fit)
+    unreadable = [
+        skip for entry, error in refused for skip in skips_of_entry(entry, error.reason, str(error))
+    ]
     table = photo_table(rows, inventory, consensus)
     votes, unused_votes = aggregation.vote_table(inventory.votes, table)
     skipped = skip_table([*inventory.skips, *ties, *unreadable, *unused_votes])
@@ -78,8 +78,6 @@ def main() -> None:
     else:
         NOTES.unlink(missing_ok=True)
     check_classes(name, table, skipped, dataset)
-    if len(rows) < len(entries):
-        shorten_store(len(rows), settings.size)
     files.write_table(PHOTOS, table)
     files.write_table(VOTES, votes)
     files.write_table(SOFT_LABELS, aggregation.soft_label_table(consensus, table, dataset))
@@ -91,68 +89,17 @@ def main() -> None:
 
 
 def decode_photos(
-    root: Path, entries: Sequence[Entry], settings: Prepare, fit: Fit, store: pixel_store.Pixels
-) -> tuple[list[dict[str, Any]], list[Skip]]:
-    """Fill the front of the store (N, S, S, 3); return a table row for each photo, and skips.
-
-    Each thread writes to the position of its photo, so that no pixels accumulate in memory and the
-    result does not depend on thread timing. Then the gaps of unreadable photos are closed.
-    """
+    root: Path, entries: Sequence[Entry], settings: Prepare, fit: Fit
+) -> tuple[list[dict[str, Any]], list[tuple[Entry, PhotoError]]]:
+    """Write the pixel store; return a table row for each photo, and the unreadable ones."""
     target = Target(settings.max_megapixels, settings.size, fit, settings.fill)
-    work = partial(_decode_one, root, target, store)
-    rows: list[dict[str, Any]] = []
-    skips: list[Skip] = []
-    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        # Pillow warns about odd metadata and large photos; errors end up in skipped.csv.
-        warnings.filterwarnings("ignore", module="PIL")
-        results = pool.map(work, range(len(entries)), entries)
-        for place, (entry, result) in enumerate(
-            tqdm(
-                zip(entries, results, strict=True),
-                "prepare",
-                len(entries),
-                unit="photo",
-                disable=None,
-            )
-        ):
-            if isinstance(result, decode.PhotoError):
-                skips += skips_of_entry(entry, result.reason, str(result))
-                continue
-            row = len(rows)
-            if row < place:
-                store[row] = store[place]
-            rows.append(
-                {
-                    "id": pixel_store.photo_id(escape_unprintable(entry.file)), "row": row,
-                    "path": escape_unprintable(entry.file), "label": entry.label,
-                    "collector": escape_unprintable(entry.collector),
-                    "subject": escape_unprintable(entry.subject),
-                    "predefined_split": entry.predefined_split, **result,
-                }
-            )  # fmt: skip
-    return rows, skips
-
-
-def _decode_one(
-    root: Path,
-    target: Target,
-    store: pixel_store.Pixels,
-    place: int,
-    entry: Entry,
-) -> dict[str, Any] | decode.PhotoError:
-    """Write one photo's pixels to its position; return its columns that depend on the file."""
-    try:
-        data = decode.read_bytes(root / entry.file, target.max_megapixels)
-        photo = decoder_pool.shared().decode(data, target)
-    except decode.PhotoError as error:
-        return error
-    store[place] = photo.pixels
-    return {
-        "width": photo.width, "height": photo.height, "format": photo.format,
-        "orientation": photo.orientation, "bytes": len(data),
-        "sha256": hashlib.sha256(data).hexdigest(), "notes": photo.notes,
-        **dict(zip(("left", "top", "right", "bottom"), photo.box, strict=True)),
-    }  # fmt: skip
+    with (
+        decoding.cache_for(target) as cache,
+        StoreWriter(STORE, settings.size, pixel_store.ARCHIVE) as writer,
+    ):
+        result = decoding.decode_photos(root, entries, target, writer, cache)
+        writer.prune(result_cache.MAX_BYTES)
+    return result
 
 
 def photo_table(
@@ -178,14 +125,6 @@ def agreement_of(votes: pd.DataFrame, inventory: Inventory, dataset: Dataset) ->
     return {"listed": len(inventory.listed)} | agreement.agreement_metrics(
         matrix, annotators, len(dataset.classes), ordered=dataset.ordered
     )
-
-
-def shorten_store(photos: int, size: int) -> None:
-    """Rewrite the store with its first photos only."""
-    with pixel_store.writing_store(STORE, photos, size) as shorter:
-        store = pixel_store.open_store(STORE)
-        for row in tqdm(range(photos), "shorten", unit="photo", delay=1, disable=None):
-            shorter[row] = store[row]
 
 
 def summary_line(metrics: Mapping[str, Any]) -> str:

@@ -35,7 +35,7 @@ from anklealign.config.params import Clean, Dataset, Evaluate, Split
 from anklealign.evaluation import explanation_sheets, plots, score_tables
 from anklealign.ingest import overview
 from anklealign.io import files, pixel_store, results
-from anklealign.io.pixel_store import Pixels
+from anklealign.io.pixel_store import Photos
 from anklealign.models import calibration
 from anklealign.plotting import contact_sheets, style
 from anklealign.reporting import html_report, model_card
@@ -76,7 +76,7 @@ def draw_photos() -> None:
         draw_split(store, dataset, params.section(raw, "split", Split))
 
 
-def draw_prepare(table: pd.DataFrame, store: Pixels, dataset: Dataset) -> None:
+def draw_prepare(table: pd.DataFrame, store: Photos, dataset: Dataset) -> None:
     """Draw the overview of the photos, and the agreement of the annotators if there are votes."""
     folder, classes = paths.PLOTS / "prepare", list(dataset.classes)
     skipped = pixel_store.read_table(paths.PREPARED / "skipped.csv")
@@ -89,7 +89,7 @@ def draw_prepare(table: pd.DataFrame, store: Pixels, dataset: Dataset) -> None:
         style.save(figure, folder / "agreement.png")
 
 
-def draw_clean(table: pd.DataFrame, store: Pixels, dataset: Dataset, settings: Clean) -> None:
+def draw_clean(table: pd.DataFrame, store: Photos, dataset: Dataset, settings: Clean) -> None:
     """Draw the photos that clean removed or flagged, and the histograms of the scores."""
     folder = paths.PLOTS / "clean"
     removed, flagged, scores, residuals = (
@@ -103,7 +103,7 @@ def draw_clean(table: pd.DataFrame, store: Pixels, dataset: Dataset, settings: C
     style.save(figure, folder / "scores.png")
 
 
-def draw_split(store: Pixels, dataset: Dataset, settings: Split) -> None:
+def draw_split(store: Photos, dataset: Dataset, settings: Split) -> None:
     """Draw the classes of each split and the most similar photos of different splits."""
     folder = paths.PLOTS / "split"
     table = pixel_store.read_table(paths.SPLIT / "photos.csv")
@@ -183,7 +183,7 @@ def figures(
 
 
 def write_mistakes(
-    predictions: pd.DataFrame, test: pd.DataFrame, store: Pixels, limit: int
+    predictions: pd.DataFrame, test: pd.DataFrame, store: Photos, limit: int
 ) -> None:
     """Write the contact sheets of the misclassified photos."""
     count = int((predictions.actual != predictions.predicted).sum())
@@ -194,7 +194,7 @@ def write_mistakes(
 
 
 def mistake_tiles(
-    predictions: pd.DataFrame, test: pd.DataFrame, store: Pixels, limit: int
+    predictions: pd.DataFrame, test: pd.DataFrame, store: Photos, limit: int
 ) -> list[contact_sheets.Tile]:
     """Return the misclassified photos, highest-confidence errors first."""
     wrong = predictions[predictions.actual != predictions.predicted]

@@ -1,6 +1,6 @@
 """Train: fit the selected model, keep its best epoch, and calibrate it.
 
-Reads pixels.npy and soft_labels.csv in data/prepared/, and data/split/photos.csv. Writes model/
+Reads pixels/ and soft_labels.csv in data/prepared/, and data/split/photos.csv. Writes model/
 (config.json and model.safetensors), metrics/details/train.json (inputs, settings, versions and
 scores of the run), plots/train/history.csv (one row per epoch) and plots/train/augmented.npz
 (augmented photos, which the report shows).
@@ -28,7 +28,7 @@ from anklealign.config import environment, params, paths, stage
 from anklealign.config.params import Dataset, Model, Prepare, Train
 from anklealign.explainability import attribution
 from anklealign.io import files, pixel_store, results
-from anklealign.io.pixel_store import Pixels
+from anklealign.io.pixel_store import Photos
 from anklealign.metrics.scores import point_scores
 from anklealign.models import bundle, calibration, factory, inputs
 from anklealign.models.bundle import Bundle, Preprocessing
@@ -71,7 +71,7 @@ class Data:
 
     classes: tuple[str, ...]
     table: pd.DataFrame
-    store: Pixels
+    store: Photos
     train: LabeledPhotos
     val: LabeledPhotos
 
@@ -157,7 +157,7 @@ def read_data(settings: Settings) -> Data:
 
 
 def select_split(
-    table: pd.DataFrame, name: str, classes: Sequence[str], store: Pixels
+    table: pd.DataFrame, name: str, classes: Sequence[str], store: Photos
 ) -> LabeledPhotos:
     """Return the photos of a split, sorted by id, whatever the order of the table.
 
@@ -180,7 +180,7 @@ def select_split(
 def describe_sources(settings: Settings) -> dict[str, Any]:
     """Return the hashes of the inputs, library versions and settings."""
     return {
-        "pixels_sha256": files.sha256(paths.STORE),
+        "pixels_sha256": pixel_store.store_sha256(),
         "split_sha256": files.sha256(paths.SPLIT / "photos.csv"),
         "soft_labels_sha256": files.sha256(paths.SOFT_LABELS),
         "versions": environment.installed_versions(environment.TRAINING),

@@ -122,7 +122,7 @@ def test_12_bit_photos_are_scaled_by_their_own_range(added):
     assert len(notes) == 40
     assert notes.note.str.startswith("scaled as ").all()
     table = pixel_store.read_table(paths.PREPARED / "photos.csv")
-    store = np.load(paths.STORE)
+    store = pixel_store.open_store()
     for photo in table.itertuples():
         with Image.open(folder / photo.path) as stored:
             levels = np.asarray(stored, float) / 16  # 12 bits to 8

@@ -21,6 +21,7 @@ from scipy.cluster.hierarchy import DisjointSet
 from tqdm import tqdm
 
 from anklealign.io.pixel_store import Pixels
+from anklealign.io.result_cache import ResultCache
 from anklealign.similarity.local_differences import MAX_COLOR
 from anklealign.similarity.registration import (
     MIN_OVERLAP,
@@ -71,6 +72,7 @@ def find_clusters(
     *,
     squares: bool = False,
     mirror_safe: bool = True,
+    cache: ResultCache | None = None,
 ) -> tuple[list[Cluster], Residuals]:
     """Return the clusters among (H, W, 3) photos, each with its lowest-ranked photo as kept.
 
@@ -86,9 +88,10 @@ def find_clusters(
         residual: Share of the contrast.
         squares: Whether the photos were cropped to their center square.
         mirror_safe: Whether mirror images are duplicates; if not, they form two clusters.
+        cache: Of `registration.cache_for`.
     """
     identical = _identical_photos(photos, rank)
-    matcher = PhotoMatcher(photos, [same[0] for same in identical], squares=squares)
+    matcher = PhotoMatcher(photos, [same[0] for same in identical], squares=squares, cache=cache)
     graph = _MatchGraph(matcher, residual, mirror_safe)
     clusters = []
     chains = graph.chains(distance)

@@ -11,11 +11,11 @@ alone would remove all fluorescence images as dark, and a class of plain surface
 contrast.
 """
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import astuple, dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,9 @@ from PIL import Image
 from scipy import ndimage
 from tqdm import tqdm
 
+from anklealign.io import result_cache
 from anklealign.io.pixel_store import Pixels
+from anklealign.io.result_cache import ResultCache
 from anklealign.similarity.borders import content_box, frame_box
 
 BLURS = (1.0, 1.5)  # pixels, sigmas of the two blurs between which edges are measured
@@ -61,11 +63,31 @@ class ImageQuality:
     framed: bool  # whether the photo has a frame or bars
 
 
+def cache_for(*, square: bool) -> ResultCache:
+    """Return the cache of measures."""
+    libraries = ["numpy", "pillow", "scipy"]
+    return ResultCache("quality", {"square": square}, [__name__], libraries)
+
+
 def measure_all(
-    pictures: Sequence[Pixels], table: pd.DataFrame, *, square: bool = False
+    pictures: Sequence[Pixels],
+    table: pd.DataFrame,
+    *,
+    square: bool = False,
+    cache: ResultCache | None = None,
 ) -> list[ImageQuality]:
     """Return the measures of N photos; the table's columns `width` and `height` are used."""
-    measure_one = partial(measure, square=square)
+
+    def measure_one(photo: Pixels, width: int, height: int) -> ImageQuality:
+        key = result_cache.key_of(photo, width, height) if cache else b""
+        known = cache.get(key) if cache else None
+        if known is None:
+            values = astuple(measure(photo, width, height, square=square))
+            known = json.dumps(values).encode()
+            if cache:
+                cache.put(key, known)
+        return ImageQuality(*json.loads(known))
+
     with ThreadPoolExecutor() as pool:  # Pillow and scipy release the GIL
         qualities = pool.map(measure_one, pictures, table.width, table.height)
         return list(tqdm(qualities, "clean", len(pictures), unit="photo", disable=None))

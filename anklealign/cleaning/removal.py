@@ -16,6 +16,7 @@ from anklealign.cleaning.duplicate_clusters import Cluster, Residuals
 from anklealign.cleaning.image_quality import QUALITY_REASONS, UNITS, Fault, ImageQuality
 from anklealign.config.params import Clean, Dataset
 from anklealign.io.pixel_store import Pictures
+from anklealign.io.result_cache import ResultCache
 
 REASONS = ("exact_duplicate", "near_duplicate", "contradicting_labels", *QUALITY_REASONS)
 PHOTO_COLUMNS = (
@@ -59,7 +60,11 @@ class Cleaning:
 
 
 def clean_photos(
-    table: pd.DataFrame, pictures: Pictures, dataset: Dataset, settings: Clean
+    table: pd.DataFrame,
+    pictures: Pictures,
+    dataset: Dataset,
+    settings: Clean,
+    caches: tuple[ResultCache | None, ResultCache | None] = (None, None),
 ) -> Cleaning:
     """Return which of N photos to remove or flag, and why.
 
@@ -68,16 +73,19 @@ def clean_photos(
         pictures: Their pixels.
         dataset: Their dataset config.
         settings: Thresholds and actions.
+        caches: Of `image_quality.cache_for` and of `registration.cache_for`.
     """
-    qualities = image_quality.measure_all(pictures, table, square=dataset.fit == "crop")
+    square = dataset.fit == "crop"
+    qualities = image_quality.measure_all(pictures, table, square=square, cache=caches[0])
     remove, flag = faults_by_action(table, qualities, settings)
     clusters, residuals = duplicate_clusters.find_clusters(
         pictures,
         ranks(table, qualities, remove),
         settings.hash_distance,
         settings.residual,
-        squares=dataset.fit == "crop",
+        squares=square,
         mirror_safe=dataset.mirror_safe,
+        cache=caches[1],
     )
     table, removed = select_removals(
         table, qualities, remove, clusters, residuals, settings=settings

@@ -1,13 +1,10 @@
 """Preview of clean and split for `anklealign add`: how many photos will really be used."""
 
 import hashlib
-import os
 import tempfile
 import textwrap
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +15,10 @@ from tqdm import tqdm
 from anklealign.cleaning import image_quality, losses, removal
 from anklealign.config import params
 from anklealign.config.params import Clean, Dataset, Prepare, Split
-from anklealign.ingest.inventory import Entry, escape_unprintable
-from anklealign.io import decode, decoder_pool, pixel_store
+from anklealign.ingest import decoding
+from anklealign.ingest.inventory import Entry
+from anklealign.io import pixel_store
+from anklealign.io.decoder_pool import Target
 from anklealign.splitting.splits import assign_splits, group_names
 
 # Photos; a larger set is sampled. Clean takes some 15 s of CPU time for as many.
@@ -47,10 +46,8 @@ def preview_lines(
     prepare = params.section(raw, "prepare", Prepare)
     sampled = sample(entries)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "pixels.npy")
-        with pixel_store.writing_store(path, len(sampled), prepare.size) as store:
-            table = fill_store(root, sampled, dataset, prepare, store)
-        store = pixel_store.open_store(path)
+        table = decode_sample(root, sampled, dataset, prepare, Path(folder))
+        store = pixel_store.open_store(Path(folder))
         pictures = pixel_store.Pictures(table, store, dataset.fit)
         if len(sampled) < len(entries):
             lines = sample_lines(len(entries), table, pictures, dataset, settings)
@@ -74,38 +71,15 @@ def sample(entries: Sequence[Entry]) -> list[Entry]:
     return [ordered[n] for n in sorted(chosen)]
 
 
-def fill_store(
-    root: Path,
-    entries: Sequence[Entry],
-    dataset: Dataset,
-    settings: Prepare,
-    store: pixel_store.Pixels,
+def decode_sample(
+    root: Path, entries: Sequence[Entry], dataset: Dataset, settings: Prepare, folder: Path
 ) -> pd.DataFrame:
-    """Fill the (N, S, S, 3) store as prepare does, and return the photo table."""
-    target = decoder_pool.Target(settings.max_megapixels, settings.size, dataset.fit, settings.fill)
-
-    def decode_one(row: int, entry: Entry) -> dict[str, Any] | None:
-        try:
-            data = decode.read_bytes(root / entry.file, settings.max_megapixels)
-            photo = decoder_pool.shared().decode(data, target)
-        except decode.PhotoError:
-            return None  # changed since it was checked
-        store[row] = photo.pixels
-        path = escape_unprintable(entry.file)
-        return {
-            "id": pixel_store.photo_id(path), "row": row, "path": path, "label": entry.label,
-            "collector": escape_unprintable(entry.collector),
-            "subject": escape_unprintable(entry.subject),
-            "predefined_split": entry.predefined_split, "consensus": "", "multi_annotated": 0,
-            "width": photo.width, "height": photo.height,
-            **dict(zip(("left", "top", "right", "bottom"), photo.box, strict=True)),
-        }  # fmt: skip
-
-    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        warnings.filterwarnings("ignore", module="PIL")
-        rows = pool.map(decode_one, range(len(entries)), entries)
-        bar = tqdm(rows, "preview", len(entries), unit="photo", delay=1, disable=None)
-        return pd.DataFrame([row for row in bar if row])
+    """Write a pixel store as prepare does, and return the photo table."""
+    target = Target(settings.max_megapixels, settings.size, dataset.fit, settings.fill)
+    with pixel_store.StoreWriter(folder, settings.size) as writer:
+        rows, _ = decoding.decode_photos(root, entries, target, writer)
+    table = pd.DataFrame(rows, columns=list(pixel_store.PREPARED_COLUMNS))
+    return table.assign(consensus="", multi_annotated=0)
 
 
 def clean_lines(result: removal.Cleaning, settings: Clean) -> list[str]:

@@ -52,9 +52,13 @@ def check_same_run(predictor: Predictor) -> None:
     Raises:
         ValueError: It was trained on others.
     """
-    sources = {"pixels_sha256": paths.STORE, "split_sha256": paths.SPLIT / "photos.csv"}
-    for key, path in sources.items():
-        if predictor.bundle.record.get(key) != files.sha256(path):
+    split = paths.SPLIT / "photos.csv"
+    sources = {
+        "pixels_sha256": (paths.STORE, pixel_store.store_sha256()),
+        "split_sha256": (split, files.sha256(split)),
+    }
+    for key, (path, sha256) in sources.items():
+        if predictor.bundle.record.get(key) != sha256:
             raise ValueError(f"{paths.MODEL}/ was trained on another {path}")
 
 
@@ -108,7 +112,7 @@ def write_label_issues(out: Path, address: str, from_name: str, to_name: str) ->
     return 0
 
 
-def features_of(predictor: Predictor, store: pixel_store.Pixels, rows: Integers) -> Floats:
+def features_of(predictor: Predictor, store: pixel_store.Photos, rows: Integers) -> Floats:
     """Return the features of the network's last layer: (N,) rows -> (N, F)."""
     print(f"label-issues: features of {len(rows)} photos")
     bundle = predictor.bundle
@@ -197,10 +201,10 @@ def ranked(
 
 
 def tiles(
-    top: pd.DataFrame, table: pd.DataFrame, store: pixel_store.Pixels
+    top: pd.DataFrame, table: pd.DataFrame, store: pixel_store.Photos
 ) -> list[contact_sheets.Tile]:
     """Return tiles of the photos with label and suggested class."""
-    pictures = pixel_store.boxes_of(table.loc[top.place], store)
+    pictures = pixel_store.Boxes(table.loc[top.place], store)
     return [
         contact_sheets.Tile(
             (picture,),

@@ -12,7 +12,7 @@ SCORES = METRICS / "scores.json"  # the headline metrics
 DETAILS = METRICS / "details"  # one JSON file per stage
 PLOTS = Path("plots")  # one folder per stage
 
-STORE = PREPARED / "pixels.npy"
+STORE = PREPARED / "pixels"  # a folder: anklealign/io/pixel_store.py
 VOTES = PREPARED / "votes.csv"
 SOFT_LABELS = PREPARED / "soft_labels.csv"
 PREDICTIONS = PLOTS / "evaluate/predictions.csv"  # one row per test photo
@@ -27,6 +27,7 @@ MODEL_CARD = METRICS / "MODEL_CARD.md"
 EXPORT = Path("export/model.onnx")
 LABEL_ISSUES = Path("label_issues")
 PULL_REQUEST = Path("report")
+CACHE = Path(".anklealign_cache")  # saves time and changes no result: anklealign/io/result_cache.py
 
 # The synthetic set.
 SYNTHETIC = RAW / "synthetic"

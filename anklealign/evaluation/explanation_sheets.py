@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image
 
-from anklealign.io.pixel_store import Pixels
+from anklealign.io.pixel_store import Photos
 from anklealign.plotting import contact_sheets, heat_maps
 
 METHODS = {"grad_cam": "Grad-CAM", "rollout": "attention rollout"}
@@ -16,7 +16,7 @@ HEADS_PER_ROW = 6
 
 
 def attribution_sheets(
-    arrays: Mapping[str, npt.NDArray[Any]], predictions: pd.DataFrame, store: Pixels
+    arrays: Mapping[str, npt.NDArray[Any]], predictions: pd.DataFrame, store: Photos
 ) -> Iterator[Image.Image]:
     """Yield the pages of each class: photos next to the attribution maps of the predicted class.
 
@@ -43,7 +43,7 @@ def attribution_sheets(
 
 
 def attention_head_sheets(
-    arrays: Mapping[str, npt.NDArray[Any]], predictions: pd.DataFrame, store: Pixels
+    arrays: Mapping[str, npt.NDArray[Any]], predictions: pd.DataFrame, store: Photos
 ) -> Iterator[Image.Image]:
     """Yield pages with the attention of each head of a transformer's last layer.
 
@@ -63,7 +63,7 @@ def attention_head_sheets(
     yield from contact_sheets.pages(tiles, "Attention heads of the last layer", "no photo", 1, 4)
 
 
-def _overlay(photo: Pixels, heat: npt.NDArray[np.uint8]) -> Pixels:
+def _overlay(photo: npt.NDArray[np.uint8], heat: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return heat_maps.overlay(photo, heat.astype(np.float32) / 255)
 
 

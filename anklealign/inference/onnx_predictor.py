@@ -15,7 +15,7 @@ import torch
 
 from anklealign.inference.predictor import Predictor
 from anklealign.io import results
-from anklealign.io.pixel_store import Pixels
+from anklealign.io.pixel_store import Photos
 from anklealign.models import bundle, inputs
 from anklealign.models.inputs import Floats, Integers
 
@@ -32,7 +32,7 @@ class OnnxPredictor(Predictor):
 
     session: onnxruntime.InferenceSession
 
-    def logits(self, pixels_nhwc: Pixels, rows: Integers | None = None) -> Floats:
+    def logits(self, pixels_nhwc: Photos, rows: Integers | None = None) -> Floats:
         """Return the logits of all photos, or of some rows: uint8 (N, S, S, 3) -> (N, K)."""
         index = np.arange(len(pixels_nhwc)) if rows is None else rows
         outputs = []

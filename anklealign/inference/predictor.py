@@ -12,7 +12,7 @@ import torch
 
 from anklealign.io import decode, decoder_pool
 from anklealign.io.decoder_pool import DecoderPool, Target
-from anklealign.io.pixel_store import Pixels
+from anklealign.io.pixel_store import Photos, Pixels
 from anklealign.models import bundle, calibration, factory
 from anklealign.models.bundle import Bundle
 from anklealign.models.inputs import Floats, Integers, logits, pick_device
@@ -107,12 +107,12 @@ class Predictor:
         fitted = (decoders or decoder_pool.shared()).decode(photo, target, wait=wait)
         return OpenedPhoto(fitted.pixels, fitted.box, fitted.width, fitted.height)
 
-    def logits(self, pixels_nhwc: Pixels, rows: Integers | None = None) -> Floats:
+    def logits(self, pixels_nhwc: Photos, rows: Integers | None = None) -> Floats:
         """Return the logits of all photos, or of some rows: uint8 (N, S, S, 3) -> (N, K)."""
         index = np.arange(len(pixels_nhwc)) if rows is None else rows
         return logits(self.bundle.model, pixels_nhwc, index, self.bundle.input_config, self.device)
 
-    def probabilities(self, pixels_nhwc: Pixels, rows: Integers | None = None) -> Floats:
+    def probabilities(self, pixels_nhwc: Photos, rows: Integers | None = None) -> Floats:
         """Return calibrated probabilities: uint8 (N, S, S, 3) -> (N, K), rows summing to 1.
 
         With `rows`, only those rows are read, one batch at a time.

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from tqdm import tqdm
 
-from anklealign.io.pixel_store import Pixels
+from anklealign.io.pixel_store import Photos
 from anklealign.plotting import contact_sheets, style
 
 SAMPLE = 24  # photos on a class's sheet: six columns, four rows, a screenful
@@ -42,7 +42,7 @@ Numbers = npt.NDArray[np.float64]
 def write_overview(
     folder: Path,
     table: pd.DataFrame,
-    store: Pixels,
+    store: Photos,
     classes: Sequence[str],
     skipped: Mapping[str, int],
 ) -> None:
@@ -82,7 +82,7 @@ def sample_photos(table: pd.DataFrame, number: int) -> pd.DataFrame:
     return taken.drop(columns="turn").sort_values("path")
 
 
-def photo_tile(row: Any, store: Pixels) -> contact_sheets.Tile:  # noqa: ANN401 - a named tuple
+def photo_tile(row: Any, store: Photos) -> contact_sheets.Tile:  # noqa: ANN401 - a named tuple
     """Return a photo without its letterbox, with its name, its folder and its size."""
     pixels = np.asarray(store[row.row, row.top : row.bottom, row.left : row.right])
     folder, _, name = row.path.rpartition("/")

@@ -19,22 +19,31 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OSError: The folder is not writable, or the disk is full.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = temporary_path(path)
     try:
         yield temporary
-        # mkstemp creates files with mode 0600; apply the default mode instead.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
+        apply_umask(temporary)
         temporary.replace(path)
     except OSError as error:
         error.filename = error.filename or str(path)  # write errors have no file name
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def temporary_path(path: Path) -> Path:
+    """Return a new empty file next to `path`, whose folder is created."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    return Path(name)
+
+
+def apply_umask(temporary: Path) -> None:
+    """Give a temporary file, which only its owner may read, the mode of any other new file."""
+    umask = os.umask(0)
+    os.umask(umask)
+    temporary.chmod(0o666 & ~umask)
 
 
 def write_text(path: Path, text: str) -> None:

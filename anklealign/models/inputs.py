@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from anklealign.io.pixel_store import Pixels
+from anklealign.io.pixel_store import Photos, Pixels
 
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -107,7 +107,7 @@ def to_input(pixels_nhwc: Pixels, input_config: InputConfig, device: torch.devic
 
 def logits(
     model: nn.Module,
-    pixels: Pixels,
+    pixels: Photos,
     rows: Integers,
     input_config: InputConfig,
     device: torch.device,
@@ -119,7 +119,7 @@ def logits(
 
 def features(
     model: nn.Module,
-    pixels: Pixels,
+    pixels: Photos,
     rows: Integers,
     input_config: InputConfig,
     device: torch.device,
@@ -139,7 +139,7 @@ def features(
 
 def _in_chunks(
     function: Callable[[Tensor], Tensor],
-    pixels: Pixels,
+    pixels: Photos,
     rows: Integers,
     input_config: InputConfig,
     device: torch.device,

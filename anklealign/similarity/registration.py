@@ -13,6 +13,7 @@ maps a point (x, y, 1) of one photo to the same point of the other.
 """
 
 import math
+import struct
 import tempfile
 import weakref
 from collections.abc import Iterator, Sequence
@@ -25,7 +26,9 @@ import numpy.typing as npt
 from PIL import Image
 from tqdm import tqdm
 
+from anklealign.io import result_cache
 from anklealign.io.pixel_store import Pixels
+from anklealign.io.result_cache import ResultCache
 from anklealign.similarity import local_differences, perceptual_hash
 from anklealign.similarity.borders import Box, content_box
 from anklealign.similarity.local_differences import (
@@ -112,6 +115,11 @@ class Proposals:
             yield int(a), int(b), transform_between(int(orientation), view, rect)
 
 
+def cache_for() -> ResultCache:
+    """Return the cache of hashes, contents and thumbnails."""
+    return ResultCache("hashes", {}, [__name__], ["numpy", "pillow", "scipy"])
+
+
 class PhotoMatcher:
     """Propose and register pairs among N photos, (H, W, 3) each, in memory or memory-mapped.
 
@@ -128,6 +136,7 @@ class PhotoMatcher:
         chosen: Sequence[int] | None = None,
         *,
         squares: bool = False,
+        cache: ResultCache | None = None,
     ) -> None:
         """Read every photo, or the chosen ones, once; about 0.2 KiB per photo stay in memory.
 
@@ -135,6 +144,7 @@ class PhotoMatcher:
             photos: N of (H, W, 3).
             chosen: Positions in `photos`; None for all.
             squares: Whether the photos were cropped to their center square.
+            cache: Of `cache_for`, with what is known of photos.
         """
         self._photos = photos
         self._chosen = range(len(photos)) if chosen is None else chosen
@@ -142,29 +152,24 @@ class PhotoMatcher:
         weakref.finalize(self, self._thumbs.close)
         sizes, contents, min_sides, plain = [], [], [], []
         owners, rects, words = [], [], [np.zeros((0, perceptual_hash.WORDS), np.uint64)]
-        grays: list[Pixels] = []
         shapes = (np.shape(self._photos[n])[1::-1] for n in self._chosen)
         mixed = not squares and not all(_is_square(shape) for shape in shapes)
         for photo in tqdm(range(len(self._chosen)), "read", unit="photo", disable=None):
-            gray = Image.fromarray(np.asarray(self._photo(photo))).convert("L")
-            box = content_box(np.asarray(gray))
-            self._thumbs.write(_resized(gray, SIDE).tobytes())
-            inner = _resized(gray, SIDE, box).astype(np.float64)
-            plain.append(_contrast(inner, np.ones((SIDE, SIDE))) < MIN_CONTRAST)
-            sizes.append(gray.size)
-            contents.append(np.array(box) / (gray.size * 2))
+            pixels = np.asarray(self._photo(photo))
+            size = pixels.shape[1::-1]
+            shift = SHIFT if squares else THUMBNAIL_SHIFT if mixed and _is_square(size) else 0
+            described = _described(pixels, shift, squares, cache)
+            box = described.box
+            self._thumbs.write(described.thumb)
+            plain.append(described.plain)
+            sizes.append(size)
+            contents.append(np.array(box) / (size * 2))
             sides = np.array([box[2] - box[0], box[3] - box[1]])
-            min_sides.append((np.full(2, sides.min()) if squares else sides) / gray.size)
-            shift = SHIFT if squares else THUMBNAIL_SHIFT if mixed and _is_square(gray.size) else 0
-            for entry in _entry_boxes(gray.size, box, shift=shift, squares=squares):
+            min_sides.append((np.full(2, sides.min()) if squares else sides) / size)
+            for entry in _entry_boxes(size, box, shift=shift, squares=squares):
                 owners.append(photo)
-                rects.append(np.array(entry) / (gray.size * 2))
-                grays.append(_resized(gray, perceptual_hash.SIDE, entry))
-            if len(grays) >= BATCH:
-                words.append(perceptual_hash.pack(perceptual_hash.spectra(np.array(grays))))
-                grays.clear()
-        if grays:
-            words.append(perceptual_hash.pack(perceptual_hash.spectra(np.array(grays))))
+                rects.append(np.array(entry) / (size * 2))
+            words.append(described.words)
         self.contents = np.array(contents, np.float64).reshape(-1, 4)
         self._sizes = np.array(sizes, np.float64).reshape(-1, 2)
         min_sides_nd = np.array(min_sides, np.float64).reshape(-1, 1, 2)
@@ -394,6 +399,51 @@ def _resized(
 def _is_square(size: tuple[int, ...]) -> bool:
     """Return whether the sides of a photo differ by 2 percent at most."""
     return max(size) <= 1.02 * min(size)
+
+
+@dataclass(frozen=True)
+class _Description:
+    """What is looked up of a photo: E entries, as in `_entry_boxes`."""
+
+    box: Box  # of the content
+    plain: bool
+    thumb: bytes  # (64, 64) gray levels
+    words: perceptual_hash.Hashes  # (E, 4)
+
+    def to_bytes(self) -> bytes:
+        """Return the content."""
+        return struct.pack("<4i?", *self.box, self.plain) + self.thumb + self.words.tobytes()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> "_Description":
+        """Return the description with this content."""
+        *box, plain = struct.unpack_from("<4i?", content)
+        start = struct.calcsize("<4i?")
+        words = np.frombuffer(content, np.uint64, offset=start + SIDE**2)
+        thumb = content[start : start + SIDE**2]
+        return cls(tuple(box), plain, thumb, words.reshape(-1, perceptual_hash.WORDS))
+
+
+def _described(
+    pixels: Pixels, shift: float, squares: bool, cache: ResultCache | None
+) -> _Description:
+    """Return the description of (H, W, 3) pixels, from the cache if it has it."""
+    key = result_cache.key_of(pixels, shift, squares) if cache else b""
+    known = cache.get(key) if cache else None
+    if known is not None:
+        return _Description.from_bytes(known)
+    gray = Image.fromarray(pixels).convert("L")
+    box = content_box(np.asarray(gray))
+    inner = _resized(gray, SIDE, box).astype(np.float64)
+    plain = bool(_contrast(inner, np.ones((SIDE, SIDE))) < MIN_CONTRAST)
+    entries = _entry_boxes(gray.size, box, shift=shift, squares=squares)
+    grays = np.array([_resized(gray, perceptual_hash.SIDE, entry) for entry in entries])
+    # One photo at a time, so that the bits cannot depend on which others are known.
+    words = perceptual_hash.pack(perceptual_hash.spectra(grays))
+    described = _Description(box, plain, _resized(gray, SIDE).tobytes(), words)
+    if cache:
+        cache.put(key, described.to_bytes())
+    return described
 
 
 def _entry_boxes(

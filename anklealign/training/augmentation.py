@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from anklealign.config.params import Augmentation
-from anklealign.io.pixel_store import Pixels
+from anklealign.io.pixel_store import Photos
 from anklealign.models.inputs import LUMA, InputConfig, Integers, resize, to_device
 
 Draws = npt.NDArray[np.float64]
@@ -34,7 +34,7 @@ def draw(ids: Sequence[str], repeats: Sequence[int], seed: int, epoch: int) -> D
 
 
 def crop_and_flip(
-    pixels: Pixels, rows: Integers, draws: Draws, settings: Augmentation, input_config: InputConfig
+    pixels: Photos, rows: Integers, draws: Draws, settings: Augmentation, input_config: InputConfig
 ) -> Tensor:
     """Crop, resize and flip: N rows of (·, S, S, 3) uint8, (N, 10) -> (N, 3, H, H) uint8.
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from anklealign.io.pixel_store import Pixels
+from anklealign.io.pixel_store import Photos
 from anklealign.models.inputs import Floats, Integers
 
 In = TypeVar("In")
@@ -23,7 +23,7 @@ class LabeledPhotos:
     `soft` (N, K), rows summing to 1, holds soft labels; they replace the class as training target.
     """
 
-    pixels: Pixels
+    pixels: Photos
     rows: Integers
     ids: tuple[str, ...]
     labels: Integers

@@ -1,6 +1,7 @@
 """clean removes duplicates and unusable photos with a reason and counts each photo once."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,12 +13,13 @@ import pytest
 from PIL import Image, ImageFilter, ImageOps
 from ruamel.yaml import YAML
 
-from anklealign.cleaning import removal
+from anklealign.cleaning import image_quality, removal
 from anklealign.cleaning.duplicate_clusters import Cluster, Residuals
 from anklealign.cleaning.image_quality import ImageQuality
 from anklealign.config import paths
 from anklealign.config.params import PARAMS
 from anklealign.io import decode, pixel_store, results
+from anklealign.similarity import registration
 from stages import clean
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,20 +42,20 @@ def prepared(
     voted=(),
 ) -> None:
     """Write the files of prepare for path -> (picture, label); a path's folder is the collector."""
-    rows = []
-    with pixel_store.writing_store(folder / paths.STORE, len(named), 256) as store:
-        for row, (path, (picture, label)) in enumerate(named.items()):
-            pixels, box = decode.fit(picture, 256, fit, 114)
-            store[row] = pixels
-            rows.append(
-                dict.fromkeys(pixel_store.PREPARED_COLUMNS, "")
-                | {"id": pixel_store.photo_id(path), "row": row, "path": path, "label": label}
-                | {"consensus": label if path in voted else ""}
-                | {"collector": path.split("/")[0], "subject": path[:-4], "format": "JPEG"}
-                | {"width": picture.width, "height": picture.height, "orientation": 1, "bytes": 9}
-                | dict(zip(("left", "top", "right", "bottom"), box, strict=True))
-                | {"sha256": "0" * 64}
-            )
+    rows, squares = [], []
+    for row, (path, (picture, label)) in enumerate(named.items()):
+        pixels, box = decode.fit(picture, 256, fit, 114)
+        squares.append(pixels)
+        rows.append(
+            dict.fromkeys(pixel_store.PREPARED_COLUMNS, "")
+            | {"id": pixel_store.photo_id(path), "row": row, "path": path, "label": label}
+            | {"consensus": label if path in voted else ""}
+            | {"collector": path.split("/")[0], "subject": path[:-4], "format": "JPEG"}
+            | {"width": picture.width, "height": picture.height, "orientation": 1, "bytes": 9}
+            | dict(zip(("left", "top", "right", "bottom"), box, strict=True))
+            | {"sha256": "0" * 64}
+        )
+    pixel_store.write_store(folder / paths.STORE, squares)
     table = pd.DataFrame(rows, columns=list(pixel_store.PREPARED_COLUMNS))
     table.to_csv(folder / paths.PREPARED / "photos.csv", index=False)
 
@@ -132,6 +134,47 @@ def test_the_scores_of_all_photos_and_compared_pairs_are_written(run) -> None:
     assert {"A/0.jpg", "B/dark.jpg"} in [
         set(scores.index[scores.id.isin(pair)]) for pair in zip(pairs.id_a, pairs.id_b, strict=True)
     ]
+
+
+def test_known_photos_are_not_measured_again_and_no_cache_changes_a_result(run, monkeypatch):
+    def outputs():
+        folders = (paths.CLEAN, paths.METRICS)
+        files = [path for folder in folders for path in sorted(folder.rglob("*.*"))]
+        return {str(path): path.read_bytes() for path in files}
+
+    measured = []
+
+    def counting(function):
+        def count(*arguments, **options):
+            measured.append(function.__name__)
+            return function(*arguments, **options)
+
+        return count
+
+    monkeypatch.setattr(image_quality, "measure", counting(image_quality.measure))
+    monkeypatch.setattr(registration, "content_box", counting(registration.content_box))
+
+    named = good(5) | {"B/same.jpg": (scene(0).resize((400, 300)), "left")}
+    run(named)
+    first = outputs()
+    caches = sorted(paths.CACHE.glob("*.sqlite"))
+    assert len(caches) == 2
+    measured.clear()
+    run(named)
+    assert measured == []
+    assert outputs() == first
+    run(named | {"A/new.jpg": (scene(9), "left")})
+    assert sorted(measured) == ["content_box", "measure"]
+    for path in caches:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    run(named)
+    assert outputs() == first
+    shutil.copyfile(*caches)
+    run(named)
+    assert outputs() == first
+    shutil.rmtree(paths.CACHE)
+    run(named)
+    assert outputs() == first
 
 
 def test_a_contradicting_photo_is_shown_beside_one_it_was_compared_with_and_their_score() -> None:

@@ -1,8 +1,11 @@
 """Every photo is in the store, or in skipped.csv with its reason."""
 
 import csv
+import errno
 import gc
+import hashlib
 import io
+import itertools
 import json
 import os
 import shutil
@@ -17,8 +20,9 @@ import pytest
 from PIL import Image
 
 from anklealign.config import paths
+from anklealign.ingest import decoding
 from anklealign.ingest.inventory import REASONS
-from anklealign.io import pixel_store, results
+from anklealign.io import imports, pixel_store, results
 from stages import prepare
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,7 +89,7 @@ def test_an_unreadable_photo_leaves_no_hole_in_the_store(project):
     assert table.path.tolist() == ["ants/1.png", "ants/3.png", "ants/5.png", "bees/1.png"]
     assert table.row.tolist() == [0, 1, 2, 3]
     assert len(store) == 4
-    assert store[:, 32, 32, 0].tolist() == [20, 60, 100, 255]
+    assert store[:][:, 32, 32, 0].tolist() == [20, 60, 100, 255]
     assert dict(zip(skipped.path, skipped.reason, strict=True)) == {
         "ants/0.png": "zero_bytes", "ants/2.png": "truncated", "ants/4.png": "not_an_image",
     }  # fmt: skip
@@ -100,7 +104,7 @@ def test_unreadable_files_in_the_raw_folder_are_skipped_with_a_reason(project, n
     (raw / "ants/1.jpg").chmod(0)
     (raw / "shut").mkdir()
     (raw / "shut").chmod(0o311)
-    for path in (Path("data"), Path("data/prepared"), paths.DETAILS, Path("plots")):
+    for path in (Path("data"), Path("data/prepared"), paths.STORE, paths.DETAILS, Path("plots")):
         path.mkdir(exist_ok=True)
         path.chmod(0o777)
     with nobody:
@@ -330,15 +334,158 @@ def test_the_result_does_not_depend_on_threads_or_on_the_order_of_files(project,
     } | {"ants/x.jpg": b"bad"}  # fmt: skip
 
     def results():
-        outputs = (paths.STORE, prepare.PHOTOS, prepare.SKIPPED, prepare.METRICS)
-        return [path.read_bytes() for path in outputs]
+        outputs = (prepare.PHOTOS, prepare.SKIPPED, prepare.METRICS, *sorted(paths.STORE.iterdir()))
+        return [(path.name, path.read_bytes()) for path in outputs]
 
     project(contents)
     first = results()
-    for threads in (1, 7):
-        monkeypatch.setattr(prepare.os, "cpu_count", lambda threads=threads: threads)
+    for threads, cached in itertools.product((1, 7), (True, False)):
+        monkeypatch.setattr(decoding.os, "cpu_count", lambda threads=threads: threads)
+        if not cached:
+            shutil.rmtree(paths.CACHE)
+        shutil.rmtree("data/raw")
         project(dict(reversed(contents.items())))
         assert results() == first
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """Return the hashes of the files that are decoded."""
+    seen = []
+    real = decoding.decoder_pool.DecoderPool.decode
+
+    def decode(pool, data, target, **options):
+        seen.append(hashlib.sha256(data).hexdigest())
+        return real(pool, data, target, **options)
+
+    monkeypatch.setattr(decoding.decoder_pool.DecoderPool, "decode", decode)
+    return seen
+
+
+def many_photos(count):
+    return {f"{'ants' if n % 2 else 'bees'}/{n:03}.png": photo((n, 9, 9), kind="PNG")
+            for n in range(count)}  # fmt: skip
+
+
+def outputs():
+    folders = (paths.PREPARED, paths.DETAILS)
+    contents = [path for folder in folders for path in sorted(folder.rglob("*.*"))]
+    return {str(path): path.read_bytes() for path in contents}
+
+
+def test_known_photos_are_not_decoded_again(project, decoded):
+    contents = many_photos(200)
+    project(contents)
+    assert len(decoded) == 200
+    first = outputs()
+    shutil.rmtree(paths.PREPARED)  # as DVC does
+    decoded.clear()
+    project({})
+    assert decoded == []
+    assert outputs() == first
+    # New, moved, relabeled, copied and removed photos: only the new one is decoded.
+    raw = Path("data/raw/mine")
+    (raw / "ants/001.png").rename(raw / "bees/moved.png")
+    shutil.copyfile(raw / "ants/003.png", raw / "bees/copied.png")
+    (raw / "ants/005.png").unlink()
+    project({"ants/new.png": photo("white", kind="PNG")})
+    assert decoded == [hashlib.sha256((raw / "ants/new.png").read_bytes()).hexdigest()]
+    incremental = outputs()
+    shutil.rmtree(paths.CACHE)
+    shutil.rmtree(paths.PREPARED)
+    project({})
+    assert outputs() == incremental
+
+
+def test_copies_of_one_file_are_decoded_once_they_are_known(project, decoded):
+    same = photo("teal")
+    contents = {f"{c}/{n}.jpg": same for c in ("ants", "bees") for n in range(80)}
+    project(contents)
+    first, facts = outputs(), [path.stat().st_ino for path in sorted(paths.STORE.glob("*.npy"))]
+    shutil.rmtree(paths.PREPARED)
+    decoded.clear()
+    project({})
+    assert decoded == []
+    assert outputs() == first
+    assert [path.stat().st_ino for path in sorted(paths.STORE.glob("*.npy"))] == facts
+
+
+@pytest.mark.parametrize("change", ["size", "fill", "max_megapixels", "fit", "code"])
+def test_other_parameters_or_code_decode_again_and_returning_does_not(
+    project, decoded, monkeypatch, change
+):
+    block = {"layout": "folders", "classes": {"ants": [], "bees": []}}
+    contents = many_photos(6)
+    project(contents)
+    first = outputs()
+    decoded.clear()
+    other = {"size": 32, "fill": 0, "max_megapixels": 20}
+    with monkeypatch.context() as patch:
+        if change == "code":
+            patch.setattr(imports, "code_sha256", lambda _: "other")
+        fit = {"fit": "crop"} if change == "fit" else {}
+        project({}, block | fit, **{key: value for key, value in other.items() if key == change})
+    assert len(decoded) == 6
+    assert (outputs() == first) == (change in {"max_megapixels", "code"})
+    decoded.clear()
+    project({})
+    assert decoded == []
+    assert outputs() == first
+
+
+@pytest.mark.parametrize("damage", ["deleted", "truncated", "changed", "swapped", "foreign"])
+def test_a_damaged_cache_changes_no_byte(project, decoded, damage):
+    contents = many_photos(300)
+    project(contents, size=32)
+    other = {path: path.read_bytes() for path in paths.CACHE.glob("*.sqlite")}
+    project(contents)
+    first = outputs()
+    (database,) = set(paths.CACHE.glob("*.sqlite")) - set(other)
+    shards = sorted((paths.CACHE / "shards").iterdir(), key=lambda path: -path.stat().st_size)
+    one, two, *_ = shards
+    if damage == "deleted":
+        one.unlink()
+    elif damage == "truncated":
+        one.write_bytes(one.read_bytes()[:-1])
+    elif damage == "changed":
+        content = bytearray(one.read_bytes())
+        content[len(content) // 2] ^= 1
+        one.write_bytes(content)
+    elif damage == "swapped":
+        two.write_bytes(one.read_bytes())
+    else:
+        database.write_bytes(next(iter(other.values())))
+    decoded.clear()
+    shutil.rmtree(paths.PREPARED)
+    project({})
+    assert outputs() == first
+    assert 0 < len(decoded) <= 300
+    decoded.clear()
+    project({})
+    assert decoded == []
+
+
+def test_a_photo_that_is_replaced_meanwhile_stops_the_stage_with_its_name(project, monkeypatch):
+    real = decoding.decoder_pool.DecoderPool.decode
+
+    def decode(pool, data, target, **options):
+        Path("data/raw/mine/ants/001.png").write_bytes(photo("white", kind="PNG"))
+        return real(pool, data, target, **options)
+
+    project(many_photos(6))
+    monkeypatch.setattr(decoding.decoder_pool.DecoderPool, "decode", decode)
+    with pytest.raises(ValueError, match=r"ants/001\.png changed while prepare was reading"):
+        project({"bees/new.png": photo("red", kind="PNG")})
+
+
+def test_a_full_disk_is_an_error_and_no_file_is_left(project, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pixel_store.os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left on device: 'data/prepared/pixels'"):
+        project(many_photos(6))
+    assert list(paths.STORE.iterdir()) == []
 
 
 def test_a_class_without_photos_is_an_error_that_lists_the_reasons(project):

@@ -50,8 +50,7 @@ def prepared(tmp_path, monkeypatch):
         right=64,
         bottom=64,
     )
-    with pixel_store.writing_store(paths.STORE, count, 64) as store:
-        store[:] = pixels
+    pixel_store.write_store(paths.STORE, pixels)
     files.write_table(paths.CLEAN / "photos.csv", table)
     files.write_table(paths.CLEAN / "removed.csv", table.iloc[:0])
     return tmp_path

@@ -76,11 +76,11 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Change to a folder with a store, a split table of 48 photos, and small models."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
-    with pixel_store.writing_store(paths.STORE, 48, 32) as store:
-        store[:] = rng.integers(60, 120, store.shape, np.uint8)
-        for i in range(48):
-            band = 10 * (i % 3)
-            store[i, band : band + 10] += 100
+    pixels = rng.integers(60, 120, (48, 32, 32, 3), np.uint8)
+    for i in range(48):
+        band = 10 * (i % 3)
+        pixels[i, band : band + 10] += 100
+    pixel_store.write_store(paths.STORE, pixels)
     ids = [pixel_store.photo_id(f"{i}.jpg") for i in range(48)]
     table = pd.DataFrame(
         {"id": ids, "row": range(48), "group": ids, "label": [CLASSES[i % 3] for i in range(48)]}
@@ -180,7 +180,7 @@ def test_outputs_describe_the_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert any("Conv2d" in line for line in run["architecture"])
     assert config["classes"] == CLASSES
     assert config["chosen"]["epoch"] == metrics["best_epoch"]
-    assert config["pixels_sha256"] == files.sha256(paths.STORE)
+    assert config["pixels_sha256"] == pixel_store.store_sha256()
     assert config["versions"]["torch"]
     assert config["params"]["model"]["epochs"] == 4
 
@@ -441,8 +441,7 @@ def test_a_run_does_not_resume_from_another_run_s_checkpoint(
     if other == "data":
         store = np.array(pixel_store.open_store())
         store[0, 0, 0, 0] += 1
-        with pixel_store.writing_store(paths.STORE, 48, 32) as new:
-            new[:] = store
+        pixel_store.write_store(paths.STORE, store)
     if other == "split":
         table = pixel_store.read_table(paths.SPLIT / "photos.csv")
         files.write_table(paths.SPLIT / "photos.csv", table.drop(index=table.index[0]))
