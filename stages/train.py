@@ -29,7 +29,7 @@ from anklealign.explainability import attribution
 from anklealign.io import files, pixel_store, results
 from anklealign.io.pixel_store import Pixels
 from anklealign.metrics.scores import point_scores
-from anklealign.models import bundle, calibration, factory, inputs
+from anklealign.models import bundle, calibration, factory, inputs, weights
 from anklealign.models.bundle import Bundle, Preprocessing
 from anklealign.models.inputs import Floats, InputConfig
 from anklealign.models.networks import Majority
@@ -105,6 +105,8 @@ def main() -> None:
         distributed.exec_torchrun("stages.train", settings.train.num_processes)
     with distributed.join_process_group(settings.train.device) as (group, device):
         sources = describe_sources(settings)
+        if group.rank == 0 and settings.model.weights and "hub" in str(sources["weights"]):
+            print(f"train: {settings.model.weights} does not exist; the hub's weights are used")
         fitted = fit_model(settings, data, sources, group, device)
         if group.rank == 0:
             calibrated = calibrate(fitted, data)
@@ -184,6 +186,7 @@ def describe_sources(settings: Settings) -> dict[str, Any]:
         "pixels_sha256": files.sha256(paths.STORE),
         "split_sha256": files.sha256(paths.SPLIT / "photos.csv"),
         "soft_labels_sha256": files.sha256(paths.SOFT_LABELS),
+        "weights": weights.origin(settings.model),
         "versions": environment.installed_versions(environment.TRAINING),
         "params": asdict(settings),
     }

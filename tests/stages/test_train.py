@@ -494,7 +494,7 @@ def failed(capsys: pytest.CaptureFixture[str]) -> str:
 @pytest.mark.parametrize(
     ("defect", "message"),
     [
-        ("missing", "does not exist; put the file there"),
+        ("missing", "does not exist; put it there"),
         ("other", "but weights_sha256 is"),
         ("corrupt", "does not fit anklealign_cnn"),
         ("shape", "does not fit anklealign_cnn"),
