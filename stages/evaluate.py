@@ -26,6 +26,7 @@ from anklealign.config.params import Evaluate
 from anklealign.evaluation import (
     explanation_sheets,
     human_baseline,
+    reference_images,
     robustness,
     score_tables,
 )
@@ -62,6 +63,8 @@ def main() -> None:
     uncalibrated = calibration.undo_temperature(probabilities, temperature)
     sets = predictor.prediction_sets(probabilities)
     rows = prediction_table(test, classes, probabilities, sets)
+    novelty = predictor.novelty_scores(store, test.row.to_numpy())
+    rows["novelty"], rows["in_distribution"] = novelty, predictor.in_distribution(novelty)
 
     metrics: dict[str, Any] = {
         results.BUNDLE: results.bundle_hash(paths.MODEL),
@@ -86,6 +89,11 @@ def main() -> None:
         metrics["robustness"] = measure_robustness(
             test, store, predictor, limit=settings.robustness, flip=dataset.mirror_safe
         )
+    if predictor.bundle.novelty is not None:
+        metrics["novelty"] = score_tables.novelty_scores(
+            ~rows.in_distribution.to_numpy(), predictions.groups, detection_rates(predictor),
+            settings, seed,
+        )  # fmt: skip
     metrics["explanations"] = explain(
         rows, test, store, predictor, limit=settings.explained, seed=seed
     )
@@ -136,7 +144,7 @@ def prediction_table(
 
 def rounded_probabilities(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the predictions with DIGITS decimals, which no number of threads changes."""
-    columns = [name for name in rows.columns if name == "probability" or name.startswith("p_")]
+    columns = ["probability", "novelty", *(c for c in rows.columns if c.startswith("p_"))]
     return rows.assign(**{name: rows[name].round(DIGITS) for name in columns})
 
 
@@ -185,6 +193,15 @@ def headline_metrics(metrics: Mapping[str, Any], split: Mapping[str, Any]) -> di
             "parameters": metrics["parameters"],
             "sha256": metrics[results.BUNDLE][: results.SHORT],
         },
+    }
+
+
+def detection_rates(predictor: Predictor) -> dict[str, float]:
+    """Return the share of drawn images of each kind that count as unlike the training photos."""
+    drawn = reference_images.draw(predictor.bundle.preprocessing.size)
+    return {
+        kind: float(1 - predictor.in_distribution(predictor.novelty_scores(images)).mean())
+        for kind, images in drawn.items()
     }
 
 

@@ -1,8 +1,9 @@
 """Train: fit the selected model, keep its best epoch, and calibrate it.
 
 Reads pixels.npy and soft_labels.csv in data/prepared/, and data/split/photos.csv. Writes model/
-(config.json and model.safetensors), metrics/details/train.json (inputs, settings, versions and
-scores of the run), plots/train/history.csv (one row per epoch) and plots/train/pictures/.
+(config.json, model.safetensors and novelty.safetensors), metrics/details/train.json (inputs,
+settings, versions and scores of the run), plots/train/history.csv (one row per epoch) and
+plots/train/pictures/.
 
     python -m stages.train                                  # or, on several hosts, on each:
     torchrun --nnodes=2 --nproc-per-node=8 … -m stages.train
@@ -29,10 +30,11 @@ from anklealign.explainability import attribution
 from anklealign.io import files, pixel_store, results
 from anklealign.io.pixel_store import Pixels
 from anklealign.metrics.scores import point_scores
-from anklealign.models import bundle, calibration, factory, inputs, weights
+from anklealign.models import bundle, calibration, factory, inputs, novelty, weights
 from anklealign.models.bundle import Bundle, Preprocessing
 from anklealign.models.inputs import Floats, InputConfig
 from anklealign.models.networks import Majority
+from anklealign.models.novelty import NoveltyDetector
 from anklealign.plotting import contact_sheets
 from anklealign.training import (
     augmentation_preview,
@@ -307,8 +309,15 @@ def write_bundle(
             calibrated.temperature,
             calibrated.threshold,
             record,
+            novelty=fit_novelty(settings, data, fitted.config.device),
         ),
     )
+
+
+def fit_novelty(settings: Settings, data: Data, device: torch.device) -> NoveltyDetector | None:
+    """Return the detector of photos that are unlike the training photos, if it is enabled."""
+    share = settings.train.false_refusals
+    return novelty.fit(data.store, data.train.rows, data.val.rows, device, share) if share else None
 
 
 def write_records(

@@ -30,7 +30,6 @@ from ruamel.yaml.error import MarkedYAMLError
 
 from anklealign.config.class_names import Labels
 from anklealign.config.paths import RAW
-from anklealign.io import files
 
 PARAMS = Path("params.yaml")
 CONSENSUS = "consensus"  # value of split.test: test on the photos with votes
@@ -317,6 +316,7 @@ class Train:
     loss: Literal["cross_entropy", "bce"] = "cross_entropy"
     class_balancing: Literal["none", "loss_weights", "sampler"] = "loss_weights"
     soft_labels: bool = False
+    false_refusals: Annotated[float, Field(ge=0, lt=1)] = 0.05
 
     @field_validator("decay_at")
     @classmethod

@@ -209,6 +209,26 @@ def calibration_scores(
     return metrics
 
 
+def novelty_scores(
+    refused: npt.NDArray[np.bool_],
+    groups: Sequence[str],
+    detected: Mapping[str, float],
+    settings: Evaluate,
+    seed: int,
+) -> dict[str, Any]:
+    """Return the shares of test photos and of drawn images that are unlike the training photos.
+
+    Args:
+        refused: (N,) whether a test photo counts as unlike the training photos.
+        groups: (N,) group names.
+        detected: Share of the drawn images of each kind that count as unlike.
+        settings: Number of resamples and confidence level.
+        seed: Seed of the resampling.
+    """
+    share = _mean(refused, groups, (0.0, 1.0), settings, seed)
+    return {"false_refusals": share, "detected": rounded(detected)}
+
+
 def human_baseline_scores(
     rows: pd.DataFrame, groups: pd.Series, classes: int, settings: Evaluate, seed: int
 ) -> dict[str, Any]:

@@ -100,6 +100,7 @@ function showPhoto(photo, name) {
 async function showPrediction({ prediction, seen, heat_map }) {
   const { predicted, probabilities, prediction_set: set, abstain } = prediction;
   $("waiting").hidden = true;
+  $("unlike").hidden = prediction.in_distribution;
   $("predicted").className = abstain ? "abstained" : "";
   $("predicted").textContent = abstain ? "Uncertain" : predicted;
   if (!abstain) {
@@ -119,9 +120,14 @@ async function showPrediction({ prediction, seen, heat_map }) {
     row.append(element("span", name, "name"), track, element("span", percent(probability), "value"));
     return row;
   }));
+  if (!predicted) {
+    $("predicted").textContent = "No prediction";
+    $("reason").textContent = "This service predicts no class for such photos.";
+  }
   $("result").hidden = false;
   await showHeat(seen, heat_map, predicted);
-  $("announcement").textContent = `${$("predicted").textContent}. ${$("reason").textContent}`;
+  const unlike = prediction.in_distribution ? "" : `${$("unlike").textContent} `;
+  $("announcement").textContent = `${unlike}${$("predicted").textContent}. ${$("reason").textContent}`;
   reveal();
 }
 
@@ -135,7 +141,9 @@ async function showHeat(seen, heat, predicted) {
   if (!photo.naturalWidth || !(Math.abs(logRatio(photo) - logRatio(view)) < 0.03)) photo.src = seen;
   await photo.decode();
   $("heat").src = heat;
-  $("heat").alt = `Heat map of the evidence for ${predicted}`;
+  $("heat").alt = predicted
+    ? `Heat map of the evidence for ${predicted}`
+    : "Heat map of the evidence for the most probable class";
   $("shown").hidden = $("heat").hidden = $("slider").hidden = false;
   fade();
 }
