@@ -24,12 +24,12 @@ class Prediction(BaseModel):
         description="Calibrated probability of each class; they sum to 1."
     )
     prediction_set: list[str] = Field(
-        description="Classes that cannot be ruled out. On average, the set contains the true class "
-        "for nine of ten photos similar to the calibration photos."
+        description="The class with the highest probability, and those that the model cannot "
+        "distinguish from it. On average, the set contains the true class for nine of ten photos "
+        "similar to the calibration photos."
     )
     abstain: bool = Field(
-        description="True if the model abstains: the prediction set does not contain exactly one "
-        "class."
+        description="True if the model abstains: the prediction set contains several classes."
     )
     width: int = Field(description="Width of the upright photo in pixels.")
     height: int = Field(description="Height of the upright photo in pixels.")

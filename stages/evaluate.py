@@ -36,7 +36,7 @@ from anklealign.inference.predictor import Predictor
 from anklealign.io import files, pixel_store, results
 from anklealign.io.pixel_store import Pixels
 from anklealign.metrics.scores import Floats, confidence_bins, point_scores
-from anklealign.models import calibration
+from anklealign.models import calibration, inputs
 from anklealign.plotting import contact_sheets
 
 METRICS = paths.DETAILS / "evaluate.json"
@@ -50,6 +50,7 @@ def main() -> None:
     settings = params.section(raw, "evaluate", Evaluate)
     seed = params.section(raw, "seed", int)
     _, dataset = params.dataset(raw)
+    inputs.set_threads(params.section(raw, "train.threads", int))
     table = pixel_store.read_table(paths.SPLIT / "photos.csv")
     store = pixel_store.open_store()
     predictor = Predictor.load(paths.MODEL, params.section(raw, "train.device", str))
@@ -58,8 +59,8 @@ def main() -> None:
     _, validation = predict_split(table, "val", store, predictor)
     test, predictions = predict_split(table, "test", store, predictor)
     probabilities = predictions.probabilities
-    temperature = predictor.bundle.temperature
-    uncalibrated = calibration.undo_temperature(probabilities, temperature)
+    own = predictor.bundle
+    uncalibrated = calibration.undo(probabilities, own.temperature, own.class_bias)
     sets = predictor.prediction_sets(probabilities)
     rows = prediction_table(test, classes, probabilities, sets)
 

@@ -31,7 +31,7 @@ from anklealign.io.pixel_store import Pixels
 from anklealign.metrics.scores import point_scores
 from anklealign.models import bundle, calibration, factory, inputs, weights
 from anklealign.models.bundle import Bundle, Preprocessing
-from anklealign.models.inputs import Floats, InputConfig
+from anklealign.models.inputs import Floats, InputConfig, Integers
 from anklealign.models.networks import Majority
 from anklealign.plotting import contact_sheets
 from anklealign.training import (
@@ -89,9 +89,10 @@ class FittedModel:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Temperature, conformal threshold, and the scores of the calibrated probabilities."""
+    """Temperature, class bias, threshold, and the scores of the calibrated probabilities."""
 
     temperature: float
+    class_bias: tuple[float, ...]
     threshold: float
     train_scores: dict[str, float]
     val_scores: dict[str, float]
@@ -103,6 +104,7 @@ def main() -> None:
     data = read_data(settings)
     if settings.train.num_processes > 1 and not distributed.started_by_torchrun():
         distributed.exec_torchrun("stages.train", settings.train.num_processes)
+    inputs.set_threads(settings.train.threads)
     with distributed.join_process_group(settings.train.device) as (group, device):
         sources = describe_sources(settings)
         if group.rank == 0 and settings.model.weights and "hub" in str(sources["weights"]):
@@ -254,26 +256,32 @@ def preprocessing(settings: Settings) -> Preprocessing:
 
 
 def calibrate(fitted: FittedModel, data: Data) -> Calibration:
-    """Fit the temperature and the conformal threshold to the validation photos."""
+    """Fit temperature, class bias and conformal threshold to the validation photos."""
     train_logits, val_logits = (
         inputs.logits(
             fitted.model, data.store, photos.rows, fitted.config.input_config, fitted.config.device
         )
         for photos in (data.train, data.val)
     )
-    temperature = 1.0  # the class shares of the majority baseline need no calibration
+    temperature, bias = 1.0, ()  # the class shares of the majority baseline need no calibration
+    config = fitted.config
     if not isinstance(fitted.model, Majority):
-        temperature = calibration.fit_temperature(val_logits, data.val.labels)
-    threshold = calibration.fit_conformal(
-        calibration.probabilities(val_logits, temperature),
-        data.val.labels,
-        list(data.table.set_index("id").group[list(data.val.ids)]),
+        counts = np.array(class_counts(data))
+        balanced = config.model_config.epochs > 0 and config.train_config.class_balancing != "none"
+        temperature, bias = calibration.fit(
+            val_logits, data.val.labels, counts / counts.sum(), balanced=balanced
+        )
+    train_fitted, val_fitted = (
+        calibration.probabilities(logits, temperature, bias)
+        for logits in (train_logits, val_logits)
     )
+    groups = list(data.table.set_index("id").group[list(data.val.ids)])
     return Calibration(
         temperature,
-        threshold,
-        rounded_scores(data.train, train_logits, temperature),
-        rounded_scores(data.val, val_logits, temperature),
+        bias,
+        calibration.fit_conformal(val_fitted, data.val.labels, groups),
+        rounded_scores(data.train.labels, train_fitted),
+        rounded_scores(data.val.labels, val_fitted),
     )
 
 
@@ -307,6 +315,7 @@ def write_bundle(
             calibrated.temperature,
             calibrated.threshold,
             record,
+            calibrated.class_bias,
         ),
     )
 
@@ -324,6 +333,7 @@ def write_records(
         "epochs": fitted.result.epochs,
         "best_epoch": fitted.result.best_epoch,
         "temperature": round(calibrated.temperature, 6),
+        "class_bias": [round(value, 6) for value in calibrated.class_bias],
         "conformal_threshold": round(calibrated.threshold, 6),
         "train": calibrated.train_scores,
         "val": calibrated.val_scores,
@@ -352,9 +362,9 @@ def class_counts(data: Data) -> list[int]:
     return counts
 
 
-def rounded_scores(photos: LabeledPhotos, logits: Floats, temperature: float) -> dict[str, float]:
-    """Return the scores of calibrated probabilities, rounded to six decimals."""
-    scores = point_scores(photos.labels, calibration.probabilities(logits, temperature))
+def rounded_scores(labels: Integers, probabilities: Floats) -> dict[str, float]:
+    """Return the scores of calibrated probabilities (N, K), rounded to six decimals."""
+    scores = point_scores(labels, probabilities)
     return {name: round(value, 6) for name, value in scores.items()}
 
 

@@ -4,7 +4,7 @@
 
 Folders are searched recursively. The table has one row per photo: path, predicted, a column
 p_<class> for each class, prediction_set (the classes that contain the true one for 90% of photos,
-joined by |), abstain (True unless the set has exactly one class), and reason, which is empty
+joined by |), abstain (True if the set has several classes), and reason, which is empty
 unless the photo could not be read.
 Exit status: 0 all photos read, 1 some unreadable, 2 none readable or wrong command.
 """

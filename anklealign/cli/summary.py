@@ -138,6 +138,12 @@ def remarks(evaluate: dict[str, Any]) -> list[str]:
         f"{coverage['expected_low']:.0%} to {coverage['expected_high']:.0%}); "
         f"{abstention:.0%} abstained"
     )
+    selective, accuracy = block.get("selective_accuracy", 1.0), evaluate["accuracy"]["value"]
+    if abstention and selective <= accuracy:
+        lines.append(
+            f"abstaining        does not help on this set: accuracy {selective:.3f} on the other "
+            "photos"
+        )
     humans = evaluate.get("human_baseline", {})
     if humans.get("votes"):
         human, model = humans["accuracy"]["value"], humans["model_accuracy"]["value"]

@@ -30,7 +30,6 @@ from ruamel.yaml.error import MarkedYAMLError
 
 from anklealign.config.class_names import Labels
 from anklealign.config.paths import RAW
-from anklealign.io import files
 
 PARAMS = Path("params.yaml")
 CONSENSUS = "consensus"  # value of split.test: test on the photos with votes
@@ -301,7 +300,10 @@ class Train:
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     weight_decay: NonNegative
     augmentation: Augmentation
+    seed: Annotated[int, Field(ge=0)] | None = None
+    repeats: Count = 1
     num_processes: Count = 1
+    threads: Count = 2
     channels_last: bool = True
     deterministic: bool = True
     gradient_accumulation_steps: Count = 1

@@ -85,7 +85,13 @@ def classification_scores(
     metrics: dict[str, Any] = {name: rounded(estimates[name]) for name in names}
     for k, name in enumerate(classes):
         support = int((labels == k).sum())
-        metrics[f"class_{name}"] = {"support": support} | class_scores(estimates, k)
+        # Calibration of the class: over many photos, both are equal.
+        calibrated = {"share": support / len(test), "mean_probability": probabilities[:, k].mean()}
+        metrics[f"class_{name}"] = {
+            "support": support,
+            **class_scores(estimates, k),
+            **rounded(calibrated),
+        }
     return metrics | {"worst": worst(test, classes, probabilities)}
 
 
@@ -160,15 +166,15 @@ def calibration_scores(
     settings: Evaluate,
     seed: int,
 ) -> dict[str, Any]:
-    """Return the scores before temperature scaling and those of the prediction sets.
+    """Return the scores before calibration and those of the prediction sets.
 
     `expected_low` and `expected_high` are the range of the coverage when the groups of both splits
     are reassigned at random.
 
     Args:
         test: Predictions on N photos.
-        validation: Predictions on the photos that temperature and threshold were fitted on.
-        uncalibrated: (N, K) test probabilities of the same model without its temperature.
+        validation: Predictions on the photos that calibration and threshold were fitted on.
+        uncalibrated: (N, K) test probabilities of the same model before calibration.
         sets: (N, K) prediction sets.
         settings: Number of resamples and confidence level.
         seed: Seed of the resampling.
@@ -182,7 +188,7 @@ def calibration_scores(
     low, high = calibration.coverage_range(
         np.concatenate(
             [
-                calibration.true_class_probabilities(split.probabilities, split.labels)
+                calibration.largest_thresholds(split.probabilities, split.labels)
                 for split in (validation, test)
             ]
         ),
@@ -198,7 +204,7 @@ def calibration_scores(
         return _mean(values, test.groups, (0.0, upper), settings, seed)
 
     metrics: dict[str, Any] = {
-        "before_temperature": rounded(before),
+        "before_calibration": rounded(before),
         "coverage": mean(covered)
         | rounded({"nominal": nominal, "expected_low": low, "expected_high": high}),
         "set_size": mean(sets.sum(1), classes),

@@ -117,7 +117,9 @@ class Predictor:
 
         With `rows`, only those rows are read, one batch at a time.
         """
-        return calibration.probabilities(self.logits(pixels_nhwc, rows), self.bundle.temperature)
+        own = self.bundle
+        scores = self.logits(pixels_nhwc, rows)
+        return calibration.probabilities(scores, own.temperature, own.class_bias)
 
     def prediction_sets(self, probabilities: Floats) -> npt.NDArray[np.bool_]:
         """Return True for the classes in each photo's prediction set: (N, K) -> (N, K) bool."""

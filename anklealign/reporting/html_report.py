@@ -240,7 +240,7 @@ PICTURES = {
     "calibration": (
         (
             "evaluate/pictures/reliability*.png",
-            "Reliability diagram before and after temperature scaling",
+            "Reliability diagram before and after calibration",
         ),
     ),
     "human_baseline": (

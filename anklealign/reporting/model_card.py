@@ -171,12 +171,24 @@ def limits(metrics: Mapping[str, Metrics]) -> list[str]:
             "- The model is intended for research, teaching and a first assessment that a person "
             "reviews. It is not a medical device and does not provide a diagnosis."
         ),
-        (
-            "- The model abstains where the prediction set does not contain exactly one class. Do "
-            "not use the most probable class there."
-        ),
+        abstention(evaluate),
         "",
     ]
+
+
+def abstention(evaluate: Metrics) -> str:
+    """Return the sentence about prediction sets, by their measured coverage and accuracy."""
+    block = evaluate["calibration"]
+    coverage, abstained = block["coverage"]["value"], block["abstention"]["value"]
+    text = (
+        f"- The prediction sets contain the true class of {coverage:.1%} of the test photos. The "
+        f"model abstains where a set has several classes: on {abstained:.1%} of the photos."
+    )
+    if "selective_accuracy" not in block or not abstained:
+        return text
+    selective, accuracy = block["selective_accuracy"], evaluate["accuracy"]["value"]
+    text += f" Its accuracy on the others is {selective:.1%}, on all photos {accuracy:.1%}"
+    return f"{text}{'.' if selective > accuracy else ': abstaining does not help on this set.'}"
 
 
 def usage() -> list[str]:

@@ -129,7 +129,7 @@ def test_coverage_is_reported_with_nominal_value_and_expected_range():
 
 
 def test_selective_accuracy_is_missing_when_the_model_always_abstains():
-    assert "selective_accuracy" not in calibrated(np.zeros((36, 3), bool))
+    assert "selective_accuracy" not in calibrated(np.ones((36, 3), bool))
 
 
 @pytest.mark.parametrize("subjects", [12, 9])
