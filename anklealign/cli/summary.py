@@ -138,8 +138,8 @@ def remarks(evaluate: dict[str, Any]) -> list[str]:
         f"{coverage['expected_low']:.0%} to {coverage['expected_high']:.0%}); "
         f"{abstention:.0%} abstained"
     )
-    selective, accuracy = block.get("selective_accuracy", 1.0), evaluate["accuracy"]["value"]
-    if abstention and selective <= accuracy:
+    selective = block.get("selective_accuracy")
+    if abstention and selective is not None and selective <= evaluate["accuracy"]["value"]:
         lines.append(
             f"abstaining        does not help on this set: accuracy {selective:.3f} on the other "
             "photos"

@@ -179,15 +179,19 @@ def limits(metrics: Mapping[str, Metrics]) -> list[str]:
 def abstention(evaluate: Metrics) -> str:
     """Return the sentence about prediction sets, by their measured coverage and accuracy."""
     block = evaluate["calibration"]
-    coverage, abstained = block["coverage"]["value"], block["abstention"]["value"]
+    coverage, abstained = (block[name]["value"] for name in ("coverage", "abstention"))
     text = (
-        f"- The prediction sets contain the true class of {coverage:.1%} of the test photos. The "
-        f"model abstains where a set has several classes: on {abstained:.1%} of the photos."
+        f"- The prediction sets contain the true class of {metric_tables.number(coverage)} of the "
+        "test photos. The model abstains where a set has several classes: on "
+        f"{metric_tables.number(abstained)} of the photos."
     )
     if "selective_accuracy" not in block or not abstained:
         return text
     selective, accuracy = block["selective_accuracy"], evaluate["accuracy"]["value"]
-    text += f" Its accuracy on the others is {selective:.1%}, on all photos {accuracy:.1%}"
+    text += (
+        f" Its accuracy on the others is {metric_tables.number(selective)}, on all photos "
+        f"{metric_tables.number(accuracy)}"
+    )
     return f"{text}{'.' if selective > accuracy else ': abstaining does not help on this set.'}"
 
 
