@@ -1,11 +1,11 @@
 """Evaluate: score the trained model on the test split, which no earlier stage uses.
 
-Reads pixels.npy and votes.csv in data/prepared/, data/split/photos.csv, model/ and
-metrics/details/split.json. Writes metrics/scores.json (the headline metrics that DVC shows),
-metrics/details/evaluate.json (every score with its 95% CI over groups and the majority baseline;
-calibration, prediction sets, human baseline where test photos have votes, robustness), in
-plots/evaluate/ predictions.csv (one row per test photo), reliability.csv and classes.csv, and
-plots/evaluate/explanations/.
+Reads pixels.npy and votes.csv in data/prepared/, data/split/photos.csv, data/train/repeats.csv,
+model/ and metrics/details/split.json. Writes metrics/scores.json (the headline metrics that DVC
+shows), metrics/details/evaluate.json (every score with its 95% CI over groups and the majority
+baseline; the spread over training seeds, calibration, prediction sets, human baseline where test
+photos have votes, robustness), in plots/evaluate/ predictions.csv (one row per test photo),
+reliability.csv and classes.csv, and plots/evaluate/explanations/.
 
     python -m stages.evaluate
 
@@ -77,6 +77,8 @@ def main() -> None:
     metrics["calibration"] = score_tables.calibration_scores(
         predictions, validation, uncalibrated=uncalibrated, sets=sets, settings=settings, seed=seed
     )
+    if seeds := score_tables.seed_scores(test, classes, pd.read_csv(paths.REPEATS)):
+        metrics["seeds"] = seeds
     votes = pixel_store.read_table(paths.VOTES)
     if len(votes):
         scored = human_baseline.scored_votes(votes, list(test.id), predictions.predicted, classes)
@@ -166,12 +168,14 @@ def headline_metrics(metrics: Mapping[str, Any], split: Mapping[str, Any]) -> di
     balanced = metrics["balanced_accuracy"]
     association = "kappa" if "kappa" in metrics else "mcc"
     coverage = metrics["calibration"]["coverage"]["value"]
+    seeds = metrics.get("seeds", {}).get("balanced_accuracy", {})
     # The nested keys have a dot in DVC's tables, so `dvc exp show --drop "[./]"` hides them.
     return {
         **{name: values[name] for name in ("balanced_accuracy", "accuracy", "log_loss")},
         "ci": {
             k: round(balanced[f"ci_{k}"], DIGITS) for k in ("low", "high") if "ci_low" in balanced
         },
+        **({"seeds": {k: round(seeds[k], DIGITS) for k in ("mean", "sd")}} if seeds else {}),
         "scores": {name: values[name] for name in ("macro_f1", association)},
         "calibration": {
             "error": values["calibration_error"],

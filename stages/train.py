@@ -1,18 +1,20 @@
 """Train: fit the selected model, keep its best epoch, and calibrate it.
 
 Reads pixels.npy and soft_labels.csv in data/prepared/, and data/split/photos.csv. Writes model/
-(config.json and model.safetensors), metrics/details/train.json (inputs, settings, versions and
-scores of the run), plots/train/history.csv (one row per epoch) and plots/train/pictures/.
+(config.json and model.safetensors), data/train/repeats.csv (test probabilities of each training
+seed), metrics/details/train.json (inputs, settings, versions and scores of the run),
+plots/train/history.csv (one row per epoch) and plots/train/pictures/.
 
     python -m stages.train                                  # or, on several hosts, on each:
     torchrun --nnodes=2 --nproc-per-node=8 … -m stages.train
 
-The default model takes about 25 seconds on 2 cores. Prints one line per epoch. No output contains a
-time: two runs on one machine write the same bytes. An interrupted run resumes from its last epoch,
-which is stored in checkpoints/; no other stage reads that folder.
+The default model takes about 25 seconds on 2 cores for each of `train.repeats` seeds; the model
+with the median validation score is kept. Prints one line per epoch. No output contains a time: two
+runs on one machine write the same bytes. An interrupted run resumes from its last epoch, which is
+stored in checkpoints/; no other stage reads that folder.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -28,7 +30,7 @@ from anklealign.config.params import Dataset, Model, Prepare, Train
 from anklealign.explainability import attribution
 from anklealign.io import files, pixel_store, results
 from anklealign.io.pixel_store import Pixels
-from anklealign.metrics.scores import point_scores
+from anklealign.metrics.scores import LOWER_IS_BETTER, point_scores
 from anklealign.models import bundle, calibration, factory, inputs, weights
 from anklealign.models.bundle import Bundle, Preprocessing
 from anklealign.models.inputs import Floats, InputConfig, Integers
@@ -109,13 +111,21 @@ def main() -> None:
         sources = describe_sources(settings)
         if group.rank == 0 and settings.model.weights and "hub" in str(sources["weights"]):
             print(f"train: {settings.model.weights} does not exist; the hub's weights are used")
-        fitted = fit_model(settings, data, sources, group, device)
+        seeds = range(settings.seed, settings.seed + count_repeats(settings))
+        fits = {
+            seed: fit_model(replace(settings, seed=seed), data, sources, group, device)
+            for seed in seeds
+        }
         if group.rank == 0:
-            calibrated = calibrate(fitted, data)
-            record = describe_choice(settings, data, fitted) | sources
+            calibrations = {seed: calibrate(fits[seed], data) for seed in seeds}
+            chosen = median_seed(fits, settings.train.monitor)
+            fitted, calibrated = fits[chosen], calibrations[chosen]
+            record = describe_choice(settings, data, fits, chosen) | sources
             write_bundle(settings, data, fitted, calibrated, record)
             write_records(settings, data, fitted, calibrated, record)
-            checkpoints.remove(fitted.checkpoint)
+            files.write_table(paths.REPEATS, repeat_table(data, fits, calibrations))
+            for fit in fits.values():
+                checkpoints.remove(fit.checkpoint)
             stage.print_wrapped(summary(settings, data, fitted, calibrated))
 
 
@@ -139,7 +149,7 @@ def read_settings(raw: dict[str, Any]) -> Settings:
     if not dataset.mirror_safe:
         train = replace(train, augmentation=replace(train.augmentation, horizontal_flip=False))
     return Settings(
-        seed=params.section(raw, "seed", int),
+        seed=params.section(raw, "seed", int) if train.seed is None else train.seed,
         dataset_name=dataset_name,
         dataset=dataset,
         prepare=params.section(raw, "prepare", Prepare),
@@ -221,13 +231,47 @@ def fit_model(
             device,
             group,
         )
-        path = checkpoints.path_for({**sources, "device": device.type, "processes": group.size})
+        run = {"seed": settings.seed, "device": device.type, "processes": group.size}
+        path = checkpoints.path_for(sources | run)
         printer = ProgressPrinter(
             settings.model_name, lambda records: write_history(records, settings.train.monitor)
         )
         with printer if group.rank == 0 else nullcontext() as progress:
             result = loop.fit(model, data.train, data.val, config, progress, checkpoint=path)
     return FittedModel(model, config, result, path)
+
+
+def count_repeats(settings: Settings) -> int:
+    """Return the number of seeds to train with: one for a model without training."""
+    return settings.train.repeats if settings.model.epochs else 1
+
+
+def median_seed(fits: Mapping[int, FittedModel], monitor: str) -> int:
+    """Return the seed with the median validation score, the worse of two middle ones."""
+    sign = 1.0 if monitor in LOWER_IS_BETTER else -1.0
+    ranked = sorted(fits, key=lambda seed: (sign * (fits[seed].result.best_score or 0.0), seed))
+    return ranked[len(ranked) // 2]
+
+
+def repeat_table(
+    data: Data, fits: Mapping[int, FittedModel], calibrations: Mapping[int, "Calibration"]
+) -> pd.DataFrame:
+    """Return the calibrated probabilities of the test photos by each seed's model.
+
+    The labels of the test photos are not used; evaluate scores the table.
+    """
+    rows = data.table[data.table.split == "test"].sort_values("id")
+    index = rows.row.to_numpy(np.int64)
+    tables = []
+    for seed, fitted in fits.items():
+        config, own = fitted.config, calibrations[seed]
+        raw = inputs.logits(fitted.model, data.store, index, config.input_config, config.device)
+        fitted_probabilities = calibration.probabilities(raw, own.temperature, own.class_bias)
+        table = pd.DataFrame(fitted_probabilities.round(6), columns=list(data.classes))
+        table.insert(0, "seed", seed)
+        table.insert(1, "id", rows.id.to_numpy())
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
 
 
 def check_network(
@@ -285,14 +329,19 @@ def calibrate(fitted: FittedModel, data: Data) -> Calibration:
     )
 
 
-def describe_choice(settings: Settings, data: Data, fitted: FittedModel) -> dict[str, Any]:
-    """Return the selected epoch, its score, and the class counts of the training photos."""
+def describe_choice(
+    settings: Settings, data: Data, fits: Mapping[int, FittedModel], chosen: int
+) -> dict[str, Any]:
+    """Return the selected seed and epoch, all seeds' scores, and the training photos' classes."""
+    fitted = fits[chosen]
     return {
         "chosen": {
+            "seed": chosen,
             "epoch": fitted.result.best_epoch,
             "monitor": settings.train.monitor,
             "score": fitted.result.best_score,
         },
+        "validation_by_seed": {str(seed): fit.result.best_score for seed, fit in fits.items()},
         "train_class_counts": dict(zip(data.classes, class_counts(data), strict=True)),
     }
 
@@ -350,8 +399,11 @@ def write_records(
 def summary(settings: Settings, data: Data, fitted: FittedModel, calibrated: Calibration) -> str:
     """Return the final line: the selected epoch and its validation scores."""
     scores = ", ".join(f"{name} {value:.3f}" for name, value in calibrated.val_scores.items())
+    repeats = count_repeats(settings)
+    median = f", the median of {repeats} seeds by validation" if repeats > 1 else ""
     return (
-        f"train: {settings.model_name}, epoch {fitted.result.best_epoch} of {fitted.result.epochs} "
+        f"train: {settings.model_name}, seed {fitted.config.seed}{median}, "
+        f"epoch {fitted.result.best_epoch} of {fitted.result.epochs} "
         f"selected by {settings.train.monitor} on {len(data.val.rows)} validation photos: {scores}"
     )
 

@@ -131,6 +131,12 @@ def remarks(evaluate: dict[str, Any]) -> list[str]:
             value, photos = worst[f"{kind}_{score}"], worst[f"{kind}_photos"]
             text = f"{worst[kind]}, {score} {value:.3f} on {photos} photos"
             lines.append(f"{f'worst {kind}':<18}{text}")
+    if seeds := evaluate.get("seeds"):
+        spread = seeds["balanced_accuracy"]
+        lines.append(
+            f"training seeds    balanced accuracy {spread['mean']:.3f}, sd {spread['sd']:.3f}, "
+            f"over {seeds['count']} seeds; the model is the median by validation"
+        )
     coverage, abstention = block["coverage"], block["abstention"]["value"]
     lines.append(
         f"prediction sets   contain the true class for {coverage['value']:.0%} of photos (nominal "

@@ -17,17 +17,20 @@ from anklealign.evaluation import human_baseline
 from anklealign.metrics.bootstrap import Estimate, mean_with_ci, scores_with_ci
 from anklealign.metrics.scores import (
     FURTHER,
+    LOWER_IS_BETTER,
     OVERALL,
     PER_CLASS,
     RANKED,
     Floats,
     Integers,
     loss_scores,
+    point_scores,
 )
 from anklealign.models import calibration
 
 # Fewer photos do not qualify a collector as the worst: a single mistake would decide.
 MIN_COLLECTOR_PHOTOS = 5
+SEED_SCORES = ("balanced_accuracy", "accuracy", "log_loss")  # whose spread over seeds is given
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,41 @@ def class_scores(estimates: Mapping[str, Estimate], k: int) -> dict[str, float]:
             f"{name}_{end}": estimate[end] for end in ("ci_low", "ci_high") if end in estimate
         }
     return rounded(metrics)
+
+
+def seed_scores(
+    test: pd.DataFrame, classes: Sequence[str], repeats: pd.DataFrame
+) -> dict[str, Any]:
+    """Return the mean and the standard deviation of the scores over training seeds.
+
+    Args:
+        test: One row per photo: id, label.
+        classes: K names.
+        repeats: Seed, id and K probabilities, one row per seed and photo.
+
+    Returns:
+        An empty dict for a single seed.
+    """
+    label_of = test.set_index("id").label
+    by_seed = {}
+    for seed, rows in repeats.groupby("seed", sort=True):
+        labels = label_of[rows.id].map(list(classes).index).to_numpy(np.int64)
+        by_seed[seed] = point_scores(labels, rows[list(classes)].to_numpy(np.float64))
+    if len(by_seed) < 2:
+        return {}
+    table = pd.DataFrame(by_seed).T
+    scores: dict[str, Any] = {"count": len(table)}
+    for name in SEED_SCORES:
+        values = {
+            "mean": table[name].mean(),
+            "sd": table[name].std(),
+            "worst": table[name].min(),
+            "best": table[name].max(),
+        }
+        if name in LOWER_IS_BETTER:
+            values |= {"worst": values["best"], "best": values["worst"]}
+        scores[name] = rounded(values)
+    return scores
 
 
 def confusion_table(predictions: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:

@@ -91,7 +91,8 @@ def summary(metrics: Mapping[str, Metrics], run: Metrics) -> list[str]:
             f"Bundle `{metrics['evaluate']['bundle']}`. Trained for "
             f"{metrics['train']['epochs']} epochs; the weights are those of epoch "
             f"{chosen['epoch']}, which has the best validation "
-            f"{chosen['monitor'].replace('_', ' ')}. Seed {run['params']['seed']}; {versions}. The "
+            f"{chosen['monitor'].replace('_', ' ')}. Seed "
+            f"{chosen.get('seed', run['params']['seed'])}; {versions}. The "
             "test split was not used for any choice."
         ),
         "",
