@@ -231,6 +231,7 @@ def describe_model(predictor: Predictor, engine: str, settings: ServiceSettings)
             "preparation": asdict(own.preprocessing),
             "input": asdict(own.input_config),
             "temperature": own.temperature,
+            "class_bias": list(own.class_bias),
         },
         hashes=hashes,
         conformal_threshold=own.conformal_threshold,

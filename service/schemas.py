@@ -29,12 +29,12 @@ class Prediction(BaseModel):
         description="Calibrated probability of each class; they sum to 1."
     )
     prediction_set: list[str] = Field(
-        description="Classes that cannot be ruled out. On average, the set contains the true class "
-        "for nine of ten photos similar to the calibration photos."
+        description="The class with the highest probability, and those that the model cannot "
+        "distinguish from it. On average, the set contains the true class for nine of ten photos "
+        "similar to the calibration photos."
     )
     abstain: bool = Field(
-        description="True if the model abstains: the prediction set does not contain exactly one "
-        "class."
+        description="True if the model abstains: the prediction set contains several classes."
     )
     in_distribution: bool = Field(
         description="False if the photo does not look like the photos the model was trained on; "

@@ -1,11 +1,11 @@
 """Evaluate: score the trained model on the test split, which no earlier stage uses.
 
-Reads pixels.npy and votes.csv in data/prepared/, data/split/photos.csv, model/ and
-metrics/details/split.json. Writes metrics/scores.json (the headline metrics that DVC shows),
-metrics/details/evaluate.json (every score with its 95% CI over groups and the majority baseline;
-calibration, prediction sets, human baseline where test photos have votes, robustness), in
-plots/evaluate/ predictions.csv (one row per test photo), reliability.csv and classes.csv, and
-plots/evaluate/explanations/.
+Reads pixels.npy and votes.csv in data/prepared/, data/split/photos.csv, data/train/repeats.csv,
+model/ and metrics/details/split.json. Writes metrics/scores.json (the headline metrics that DVC
+shows), metrics/details/evaluate.json (every score with its 95% CI over groups and the majority
+baseline; the spread over training seeds, calibration, prediction sets, human baseline where test
+photos have votes, robustness), in plots/evaluate/ predictions.csv (one row per test photo),
+reliability.csv and classes.csv, and plots/evaluate/explanations/.
 
     python -m stages.evaluate
 
@@ -37,7 +37,7 @@ from anklealign.inference.predictor import Predictor
 from anklealign.io import files, pixel_store, results
 from anklealign.io.pixel_store import Pixels
 from anklealign.metrics.scores import Floats, confidence_bins, point_scores
-from anklealign.models import calibration
+from anklealign.models import calibration, inputs
 from anklealign.plotting import contact_sheets
 
 METRICS = paths.DETAILS / "evaluate.json"
@@ -51,6 +51,7 @@ def main() -> None:
     settings = params.section(raw, "evaluate", Evaluate)
     seed = params.section(raw, "seed", int)
     _, dataset = params.dataset(raw)
+    inputs.set_threads(params.section(raw, "train.threads", int))
     table = pixel_store.read_table(paths.SPLIT / "photos.csv")
     store = pixel_store.open_store()
     predictor = Predictor.load(paths.MODEL, params.section(raw, "train.device", str))
@@ -59,8 +60,8 @@ def main() -> None:
     _, validation = predict_split(table, "val", store, predictor)
     test, predictions = predict_split(table, "test", store, predictor)
     probabilities = predictions.probabilities
-    temperature = predictor.bundle.temperature
-    uncalibrated = calibration.undo_temperature(probabilities, temperature)
+    own = predictor.bundle
+    uncalibrated = calibration.undo(probabilities, own.temperature, own.class_bias)
     sets = predictor.prediction_sets(probabilities)
     rows = prediction_table(test, classes, probabilities, sets)
     novelty = predictor.novelty_scores(store, test.row.to_numpy())
@@ -79,6 +80,8 @@ def main() -> None:
     metrics["calibration"] = score_tables.calibration_scores(
         predictions, validation, uncalibrated=uncalibrated, sets=sets, settings=settings, seed=seed
     )
+    if seeds := score_tables.seed_scores(test, classes, pd.read_csv(paths.REPEATS)):
+        metrics["seeds"] = seeds
     votes = pixel_store.read_table(paths.VOTES)
     if len(votes):
         scored = human_baseline.scored_votes(votes, list(test.id), predictions.predicted, classes)
@@ -173,12 +176,14 @@ def headline_metrics(metrics: Mapping[str, Any], split: Mapping[str, Any]) -> di
     balanced = metrics["balanced_accuracy"]
     association = "kappa" if "kappa" in metrics else "mcc"
     coverage = metrics["calibration"]["coverage"]["value"]
+    seeds = metrics.get("seeds", {}).get("balanced_accuracy", {})
     # The nested keys have a dot in DVC's tables, so `dvc exp show --drop "[./]"` hides them.
     return {
         **{name: values[name] for name in ("balanced_accuracy", "accuracy", "log_loss")},
         "ci": {
             k: round(balanced[f"ci_{k}"], DIGITS) for k in ("low", "high") if "ci_low" in balanced
         },
+        **({"seeds": {k: round(seeds[k], DIGITS) for k in ("mean", "sd")}} if seeds else {}),
         "scores": {name: values[name] for name in ("macro_f1", association)},
         "calibration": {
             "error": values["calibration_error"],

@@ -4,7 +4,7 @@
 
 Folders are searched recursively. The table has one row per photo: path, predicted, a column
 p_<class> for each class, prediction_set (the classes that contain the true one for 90% of photos,
-joined by |), abstain (True unless the set has exactly one class), in_distribution (False if the
+joined by |), abstain (True if the set has several classes), in_distribution (False if the
 photo does not look like the photos the model was trained on), novelty (its score, 0 to 2), and
 reason, which is empty unless the photo could not be read. With --refuse-unlike, a photo that is
 unlike the training photos has no predicted class.

@@ -300,7 +300,10 @@ class Train:
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     weight_decay: NonNegative
     augmentation: Augmentation
+    seed: Annotated[int, Field(ge=0)] | None = None
+    repeats: Count = 1
     num_processes: Count = 1
+    threads: Count = 2
     channels_last: bool = True
     deterministic: bool = True
     gradient_accumulation_steps: Count = 1

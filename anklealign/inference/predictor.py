@@ -117,7 +117,9 @@ class Predictor:
 
         With `rows`, only those rows are read, one batch at a time.
         """
-        return calibration.probabilities(self.logits(pixels_nhwc, rows), self.bundle.temperature)
+        own = self.bundle
+        scores = self.logits(pixels_nhwc, rows)
+        return calibration.probabilities(scores, own.temperature, own.class_bias)
 
     def novelty_scores(self, pixels_nhwc: Pixels, rows: Integers | None = None) -> Floats:
         """Return how unlike the training photos photos are: uint8 (N, S, S, 3) -> (N,), 0 to 2.

@@ -75,6 +75,7 @@ class Bundle:
         temperature: Divisor of the logits before the softmax.
         conformal_threshold: Least calibrated probability of a class in the prediction set.
         record: Provenance: selected epoch, versions, data hashes, parameters.
+        class_bias: K values that are added to the scaled logits, or none.
         novelty: Detector of photos that are unlike the training photos, if there is one.
     """
 
@@ -85,6 +86,7 @@ class Bundle:
     temperature: float
     conformal_threshold: float
     record: Mapping[str, Any]
+    class_bias: tuple[float, ...] = ()
     novelty: NoveltyDetector | None = None
 
 
@@ -134,6 +136,7 @@ def save(folder: Path, bundle: Bundle) -> None:
         "preprocessing": asdict(bundle.preprocessing),
         "input": asdict(bundle.input_config),
         "temperature": bundle.temperature,
+        "class_bias": list(bundle.class_bias),
         "conformal_threshold": bundle.conformal_threshold,
         "weights_sha256": files.sha256(folder / WEIGHTS),
         "novelty": bundle.novelty and novelty.save(folder, bundle.novelty),
@@ -207,6 +210,7 @@ def load(folder: Path) -> Bundle:
         values = own.pop("input")
         input_config = InputConfig(**values | {k: tuple(values[k]) for k in ("mean", "std")})
         temperature = float(own.pop("temperature"))
+        class_bias = tuple(map(float, own.pop("class_bias")))
         conformal_threshold = float(own.pop("conformal_threshold"))
         expected_hash = own.pop("weights_sha256")
         novelty_config = own.pop("novelty")
@@ -228,5 +232,6 @@ def load(folder: Path) -> Bundle:
     model: nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=True)
     return Bundle(
         model.eval(), classes, preprocessing, input_config, temperature, conformal_threshold, own,
+        class_bias,
         novelty_config and novelty.load(folder, novelty_config),
     )  # fmt: skip

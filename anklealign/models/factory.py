@@ -167,7 +167,7 @@ def _create_pretrained(
     """
     path = weights.checked_file(where, config)
     if path is None and (problem := weights.missing(config)):
-        raise ValueError(f"{where}: {problem}, or choose another model")
+        raise ValueError(f"{where}: {problem}, or set pretrained: false to train from scratch")
     overlay: dict[str, Any] | None = None
     try:
         if path and weights.package_of(config):

@@ -32,10 +32,10 @@ from anklealign.models.inputs import Floats, InputConfig, Integers
 FILE = "novelty.safetensors"
 NEIGHBORS = 5
 MAX_REFERENCES = 2000  # bounds the file at 5 MB and a photo's comparison at 3 million products
-# 128 px takes a third of the time of 224 px (docs/statistics.md).
+# 160 px takes half of the time of 224 px (docs/statistics.md).
 BACKBONE = Model(
     architecture="tf_efficientnet_lite0.in1k",
-    image_size=128,
+    image_size=160,
     epochs=0,
     learning_rate=0.0,
     pretrained=True,

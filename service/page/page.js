@@ -99,16 +99,18 @@ function showPhoto(photo, name) {
 
 async function showPrediction({ prediction, seen, heat_map }) {
   const { predicted, probabilities, prediction_set: set, abstain } = prediction;
+  const measured = model?.scores?.calibration;
   $("waiting").hidden = true;
   $("unlike").hidden = prediction.in_distribution;
   $("predicted").className = abstain ? "abstained" : "";
   $("predicted").textContent = abstain ? "Uncertain" : predicted;
   if (!abstain) {
-    $("reason").textContent = "The other classes are ruled out at the calibrated confidence level.";
-  } else if (set.length) {
-    $("reason").textContent = `The class may be ${joinWithOr(set)}: the model cannot distinguish them in this photo.`;
+    $("reason").textContent = measured?.selective_accuracy === undefined
+      ? "The only class in the prediction set."
+      : `The only class in the prediction set. Such predictions were right on ${percent(measured.selective_accuracy)} of the test photos.`;
   } else {
-    $("reason").textContent = `No class is probable enough. The most probable class is ${predicted}.`;
+    $("reason").textContent = `The class may be ${joinWithOr(set)}: the model cannot distinguish them in this photo.`;
+    if (measured) $("reason").textContent += ` On ${percent(measured.coverage.value)} of the test photos, the true class was in the set.`;
   }
   $("bars").replaceChildren(...Object.entries(probabilities).map(([name, probability]) => {
     const row = element("li", "", name === predicted ? "first" : "");

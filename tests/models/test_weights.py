@@ -29,6 +29,11 @@ def unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: None)
 
 
+@pytest.fixture
+def in_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
 def test_the_package_s_file_is_found_without_an_import_of_the_package(raw):
     path = weights.find_file(LITE0)
     assert path.name == "efficientnet-lite0-57934424.pth"
@@ -49,6 +54,7 @@ def test_a_package_that_is_not_installed_is_named_with_the_command(raw):
     assert error.endswith("or choose another model: one without pretrained weights")
 
 
+@pytest.mark.usefixtures("unreachable", "in_project")
 @pytest.mark.parametrize(
     ("name", "variant"),
     [
@@ -59,9 +65,8 @@ def test_a_package_that_is_not_installed_is_named_with_the_command(raw):
     ],
 )
 def test_missing_weights_are_one_sentence_that_names_a_variant_that_works(
-    raw, unreachable, tmp_path, monkeypatch, capfd, name, variant
+    raw, capfd, name, variant
 ):
-    monkeypatch.chdir(tmp_path)
     raw["model"] = name
     (error,) = weights.errors(raw)
     assert "the hub cannot be reached (ConnectionError)" in error
