@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from anklealign.config.params import Model
 from anklealign.io import files
@@ -62,6 +62,10 @@ class NoveltyDetector:
     def scores(self, pixels: Pixels, rows: Integers, device: torch.device) -> Floats:
         """Return the score of photos of the store: uint8 (n, S, S, 3), rows (N,) -> (N,)."""
         return distances(describe(pixels, rows, device), self.references)
+
+    def scores_of(self, features: Tensor) -> Floats:
+        """Return the score of photos from the network's features: (N, C) -> (N,)."""
+        return distances(unit(features), self.references)
 
     def similar(self, scores: Floats) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Return whether photos are similar to the training photos: (N,) -> (N,)."""
@@ -112,11 +116,15 @@ def describe(
         device: Device of the general network.
         size: Side of its input in px.
     """
-    backbone, input_config = _backbone(str(device))
+    backbone, input_config = general_network(str(device))
     input_config = replace(input_config, image_size=size)
-    features = inputs.features(backbone, pixels, rows, input_config, device)
-    unit = nn.functional.normalize(features, dim=1)
-    rounded: np.ndarray[Any, np.dtype[np.float32]] = unit.half().float().numpy()
+    return unit(inputs.features(backbone, pixels, rows, input_config, device))
+
+
+def unit(features: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Return features of length 1, rounded to half precision: (N, C) -> (N, C)."""
+    scaled = nn.functional.normalize(features, dim=1)
+    rounded: np.ndarray[Any, np.dtype[np.float32]] = scaled.half().float().numpy()
     return rounded
 
 
@@ -136,7 +144,7 @@ def distances(
 
 
 @functools.lru_cache(maxsize=2)
-def _backbone(device: str) -> tuple[nn.Module, InputConfig]:
+def general_network(device: str) -> tuple[nn.Module, InputConfig]:
     """Return the general network and its input; a process builds it once per device."""
     with torch.random.fork_rng(devices=[]):  # building draws random weights first
         model = factory.build("novelty", BACKBONE, 1).eval().to(device)

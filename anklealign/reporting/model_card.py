@@ -173,6 +173,7 @@ def limits(metrics: Mapping[str, Metrics]) -> list[str]:
             "reviews. It is not a medical device and does not provide a diagnosis."
         ),
         abstention(evaluate),
+        *unlike_photos(evaluate),
         "",
     ]
 
@@ -194,6 +195,22 @@ def abstention(evaluate: Metrics) -> str:
         f"{metric_tables.number(accuracy)}"
     )
     return f"{text}{'.' if selective > accuracy else ': abstaining does not help on this set.'}"
+
+
+def unlike_photos(evaluate: Metrics) -> list[str]:
+    """Return the sentence about photos that are unlike the training photos, if measured."""
+    if "novelty" not in evaluate:
+        return []
+    block = evaluate["novelty"]
+    refused = metric_tables.number(block["false_refusals"]["value"])
+    least = metric_tables.number(min(block["detected"].values()))
+    return [
+        (
+            "- Photos unlike the training photos are marked. "
+            f"{refused} of the test photos are marked by mistake, and at least {least} of each "
+            "kind of drawn images that are not photos (noise, gradients, documents)."
+        )
+    ]
 
 
 def usage() -> list[str]:
