@@ -29,13 +29,14 @@ from anklealign.io.decoder_pool import (
     DecoderPool,
     DecoderUnavailableError,
 )
+from anklealign.io.pixel_store import Pixels
 from anklealign.models.inputs import CHUNK
 from service.problems import ProblemError, busy
 
 Floats = npt.NDArray[np.float64]
 T = TypeVar("T")
 TaskQueue = SimpleQueue[Callable[[], None] | None]
-ResultFuture = asyncio.Future[tuple[OpenedPhoto, Floats]]
+ResultFuture = asyncio.Future[tuple[OpenedPhoto, Floats, float]]
 
 # Seconds of one network call after which the network counts as stuck and not merely busy.
 STUCK_SECONDS = 30.0
@@ -92,7 +93,7 @@ class Batcher:
             threading.Thread(target=run_tasks, args=(tasks,), daemon=True).start()
         side = self.predictor.bundle.preprocessing.size
         blank = np.zeros((1, side, side, 3), np.uint8)
-        await self._run_in_network_thread(lambda: self.predictor.probabilities(blank))
+        await self._run_in_network_thread(lambda: self._predict(blank))
         await asyncio.to_thread(self._decoders.start, self._threads)
         try:
             yield
@@ -127,8 +128,8 @@ class Batcher:
 
     async def classify(
         self, photos: Sequence[bytes], disconnected: Callable[[], Awaitable[bool]]
-    ) -> tuple[list[OpenedPhoto], Floats]:
-        """Return N decoded photos and their (N, K) probabilities.
+    ) -> tuple[list[OpenedPhoto], Floats, Floats]:
+        """Return N decoded photos, their (N, K) probabilities and their (N,) novelty scores.
 
         Args:
             photos: File content of each photo.
@@ -154,11 +155,12 @@ class Batcher:
             if isinstance(outcome, BaseException):  # report the first photo with an error
                 raise outcome
             results.append(outcome)
-        return [opened for opened, _ in results], np.stack([row for _, row in results])
+        opened, rows, novelty = zip(*results, strict=True)
+        return list(opened), np.stack(rows), np.array(novelty)
 
     async def _classify_one(
         self, data: bytes, number: int, disconnected: Callable[[], Awaitable[bool]]
-    ) -> tuple[OpenedPhoto, Floats]:
+    ) -> tuple[OpenedPhoto, Floats, float]:
         async with self._slots:
             if await disconnected():
                 raise ProblemError("bad_request", "the client disconnected before the response")
@@ -208,14 +210,18 @@ class Batcher:
         if not batch:
             return
         self._on_batch(len(batch))
-        probabilities = self._timed(
-            lambda: self.predictor.probabilities(np.stack([opened.pixels for opened, _ in batch]))
+        outcome = self._timed(
+            lambda: self._predict(np.stack([opened.pixels for opened, _ in batch]))
         )
-        if isinstance(probabilities, Exception):
-            deliver([(future, probabilities) for _, future in batch])
+        if isinstance(outcome, Exception):
+            deliver([(future, outcome) for _, future in batch])
         else:
-            rows = zip(batch, probabilities, strict=True)
-            deliver([(future, (opened, row)) for (opened, future), row in rows])
+            rows = zip(batch, *outcome, strict=True)
+            deliver([(future, (opened, row, score)) for (opened, future), row, score in rows])
+
+    def _predict(self, pixels_nhwc: Pixels) -> tuple[Floats, Floats]:
+        """Return probabilities and novelty scores: uint8 (N, S, S, 3) -> (N, K), (N,)."""
+        return self.predictor.probabilities(pixels_nhwc), self.predictor.novelty_scores(pixels_nhwc)
 
     async def run_exclusive(self, function: Callable[[], T]) -> T:
         """Return the result of a function that needs the network; it waits for its turn.

@@ -64,6 +64,7 @@ class Metrics:
         self.problems = Counter("problems", "Requests that ended in a problem", ["code"], **options)
         self.photos = Counter("photos", "Classified photos", ["predicted"], **options)
         self.abstained = Counter("abstained", "Photos for which the model abstained", **options)
+        self.unlike = Counter("unlike", "Photos unlike the training photos", **options)
         self.waiting = Gauge("photos_waiting", "Photos queued or in progress", **options)
         self.batch = Histogram("batch_photos", "Photos per batch", buckets=BATCHES, **options)
         for name in classes:

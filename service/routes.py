@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from fastapi import APIRouter, Request, Response
 
 from anklealign.inference.predictor import OpenedPhoto, Predictor
@@ -45,9 +46,12 @@ class PhotoHandler:
         self._batcher = batcher
         self._metrics = metrics
         self._uploads = UploadReader(settings)
+        self._refuses_unlike = settings.unlike == "refuse"
 
-    async def classify(self, request: Request, max_files: int) -> tuple[list[OpenedPhoto], Floats]:
-        """Return the N decoded photos of a request and their (N, K) probabilities.
+    async def classify(
+        self, request: Request, max_files: int
+    ) -> tuple[list[OpenedPhoto], Floats, Floats]:
+        """Return a request's N decoded photos, (N, K) probabilities and (N,) novelty scores.
 
         Raises:
             ProblemError: The upload is invalid, a photo is unreadable, or the queue is full.
@@ -57,42 +61,61 @@ class PhotoHandler:
             if len(photos) > max_files:
                 detail = f"the request contains {len(photos)} photos; the maximum is {max_files}"
                 raise ProblemError("too_many_files", detail)
-            opened, probabilities = await self._batcher.classify(photos, request.is_disconnected)
+            opened, probabilities, novelty = await self._batcher.classify(
+                photos, request.is_disconnected
+            )
         predicted = [self.model.classes[k] for k in probabilities.argmax(1)]
         request.state.log_fields |= {"photos": len(opened), "predicted": predicted}
         for name in predicted:
             self._metrics.photos.labels(name).inc()
-        return opened, probabilities
+        return opened, probabilities, novelty
 
-    def predictions(self, opened: list[OpenedPhoto], probabilities: Floats) -> list[Prediction]:
-        """Return the predictions for N photos from their (N, K) probabilities."""
-        sets = self._batcher.predictor.prediction_sets(probabilities)
+    def predictions(
+        self, opened: list[OpenedPhoto], probabilities: Floats, novelty: Floats
+    ) -> list[Prediction]:
+        """Return the predictions for N photos: (N, K) probabilities and (N,) novelty scores."""
+        predictor = self._batcher.predictor
+        similar = predictor.in_distribution(novelty)
+        sets = predictor.prediction_sets(probabilities)
+        refused = ~similar & self._refuses_unlike
+        sets[refused] = True
+        self._metrics.unlike.inc(int((~similar).sum()))
         abstained = calibration.abstains(sets)
         self._metrics.abstained.inc(int(abstained.sum()))
         classes = self.model.classes
         return [
             Prediction(
-                predicted=classes[int(row.argmax())],
+                predicted=None if refuse else classes[int(row.argmax())],
                 probabilities=dict(zip(classes, row.tolist(), strict=True)),
                 prediction_set=[
                     name for name, included in zip(classes, row_set, strict=True) if included
                 ],
                 abstain=bool(abstain),
+                in_distribution=bool(known),
+                novelty=None if np.isnan(score) else float(score),
                 width=photo.width,
                 height=photo.height,
             )
-            for photo, row, row_set, abstain in zip(
-                opened, probabilities, sets, abstained, strict=True
+            for photo, row, row_set, abstain, known, score, refuse in zip(
+                opened, probabilities, sets, abstained, similar, novelty, refused, strict=True
             )
         ]
 
-    async def explain(self, photo: OpenedPhoto, probabilities: Floats, media_type: str) -> Response:
-        """Return the heat map of the predicted class as PNG or JSON, from (K,) probabilities.
+    async def explain(
+        self, photo: OpenedPhoto, probabilities: Floats, novelty: Floats, media_type: str
+    ) -> Response:
+        """Return the heat map of the most probable class of one photo as PNG or JSON.
+
+        Args:
+            photo: The photo.
+            probabilities: (1, K).
+            novelty: (1,).
+            media_type: Of the response.
 
         Raises:
             ProblemError: The queue is full.
         """
-        predictor, predicted = self._batcher.predictor, int(probabilities.argmax())
+        predictor, predicted = self._batcher.predictor, int(probabilities[0].argmax())
         seen, heat = await self._batcher.run_exclusive(
             lambda: heatmaps.compute(predictor, photo, predicted)
         )
@@ -100,7 +123,7 @@ class PhotoHandler:
             return Response(heatmaps.encode_png(heat_maps.overlay(seen, heat)), media_type=PNG)
         explanation = ExplainResponse(
             model=self.model.model,
-            prediction=self.predictions([photo], probabilities[None])[0],
+            prediction=self.predictions([photo], probabilities, novelty)[0],
             seen=heatmaps.data_url(heatmaps.encode_png(seen)),
             heat_map=heatmaps.data_url(heatmaps.encode_png(heatmaps.to_rgba(heat))),
         )
@@ -124,9 +147,9 @@ def photo_routes(handler: PhotoHandler, settings: ServiceSettings) -> APIRouter:
         If any photo is unreadable, the whole request fails; `photo` in the problem details is the
         position of that photo.
         """
-        opened, probabilities = await handler.classify(request, settings.max_files)
         response = PredictResponse(
-            model=handler.model.model, predictions=handler.predictions(opened, probabilities)
+            model=handler.model.model,
+            predictions=handler.predictions(*await handler.classify(request, settings.max_files)),
         )
         # Serialize directly: FastAPI would validate and copy the model again on every request.
         return Response(response.model_dump_json(), media_type=JSON)
@@ -146,8 +169,8 @@ def photo_routes(handler: PhotoHandler, settings: ServiceSettings) -> APIRouter:
         heat map as a separate image.
         """
         media_type = negotiate(request.headers.get("accept", "*/*"))
-        (photo,), probabilities = await handler.classify(request, 1)
-        return await handler.explain(photo, probabilities[0], media_type)
+        (photo,), probabilities, novelty = await handler.classify(request, 1)
+        return await handler.explain(photo, probabilities, novelty, media_type)
 
     return router
 
@@ -208,6 +231,7 @@ def describe_model(predictor: Predictor, engine: str, settings: ServiceSettings)
             "preparation": asdict(own.preprocessing),
             "input": asdict(own.input_config),
             "temperature": own.temperature,
+            "class_bias": list(own.class_bias),
         },
         hashes=hashes,
         conformal_threshold=own.conformal_threshold,

@@ -9,6 +9,8 @@ PREDICTION: dict[str, Any] = {
     "probabilities": {"pronation": 0.91, "neutral": 0.08, "supination": 0.01},
     "prediction_set": ["pronation"],
     "abstain": False,
+    "in_distribution": True,
+    "novelty": 0.21,
     "width": 3024,
     "height": 4032,
 }
@@ -19,17 +21,28 @@ MODEL_DESCRIPTION = "ID of the model that made the predictions; see GET /model f
 class Prediction(BaseModel):
     """Prediction for one photo."""
 
-    predicted: str = Field(description="Class with the highest probability.")
+    predicted: str | None = Field(
+        description="Class with the highest probability; null if the photo is unlike the training "
+        "photos and the service refuses such photos."
+    )
     probabilities: dict[str, float] = Field(
         description="Calibrated probability of each class; they sum to 1."
     )
     prediction_set: list[str] = Field(
-        description="Classes that cannot be ruled out. On average, the set contains the true class "
-        "for nine of ten photos similar to the calibration photos."
+        description="The class with the highest probability, and those that the model cannot "
+        "distinguish from it. On average, the set contains the true class for nine of ten photos "
+        "similar to the calibration photos."
     )
     abstain: bool = Field(
-        description="True if the model abstains: the prediction set does not contain exactly one "
-        "class."
+        description="True if the model abstains: the prediction set contains several classes."
+    )
+    in_distribution: bool = Field(
+        description="False if the photo does not look like the photos the model was trained on; "
+        "its prediction means nothing then."
+    )
+    novelty: float | None = Field(
+        description="How unlike the training photos the photo is, 0 to 2: mean cosine distance to "
+        "the nearest ones. Null if the model was trained without a novelty detector."
     )
     width: int = Field(description="Width of the upright photo in pixels.")
     height: int = Field(description="Height of the upright photo in pixels.")

@@ -41,6 +41,8 @@ class ServiceSettings(BaseSettings):
         max_memory_mb: Maximum total size of all request bodies in memory, in MB.
         max_files: Maximum number of photos per request.
         upload_seconds: Maximum time to receive a request body, in seconds.
+        unlike: Photos that are unlike the training photos: mark (keep the prediction and set
+            in_distribution to false) or refuse (predict no class).
         cors_origins: Comma-separated origins whose pages may call the API.
     """
 
@@ -59,6 +61,7 @@ class ServiceSettings(BaseSettings):
     max_memory_mb: Annotated[float, Field(gt=0)] = 256
     max_files: Annotated[int, Field(ge=1)] = 16
     upload_seconds: Annotated[float, Field(gt=0)] = 60
+    unlike: Literal["mark", "refuse"] = "mark"
     cors_origins: str = ""
 
     @property

@@ -12,14 +12,15 @@ from pathlib import Path
 
 from anklealign.config import params, stage
 from anklealign.io import files
+from anklealign.models import weights
 
 OUT = Path("data/check.txt")
 
 
 def main() -> None:
-    """Raise an error with one line for each invalid parameter and each missing file."""
+    """Raise an error with one line for each invalid parameter and each each missing file."""
     raw = params.read()
-    if errors := params.check(raw) or params.input_errors(raw):
+    if errors := params.check(raw) or params.input_errors(raw) or weights.errors(raw):
         raise ValueError("\n".join(errors))
     files.write_text(OUT, "params.yaml is valid.\n")
 

@@ -1,11 +1,11 @@
 """Evaluate: score the trained model on the test split, which no earlier stage uses.
 
-Reads pixels/ and votes.csv in data/prepared/, data/split/photos.csv, model/ and
-metrics/details/split.json. Writes metrics/scores.json (the headline metrics that DVC shows),
+Reads pixels/ and votes.csv in data/prepared/, data/split/photos.csv, data/train/repeats.csv, model/
+and metrics/details/split.json. Writes metrics/scores.json (the headline metrics that DVC shows),
 metrics/details/evaluate.json (every score with its 95% CI over groups and the majority baseline;
-calibration, prediction sets, human baseline where test photos have votes, robustness), in
-plots/evaluate/ predictions.csv (one row per test photo), reliability.csv, classes.csv and
-explanations.npz (attribution maps).
+the spread over training seeds, calibration, prediction sets, unlike photos, human baseline where
+test photos have votes, robustness), in plots/evaluate/ predictions.csv (one row per test photo),
+reliability.csv, classes.csv and explanations.npz (attribution maps).
 
     python -m stages.evaluate
 
@@ -23,14 +23,20 @@ from tqdm import tqdm
 
 from anklealign.config import params, paths, stage
 from anklealign.config.params import Evaluate
-from anklealign.evaluation import explained_photos, human_baseline, robustness, score_tables
+from anklealign.evaluation import (
+    explained_photos,
+    human_baseline,
+    reference_images,
+    robustness,
+    score_tables,
+)
 from anklealign.evaluation.score_tables import Predictions
 from anklealign.explainability import faithfulness
 from anklealign.inference.predictor import Predictor
 from anklealign.io import files, pixel_store, results
 from anklealign.io.pixel_store import Photos
 from anklealign.metrics.scores import Floats, confidence_bins, point_scores
-from anklealign.models import calibration
+from anklealign.models import calibration, inputs
 
 METRICS = paths.DETAILS / "evaluate.json"
 PLOTS = paths.PLOTS / "evaluate"
@@ -43,6 +49,7 @@ def main() -> None:
     settings = params.section(raw, "evaluate", Evaluate)
     seed = params.section(raw, "seed", int)
     _, dataset = params.dataset(raw)
+    inputs.set_threads(params.section(raw, "train.threads", int))
     table = pixel_store.read_table(paths.SPLIT / "photos.csv")
     store = pixel_store.open_store()
     predictor = Predictor.load(paths.MODEL, params.section(raw, "train.device", str))
@@ -51,10 +58,12 @@ def main() -> None:
     _, validation = predict_split(table, "val", store, predictor)
     test, predictions = predict_split(table, "test", store, predictor)
     probabilities = predictions.probabilities
-    temperature = predictor.bundle.temperature
-    uncalibrated = calibration.undo_temperature(probabilities, temperature)
+    own = predictor.bundle
+    uncalibrated = calibration.undo(probabilities, own.temperature, own.class_bias)
     sets = predictor.prediction_sets(probabilities)
     rows = prediction_table(test, classes, probabilities, sets)
+    novelty = predictor.novelty_scores(store, test.row.to_numpy())
+    rows["novelty"], rows["in_distribution"] = novelty, predictor.in_distribution(novelty)
 
     metrics: dict[str, Any] = {
         results.BUNDLE: results.bundle_hash(paths.MODEL),
@@ -69,6 +78,8 @@ def main() -> None:
     metrics["calibration"] = score_tables.calibration_scores(
         predictions, validation, uncalibrated=uncalibrated, sets=sets, settings=settings, seed=seed
     )
+    if seeds := score_tables.seed_scores(test, classes, pd.read_csv(paths.REPEATS)):
+        metrics["seeds"] = seeds
     votes = pixel_store.read_table(paths.VOTES)
     if len(votes):
         scored = human_baseline.scored_votes(votes, list(test.id), predictions.predicted, classes)
@@ -79,6 +90,11 @@ def main() -> None:
         metrics["robustness"] = measure_robustness(
             test, store, predictor, limit=settings.robustness, flip=dataset.mirror_safe
         )
+    if predictor.bundle.novelty is not None:
+        metrics["novelty"] = score_tables.novelty_scores(
+            ~rows.in_distribution.to_numpy(), predictions.groups, detection_rates(predictor),
+            settings, seed,
+        )  # fmt: skip
     metrics["explanations"] = explain(
         rows, test, store, predictor, limit=settings.explained, seed=seed
     )
@@ -129,7 +145,7 @@ def prediction_table(
 
 def rounded_probabilities(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the predictions with DIGITS decimals, which no number of threads changes."""
-    columns = [name for name in rows.columns if name == "probability" or name.startswith("p_")]
+    columns = ["probability", "novelty", *(c for c in rows.columns if c.startswith("p_"))]
     return rows.assign(**{name: rows[name].round(DIGITS) for name in columns})
 
 
@@ -158,12 +174,14 @@ def headline_metrics(metrics: Mapping[str, Any], split: Mapping[str, Any]) -> di
     balanced = metrics["balanced_accuracy"]
     association = "kappa" if "kappa" in metrics else "mcc"
     coverage = metrics["calibration"]["coverage"]["value"]
+    seeds = metrics.get("seeds", {}).get("balanced_accuracy", {})
     # The nested keys have a dot in DVC's tables, so `dvc exp show --drop "[./]"` hides them.
     return {
         **{name: values[name] for name in ("balanced_accuracy", "accuracy", "log_loss")},
         "ci": {
             k: round(balanced[f"ci_{k}"], DIGITS) for k in ("low", "high") if "ci_low" in balanced
         },
+        **({"seeds": {k: round(seeds[k], DIGITS) for k in ("mean", "sd")}} if seeds else {}),
         "scores": {name: values[name] for name in ("macro_f1", association)},
         "calibration": {
             "error": values["calibration_error"],
@@ -178,6 +196,15 @@ def headline_metrics(metrics: Mapping[str, Any], split: Mapping[str, Any]) -> di
             "parameters": metrics["parameters"],
             "sha256": metrics[results.BUNDLE][: results.SHORT],
         },
+    }
+
+
+def detection_rates(predictor: Predictor) -> dict[str, float]:
+    """Return the share of drawn images of each kind that count as unlike the training photos."""
+    drawn = reference_images.draw(predictor.bundle.preprocessing.size)
+    return {
+        kind: float(1 - predictor.in_distribution(predictor.novelty_scores(images)).mean())
+        for kind, images in drawn.items()
     }
 
 

@@ -163,7 +163,7 @@ def figures(
     classes = list(train["train_class_counts"])
     calibrated = predictions[[f"p_{name}" for name in classes]].to_numpy(np.float64)
     temperature = train["temperature"]
-    uncalibrated = calibration.undo_temperature(calibrated, temperature)
+    uncalibrated = calibration.undo(calibrated, temperature, tuple(train["class_bias"]))
     labels = predictions.actual.map(classes.index).to_numpy(np.int64)
     drawn = {
         "confusion": plots.confusion(score_tables.confusion_table(predictions, classes)),

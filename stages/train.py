@@ -1,19 +1,21 @@
 """Train: fit the selected model, keep its best epoch, and calibrate it.
 
 Reads pixels/ and soft_labels.csv in data/prepared/, and data/split/photos.csv. Writes model/
-(config.json and model.safetensors), metrics/details/train.json (inputs, settings, versions and
-scores of the run), plots/train/history.csv (one row per epoch) and plots/train/augmented.npz
-(augmented photos, which the report shows).
+(config.json, model.safetensors and novelty.safetensors), data/train/repeats.csv (test probabilities
+of each training seed), metrics/details/train.json (inputs, settings, versions and scores of the
+run), plots/train/history.csv (one row per epoch) and plots/train/augmented.npz (augmented photos,
+which the report shows).
 
     python -m stages.train                                  # or, on several hosts, on each:
     torchrun --nnodes=2 --nproc-per-node=8 … -m stages.train
 
-The default model takes about 25 seconds on 2 cores. Prints one line per epoch. No output contains a
-time: two runs on one machine write the same bytes. An interrupted run resumes from its last epoch,
-which is stored in checkpoints/; no other stage reads that folder.
+The default model takes about 25 seconds on 2 cores for each of `train.repeats` seeds; the model
+with the median validation score is kept. Prints one line per epoch. No output contains a time: two
+runs on one machine write the same bytes. An interrupted run resumes from its last epoch, which is
+stored in checkpoints/; no other stage reads that folder.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -29,11 +31,12 @@ from anklealign.config.params import Dataset, Model, Prepare, Train
 from anklealign.explainability import attribution
 from anklealign.io import files, pixel_store, results
 from anklealign.io.pixel_store import Photos
-from anklealign.metrics.scores import point_scores
-from anklealign.models import bundle, calibration, factory, inputs
+from anklealign.metrics.scores import LOWER_IS_BETTER, point_scores
+from anklealign.models import bundle, calibration, factory, inputs, novelty, weights
 from anklealign.models.bundle import Bundle, Preprocessing
-from anklealign.models.inputs import Floats, InputConfig
+from anklealign.models.inputs import Floats, InputConfig, Integers
 from anklealign.models.networks import Majority
+from anklealign.models.novelty import NoveltyDetector
 from anklealign.training import (
     augmentation_preview,
     checkpoints,
@@ -88,9 +91,10 @@ class FittedModel:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Temperature, conformal threshold, and the scores of the calibrated probabilities."""
+    """Temperature, class bias, threshold, and the scores of the calibrated probabilities."""
 
     temperature: float
+    class_bias: tuple[float, ...]
     threshold: float
     train_scores: dict[str, float]
     val_scores: dict[str, float]
@@ -102,15 +106,26 @@ def main() -> None:
     data = read_data(settings)
     if settings.train.num_processes > 1 and not distributed.started_by_torchrun():
         distributed.exec_torchrun("stages.train", settings.train.num_processes)
+    inputs.set_threads(settings.train.threads)
     with distributed.join_process_group(settings.train.device) as (group, device):
         sources = describe_sources(settings)
-        fitted = fit_model(settings, data, sources, group, device)
+        if group.rank == 0 and settings.model.weights and "hub" in str(sources["weights"]):
+            print(f"train: {settings.model.weights} does not exist; the hub's weights are used")
+        seeds = range(settings.seed, settings.seed + count_repeats(settings))
+        fits = {
+            seed: fit_model(replace(settings, seed=seed), data, sources, group, device)
+            for seed in seeds
+        }
         if group.rank == 0:
-            calibrated = calibrate(fitted, data)
-            record = describe_choice(settings, data, fitted) | sources
+            calibrations = {seed: calibrate(fits[seed], data) for seed in seeds}
+            chosen = median_seed(fits, settings.train.monitor)
+            fitted, calibrated = fits[chosen], calibrations[chosen]
+            record = describe_choice(settings, data, fits, chosen) | sources
             write_bundle(settings, data, fitted, calibrated, record)
             write_records(settings, data, fitted, calibrated, record)
-            checkpoints.remove(fitted.checkpoint)
+            files.write_table(paths.REPEATS, repeat_table(data, fits, calibrations))
+            for fit in fits.values():
+                checkpoints.remove(fit.checkpoint)
             stage.print_wrapped(summary(settings, data, fitted, calibrated))
 
 
@@ -134,7 +149,7 @@ def read_settings(raw: dict[str, Any]) -> Settings:
     if not dataset.mirror_safe:
         train = replace(train, augmentation=replace(train.augmentation, horizontal_flip=False))
     return Settings(
-        seed=params.section(raw, "seed", int),
+        seed=params.section(raw, "seed", int) if train.seed is None else train.seed,
         dataset_name=dataset_name,
         dataset=dataset,
         prepare=params.section(raw, "prepare", Prepare),
@@ -183,6 +198,7 @@ def describe_sources(settings: Settings) -> dict[str, Any]:
         "pixels_sha256": pixel_store.store_sha256(),
         "split_sha256": files.sha256(paths.SPLIT / "photos.csv"),
         "soft_labels_sha256": files.sha256(paths.SOFT_LABELS),
+        "weights": weights.origin(settings.model),
         "versions": environment.installed_versions(environment.TRAINING),
         "params": asdict(settings),
     }
@@ -215,13 +231,47 @@ def fit_model(
             device,
             group,
         )
-        path = checkpoints.path_for({**sources, "device": device.type, "processes": group.size})
+        run = {"seed": settings.seed, "device": device.type, "processes": group.size}
+        path = checkpoints.path_for(sources | run)
         printer = ProgressPrinter(
             settings.model_name, lambda records: write_history(records, settings.train.monitor)
         )
         with printer if group.rank == 0 else nullcontext() as progress:
             result = loop.fit(model, data.train, data.val, config, progress, checkpoint=path)
     return FittedModel(model, config, result, path)
+
+
+def count_repeats(settings: Settings) -> int:
+    """Return the number of seeds to train with: one for a model without training."""
+    return settings.train.repeats if settings.model.epochs else 1
+
+
+def median_seed(fits: Mapping[int, FittedModel], monitor: str) -> int:
+    """Return the seed with the median validation score, the worse of two middle ones."""
+    sign = 1.0 if monitor in LOWER_IS_BETTER else -1.0
+    ranked = sorted(fits, key=lambda seed: (sign * (fits[seed].result.best_score or 0.0), seed))
+    return ranked[len(ranked) // 2]
+
+
+def repeat_table(
+    data: Data, fits: Mapping[int, FittedModel], calibrations: Mapping[int, "Calibration"]
+) -> pd.DataFrame:
+    """Return the calibrated probabilities of the test photos by each seed's model.
+
+    The labels of the test photos are not used; evaluate scores the table.
+    """
+    rows = data.table[data.table.split == "test"].sort_values("id")
+    index = rows.row.to_numpy(np.int64)
+    tables = []
+    for seed, fitted in fits.items():
+        config, own = fitted.config, calibrations[seed]
+        raw = inputs.logits(fitted.model, data.store, index, config.input_config, config.device)
+        fitted_probabilities = calibration.probabilities(raw, own.temperature, own.class_bias)
+        table = pd.DataFrame(fitted_probabilities.round(6), columns=list(data.classes))
+        table.insert(0, "seed", seed)
+        table.insert(1, "id", rows.id.to_numpy())
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
 
 
 def check_network(
@@ -250,37 +300,48 @@ def preprocessing(settings: Settings) -> Preprocessing:
 
 
 def calibrate(fitted: FittedModel, data: Data) -> Calibration:
-    """Fit the temperature and the conformal threshold to the validation photos."""
+    """Fit temperature, class bias and conformal threshold to the validation photos."""
     train_logits, val_logits = (
         inputs.logits(
             fitted.model, data.store, photos.rows, fitted.config.input_config, fitted.config.device
         )
         for photos in (data.train, data.val)
     )
-    temperature = 1.0  # the class shares of the majority baseline need no calibration
+    temperature, bias = 1.0, ()  # the class shares of the majority baseline need no calibration
+    config = fitted.config
     if not isinstance(fitted.model, Majority):
-        temperature = calibration.fit_temperature(val_logits, data.val.labels)
-    threshold = calibration.fit_conformal(
-        calibration.probabilities(val_logits, temperature),
-        data.val.labels,
-        list(data.table.set_index("id").group[list(data.val.ids)]),
+        counts = np.array(class_counts(data))
+        balanced = config.model_config.epochs > 0 and config.train_config.class_balancing != "none"
+        temperature, bias = calibration.fit(
+            val_logits, data.val.labels, counts / counts.sum(), balanced=balanced
+        )
+    train_fitted, val_fitted = (
+        calibration.probabilities(logits, temperature, bias)
+        for logits in (train_logits, val_logits)
     )
+    groups = list(data.table.set_index("id").group[list(data.val.ids)])
     return Calibration(
         temperature,
-        threshold,
-        rounded_scores(data.train, train_logits, temperature),
-        rounded_scores(data.val, val_logits, temperature),
+        bias,
+        calibration.fit_conformal(val_fitted, data.val.labels, groups),
+        rounded_scores(data.train.labels, train_fitted),
+        rounded_scores(data.val.labels, val_fitted),
     )
 
 
-def describe_choice(settings: Settings, data: Data, fitted: FittedModel) -> dict[str, Any]:
-    """Return the selected epoch, its score, and the class counts of the training photos."""
+def describe_choice(
+    settings: Settings, data: Data, fits: Mapping[int, FittedModel], chosen: int
+) -> dict[str, Any]:
+    """Return the selected seed and epoch, all seeds' scores, and the training photos' classes."""
+    fitted = fits[chosen]
     return {
         "chosen": {
+            "seed": chosen,
             "epoch": fitted.result.best_epoch,
             "monitor": settings.train.monitor,
             "score": fitted.result.best_score,
         },
+        "validation_by_seed": {str(seed): fit.result.best_score for seed, fit in fits.items()},
         "train_class_counts": dict(zip(data.classes, class_counts(data), strict=True)),
     }
 
@@ -303,8 +364,16 @@ def write_bundle(
             calibrated.temperature,
             calibrated.threshold,
             record,
+            calibrated.class_bias,
+            novelty=fit_novelty(settings, data, fitted.config.device),
         ),
     )
+
+
+def fit_novelty(settings: Settings, data: Data, device: torch.device) -> NoveltyDetector | None:
+    """Return the detector of photos that are unlike the training photos, if it is enabled."""
+    share = settings.train.false_refusals
+    return novelty.fit(data.store, data.train.rows, data.val.rows, device, share) if share else None
 
 
 def write_records(
@@ -320,6 +389,7 @@ def write_records(
         "epochs": fitted.result.epochs,
         "best_epoch": fitted.result.best_epoch,
         "temperature": round(calibrated.temperature, 6),
+        "class_bias": [round(value, 6) for value in calibrated.class_bias],
         "conformal_threshold": round(calibrated.threshold, 6),
         "train": calibrated.train_scores,
         "val": calibrated.val_scores,
@@ -336,8 +406,11 @@ def write_records(
 def summary(settings: Settings, data: Data, fitted: FittedModel, calibrated: Calibration) -> str:
     """Return the final line: the selected epoch and its validation scores."""
     scores = ", ".join(f"{name} {value:.3f}" for name, value in calibrated.val_scores.items())
+    repeats = count_repeats(settings)
+    median = f", the median of {repeats} seeds by validation" if repeats > 1 else ""
     return (
-        f"train: {settings.model_name}, epoch {fitted.result.best_epoch} of {fitted.result.epochs} "
+        f"train: {settings.model_name}, seed {fitted.config.seed}{median}, "
+        f"epoch {fitted.result.best_epoch} of {fitted.result.epochs} "
         f"selected by {settings.train.monitor} on {len(data.val.rows)} validation photos: {scores}"
     )
 
@@ -348,9 +421,9 @@ def class_counts(data: Data) -> list[int]:
     return counts
 
 
-def rounded_scores(photos: LabeledPhotos, logits: Floats, temperature: float) -> dict[str, float]:
-    """Return the scores of calibrated probabilities, rounded to six decimals."""
-    scores = point_scores(photos.labels, calibration.probabilities(logits, temperature))
+def rounded_scores(labels: Integers, probabilities: Floats) -> dict[str, float]:
+    """Return the scores of calibrated probabilities (N, K), rounded to six decimals."""
+    scores = point_scores(labels, probabilities)
     return {name: round(value, 6) for name, value in scores.items()}
 
 

@@ -553,7 +553,7 @@ def test_queued_folds_and_models_run_and_missing_weights_are_reported(clone, tmp
     output = finished_queue(project, "untracked")
     assert "Failed" in output
     log = project("dvc", "queue", "logs", "untracked")
-    assert "weights = 'data/weights/own.safetensors' does not exist" in log
+    assert "the weights file data/weights/own.safetensors does not exist" in log
     assert "dvc add" in log
     project("dvc", "add", "data/weights/own.safetensors")
     project("git", "add", "--all")

@@ -28,7 +28,7 @@ from anklealign.training.sampling import LabeledPhotos
 from anklealign.training.trainer import FitConfig
 
 RAW = params.read(Path(__file__).resolve().parents[1] / "params.yaml")
-QUICK = {"majority", "cnn_dropout", "mobilenet_v2_mlp", "imagenet_zero_shot"}
+QUICK = {"majority", "cnn_dropout", "mobilenet_v2_mlp", "lite0_zero_shot"}
 VARIANTS = [
     pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in RAW["models"]
 ]

@@ -190,12 +190,15 @@ def add(
             write(report_data, name, own=folder if folder != source else None)
     imports = [str(source)] if download.is_address(data) else []
     tracked = dict.fromkeys([f"{path}.dvc" for path in [target, *imports]])
+    like = report_data.proposal.named.like
     print(
         f"\nnext      git add {PARAMS} {' '.join(tracked)}\n"
         f"          git commit -m 'Photos: {name}'\n"
-        f"          dvc exp run -S dataset={name}\n"
-        f"          or, instead of the last line: set dataset in {PARAMS}, make repro"
+        f"          dvc exp run -S dataset={name} -S model={dataset_config.suited_model(like)}\n"
+        f"          or, instead of the last line: set both in {PARAMS}, make repro"
     )
+    for number, sentence in enumerate(dataset_config.model_advice(like, config)):
+        print(*_wrapped("          " if number else "models    ", sentence), sep="\n")
 
 
 def write(report_data: FolderReport, name: str, own: Path | None = None) -> None:
@@ -439,7 +442,8 @@ def remarks(proposal: Proposal) -> list[str]:
         lines.append(f"and {len(unknown) - MOST_UNKNOWN} more labels that match no class")
     named = proposal.named
     lines += [f"{_quoted(a)} and {_quoted(b)}: one class?" for a, b in named.alike]
-    return lines + [f"{_quoted(a)} and {_quoted(b)} differ by case alone" for a, b in named.by_case]
+    lines += [f"{_quoted(a)} and {_quoted(b)} differ by case alone" for a, b in named.by_case]
+    return [*lines, f"model: {dataset_config.suited_model(named.like)} suits this set first"]
 
 
 def unknown_labels(proposal: Proposal) -> list[tuple[str, int]]:

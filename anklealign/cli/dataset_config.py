@@ -41,6 +41,30 @@ COMMENTS = {
 WIDEST = 28  # characters before aligned comments
 WIDTH = 80  # columns; longer lines have their comment above them
 ALWAYS = ("ordered", "mirror_safe", "fit")  # written even if they have the default value
+# The task of the synthetic set: the sides of a photo differ in meaning, which the pooled features
+# of pretrained networks do not show (docs/model-zoo.md).
+LEFT_AND_RIGHT = ("synthetic", "ankle")
+HUB_MODELS = ("dinov2_frozen", "dinov3_frozen", "siglip_frozen", "convnext_tiny")
+
+
+def suited_model(like: str) -> str:
+    """Return the model config to start with; `like` is a dataset with the same classes, or ''."""
+    return "grid_pool_cnn" if like in LEFT_AND_RIGHT else "lite0_probe"
+
+
+def model_advice(like: str, dataset: Dataset) -> list[str]:
+    """Return sentences about the models to compare, the first of which is `suited_model`."""
+    if suited_model(like) == "grid_pool_cnn":
+        first = "grid_pool_cnn: from scratch, as for the synthetic set"
+        others = "lite0 (pretrained, fine-tuned)"
+    else:
+        first = "lite0_probe: a linear head on pretrained features; takes seconds"
+        zero_shot = ", lite0_zero_shot (no training)" if dataset.imagenet else ""
+        others = f"lite0 (fine-tuned){zero_shot}"
+    return [
+        f"{first}. Compare with {others}; all weights are installed",
+        f"stronger, if the network reaches timm's hub: {', '.join(HUB_MODELS)}",
+    ]
 
 
 def text(

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from anklealign.config import paths
@@ -27,10 +28,12 @@ from anklealign.inference.onnx_predictor import OnnxPredictor
 from anklealign.inference.predictor import Predictor
 from anklealign.io import files, pixel_store, results
 from anklealign.io.pixel_store import Pixels
-from anklealign.models import inputs
+from anklealign.models import inputs, novelty
 from anklealign.models.bundle import Bundle
+from anklealign.models.inputs import InputConfig
 
 TOLERANCE = 1e-4  # of a probability
+NOVELTY_TOLERANCE = 1e-3  # of a score, whose features are rounded to half precision
 CPU = torch.device("cpu")
 ROUNDS = 7
 
@@ -61,6 +64,8 @@ def export_model(model: Path, out: Path) -> int:
         onnx.helper.set_model_props(onnx_model, properties)
         with files.replacing(out) as path:
             path.write_bytes(onnx_model.SerializeToString())
+        if reference.bundle.novelty is not None:
+            write_general_network(out.with_name(onnx_predictor.NOVELTY_FILE), reference, pixels)
     except (ValueError, OSError) as error:
         print(f"export: {error}", file=sys.stderr)
         return 1
@@ -73,16 +78,59 @@ def export_model(model: Path, out: Path) -> int:
     return 0
 
 
+def write_general_network(path: Path, reference: Predictor, pixels: Pixels) -> None:
+    """Write the general network of the novelty detector, after a check of its scores.
+
+    Raises:
+        ValueError: A score differs from PyTorch's by more than the tolerance.
+    """
+    network, input_config = novelty.general_network("cpu")
+    model = to_onnx(_Features(network), input_config)
+    onnx.helper.set_model_props(
+        model, {onnx_predictor.NOVELTY_WEIGHTS: novelty.BACKBONE.weights_sha256}
+    )
+    session = onnx_predictor.open_session(model.SerializeToString())
+    # Its first session would run the classifier, which is not needed here.
+    candidate = OnnxPredictor(reference.bundle, CPU, session, session)
+    expected, actual = (p.novelty_scores(pixels) for p in (reference, candidate))
+    difference = float(np.abs(expected - actual).max())
+    if not difference <= NOVELTY_TOLERANCE:
+        raise ValueError(
+            f"ONNX Runtime differs from PyTorch by up to {difference:.2g} in a novelty score "
+            f"({NOVELTY_TOLERANCE:g} is the limit); serve with PyTorch"
+        )
+    with files.replacing(path) as temporary:
+        temporary.write_bytes(model.SerializeToString())
+
+
+class _Features(nn.Module):
+    """A network's features: (N, 3, H, H) -> (N, C)."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.network.forward_features(x)  # type: ignore[operator]
+        pooled: Tensor = self.network.forward_head(maps, pre_logits=True)  # type: ignore[operator]
+        return pooled
+
+
 def exported(bundle: Bundle) -> onnx.ModelProto:
     """Return a bundle's network as an ONNX model: float (N, 3, H, H) -> (N, K), N free."""
-    side = bundle.input_config.image_size
+    return to_onnx(bundle.model, bundle.input_config)
+
+
+def to_onnx(network: nn.Module, input_config: InputConfig) -> onnx.ModelProto:
+    """Return a network as an ONNX model: float (N, 3, H, H) -> (N, outputs), N free."""
+    side = input_config.image_size
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about PyTorch's own internals
         try:
             program = torch.onnx.export(
-                bundle.model.eval(),
+                network.eval(),
                 # Two photos: with one, the exporter treats the number of photos as a constant.
-                (torch.zeros(2, bundle.input_config.channels, side, side),),
+                (torch.zeros(2, input_config.channels, side, side),),
                 input_names=[onnx_predictor.INPUT],
                 output_names=[onnx_predictor.OUTPUT],
                 dynamic_shapes=({0: torch.export.Dim("photos", min=1, max=1 << 16)},),

@@ -13,6 +13,10 @@ linear model on the network's last features, cross-validated by group, so no pho
 scored by a model fitted on it. The features themselves were fitted on the labels of the train
 split, so the ranking finds fewer issues there than with a pretrained and frozen network.
 
+The suggestions are only as good as that model. Its cross-validated balanced accuracy is printed,
+and the number of false alarms: the label issues of as many photos whose labels are drawn from the
+model's own probabilities, so that none of them is wrong by the model. At chance there is no list.
+
 Shapes: N photos, F features, K classes.
 """
 
@@ -34,6 +38,7 @@ from tqdm import tqdm
 from anklealign.config import params, paths
 from anklealign.inference.predictor import Predictor
 from anklealign.io import files, pixel_store
+from anklealign.metrics.scores import point_scores
 from anklealign.models import inputs
 from anklealign.models.inputs import Floats, Integers
 from anklealign.plotting import contact_sheets
@@ -43,6 +48,7 @@ Booleans = npt.NDArray[np.bool_]
 
 FOLDS = 5  # at most; at most the number of groups of the rarest class
 SHOWN = 96  # eight contact sheets
+DRAWS = 1000
 STRENGTH = 1e-3  # C of the linear model: chosen on synthetic seed 2
 
 
@@ -90,6 +96,15 @@ def write_label_issues(out: Path, address: str, from_name: str, to_name: str) ->
     except ValueError as error:
         print(f"label-issues: {error}", file=sys.stderr)
         return 1
+    quality = point_scores(labels, probabilities)["balanced_accuracy"]
+    if quality <= (least := chance_limit(labels)):
+        print(
+            f"label-issues: the cross-validated model has a balanced accuracy of {quality:.3f}, "
+            f"which guessing reaches, too (up to {least:.3f}); it cannot tell wrong labels. Train "
+            "a better model first, for example with pretrained weights (model: lite0_probe)",
+            file=sys.stderr,
+        )
+        return 1
     issues = ranked(table, classes, labels, probabilities)
     top = issues.head(SHOWN)
     files.write_table(out / "label_issues.csv", issues.drop(columns="place"))
@@ -105,9 +120,10 @@ def write_label_issues(out: Path, address: str, from_name: str, to_name: str) ->
     text = json.dumps(tasks, indent=1, ensure_ascii=False) + "\n"
     files.write_text(out / "label_studio.json", text)
     print(
-        f"label-issues: {int(issues.confident.sum())} of {len(issues)} photos have a label issue; "
-        f"the first {len(top)} are in {out}/sheet_01.png and, for Label Studio, in "
-        f"{out}/label_studio.json"
+        f"label-issues: {int(issues.confident.sum())} of {len(issues)} photos have a label issue, "
+        f"about {false_alarms(probabilities):.0f} of them false alarms; the balanced accuracy of "
+        f"the cross-validated model is {quality:.3f}; the first {len(top)} are in "
+        f"{out}/sheet_01.png and, for Label Studio, in {out}/label_studio.json"
     )
     return 0
 
@@ -153,6 +169,29 @@ def cross_validated(features: Floats, labels: Integers, groups: Sequence[str]) -
         model.fit(features[train], labels[train])
         probabilities[np.ix_(~train, model.classes_)] = model.predict_proba(features[~train])
     return probabilities
+
+
+def chance_limit(labels: Integers) -> float:
+    """Return the 99th percentile of the balanced accuracy of guesses with the class frequencies."""
+    generator = np.random.default_rng(0)
+    counts = np.bincount(labels)
+    recalls = np.zeros(DRAWS)
+    for k in np.flatnonzero(counts):
+        hits = generator.binomial(counts[k], 1 / np.count_nonzero(counts), DRAWS)
+        recalls += hits / counts[k] / np.count_nonzero(counts)
+    return float(np.quantile(recalls, 0.99))
+
+
+def false_alarms(probabilities: Floats) -> float:
+    """Return the expected number of confident issues if all labels follow the probabilities."""
+    generator = np.random.default_rng(0)
+    counts = []
+    for _ in range(DRAWS // 10):
+        draws = generator.random((len(probabilities), 1))
+        labels = (draws > probabilities.cumsum(1)[:, :-1]).sum(1)
+        if len(np.unique(labels)) == probabilities.shape[1]:
+            counts.append(int(margins(labels, probabilities)[2].sum()))
+    return float(np.mean(counts)) if counts else float("nan")
 
 
 def margins(labels: Integers, probabilities: Floats) -> tuple[Floats, Integers, Booleans]:

@@ -153,6 +153,10 @@ def _predict(
     out: Annotated[Path, typer.Option(help="CSV file to write.")],
     model: ModelFolder = paths.MODEL,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    *,
+    refuse_unlike: Annotated[
+        bool, typer.Option(help="Predict no class for photos unlike the training photos.")
+    ] = False,
 ) -> None:
     """Predict the classes of photos with a trained bundle.
 
@@ -160,7 +164,9 @@ def _predict(
     """
     from anklealign.cli import predict  # noqa: PLC0415
 
-    raise typer.Exit(predict.predict_photos(photos, out, model, device))
+    raise typer.Exit(
+        predict.predict_photos(photos, out, model, device, refuse_unlike=refuse_unlike)
+    )
 
 
 @app.command("export", epilog="Example: anklealign export --out export/model.onnx")

@@ -4,8 +4,10 @@
 
 Folders are searched recursively. The table has one row per photo: path, predicted, a column
 p_<class> for each class, prediction_set (the classes that contain the true one for 90% of photos,
-joined by |), abstain (True unless the set has exactly one class), and reason, which is empty
-unless the photo could not be read.
+joined by |), abstain (True if the set has several classes), in_distribution (False if the
+photo does not look like the photos the model was trained on), novelty (its score, 0 to 2), and
+reason, which is empty unless the photo could not be read. With --refuse-unlike, a photo that is
+unlike the training photos has no predicted class.
 Exit status: 0 all photos read, 1 some unreadable, 2 none readable or wrong command.
 """
 
@@ -25,7 +27,14 @@ from anklealign.models import calibration
 CHUNK = 256
 
 
-def predict_photos(paths: Sequence[Path], out: Path, model: Path, device: str = "auto") -> int:
+def predict_photos(
+    paths: Sequence[Path],
+    out: Path,
+    model: Path,
+    device: str = "auto",
+    *,
+    refuse_unlike: bool = False,
+) -> int:
     """Predict photos and write the table; return the exit status.
 
     Args:
@@ -33,10 +42,15 @@ def predict_photos(paths: Sequence[Path], out: Path, model: Path, device: str = 
         out: CSV file to write.
         model: Folder of the trained bundle.
         device: auto, cpu, cuda, cuda:1 or mps.
+        refuse_unlike: Whether photos that are unlike the training photos get no class.
     """
     try:
         predictor = Predictor.load(model, device)
         table = predictions(predictor, list_photos(paths))
+        if refuse_unlike:
+            refused = table.in_distribution == False  # noqa: E712 - unreadable photos have ''
+            table.loc[refused, ["predicted", "prediction_set"]] = "", "|".join(predictor.classes)
+            table.loc[refused, "abstain"] = True
         files.write_table(out, table)
     except (ValueError, OSError) as error:
         print(f"predict: {error}", file=sys.stderr)
@@ -45,7 +59,11 @@ def predict_photos(paths: Sequence[Path], out: Path, model: Path, device: str = 
     for path, reason in zip(unread.path, unread.reason, strict=True):
         print(f"predict: {path} could not be read: {reason}", file=sys.stderr)
     read = len(table) - len(unread)
-    print(f"predict: {read} photos predicted, {len(unread)} unreadable; see {out}")
+    unlike = int((table.in_distribution == False).sum())  # noqa: E712
+    print(
+        f"predict: {read} photos predicted, {unlike} of them unlike the training photos, "
+        f"{len(unread)} unreadable; see {out}"
+    )
     return 2 if not read else int(len(unread) > 0)
 
 
@@ -85,9 +103,12 @@ def _looks_like_photo(path: Path) -> bool:
 
 
 def predictions(predictor: Predictor, paths: Sequence[Path]) -> pd.DataFrame:
-    """Return one row per photo: path, predicted, p_<class>, …, prediction_set, abstain, reason."""
+    """Return one row per photo, with the columns of the table that `predict_photos` writes."""
     probability_columns = [f"p_{name}" for name in predictor.classes]
-    columns = ["path", "predicted", *probability_columns, "prediction_set", "abstain", "reason"]
+    columns = [
+        "path", "predicted", *probability_columns, "prediction_set", "abstain", "in_distribution",
+        "novelty", "reason",
+    ]  # fmt: skip
     rows: list[dict[str, object]] = []
     with tqdm(total=len(paths), unit="photo", disable=None) as bar:
         for start in range(0, len(paths), CHUNK):
@@ -102,14 +123,18 @@ def predictions(predictor: Predictor, paths: Sequence[Path]) -> pd.DataFrame:
                 bar.update()
             if pixels:
                 read = (row for row in rows[start:] if not row["reason"])
-                probabilities = predictor.probabilities(np.stack(pixels))
+                stacked = np.stack(pixels)
+                probabilities = predictor.probabilities(stacked)
+                novelty = predictor.novelty_scores(stacked)
+                similar = predictor.in_distribution(novelty)
                 sets = predictor.prediction_sets(probabilities)
                 set_texts = calibration.format_sets(sets, predictor.classes)
                 abstentions = calibration.abstains(sets)
-                for row, scores, set_text, abstain in zip(
-                    read, probabilities, set_texts, abstentions, strict=True
+                for row, scores, set_text, abstain, score, known in zip(
+                    read, probabilities, set_texts, abstentions, novelty, similar, strict=True
                 ):
                     row["predicted"] = predictor.classes[int(scores.argmax())]
                     row.update(zip(probability_columns, map(float, scores), strict=True))
                     row["prediction_set"], row["abstain"] = set_text, bool(abstain)
+                    row["in_distribution"], row["novelty"] = bool(known), float(score)
     return pd.DataFrame(rows, columns=columns)

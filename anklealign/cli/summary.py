@@ -131,6 +131,12 @@ def remarks(evaluate: dict[str, Any]) -> list[str]:
             value, photos = worst[f"{kind}_{score}"], worst[f"{kind}_photos"]
             text = f"{worst[kind]}, {score} {value:.3f} on {photos} photos"
             lines.append(f"{f'worst {kind}':<18}{text}")
+    if seeds := evaluate.get("seeds"):
+        spread = seeds["balanced_accuracy"]
+        lines.append(
+            f"training seeds    balanced accuracy {spread['mean']:.3f}, sd {spread['sd']:.3f}, "
+            f"over {seeds['count']} seeds; the model is the median by validation"
+        )
     coverage, abstention = block["coverage"], block["abstention"]["value"]
     lines.append(
         f"prediction sets   contain the true class for {coverage['value']:.0%} of photos (nominal "
@@ -138,6 +144,12 @@ def remarks(evaluate: dict[str, Any]) -> list[str]:
         f"{coverage['expected_low']:.0%} to {coverage['expected_high']:.0%}); "
         f"{abstention:.0%} abstained"
     )
+    selective = block.get("selective_accuracy")
+    if abstention and selective is not None and selective <= evaluate["accuracy"]["value"]:
+        lines.append(
+            f"abstaining        does not help on this set: accuracy {selective:.3f} on the other "
+            "photos"
+        )
     humans = evaluate.get("human_baseline", {})
     if humans.get("votes"):
         human, model = humans["accuracy"]["value"], humans["model_accuracy"]["value"]

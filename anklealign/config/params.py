@@ -30,7 +30,6 @@ from ruamel.yaml.error import MarkedYAMLError
 
 from anklealign.config.class_names import Labels
 from anklealign.config.paths import RAW
-from anklealign.io import files
 
 PARAMS = Path("params.yaml")
 CONSENSUS = "consensus"  # value of split.test: test on the photos with votes
@@ -301,7 +300,10 @@ class Train:
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     weight_decay: NonNegative
     augmentation: Augmentation
+    seed: Annotated[int, Field(ge=0)] | None = None
+    repeats: Count = 1
     num_processes: Count = 1
+    threads: Count = 2
     channels_last: bool = True
     deterministic: bool = True
     gradient_accumulation_steps: Count = 1
@@ -317,6 +319,7 @@ class Train:
     loss: Literal["cross_entropy", "bce"] = "cross_entropy"
     class_balancing: Literal["none", "loss_weights", "sampler"] = "loss_weights"
     soft_labels: bool = False
+    false_refusals: Annotated[float, Field(ge=0, lt=1)] = 0.05
 
     @field_validator("decay_at")
     @classmethod
@@ -620,7 +623,8 @@ def _unknown_sections(raw: Mapping[str, Any]) -> list[str]:
 def input_errors(raw: Mapping[str, Any]) -> list[str]:
     """Return one line for each input of the selected dataset and model that a stage would refuse.
 
-    The stages before train take minutes, so what train refuses is refused before them.
+    The stages before train take minutes, so what train refuses is refused before them; pretrained
+    weights are checked by `anklealign.models.weights`.
     """
     dataset_name, data = dataset(raw)
     folder = RAW / dataset_name
@@ -636,19 +640,5 @@ def input_errors(raw: Mapping[str, Any]) -> list[str]:
             f"params.yaml: models.{name}: zero_shot needs the ImageNet indices of each class, "
             f"which datasets.{dataset_name} does not have; add datasets.{dataset_name}.imagenet, "
             "or choose another model"
-        )
-    if not model.weights:
-        return errors
-    if not Path(model.weights).is_file():
-        errors.append(
-            f"params.yaml: model = {name!r}: the weights file {model.weights} does not exist; put "
-            "it there (and `dvc add` it for queued runs and colleagues), run `dvc pull`, or choose "
-            "another model"
-        )
-    elif not (actual := files.sha256(Path(model.weights))).startswith(str(model.weights_sha256)):
-        errors.append(
-            f"params.yaml: models.{name}.weights = {model.weights!r} has the SHA-256 {actual}, but "
-            f"weights_sha256 is {model.weights_sha256}; put the right file there, or correct "
-            "weights_sha256"
         )
     return errors

@@ -6,6 +6,7 @@ RAW = Path("data/raw")  # one folder per dataset
 PREPARED = Path("data/prepared")
 CLEAN = Path("data/clean")
 SPLIT = Path("data/split")
+TRAINED = Path("data/train")
 MODEL = Path("model")
 METRICS = Path("metrics")
 SCORES = METRICS / "scores.json"  # the headline metrics
@@ -15,6 +16,7 @@ PLOTS = Path("plots")  # one folder per stage
 STORE = PREPARED / "pixels"  # a folder: anklealign/io/pixel_store.py
 VOTES = PREPARED / "votes.csv"
 SOFT_LABELS = PREPARED / "soft_labels.csv"
+REPEATS = TRAINED / "repeats.csv"  # test probabilities of each training seed
 PREDICTIONS = PLOTS / "evaluate/predictions.csv"  # one row per test photo
 HISTORY = PLOTS / "train/history.csv"  # one row per epoch
 # Arrays that the report draws.

@@ -36,15 +36,15 @@ LISTED = 25  # pairs, and classes
 
 
 def reliability(labels: Integers, before: Floats, after: Floats, temperature: float) -> Figure:
-    """Draw reliability diagrams before and after temperature scaling: (N,), (N, K), (N, K)."""
+    """Draw reliability diagrams before and after calibration: (N,), (N, K), (N, K)."""
     figure = style.new(9, 4.7)
     left, right = figure.subplots(1, 2, sharey=True)
     for axes, probabilities in ((left, before), (right, after)):
         correct = probabilities.argmax(1) == labels
         _draw_bins(axes, correct, probabilities)
         _draw_photos(axes, correct, probabilities)
-    left.set_title("before temperature scaling", fontsize=10)
-    right.set_title(f"after temperature scaling (T = {temperature:.2f})", fontsize=10)
+    left.set_title("before calibration", fontsize=10)
+    right.set_title(f"after calibration (T = {temperature:.2f})", fontsize=10)
     left.set_ylabel("accuracy")
     handles, names = right.get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False, fontsize=8)

@@ -17,17 +17,20 @@ from anklealign.evaluation import human_baseline
 from anklealign.metrics.bootstrap import Estimate, mean_with_ci, scores_with_ci
 from anklealign.metrics.scores import (
     FURTHER,
+    LOWER_IS_BETTER,
     OVERALL,
     PER_CLASS,
     RANKED,
     Floats,
     Integers,
     loss_scores,
+    point_scores,
 )
 from anklealign.models import calibration
 
 # Fewer photos do not qualify a collector as the worst: a single mistake would decide.
 MIN_COLLECTOR_PHOTOS = 5
+SEED_SCORES = ("balanced_accuracy", "accuracy", "log_loss")  # whose spread over seeds is given
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,13 @@ def classification_scores(
     metrics: dict[str, Any] = {name: rounded(estimates[name]) for name in names}
     for k, name in enumerate(classes):
         support = int((labels == k).sum())
-        metrics[f"class_{name}"] = {"support": support} | class_scores(estimates, k)
+        # Calibration of the class: over many photos, both are equal.
+        calibrated = {"share": support / len(test), "mean_probability": probabilities[:, k].mean()}
+        metrics[f"class_{name}"] = {
+            "support": support,
+            **class_scores(estimates, k),
+            **rounded(calibrated),
+        }
     return metrics | {"worst": worst(test, classes, probabilities)}
 
 
@@ -100,6 +109,41 @@ def class_scores(estimates: Mapping[str, Estimate], k: int) -> dict[str, float]:
             f"{name}_{end}": estimate[end] for end in ("ci_low", "ci_high") if end in estimate
         }
     return rounded(metrics)
+
+
+def seed_scores(
+    test: pd.DataFrame, classes: Sequence[str], repeats: pd.DataFrame
+) -> dict[str, Any]:
+    """Return the mean and the standard deviation of the scores over training seeds.
+
+    Args:
+        test: One row per photo: id, label.
+        classes: K names.
+        repeats: Seed, id and K probabilities, one row per seed and photo.
+
+    Returns:
+        An empty dict for a single seed.
+    """
+    label_of = test.set_index("id").label
+    by_seed = {}
+    for seed, rows in repeats.groupby("seed", sort=True):
+        labels = label_of[rows.id].map(list(classes).index).to_numpy(np.int64)
+        by_seed[seed] = point_scores(labels, rows[list(classes)].to_numpy(np.float64))
+    if len(by_seed) < 2:
+        return {}
+    table = pd.DataFrame(by_seed).T
+    scores: dict[str, Any] = {"count": len(table)}
+    for name in SEED_SCORES:
+        values = {
+            "mean": table[name].mean(),
+            "sd": table[name].std(),
+            "worst": table[name].min(),
+            "best": table[name].max(),
+        }
+        if name in LOWER_IS_BETTER:
+            values |= {"worst": values["best"], "best": values["worst"]}
+        scores[name] = rounded(values)
+    return scores
 
 
 def confusion_table(predictions: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
@@ -160,15 +204,15 @@ def calibration_scores(
     settings: Evaluate,
     seed: int,
 ) -> dict[str, Any]:
-    """Return the scores before temperature scaling and those of the prediction sets.
+    """Return the scores before calibration and those of the prediction sets.
 
     `expected_low` and `expected_high` are the range of the coverage when the groups of both splits
     are reassigned at random.
 
     Args:
         test: Predictions on N photos.
-        validation: Predictions on the photos that temperature and threshold were fitted on.
-        uncalibrated: (N, K) test probabilities of the same model without its temperature.
+        validation: Predictions on the photos that calibration and threshold were fitted on.
+        uncalibrated: (N, K) test probabilities of the same model before calibration.
         sets: (N, K) prediction sets.
         settings: Number of resamples and confidence level.
         seed: Seed of the resampling.
@@ -182,7 +226,7 @@ def calibration_scores(
     low, high = calibration.coverage_range(
         np.concatenate(
             [
-                calibration.true_class_probabilities(split.probabilities, split.labels)
+                calibration.largest_thresholds(split.probabilities, split.labels)
                 for split in (validation, test)
             ]
         ),
@@ -198,7 +242,7 @@ def calibration_scores(
         return _mean(values, test.groups, (0.0, upper), settings, seed)
 
     metrics: dict[str, Any] = {
-        "before_temperature": rounded(before),
+        "before_calibration": rounded(before),
         "coverage": mean(covered)
         | rounded({"nominal": nominal, "expected_low": low, "expected_high": high}),
         "set_size": mean(sets.sum(1), classes),
@@ -207,6 +251,26 @@ def calibration_scores(
     if not abstained.all():
         metrics["selective_accuracy"] = round(float(correct[~abstained].mean()), 6)
     return metrics
+
+
+def novelty_scores(
+    refused: npt.NDArray[np.bool_],
+    groups: Sequence[str],
+    detected: Mapping[str, float],
+    settings: Evaluate,
+    seed: int,
+) -> dict[str, Any]:
+    """Return the shares of test photos and of drawn images that are unlike the training photos.
+
+    Args:
+        refused: (N,) whether a test photo counts as unlike the training photos.
+        groups: (N,) group names.
+        detected: Share of the drawn images of each kind that count as unlike.
+        settings: Number of resamples and confidence level.
+        seed: Seed of the resampling.
+    """
+    share = _mean(refused, groups, (0.0, 1.0), settings, seed)
+    return {"false_refusals": share, "detected": rounded(detected)}
 
 
 def human_baseline_scores(

@@ -71,7 +71,7 @@ def areas(
         )
         rows = np.arange(len(steps))
         outputs = logits(bundle.model, steps, rows, bundle.input_config, device)
-        p = calibration.probabilities(outputs, bundle.temperature)[:, label]
+        p = calibration.probabilities(outputs, bundle.temperature, bundle.class_bias)[:, label]
         curves = p.reshape(1 + RANDOM_ORDERS, 2, STEPS + 1)
         area: Floats = np.asarray(np.trapezoid(curves, dx=1 / STEPS))
         results.append((area[0, 0], area[1:, 0].mean(), area[0, 1], area[1:, 1].mean()))

@@ -10,20 +10,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import onnxruntime
 import torch
 
 from anklealign.inference.predictor import Predictor
 from anklealign.io import results
 from anklealign.io.pixel_store import Photos
-from anklealign.models import bundle, inputs
-from anklealign.models.inputs import Floats, Integers
+from anklealign.models import bundle, inputs, novelty
+from anklealign.models.inputs import Floats, InputConfig, Integers
 
 # Keys of the ONNX file's metadata.
 BUNDLE_HASH = "bundle_sha256"
 FASTER_ENGINE = "faster_engine"
 # Must differ from all parameter names: the exporter confuses equal names.
 INPUT, OUTPUT = "normalized_photos", "class_logits"
+# Beside the export: the general network of the novelty detector (novelty.py), and the key of the
+# hash of its weights. It takes a quarter of PyTorch's time for one photo.
+NOVELTY_FILE, NOVELTY_WEIGHTS = "novelty.onnx", "weights_sha256"
 
 
 @dataclass(frozen=True)
@@ -31,18 +35,40 @@ class OnnxPredictor(Predictor):
     """A trained bundle whose network runs in ONNX Runtime on the CPU."""
 
     session: onnxruntime.InferenceSession
+    novelty_session: onnxruntime.InferenceSession | None = None
 
     def logits(self, pixels_nhwc: Photos, rows: Integers | None = None) -> Floats:
         """Return the logits of all photos, or of some rows: uint8 (N, S, S, 3) -> (N, K)."""
         index = np.arange(len(pixels_nhwc)) if rows is None else rows
+        outputs = self._run(self.session, pixels_nhwc, index, self.bundle.input_config)
+        return outputs.astype(np.float64)
+
+    def novelty_scores(self, pixels_nhwc: Photos, rows: Integers | None = None) -> Floats:
+        """Return how unlike the training photos photos are: uint8 (N, S, S, 3) -> (N,), 0 to 2."""
+        detector = self.bundle.novelty
+        if detector is None or self.novelty_session is None:
+            return super().novelty_scores(pixels_nhwc, rows)
+        index = np.arange(len(pixels_nhwc)) if rows is None else rows
+        _, input_config = novelty.general_network("cpu")
+        features = self._run(self.novelty_session, pixels_nhwc, index, input_config)
+        return detector.scores_of(torch.from_numpy(features))
+
+    def _run(
+        self,
+        session: onnxruntime.InferenceSession,
+        pixels: Photos,
+        index: Integers,
+        input_config: InputConfig,
+    ) -> npt.NDArray[np.float32]:
+        """Return a session's output for rows of the store, `CHUNK` rows at a time: (N, outputs)."""
         outputs = []
         # At least one pass, as with PyTorch, so that the output for no photos has K columns.
         for start in range(0, max(1, len(index)), inputs.CHUNK):
-            chunk = pixels_nhwc[index[start : start + inputs.CHUNK]]
+            chunk = pixels[index[start : start + inputs.CHUNK]]
             with one_thread():
-                x = inputs.to_input(chunk, self.bundle.input_config, self.device).numpy()
-            outputs += self.session.run([OUTPUT], {INPUT: x})
-        return np.concatenate(outputs).astype(np.float64)
+                x = inputs.to_input(chunk, input_config, self.device).numpy()
+            outputs += session.run([OUTPUT], {INPUT: x})
+        return np.concatenate(outputs)
 
     @property
     def faster_engine(self) -> str:
@@ -94,4 +120,22 @@ def load(folder: Path, export: Path) -> OnnxPredictor:
     exported_from = session.get_modelmeta().custom_metadata_map.get(BUNDLE_HASH)
     if exported_from != results.bundle_hash(folder):
         raise ValueError(f"{export} was exported from another bundle than {folder}; {remedy}")
-    return OnnxPredictor(loaded, torch.device("cpu"), session)
+    return OnnxPredictor(
+        loaded, torch.device("cpu"), session, _novelty_session(export.with_name(NOVELTY_FILE))
+    )
+
+
+def _novelty_session(path: Path) -> onnxruntime.InferenceSession | None:
+    """Return the session of the general network, or None, which means PyTorch."""
+    try:
+        session = open_session(path.read_bytes())
+    except OSError:
+        return None
+    except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors have no common base class
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"{path} is not a valid ONNX model ({reason}); run `make export`, or remove the file "
+            "to use PyTorch"
+        ) from None
+    weights = session.get_modelmeta().custom_metadata_map.get(NOVELTY_WEIGHTS)
+    return session if weights == novelty.BACKBONE.weights_sha256 else None

@@ -29,7 +29,7 @@ class OpenedPhoto:
         height: Height of the upright original in px.
     """
 
-    pixels: Pixels
+    pixels: Photos
     box: decode.Box
     width: int
     height: int
@@ -117,7 +117,27 @@ class Predictor:
 
         With `rows`, only those rows are read, one batch at a time.
         """
-        return calibration.probabilities(self.logits(pixels_nhwc, rows), self.bundle.temperature)
+        own = self.bundle
+        scores = self.logits(pixels_nhwc, rows)
+        return calibration.probabilities(scores, own.temperature, own.class_bias)
+
+    def novelty_scores(self, pixels_nhwc: Photos, rows: Integers | None = None) -> Floats:
+        """Return how unlike the training photos photos are: uint8 (N, S, S, 3) -> (N,), 0 to 2.
+
+        NaN if the bundle was trained without a novelty detector.
+        """
+        index = np.arange(len(pixels_nhwc)) if rows is None else rows
+        if self.bundle.novelty is None:
+            return np.full(len(index), np.nan)
+        return self.bundle.novelty.scores(pixels_nhwc, index, self.device)
+
+    def in_distribution(self, scores: Floats) -> npt.NDArray[np.bool_]:
+        """Return whether photos are similar to the training photos, from their scores: (N,).
+
+        True for all if the bundle was trained without a novelty detector.
+        """
+        detector = self.bundle.novelty
+        return np.full(len(scores), True) if detector is None else detector.similar(scores)
 
     def prediction_sets(self, probabilities: Floats) -> npt.NDArray[np.bool_]:
         """Return True for the classes in each photo's prediction set: (N, K) -> (N, K) bool."""

@@ -1,8 +1,9 @@
 """Save and load a bundle: a trained model with everything that prediction needs.
 
 A bundle is a folder with config.json and model.safetensors, in the format that timm and the Hugging
-Face hub load as `local-dir:FOLDER`. Values without a key in that format are below `anklealign` in
-config.json. The weights are safetensors, not pickle, so an untrusted bundle cannot run code.
+Face hub load as `local-dir:FOLDER`, and novelty.safetensors, the features of training photos
+(novelty.py). Values without a key in that format are below `anklealign` in config.json. The weights
+are safetensors, not pickle, so an untrusted bundle cannot run code.
 
 Plain timm loads a bundle whose `architecture` in config.json is timm's own; no arguments are
 needed, as timm reads num_classes and the other arguments from `model_args`. The architectures
@@ -33,8 +34,12 @@ from timm.models._hub import save_config_for_hf
 from torch import nn
 
 from anklealign.io import files
-from anklealign.models import networks  # noqa: F401 - registers the own networks with timm
+from anklealign.models import (
+    networks,  # noqa: F401 - registers the own networks with timm
+    novelty,
+)
 from anklealign.models.inputs import InputConfig
+from anklealign.models.novelty import NoveltyDetector
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -70,6 +75,8 @@ class Bundle:
         temperature: Divisor of the logits before the softmax.
         conformal_threshold: Least calibrated probability of a class in the prediction set.
         record: Provenance: selected epoch, versions, data hashes, parameters.
+        class_bias: K values that are added to the scaled logits, or none.
+        novelty: Detector of photos that are unlike the training photos, if there is one.
     """
 
     model: nn.Module
@@ -79,6 +86,8 @@ class Bundle:
     temperature: float
     conformal_threshold: float
     record: Mapping[str, Any]
+    class_bias: tuple[float, ...] = ()
+    novelty: NoveltyDetector | None = None
 
 
 def default_input(model: nn.Module, image_size: int) -> InputConfig:
@@ -127,8 +136,10 @@ def save(folder: Path, bundle: Bundle) -> None:
         "preprocessing": asdict(bundle.preprocessing),
         "input": asdict(bundle.input_config),
         "temperature": bundle.temperature,
+        "class_bias": list(bundle.class_bias),
         "conformal_threshold": bundle.conformal_threshold,
         "weights_sha256": files.sha256(folder / WEIGHTS),
+        "novelty": bundle.novelty and novelty.save(folder, bundle.novelty),
         **bundle.record,
     }
     files.write_json(folder / CONFIG, config)
@@ -199,8 +210,10 @@ def load(folder: Path) -> Bundle:
         values = own.pop("input")
         input_config = InputConfig(**values | {k: tuple(values[k]) for k in ("mean", "std")})
         temperature = float(own.pop("temperature"))
+        class_bias = tuple(map(float, own.pop("class_bias")))
         conformal_threshold = float(own.pop("conformal_threshold"))
         expected_hash = own.pop("weights_sha256")
+        novelty_config = own.pop("novelty")
     except FileNotFoundError:
         raise ValueError(
             f"{folder / CONFIG} does not exist; train a model with `dvc repro train`, or fetch one "
@@ -218,5 +231,7 @@ def load(folder: Path) -> Bundle:
         )
     model: nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=True)
     return Bundle(
-        model.eval(), classes, preprocessing, input_config, temperature, conformal_threshold, own
-    )
+        model.eval(), classes, preprocessing, input_config, temperature, conformal_threshold, own,
+        class_bias,
+        novelty_config and novelty.load(folder, novelty_config),
+    )  # fmt: skip

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from anklealign.config.params import Model
-from anklealign.io import files
+from anklealign.models import weights
 from anklealign.models.inputs import PHOTO_CHANNELS
 from anklealign.models.networks import IMAGENET_CLASSES
 
@@ -143,28 +143,6 @@ def _create_random(
     return model
 
 
-def _checked_weights(where: str, config: Model) -> Path:
-    """Return the path of the config's weights file.
-
-    Raises:
-        ValueError: The file is missing, or its SHA-256 does not start with `weights_sha256`.
-    """
-    path = Path(str(config.weights))
-    if not path.is_file():
-        raise ValueError(
-            f"{where}.weights = {config.weights!r} does not exist; put the file there (and "
-            "`dvc add` it for queued runs and colleagues), or remove weights and weights_sha256 to "
-            "download timm's weights"
-        )
-    actual = files.sha256(path)
-    if not actual.startswith(config.weights_sha256 or ""):
-        raise ValueError(
-            f"{where}.weights = {config.weights!r} has the SHA-256 {actual}, but weights_sha256 is "
-            f"{config.weights_sha256}; put the right file there, or correct weights_sha256"
-        )
-    return path
-
-
 def _create_pretrained(
     where: str,
     config: Model,
@@ -187,16 +165,25 @@ def _create_pretrained(
     Raises:
         ValueError: The weights cannot be loaded, or lack tensors of the network.
     """
-    weights = _checked_weights(where, config) if config.weights else None
+    path = weights.checked_file(where, config)
+    if path is None and (problem := weights.missing(config)):
+        raise ValueError(f"{where}: {problem}, or set pretrained: false to train from scratch")
+    overlay: dict[str, Any] | None = None
     try:
+        if path and weights.package_of(config):
+            overlay = {"state_dict": _renamed_tensors(config.architecture, path)}
+        elif path:
+            overlay = {"file": str(path)}
         with _record_missing_keys() as keys:
             pretrained: nn.Module = timm.create_model(
                 config.architecture,
                 num_classes=outputs,
                 pretrained=True,
-                pretrained_cfg_overlay={"file": str(weights)} if weights else None,
+                pretrained_cfg_overlay=overlay,
                 **arguments,
             )
+        # timm keeps what it loaded from; tensors do not belong in a config.
+        pretrained.pretrained_cfg.pop("state_dict", None)  # type: ignore[operator, union-attr]
         missing = _missing_tensors(random, pretrained, keys, whole=whole)
         if not missing:
             return pretrained
@@ -205,7 +192,7 @@ def _create_pretrained(
         problem = _one_line(error)
     source = (
         f"weights = {config.weights!r} does not fit {config.architecture}"
-        if weights
+        if path
         else f"the weights of {config.architecture} cannot be downloaded from timm's hub"
     )
     alternative = (
@@ -217,6 +204,21 @@ def _create_pretrained(
         f"{where}: {source}: {problem}; set weights: PATH and weights_sha256 to a file of its "
         f"weights, or {alternative}"
     )
+
+
+def _renamed_tensors(architecture: str, path: Path) -> dict[str, Tensor]:
+    """Return the tensors of another implementation's file by timm's names, matched in order.
+
+    Raises:
+        ValueError: The tensors differ in number or shape.
+    """
+    tensors: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    with torch.device("meta"):
+        expected: dict[str, Tensor] = timm.create_model(architecture).state_dict()
+    shapes = [tensor.shape for tensor in expected.values()]
+    if shapes != [tensor.shape for tensor in tensors.values()]:
+        raise ValueError(f"its {len(tensors)} tensors do not have the shapes of {architecture}")
+    return dict(zip(expected, tensors.values(), strict=True))
 
 
 @contextmanager

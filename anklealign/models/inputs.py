@@ -69,6 +69,15 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def set_threads(count: int) -> None:
+    """Set the number of CPU threads of this process, whatever its cores and its environment.
+
+    PyTorch divides sums among its threads, so another number rounds differently. More threads than
+    cores are as exact, and slower.
+    """
+    torch.set_num_threads(count)
+
+
 def resize(pixels_nchw: Tensor, size: int, interpolation: str) -> Tensor:
     """Resize with antialiasing: uint8 (N, 3, S, S) -> uint8 (N, 3, H, H)."""
     if pixels_nchw.shape[-2:] == (size, size):

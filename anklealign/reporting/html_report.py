@@ -191,7 +191,7 @@ def _origin_table(train: Metrics, run: Metrics) -> Table:
         ["architecture", run["params"]["model"]["architecture"]],
         ["best epoch", f"{run['chosen']['epoch']} of {train['epochs']}"],
         ["selected by", f"validation {monitor}"],
-        ["seed", run["params"]["seed"]],
+        ["seed", run["chosen"].get("seed", run["params"]["seed"])],
         ["bundle", f"sha256 {run['bundle'][:16]}…"],
         ["pixels", f"sha256 {run['pixels_sha256'][:16]}…"],
         ["split", f"sha256 {run['split_sha256'][:16]}…"],
@@ -240,7 +240,7 @@ PICTURES = {
     "calibration": (
         (
             "evaluate/pictures/reliability*.png",
-            "Reliability diagram before and after temperature scaling",
+            "Reliability diagram before and after calibration",
         ),
     ),
     "human_baseline": (

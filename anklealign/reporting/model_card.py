@@ -91,7 +91,8 @@ def summary(metrics: Mapping[str, Metrics], run: Metrics) -> list[str]:
             f"Bundle `{metrics['evaluate']['bundle']}`. Trained for "
             f"{metrics['train']['epochs']} epochs; the weights are those of epoch "
             f"{chosen['epoch']}, which has the best validation "
-            f"{chosen['monitor'].replace('_', ' ')}. Seed {run['params']['seed']}; {versions}. The "
+            f"{chosen['monitor'].replace('_', ' ')}. Seed "
+            f"{chosen.get('seed', run['params']['seed'])}; {versions}. The "
             "test split was not used for any choice."
         ),
         "",
@@ -171,11 +172,44 @@ def limits(metrics: Mapping[str, Metrics]) -> list[str]:
             "- The model is intended for research, teaching and a first assessment that a person "
             "reviews. It is not a medical device and does not provide a diagnosis."
         ),
-        (
-            "- The model abstains where the prediction set does not contain exactly one class. Do "
-            "not use the most probable class there."
-        ),
+        abstention(evaluate),
+        *unlike_photos(evaluate),
         "",
+    ]
+
+
+def abstention(evaluate: Metrics) -> str:
+    """Return the sentence about prediction sets, by their measured coverage and accuracy."""
+    block = evaluate["calibration"]
+    coverage, abstained = (block[name]["value"] for name in ("coverage", "abstention"))
+    text = (
+        f"- The prediction sets contain the true class of {metric_tables.number(coverage)} of the "
+        "test photos. The model abstains where a set has several classes: on "
+        f"{metric_tables.number(abstained)} of the photos."
+    )
+    if "selective_accuracy" not in block or not abstained:
+        return text
+    selective, accuracy = block["selective_accuracy"], evaluate["accuracy"]["value"]
+    text += (
+        f" Its accuracy on the others is {metric_tables.number(selective)}, on all photos "
+        f"{metric_tables.number(accuracy)}"
+    )
+    return f"{text}{'.' if selective > accuracy else ': abstaining does not help on this set.'}"
+
+
+def unlike_photos(evaluate: Metrics) -> list[str]:
+    """Return the sentence about photos that are unlike the training photos, if measured."""
+    if "novelty" not in evaluate:
+        return []
+    block = evaluate["novelty"]
+    refused = metric_tables.number(block["false_refusals"]["value"])
+    least = metric_tables.number(min(block["detected"].values()))
+    return [
+        (
+            "- Photos unlike the training photos are marked. "
+            f"{refused} of the test photos are marked by mistake, and at least {least} of each "
+            "kind of drawn images that are not photos (noise, gradients, documents)."
+        )
     ]
 
 

@@ -99,15 +99,18 @@ function showPhoto(photo, name) {
 
 async function showPrediction({ prediction, seen, heat_map }) {
   const { predicted, probabilities, prediction_set: set, abstain } = prediction;
+  const measured = model?.scores?.calibration;
   $("waiting").hidden = true;
+  $("unlike").hidden = prediction.in_distribution;
   $("predicted").className = abstain ? "abstained" : "";
   $("predicted").textContent = abstain ? "Uncertain" : predicted;
   if (!abstain) {
-    $("reason").textContent = "The other classes are ruled out at the calibrated confidence level.";
-  } else if (set.length) {
-    $("reason").textContent = `The class may be ${joinWithOr(set)}: the model cannot distinguish them in this photo.`;
+    $("reason").textContent = measured?.selective_accuracy === undefined
+      ? "The only class in the prediction set."
+      : `The only class in the prediction set. Such predictions were right on ${percent(measured.selective_accuracy)} of the test photos.`;
   } else {
-    $("reason").textContent = `No class is probable enough. The most probable class is ${predicted}.`;
+    $("reason").textContent = `The class may be ${joinWithOr(set)}: the model cannot distinguish them in this photo.`;
+    if (measured) $("reason").textContent += ` On ${percent(measured.coverage.value)} of the test photos, the true class was in the set.`;
   }
   $("bars").replaceChildren(...Object.entries(probabilities).map(([name, probability]) => {
     const row = element("li", "", name === predicted ? "first" : "");
@@ -119,9 +122,14 @@ async function showPrediction({ prediction, seen, heat_map }) {
     row.append(element("span", name, "name"), track, element("span", percent(probability), "value"));
     return row;
   }));
+  if (!predicted) {
+    $("predicted").textContent = "No prediction";
+    $("reason").textContent = "This service predicts no class for such photos.";
+  }
   $("result").hidden = false;
   await showHeat(seen, heat_map, predicted);
-  $("announcement").textContent = `${$("predicted").textContent}. ${$("reason").textContent}`;
+  const unlike = prediction.in_distribution ? "" : `${$("unlike").textContent} `;
+  $("announcement").textContent = `${unlike}${$("predicted").textContent}. ${$("reason").textContent}`;
   reveal();
 }
 
@@ -135,7 +143,9 @@ async function showHeat(seen, heat, predicted) {
   if (!photo.naturalWidth || !(Math.abs(logRatio(photo) - logRatio(view)) < 0.03)) photo.src = seen;
   await photo.decode();
   $("heat").src = heat;
-  $("heat").alt = `Heat map of the evidence for ${predicted}`;
+  $("heat").alt = predicted
+    ? `Heat map of the evidence for ${predicted}`
+    : "Heat map of the evidence for the most probable class";
   $("shown").hidden = $("heat").hidden = $("slider").hidden = false;
   fade();
 }

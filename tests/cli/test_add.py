@@ -126,7 +126,10 @@ def test_photos_are_copied_described_and_versioned_and_the_folder_stays(project,
     after = Path("params.yaml").read_text(encoding="utf-8")
     assert [line for line in text.splitlines() if line not in after.splitlines()] == []
     printed = capsys.readouterr().out
-    assert "dvc exp run -S dataset=mine" in printed
+    model = "grid_pool_cnn" if kind == "label_studio" else "lite0_probe"
+    assert f"dvc exp run -S dataset=mine -S model={model}\n" in printed
+    assert f"# model: {model} suits this set first" in after
+    assert "if the network reaches timm's hub: dinov2_frozen" in printed
     assert max(map(len, printed.partition("\nnext ")[2].splitlines())) <= 80
 
 

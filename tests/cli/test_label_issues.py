@@ -10,6 +10,7 @@ import pytest
 
 from anklealign.cli import label_issues
 from anklealign.cli.main import main
+from anklealign.metrics.scores import point_scores
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -119,3 +120,26 @@ def test_a_run_writes_table_contact_sheet_and_import_file(tmp_path):
     assert len(tasks) == min(96, len(found))
     assert tasks[0]["data"]["image"].endswith(found.path[0])
     assert (tmp_path / "sheet_01.png").exists()
+
+
+def test_guesses_are_at_chance_and_a_model_that_knows_the_classes_is_not(mislabelled):
+    features, labels, groups, _ = mislabelled
+    limit = label_issues.chance_limit(labels)
+    assert 1 / 3 < limit < 0.45
+    good = label_issues.cross_validated(features, labels, groups)
+    assert point_scores(labels, good)["balanced_accuracy"] > limit
+    below = 0
+    for seed in range(20):
+        noise = np.random.default_rng(seed).normal(0, 1, features.shape)
+        guesses = label_issues.cross_validated(noise, labels, groups)
+        below += point_scores(labels, guesses)["balanced_accuracy"] <= limit
+    assert below >= 18
+
+
+def test_the_number_of_false_alarms_is_that_of_correct_labels():
+    generator = np.random.default_rng(3)
+    logits = generator.normal(0, 2, (2000, 3))
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    labels = (generator.random((2000, 1)) > probabilities.cumsum(1)).sum(1)  # all correct
+    actual = label_issues.margins(labels, probabilities)[2].sum()
+    assert label_issues.false_alarms(probabilities) == pytest.approx(actual, rel=0.15)

@@ -1,5 +1,6 @@
 """The predict command: one row per photo, and an exit status for unreadable photos."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from PIL import Image
 from anklealign.cli import predict
 from anklealign.cli.main import main
 from anklealign.config.params import Model
-from anklealign.models import bundle, factory
+from anklealign.inference.predictor import Predictor
+from anklealign.models import bundle, factory, novelty
 from anklealign.models.bundle import Bundle, Preprocessing
 
 
@@ -51,7 +53,10 @@ def test_every_photo_of_folders_and_subfolders_has_a_row_in_order(
     photo(place / "in/.hidden/d.png")
     status, table = run("single.JPG", "in", "in/b.png")
     assert status == 0
-    columns = ["path", "predicted", "p_ants", "p_bees", "prediction_set", "abstain", "reason"]
+    columns = [
+        "path", "predicted", "p_ants", "p_bees", "prediction_set", "abstain", "in_distribution",
+        "novelty", "reason",
+    ]  # fmt: skip
     assert list(table.columns) == columns
     assert list(table.path) == ["in/a/c.jpg", "in/b.png", "single.JPG"]
     np.testing.assert_allclose(table.p_ants + table.p_bees, 1)
@@ -59,9 +64,33 @@ def test_every_photo_of_folders_and_subfolders_has_a_row_in_order(
     likely = table[["p_ants", "p_bees"]] >= 0.49
     named = [["", "ants", "bees", "ants|bees"][a + 2 * b] for a, b in likely.to_numpy()]
     assert list(table.prediction_set) == named
-    assert list(table.abstain) == list(likely.sum(axis=1) != 1)
+    assert list(table.abstain) == list(likely.sum(axis=1) > 1)
     assert set(table.reason) == {""}
-    assert "3 photos predicted, 0 unreadable" in capsys.readouterr().out
+    assert (
+        "3 photos predicted, 0 of them unlike the training photos, 0 unreadable"
+        in capsys.readouterr().out
+    )
+
+
+def test_photos_unlike_the_training_photos_are_marked_or_refused(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo(place / "in/seen.png")
+    Image.new("RGB", (60, 40), "white").save(place / "in/white.png")
+    predictor = Predictor.load("model", "cpu")
+    pixels = predictor.preprocess("in/seen.png")[None]
+    detector = novelty.fit(pixels, np.zeros(1, int), np.zeros(1, int), torch.device("cpu"), 0.05)
+    bundle.save(place / "model", replace(predictor.bundle, novelty=detector))
+    status, table = run("in")
+    assert status == 0
+    assert list(table.in_distribution) == [True, False]
+    assert table.novelty[0] < 0.001 < table.novelty[1]
+    assert set(table.predicted) <= {"ants", "bees"}
+    assert "1 of them unlike the training photos" in capsys.readouterr().out
+    _, refused = run("in", "--refuse-unlike")
+    assert list(refused.predicted) == [table.predicted[0], ""]
+    assert list(refused.prediction_set) == [table.prediction_set[0], "ants|bees"]
+    assert refused.abstain[1]
 
 
 def test_unreadable_photos_are_listed_and_the_others_are_predicted(

@@ -49,4 +49,4 @@ def test_hub_weights_that_are_neither_cached_nor_reachable_are_one_sentence(raw,
 
 def test_the_hub_is_not_asked_for_a_model_from_scratch(raw, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", pytest.fail)
-    assert preflight.weights_errors(raw) == []
+    assert preflight.errors(raw) == []

@@ -16,6 +16,25 @@ SETTINGS = Evaluate(bootstrap=200, confidence=0.95, mistakes=1, explained=1, rob
 FREQUENCIES = np.array([0.5, 0.3, 0.2])
 
 
+def test_the_spread_over_seeds_is_that_of_the_scores():
+    test = pd.DataFrame({"id": ["x", "y", "z", "w"], "label": ["a", "b", "c", "a"]})
+    right = np.eye(3)[[0, 1, 2, 0]] * 0.8 + 0.1
+    wrong = right.copy()
+    wrong[0] = [0.1, 0.8, 0.1]
+    tables = [
+        pd.DataFrame(p, columns=CLASSES).assign(seed=seed, id=test.id)
+        for seed, p in ((1, right), (2, wrong), (3, right))
+    ]
+    # The order of the rows does not matter.
+    repeats = pd.concat(tables).sample(frac=1, random_state=0)
+    spread = score_tables.seed_scores(test, CLASSES, repeats)
+    assert spread["count"] == 3
+    expected = {"mean": 0.916667, "sd": 0.144338, "worst": 0.75, "best": 1.0}
+    assert spread["accuracy"] == pytest.approx(expected, abs=1e-6)
+    assert spread["log_loss"]["best"] < spread["log_loss"]["worst"]
+    assert score_tables.seed_scores(test, CLASSES, tables[0]) == {}
+
+
 def photos_of(subjects: int = 12) -> tuple[pd.DataFrame, np.ndarray]:
     """Return three photos per subject; each collector has four subjects."""
     number = np.arange(3 * subjects)
@@ -129,7 +148,7 @@ def test_coverage_is_reported_with_nominal_value_and_expected_range():
 
 
 def test_selective_accuracy_is_missing_when_the_model_always_abstains():
-    assert "selective_accuracy" not in calibrated(np.zeros((36, 3), bool))
+    assert "selective_accuracy" not in calibrated(np.ones((36, 3), bool))
 
 
 @pytest.mark.parametrize("subjects", [12, 9])

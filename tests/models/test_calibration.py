@@ -10,13 +10,14 @@ from anklealign.models.calibration import (
     COVERAGE,
     abstains,
     coverage_range,
+    fit,
     fit_conformal,
     fit_temperature,
     format_sets,
     nominal_coverage,
     prediction_sets,
     probabilities,
-    undo_temperature,
+    undo,
 )
 
 
@@ -57,6 +58,14 @@ def single_photo_groups(photos: int) -> list[str]:
     return [f"{n:04}" for n in range(photos)]
 
 
+def never_predicted(true_class: np.ndarray) -> np.ndarray:
+    """Return probabilities of two classes, of which the true one, half as probable, is not first.
+
+    The predicted class is in every set, whatever the threshold.
+    """
+    return np.stack([true_class / 2, 1 - true_class / 2], 1)
+
+
 def covered(sets: np.ndarray, labels: np.ndarray) -> float:
     return float(sets[np.arange(len(labels)), labels].mean())
 
@@ -67,8 +76,8 @@ def test_the_threshold_is_the_largest_within_the_risk_bound(seed: int, count: in
     rng = np.random.default_rng(seed)
     codes = np.repeat(np.arange(count), rng.integers(1, most + 1, count))
     true_class = rng.integers(1, 20, len(codes)) / 20  # many are equal
-    chances, labels = np.stack([true_class, 1 - true_class], 1), np.zeros(len(true_class), np.int64)
-    threshold = fit_conformal(chances, labels, list(codes.astype(str)))
+    chances, labels = never_predicted(true_class), np.zeros(len(true_class), np.int64)
+    threshold = 2 * fit_conformal(chances, labels, list(codes.astype(str)))
 
     def risk(least: float) -> float:
         """Return Angelopoulos et al.'s bound on a new group's miss rate."""
@@ -84,9 +93,9 @@ def test_the_threshold_is_the_largest_within_the_risk_bound(seed: int, count: in
 @pytest.mark.parametrize(("photos", "rank"), [(9, 1), (18, 1), (19, 2), (99, 10)])
 def test_the_threshold_of_single_photo_groups_is_the_conformal_rank(photos: int, rank: int) -> None:
     true_class = np.random.default_rng(0).permutation(np.linspace(0.2, 0.9, photos))
-    chances, labels = np.stack([true_class, 1 - true_class], 1), np.zeros(photos, np.int64)
+    chances, labels = never_predicted(true_class), np.zeros(photos, np.int64)
     threshold = fit_conformal(chances, labels, single_photo_groups(photos))
-    assert threshold == pytest.approx(np.sort(true_class)[rank - 1], abs=2e-6)
+    assert 2 * threshold == pytest.approx(np.sort(true_class)[rank - 1], abs=4e-6)
 
 
 @pytest.mark.parametrize(("groups", "share"), [(1, 0.5), (4, 0.8), (8, 8 / 9), (9, 0.9), (60, 0.9)])
@@ -106,7 +115,7 @@ def test_a_new_subject_s_coverage_is_nominal_on_average(subjects: int) -> None:
         )
         new = codes == subjects
         chances, labels = (
-            np.stack([true_class, 1 - true_class], 1),
+            never_predicted(true_class),
             np.zeros(len(true_class), np.int64),
         )
         for kept, groups in ((shares, codes[~new]), (by_photo, np.arange((~new).sum()))):
@@ -126,18 +135,88 @@ def test_equal_probabilities_are_all_included_or_all_excluded_despite_rounding()
     assert format_sets(sets, ("a", "b", "c")) == ["a|b"] * 20
 
 
-def test_the_model_abstains_unless_the_set_is_one_class() -> None:
-    sets = np.array([[0, 0, 0], [0, 1, 0], [1, 0, 1], [1, 1, 1]], bool)
-    assert abstains(sets).tolist() == [True, False, True, True]
-    assert format_sets(sets, ("a", "b", "c")) == ["", "b", "a|c", "a|b|c"]
+def test_the_model_abstains_if_the_set_has_several_classes() -> None:
+    sets = np.array([[0, 1, 0], [1, 0, 1], [1, 1, 1]], bool)
+    assert abstains(sets).tolist() == [False, True, True]
+    assert format_sets(sets, ("a", "b", "c")) == ["b", "a|c", "a|b|c"]
+
+
+@given(st.integers(0, 100), st.floats(0, 1))
+@settings(max_examples=50, deadline=None)
+def test_a_prediction_set_always_has_the_predicted_class(seed: int, threshold: float) -> None:
+    logits, _ = sample(1.0, 50, seed)
+    chances = probabilities(logits, 1.0)
+    sets = prediction_sets(chances, threshold)
+    assert sets[np.arange(50), chances.argmax(1)].all()
+
+
+def test_a_model_that_is_right_on_more_than_nominal_has_sets_of_one_class() -> None:
+    """Without the predicted class in every set, the least confident tenth would have empty sets."""
+    rng = np.random.default_rng(0)
+    logits = 4 * np.eye(2)[rng.integers(0, 2, 600)] + rng.normal(0, 1, (600, 2))
+    chances = probabilities(logits, 1.0)
+    labels = (rng.random((600, 1)) > chances.cumsum(1)).sum(1)
+    threshold = fit_conformal(chances[:300], labels[:300], single_photo_groups(300))
+    sets, accuracy = prediction_sets(chances[300:], threshold), (chances.argmax(1) == labels).mean()
+    assert accuracy > 0.95
+    assert not abstains(sets).any()
+    assert covered(sets, labels[300:]) > 0.95
+
+
+def rare_class(photos: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw logits of a model with balanced class weights, and labels with a class of 10 %."""
+    rng = np.random.default_rng(seed)
+    frequencies = np.array([0.5, 0.4, 0.1])
+    labels = rng.choice(3, photos, p=frequencies)
+    x = rng.normal(0, 1, (photos, 2)) + np.array([[0, 0], [1.5, 0], [0, 1.5]])[labels]
+    # The exact posterior for equally frequent classes, twice as confident.
+    centers = np.array([[0, 0], [1.5, 0], [0, 1.5]])
+    return -((x[:, None] - centers) ** 2).sum(2), labels
+
+
+def test_a_rare_class_has_its_share_as_mean_probability() -> None:
+    (logits, labels), (new, truth) = rare_class(400, 1), rare_class(20_000, 2)
+    before = probabilities(new, fit_temperature(logits, labels))
+    temperature, bias = fit(logits, labels, np.array([0.5, 0.4, 0.1]), balanced=True)
+    after = probabilities(new, temperature, bias)
+    assert before[:, 2].mean() > 0.2
+    assert after[:, 2].mean() == pytest.approx(0.1, abs=0.02)
+    assert temperature == pytest.approx(2, rel=0.2)
+    before_loss, after_loss = (point_scores(truth, p)["log_loss"] for p in (before, after))
+    assert after_loss < before_loss - 0.05
+    np.testing.assert_allclose(undo(after, temperature, bias), probabilities(new, 1.0))
+
+
+@pytest.mark.parametrize("balanced", [True, False])
+def test_the_class_bias_does_not_hurt_with_forty_photos(balanced: bool) -> None:
+    frequencies = np.array([0.5, 0.4, 0.1])
+    new, truth = rare_class(20_000, 0)
+    shift = 0 if balanced else 2 * np.log(frequencies)
+    gains = []
+    for seed in range(1, 40):
+        logits, labels = rare_class(40, seed)
+        without = probabilities(new + shift, fit_temperature(logits + shift, labels))
+        fitted = fit(logits + shift, labels, frequencies, balanced=balanced)
+        losses = [
+            point_scores(truth, p)["log_loss"]
+            for p in (without, probabilities(new + shift, *fitted))
+        ]
+        gains.append(losses[0] - losses[1])
+    assert np.mean(gains) > (0.05 if balanced else -0.005)
+
+
+def test_equally_frequent_classes_have_no_bias() -> None:
+    logits, labels = sample(2.0, 300, 1)
+    temperature, bias = fit(logits, labels, np.full(3, 1 / 3), balanced=True)
+    assert (temperature, bias) == (fit_temperature(logits, labels), ())
 
 
 @given(st.integers(0, 100), st.floats(0.3, 5))
 @settings(max_examples=25, deadline=None)
-def test_undo_temperature_inverts_the_scaling(seed: int, temperature: float) -> None:
+def test_undo_inverts_the_scaling(seed: int, temperature: float) -> None:
     logits, _ = sample(1.0, 50, seed)
     after = probabilities(logits, temperature)
-    np.testing.assert_allclose(undo_temperature(after, temperature), probabilities(logits, 1.0))
+    np.testing.assert_allclose(undo(after, temperature), probabilities(logits, 1.0))
 
 
 @pytest.mark.parametrize("photos_each", [1, 6])
@@ -148,7 +227,7 @@ def test_coverage_stays_in_the_expected_range(photos_each: int) -> None:
         codes = np.repeat(np.arange(38), photos_each)
         true_class = 1 / (1 + np.exp(-rng.normal(1, 2, 38)[codes] - rng.normal(0, 0.3, len(codes))))
         chances, labels = (
-            np.stack([true_class, 1 - true_class], 1),
+            never_predicted(true_class),
             np.zeros(len(true_class), np.int64),
         )
         fit = codes < 18

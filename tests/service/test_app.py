@@ -7,6 +7,7 @@ import logging
 import shlex
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,8 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from anklealign.cli import export
 from anklealign.inference.predictor import Predictor
 from anklealign.io import results
+from anklealign.models import bundle, novelty
 from service.app import load
 from service.observability import JsonFormatter
 from service.problems import PROBLEM_TYPES, ProblemError
@@ -40,6 +43,48 @@ def predictor(model_folder: Path) -> Predictor:
 
 def expected(predictor: Predictor, data: bytes) -> np.ndarray:
     return predictor.probabilities(predictor.preprocess(data)[None])[0]
+
+
+@pytest.mark.parametrize("exported", [False, True])
+def test_photos_unlike_the_training_photos_are_marked_or_refused(
+    tmp_path: Path, exported: bool
+) -> None:
+    save_bundle(tmp_path / "model")
+    plain = Predictor.load(tmp_path / "model", "cpu")
+    similar, unlike = photo(1), white()
+    pixels = plain.preprocess(similar)[None]
+    detector = novelty.fit(pixels, np.zeros(1, int), np.zeros(1, int), plain.device, 0.05)
+    # ONNX Runtime rounds differently, so that the training photo itself is not exactly at 0.
+    detector = replace(detector, threshold=0.001)
+    bundle.save(tmp_path / "model", replace(plain.bundle, novelty=detector))
+    if exported:
+        assert export.export_model(tmp_path / "model", tmp_path / "export/model.onnx") == 0
+    settings = settings_for(tmp_path / "model", engine="onnx" if exported else "torch")
+    with serving(settings) as served:
+        known, foreign = served.predict(similar, unlike).json["predictions"]
+        assert known["in_distribution"]
+        assert not foreign["in_distribution"]
+        assert known["novelty"] < 0.001 < foreign["novelty"] <= 2
+        assert foreign["predicted"] in CLASSES
+        assert b"anklealign_unlike_total 1.0" in served.request("GET", "/metrics").body
+    with serving(settings.model_copy(update={"unlike": "refuse"})) as served:
+        refusing = served.predict(similar, unlike).json["predictions"]
+        assert refusing[0] == known
+        assert refusing[1] == foreign | {
+            "predicted": None, "prediction_set": list(CLASSES), "abstain": True,
+        }  # fmt: skip
+
+
+def test_a_bundle_without_a_detector_marks_no_photo(service: Served) -> None:
+    (prediction,) = service.predict(white()).json["predictions"]
+    assert prediction["in_distribution"] is True
+    assert prediction["novelty"] is None
+
+
+def white() -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (60, 40), "white").save(stream, "PNG")
+    return stream.getvalue()
 
 
 def test_form_and_raw_body_return_the_probabilities_of_the_predictor(

@@ -78,3 +78,9 @@ def test_few_groups_have_no_interval_among_the_headline_metrics():
     assert headline["bundle"] == {"parameters": 9, "sha256": "f" * 12}
     metrics["balanced_accuracy"] |= {"ci_low": 0.25, "ci_high": 0.75}
     assert headline_metrics(metrics, {"leaking_pairs": 0})["ci"] == {"low": 0.25, "high": 0.75}
+    assert "seeds" not in headline
+    metrics["seeds"] = {"balanced_accuracy": {"mean": 0.61234, "sd": 0.04, "worst": 0.5}}
+    headline = headline_metrics(metrics, {"leaking_pairs": 0})
+    assert headline["seeds"] == {"mean": 0.6123, "sd": 0.04}
+    flat = pd.json_normalize(headline).iloc[0]
+    assert sum(isinstance(value, int | float) for value in flat) == 15

@@ -185,6 +185,30 @@ def test_outputs_describe_the_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert config["params"]["model"]["epochs"] == 4
 
 
+def test_the_model_is_the_median_of_the_seeds_and_each_seed_s_test_probabilities_are_kept() -> None:
+    repeated = "\ntrain:\n  repeats: 3\n  seed: 7\n"
+    Path("params.yaml").write_text(PARAMS.replace("\ntrain:\n", repeated))
+    train.main()
+    run = results.read_details(Path("metrics/details/train.json"))
+    scores = {int(seed): score for seed, score in run["validation_by_seed"].items()}
+    assert list(scores) == [7, 8, 9]
+    chosen = run["chosen"]["seed"]
+    assert scores[chosen] == sorted(scores.values())[1]
+    table = pd.read_csv(paths.REPEATS)
+    assert table.groupby("seed").size().to_dict() == {7: 9, 8: 9, 9: 9}
+    own = table[table.seed == chosen]
+    split = pixel_store.read_table(paths.SPLIT / "photos.csv").set_index("id")
+    rows = split.row[own.id].to_numpy()
+    expected = Predictor.load("model").probabilities(pixel_store.open_store(), rows)
+    np.testing.assert_allclose(own[CLASSES], expected, atol=2e-6)
+    assert not any(checkpoints.FOLDER.iterdir())
+    before = outputs()
+    text = repeated.replace("seed: 7", f"seed: {chosen}").replace("repeats: 3", "repeats: 1")
+    Path("params.yaml").write_text(PARAMS.replace("\ntrain:\n", text))
+    train.main()  # alone, the seed gives the same weights
+    assert outputs()["model/model.safetensors"] == before["model/model.safetensors"]
+
+
 def test_horizontal_flips_are_off_unless_the_dataset_is_mirror_safe() -> None:
     settings = train.read_settings(params.read())
     assert not settings.train.augmentation.horizontal_flip
@@ -494,7 +518,7 @@ def failed(capsys: pytest.CaptureFixture[str]) -> str:
 @pytest.mark.parametrize(
     ("defect", "message"),
     [
-        ("missing", "does not exist; put the file there"),
+        ("missing", "does not exist; put it there"),
         ("other", "but weights_sha256 is"),
         ("corrupt", "does not fit anklealign_cnn"),
         ("shape", "does not fit anklealign_cnn"),
@@ -536,8 +560,8 @@ def test_an_unreachable_hub_fails_the_stage_with_both_remedies(
     hub = "small: {architecture: resnet10t.c3_in1k, image_size: 32, epochs: 1, learning_rate: 0.1, "
     Path("params.yaml").write_text(PARAMS[: PARAMS.index("small:\n")] + hub + "pretrained: true}\n")
     output = failed(capsys)
-    assert "the weights of resnet10t.c3_in1k cannot be downloaded from timm's hub" in output
-    assert "weights: PATH" in output
+    assert "timm/resnet10t.c3_in1k, are not in the cache and the hub cannot be reached" in output
+    assert "set `weights` to a file" in output
     assert "pretrained: false" in output
 
 

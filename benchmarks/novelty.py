@@ -1,0 +1,212 @@
+"""Compare ways to tell photos that are unlike a set of training photos, on pairs of real sets.
+
+    python -m benchmarks.novelty --set insects=FOLDER --set vehicles=FOLDER [--set …]
+    python -m benchmarks.novelty --cost PHOTO.jpg      # CPU time of a request, with and without
+
+Every set is in turn the training set: half of its photos are references, the other half are similar
+photos. Photos of every other set, and drawn images, are unlike them. A table has, for each method,
+the mean and smallest AUROC over the pairs and the mean and smallest share of unlike photos that are
+refused at 5 % false refusals. The sets are divided into two halves by the order of their names:
+methods are to be chosen by the first, and reported on the second. The chosen method's pairs follow.
+
+Without --set: the insects and vehicles in ../shared/photos and the synthetic legs.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Mapping
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.metrics import roc_auc_score
+from tqdm import tqdm
+
+from anklealign.config import paths
+from anklealign.evaluation import reference_images
+from anklealign.inference.predictor import Predictor
+from anklealign.io import decode, decoder_pool, pixel_store
+from anklealign.io.decode import PhotoError
+from anklealign.io.decoder_pool import Target
+from anklealign.io.pixel_store import Pixels
+from anklealign.models import novelty
+from anklealign.models.inputs import Floats
+
+SIDE = 256
+CPU = torch.device("cpu")
+SHARED = Path("../shared/photos")
+DEFAULTS = {"insects": SHARED / "hymenoptera", "vehicles": SHARED / "car_bike"}
+FALSE_REFUSALS = 0.05
+
+Features = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+Method = Callable[[Features, Features], Floats]
+
+
+def main() -> None:
+    """Print the table of the methods, or the cost of a request."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=FOLDER", dest="sets")
+    parser.add_argument("--photos", type=int, default=400, help="at most, of each set")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[novelty.BACKBONE.image_size])
+    parser.add_argument("--cost", type=Path, help="a photo; measures CPU time instead")
+    arguments = parser.parse_args()
+    if arguments.cost:
+        print_cost(arguments.cost)
+        return
+    folders = dict(text.split("=", 1) for text in arguments.sets) or DEFAULTS
+    sets = {name: read_folder(Path(folder), arguments.photos) for name, folder in folders.items()}
+    if not arguments.sets:
+        sets["legs"] = read_store(arguments.photos)
+    drawn = reference_images.draw(SIDE)
+    for size in arguments.sizes:
+        features = {name: describe(pixels, size) for name, pixels in (sets | drawn).items()}
+        print_methods(size, features, sorted(sets))
+
+
+def read_folder(folder: Path, limit: int) -> Pixels:
+    """Return photos of a folder in a seeded random order, at most `limit`: (n, S, S, 3)."""
+    photos = sorted(p for p in folder.rglob("*") if p.suffix.lower() in decode.PHOTO_SUFFIXES)
+    order = np.random.default_rng(0).permutation(len(photos))
+    pool, fitted = decoder_pool.shared(), []
+    for i in tqdm(order, folder.name, unit="photo", disable=None):
+        try:
+            data = decode.read_bytes(photos[i], 80)
+            fitted.append(pool.decode(data, Target(80, SIDE, "letterbox", 114)).pixels)
+        except PhotoError:
+            continue
+        if len(fitted) == limit:
+            break
+    return np.stack(fitted)
+
+
+def read_store(limit: int) -> Pixels:
+    """Return training and other photos of the committed run's store, at most `limit`."""
+    table = pixel_store.read_table(paths.SPLIT / "photos.csv").sort_values("id").head(limit)
+    return np.asarray(pixel_store.open_store()[table.row.to_numpy()])
+
+
+def describe(pixels: Pixels, size: int) -> Features:
+    """Return the general network's features at an input size: (n, S, S, 3) -> (n, C)."""
+    return novelty.describe(pixels, np.arange(len(pixels)), CPU, size)
+
+
+def nearest(count: int) -> Method:
+    """Return the method that scores by the mean cosine distance to the nearest references."""
+
+    def score(references: Features, photos: Features) -> Floats:
+        similarities = np.sort(photos @ references.T, axis=1)[:, -count:]
+        return 1 - similarities.mean(axis=1, dtype=np.float64)
+
+    return score
+
+
+def center(references: Features, photos: Features) -> Floats:
+    """Score by the cosine distance to the mean of the references."""
+    mean = references.mean(0)
+    return np.asarray(1 - photos @ (mean / np.linalg.norm(mean)), np.float64)
+
+
+def residual(references: Features, photos: Features) -> Floats:
+    """Score by the norm outside of the references' 64 principal directions."""
+    mean = references.mean(0)
+    _, _, directions = np.linalg.svd(references - mean, full_matrices=False)
+    inside = directions[: min(64, len(references) // 2)]
+    centered = photos - mean
+    outside = centered - centered @ inside.T @ inside
+    return np.linalg.norm(outside, axis=1).astype(np.float64)
+
+
+METHODS: dict[str, Method] = {
+    "nearest photo": nearest(1),
+    "5 nearest photos": nearest(5),
+    "20 nearest photos": nearest(20),
+    "distance to the mean": center,
+    "outside the principal directions": residual,
+}
+CHOSEN = "5 nearest photos"
+
+
+def print_methods(size: int, features: Mapping[str, Features], names: list[str]) -> None:
+    """Print a row per method with its scores on the two halves of sets, then the chosen pairs."""
+    halves = {"choice": names[::2], "report": names[1::2]}
+    print(f"\n{size} px\n")
+    print(
+        "| method | half | AUROC mean | least | refused, mean | least |\n|---|---|---|---|---|---|"
+    )
+    pairs = {name: pair_scores(method, features, names) for name, method in METHODS.items()}
+    for name, (half, chosen) in product(METHODS, halves.items()):
+        values = np.array([v for (own, _), v in pairs[name].items() if own in chosen])
+        if not len(values):
+            continue
+        area, refused = values.T
+        print(
+            f"| {name} | {half} | {area.mean():.3f} | {area.min():.3f} | {refused.mean():.3f} "
+            f"| {refused.min():.3f} |"
+        )
+    print(f"\n{CHOSEN}: AUROC and share refused at {FALSE_REFUSALS:.0%} false refusals\n")
+    others = sorted(features)
+    print(f"| trained on | {' | '.join(others)} |\n|---|{'---|' * len(others)}")
+    for own in names:
+        cells = [
+            "-" if other == own else "{:.3f}, {:.2f}".format(*pairs[CHOSEN][own, other])
+            for other in others
+        ]
+        print(f"| {own} | {' | '.join(cells)} |")
+
+
+def pair_scores(
+    method: Method, features: Mapping[str, Features], names: list[str]
+) -> dict[tuple[str, str], tuple[float, float]]:
+    """Return AUROC and share refused for each training set and each other set."""
+    scores = {}
+    for own in names:
+        references, similar = features[own][::2], features[own][1::2]
+        own_scores = method(references, similar)
+        limit = np.quantile(own_scores, 1 - FALSE_REFUSALS)
+        for other in features:
+            if other == own:
+                continue
+            unlike = method(references, features[other])
+            labels = np.repeat([0, 1], [len(own_scores), len(unlike)])
+            area = float(roc_auc_score(labels, np.concatenate([own_scores, unlike])))
+            scores[own, other] = (area, float((unlike > limit).mean()))
+    return scores
+
+
+def print_cost(photo: Path, rounds: int = 15) -> None:
+    """Print the CPU time of a photo's decoding, classification and novelty score."""
+    predictor = Predictor.load(paths.MODEL, "cpu")
+    torch.set_num_threads(1)
+    data = photo.read_bytes()
+    pixels = predictor.preprocess(data)[None]
+    config = predictor.bundle.preprocessing
+
+    def decoded() -> object:
+        """Decode in this process, where its CPU time counts; the service has a worker for it."""
+        photo = decode.open_photo(data, config.max_megapixels, 2 * config.size)
+        return decode.fit(photo.image, config.size, config.fit, config.fill)
+
+    work: dict[str, Callable[[], object]] = {
+        "decode": decoded,
+        "classify": lambda: predictor.probabilities(pixels),
+        "novelty": lambda: predictor.novelty_scores(pixels),
+    }
+    medians = {}
+    for function in work.values():
+        function()
+    times: dict[str, list[float]] = {name: [] for name in work}
+    for _ in range(rounds):
+        for name, function in work.items():
+            start = time.process_time()
+            function()
+            times[name].append(time.process_time() - start)
+    medians = {name: float(np.median(values)) for name, values in times.items()}
+    for name, seconds in medians.items():
+        print(f"{name:9} {1000 * seconds:7.1f} ms")
+    share = medians["novelty"] / (medians["decode"] + medians["classify"])
+    print(f"novelty adds {share:.1%} of the CPU time of decoding and classification")
+
+
+if __name__ == "__main__":
+    main()

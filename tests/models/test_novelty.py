@@ -1,0 +1,98 @@
+"""Photos unlike the training photos are refused; few of the similar ones are."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from anklealign.evaluation import reference_images
+from anklealign.inference.predictor import Predictor
+from anklealign.models import bundle, novelty
+from anklealign.models.novelty import NoveltyDetector
+from tests.models.test_bundle import made
+
+CPU = torch.device("cpu")
+SHARED = Path(__file__).resolve().parents[3] / "shared/photos"
+
+
+def photos_of(folder: str, count: int) -> np.ndarray:
+    if not (SHARED / folder).is_dir():
+        pytest.skip(f"needs the photos in shared/photos/{folder}")
+    names = sorted((SHARED / folder).rglob("*.jp*g"))
+    chosen = np.random.default_rng(0).permutation(len(names))[:count]
+    return np.stack(
+        [np.asarray(Image.open(names[i]).convert("RGB").resize((160, 160))) for i in chosen]
+    )
+
+
+def test_the_threshold_is_a_conformal_quantile() -> None:
+    scores = np.random.default_rng(0).permutation(np.arange(1, 100) / 100)
+    assert novelty.threshold(scores, 0.05) == 0.95
+    assert novelty.threshold(scores, 0.5) == 0.5
+    assert novelty.threshold(scores[:5], 0.05) == scores[:5].max()
+
+
+def test_it_refuses_about_the_promised_share_of_similar_photos() -> None:
+    rng = np.random.default_rng(0)
+    shares = []
+    for _ in range(400):
+        scores = rng.exponential(size=60)
+        limit = novelty.threshold(scores[:30], 0.1)
+        shares.append((scores[30:] > limit).mean())
+    assert 0.07 < np.mean(shares) <= 0.1  # expected: 3 of 31
+
+
+def test_distances_are_means_to_the_nearest_references() -> None:
+    references = np.eye(7, dtype=np.float32)
+    features = np.array([[1, 0, 0, 0, 0, 0, 0], [0.6, 0.8, 0, 0, 0, 0, 0]], np.float32)
+    assert novelty.distances(features, references).tolist() == [0.8, 0.72]
+    assert novelty.distances(features, references[:1]).tolist() == [0.0, 0.4]
+
+
+def test_a_bundle_keeps_its_detector(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (9, 64, 64, 3), np.uint8)
+    detector = novelty.fit(pixels, np.arange(6), np.arange(6, 9), CPU, 0.05)
+    assert detector.references.shape == (6, 1280)
+    bundle.save(tmp_path, replace(made(), novelty=detector))
+    loaded = Predictor.load(tmp_path, "cpu")
+    assert loaded.bundle.novelty.threshold == detector.threshold
+    assert np.array_equal(loaded.bundle.novelty.references, detector.references)
+    scores = loaded.novelty_scores(pixels)
+    assert np.array_equal(scores, detector.scores(pixels, np.arange(9), CPU))
+    assert loaded.in_distribution(scores)[6:].all()
+    (tmp_path / novelty.FILE).write_bytes(b"other")
+    with pytest.raises(ValueError, match=r"novelty\.safetensors is missing or does not match"):
+        Predictor.load(tmp_path, "cpu")
+
+
+def test_a_bundle_without_a_detector_calls_every_photo_similar(tmp_path: Path) -> None:
+    bundle.save(tmp_path, made())
+    predictor = Predictor.load(tmp_path, "cpu")
+    scores = predictor.novelty_scores(np.zeros((2, 64, 64, 3), np.uint8))
+    assert np.isnan(scores).all()
+    assert predictor.in_distribution(scores).all()
+
+
+def test_drawn_images_are_the_same_in_every_run_and_differ() -> None:
+    first, second = reference_images.draw(64), reference_images.draw(64)
+    for kind, images in first.items():
+        assert images.shape == (reference_images.COUNT, 64, 64, 3)
+        assert np.array_equal(images, second[kind])
+        assert len(np.unique(images.reshape(len(images), -1), axis=0)) == len(images)
+
+
+def test_photos_of_other_subjects_and_drawn_images_are_refused() -> None:
+    insects, vehicles = photos_of("hymenoptera", 120), photos_of("car_bike", 40)
+    pixels = np.concatenate([insects, vehicles])
+    detector = novelty.fit(pixels, np.arange(80), np.arange(80, 120), CPU, 0.05)
+    assert isinstance(detector, NoveltyDetector)
+    assert detector.similar(detector.scores(pixels, np.arange(80, 120), CPU)).mean() >= 0.95
+    refused = ~detector.similar(detector.scores(pixels, np.arange(120, 160), CPU))
+    assert refused.mean() >= 0.6  # of few references; `python -m benchmarks.novelty` has more
+    for kind, images in reference_images.draw(160).items():
+        scores = detector.scores(images[:10], np.arange(10), CPU)
+        assert not detector.similar(scores).any(), kind
