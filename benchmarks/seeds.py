@@ -128,6 +128,7 @@ def write_params(dataset: str, model: str, seed: int) -> None:
     yaml = YAML()
     values = yaml.load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     values["dataset"], values["model"], values["seed"] = dataset, model, seed
+    values["train"]["repeats"] = 1
     with Path("params.yaml").open("w", encoding="utf-8") as stream:
         yaml.dump(values, stream)
 

@@ -307,7 +307,8 @@ def calibrate(fitted: FittedModel, data: Data) -> Calibration:
         )
         for photos in (data.train, data.val)
     )
-    temperature, bias = 1.0, ()  # the class shares of the majority baseline need no calibration
+    temperature = 1.0  # the class shares of the majority baseline need no calibration
+    bias: tuple[float, ...] = ()
     config = fitted.config
     if not isinstance(fitted.model, Majority):
         counts = np.array(class_counts(data))

@@ -83,4 +83,4 @@ def test_few_groups_have_no_interval_among_the_headline_metrics():
     headline = headline_metrics(metrics, {"leaking_pairs": 0})
     assert headline["seeds"] == {"mean": 0.6123, "sd": 0.04}
     flat = pd.json_normalize(headline).iloc[0]
-    assert sum(isinstance(value, int | float) for value in flat) == 15
+    assert sum(not isinstance(value, str) for value in flat) == 15
