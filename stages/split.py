@@ -11,8 +11,9 @@ similar other pairs of photos of different splits.
 A group is a subject (or a collector), joined with every other one that shares a picture with it. An
 audit searches for the same picture in two splits by other means than clean uses. The groups of a
 leaking pair are joined and all groups are dealt again until the audit finds no pair, unless
-split.allowed_leaks lists it. Where predefined splits are kept, the joined groups leave the weaker
-split, as every group that spans predefined splits does. Takes a few seconds for 300 photos. Each
+split.allowed_leaks lists it. A pair across predefined splits that are kept stops the stage; with
+split.predefined: exclude_leaks, the joined groups leave the weaker split (train before val before
+test), as every group that spans predefined splits does. Takes a few seconds for 300 photos. Each
 class's share of a split is within about 1 point of its share of all photos where the groups permit,
 and within 5 points wherever that is possible.
 """
@@ -87,9 +88,14 @@ def leakage_message(audited: AuditedSplit) -> str:
     """Return the error message if joining the groups of leaking pairs is impossible."""
     lowest = audited.leaks.residual[audited.leaks.action == JOINED].min()
     limit = max(0.0, np.floor(100 * min(lowest, 1)) / 100 - 0.01)
-    return (
+    pairs = (
         f"{audited.count(JOINED)} pairs of photos in different splits show the same picture "
-        f"({LEAKS}, {PLOTS}/nearest_*.png). With their groups joined, {audited.error}\n"
+        f"({LEAKS}, {PLOTS}/nearest_*.png)"
+    )
+    if audited.across_predefined:
+        return f"{pairs}; {audited.error}"
+    return (
+        f"{pairs}. With their groups joined, {audited.error}\n"
         "If they are different pictures, lower the limits that decide:\n"
         f"  dvc exp run -S split.leakage_residual={limit:.2f} -S split.leakage_correlation=1"
     )

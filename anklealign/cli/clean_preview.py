@@ -8,6 +8,7 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,78 +19,51 @@ from tqdm import tqdm
 from anklealign.cleaning import image_quality, losses, removal
 from anklealign.config import params
 from anklealign.config.params import Clean, Dataset, Prepare, Split
-from anklealign.ingest.inventory import Entry, escape_unprintable
+from anklealign.ingest import inventory
+from anklealign.ingest.inventory import Entry, Skip, escape_unprintable
 from anklealign.io import decode, decoder_pool, pixel_store
-from anklealign.splitting.splits import assign_splits, group_names
+from anklealign.splitting.leak_joining import JOINED, deal_without_leaks
+from anklealign.splitting.splits import EXCLUDED, SPLITS
 
 # Photos; a larger set is sampled. Clean takes some 15 s of CPU time for as many.
 SAMPLE = 1500
 SEED = 0
 
 
-def preview_lines(
-    root: Path, entries: Sequence[Entry], dataset: Dataset, raw: Mapping[str, Any]
-) -> list[str]:
-    """Return the lines of the report on what clean and split will do.
+@dataclass(frozen=True)
+class Sample:
+    """Photos as prepare stores them: their photo table, by path, and (N, S, S, 3) pixels."""
 
-    A set of at most SAMPLE photos is cleaned and split as the stages do. Only the preference for
-    duplicates with a consensus label and the leakage audit are left out. Of a larger set, the
-    quality reasons are counted on a seeded sample, and exact duplicates among all files;
-    near-duplicates are not searched, and it is not split.
+    table: pd.DataFrame
+    store: pixel_store.Pixels
+
+
+def decode_photos(
+    root: Path, entries: Sequence[Entry], dataset: Dataset, settings: Prepare
+) -> tuple[list[Skip], Sample]:
+    """Decode each photo once; return the skips of the unreadable ones, and a sample.
 
     Args:
         root: Folder of the photos.
-        entries: The readable photos with a label.
+        entries: The photos with a label.
         dataset: Their dataset config.
-        raw: Content of params.yaml.
+        settings: Parameters of prepare.
     """
-    settings = params.section(raw, "clean", Clean)
-    prepare = params.section(raw, "prepare", Prepare)
-    sampled = sample(entries)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "pixels.npy")
-        with pixel_store.writing_store(path, len(sampled), prepare.size) as store:
-            table = fill_store(root, sampled, dataset, prepare, store)
-        store = pixel_store.open_store(path)
-        pictures = pixel_store.Pictures(table, store, dataset.fit)
-        if len(sampled) < len(entries):
-            lines = sample_lines(len(entries), table, pictures, dataset, settings)
-            copies = count_identical(root, [entry.file for entry in entries])
-            lines += _wrapped(f"{copies} of all files are copies of another, byte for byte")
-            return [*lines, *_wrapped("near-duplicates: searched by clean, not here")]
-        result = removal.clean_photos(table, pictures, dataset, settings)
-        lines = clean_lines(result, settings)
-        kept = result.table[~result.table.id.isin(result.removed.id)]
-        lines += split_lines(kept, result.removed, dataset, raw)
-        del pictures, store, result  # Windows cannot delete a mapped file
-    return lines
-
-
-def sample(entries: Sequence[Entry]) -> list[Entry]:
-    """Return all entries or a seeded sample of SAMPLE of them, in order of path."""
-    ordered = sorted(entries, key=lambda entry: entry.file)
-    if len(ordered) <= SAMPLE:
-        return ordered
-    chosen = np.random.default_rng(SEED).choice(len(ordered), SAMPLE, replace=False)
-    return [ordered[n] for n in sorted(chosen)]
-
-
-def fill_store(
-    root: Path,
-    entries: Sequence[Entry],
-    dataset: Dataset,
-    settings: Prepare,
-    store: pixel_store.Pixels,
-) -> pd.DataFrame:
-    """Fill the (N, S, S, 3) store as prepare does, and return the photo table."""
     target = decoder_pool.Target(settings.max_megapixels, settings.size, dataset.fit, settings.fill)
+    rows = {entry.file: row for row, entry in enumerate(sample(entries))}
+    shape = (max(1, len(rows)), settings.size, settings.size, 3)
+    with tempfile.TemporaryFile() as stream:  # it is gone when the store is
+        store: pixel_store.Pixels = np.memmap(stream, np.uint8, "w+", shape=shape)
 
-    def decode_one(row: int, entry: Entry) -> dict[str, Any] | None:
+    def attempt(entry: Entry) -> dict[str, Any] | decode.PhotoError | None:
         try:
             data = decode.read_bytes(root / entry.file, settings.max_megapixels)
             photo = decoder_pool.shared().decode(data, target)
-        except decode.PhotoError:
-            return None  # changed since it was checked
+        except decode.PhotoError as error:
+            return error
+        row = rows.get(entry.file)
+        if row is None:
+            return None
         store[row] = photo.pixels
         path = escape_unprintable(entry.file)
         return {
@@ -101,11 +75,69 @@ def fill_store(
             **dict(zip(("left", "top", "right", "bottom"), photo.box, strict=True)),
         }  # fmt: skip
 
+    skips: list[Skip] = []
+    table = []
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
         warnings.filterwarnings("ignore", module="PIL")
-        rows = pool.map(decode_one, range(len(entries)), entries)
-        bar = tqdm(rows, "preview", len(entries), unit="photo", delay=1, disable=None)
-        return pd.DataFrame([row for row in bar if row])
+        results = pool.map(attempt, entries)
+        bar = tqdm(results, "read", len(entries), unit="photo", delay=1, disable=None)
+        for entry, result in zip(entries, bar, strict=True):
+            if isinstance(result, decode.PhotoError):
+                skips += inventory.skips_of_entry(entry, result.reason, str(result))
+            elif result:
+                table.append(result)
+    ordered = sorted(table, key=lambda row: int(row["row"]))
+    return skips, Sample(pd.DataFrame(ordered), store)
+
+
+def preview_lines(
+    root: Path,
+    entries: Sequence[Entry],
+    sampled: Sample,
+    *,
+    name: str,
+    dataset: Dataset,
+    raw: Mapping[str, Any],
+) -> list[str]:
+    """Return the lines of the report on what clean and split will do.
+
+    A set of at most SAMPLE photos is cleaned, split and audited as the stages do. Only the
+    preference for duplicates with a consensus label is left out. Of a larger set, the quality
+    reasons are counted on a seeded sample, and exact duplicates among all files; near-duplicates
+    are not searched, and it is not split.
+
+    Args:
+        root: Folder of the photos.
+        entries: The readable photos with a label.
+        sampled: Their pixels, or those of a sample.
+        name: Of the dataset.
+        dataset: Its config.
+        raw: Content of params.yaml.
+    """
+    settings = params.section(raw, "clean", Clean)
+    table, store = sampled.table, sampled.store
+    pictures = pixel_store.Pictures(table, store, dataset.fit)
+    if len(table) < len(entries):
+        lines = sample_lines(len(entries), table, pictures, dataset, settings)
+        copies = count_identical(root, [entry.file for entry in entries])
+        lines += wrapped(f"{copies} of all files are copies of another, byte for byte")
+        return [*lines, *wrapped("near-duplicates: searched by clean, not here")]
+    result = removal.clean_photos(table, pictures, dataset, settings)
+    kept = result.table[~result.table.id.isin(result.removed.id)].reset_index(drop=True)
+    audited = pixel_store.Pictures(kept, store, dataset.fit)
+    return [
+        *clean_lines(result, settings),
+        *split_lines(kept, result.removed, audited, name=name, dataset=dataset, raw=raw),
+    ]
+
+
+def sample(entries: Sequence[Entry]) -> list[Entry]:
+    """Return all entries or a seeded sample of SAMPLE of them, in order of path."""
+    ordered = sorted(entries, key=lambda entry: entry.file)
+    if len(ordered) <= SAMPLE:
+        return ordered
+    chosen = np.random.default_rng(SEED).choice(len(ordered), SAMPLE, replace=False)
+    return [ordered[n] for n in sorted(chosen)]
 
 
 def clean_lines(result: removal.Cleaning, settings: Clean) -> list[str]:
@@ -114,15 +146,15 @@ def clean_lines(result: removal.Cleaning, settings: Clean) -> list[str]:
     kept = len(table) - len(removed)
     lines = [f"clean     {kept} of {len(table)} photos will be kept"]
     if len(removed):
-        lines += _wrapped(f"removed: {_counted(Counter(removed.reason))}")
+        lines += wrapped(f"removed: {_counted(Counter(removed.reason))}")
     if len(result.flagged):
-        lines += _wrapped(f"flagged: {_counted(Counter(result.flagged.reason))}")
+        lines += wrapped(f"flagged: {_counted(Counter(result.flagged.reason))}")
     for sentence in losses.warnings(table, pd.concat([removed, result.flagged])).values():
-        lines += _wrapped(f"warning: {sentence}")
+        lines += wrapped(f"warning: {sentence}")
     try:
         losses.check(table, removed, settings.allowed_losses)
     except ValueError as error:
-        lines += _wrapped(f"warning: clean will stop: {error}")
+        lines += wrapped(f"warning: clean will stop: {error}")
     return lines
 
 
@@ -140,12 +172,12 @@ def sample_lines(
     for name, faults in (("removed", remove), ("flagged", flag)):
         counts = Counter(fault.reason for fault in faults if fault)
         if counts:
-            lines += _wrapped(f"{name} of these: {_counted(counts)}")
+            lines += wrapped(f"{name} of these: {_counted(counts)}")
         elif name == "removed":
-            lines += _wrapped("none of these is unusable")
+            lines += wrapped("none of these is unusable")
     removed = removal.removal_table(table.assign(cluster=""), removal.unusable(qualities, remove))
     for sentence in losses.warnings(table, removed).values():
-        lines += _wrapped(f"warning: {sentence}")
+        lines += wrapped(f"warning: {sentence}")
     return lines
 
 
@@ -163,30 +195,52 @@ def count_identical(root: Path, files: Sequence[str]) -> int:
 
 
 def split_lines(
-    kept: pd.DataFrame, removed: pd.DataFrame, dataset: Dataset, raw: Mapping[str, Any]
+    kept: pd.DataFrame,
+    removed: pd.DataFrame,
+    pictures: pixel_store.Pictures,
+    *,
+    name: str,
+    dataset: Dataset,
+    raw: Mapping[str, Any],
 ) -> list[str]:
-    """Return the size of each split, before the leakage audit, or why split will stop."""
+    """Return the size of each split after the leakage audit, or why split will stop."""
     settings = params.section(raw, "split", Split)
     if settings.test == params.CONSENSUS:
         return []  # needs the votes
+    seed = params.section(raw, "seed", int)
     try:
-        groups = group_names(kept, removed, settings.group)
-        table = kept.assign(group=kept.id.map(groups))
-        split = assign_splits(
-            table, settings, list(dataset.classes), params.section(raw, "seed", int), set()
+        audited = deal_without_leaks(
+            kept, removed, settings, seed, pictures, name=name, dataset=dataset
         )
     except ValueError as error:
-        return _wrapped(f"warning: split will stop: {error}")
-    counts = Counter(split)
-    sizes = ", ".join(f"{name} {counts[name]}" for name in ("train", "val", "test"))
-    return [f"split     {sizes} photos, {table.group.nunique()} groups"]
+        return wrapped(f"warning: split will stop: {error}")
+    if audited.error:
+        return wrapped(
+            f"warning: split will stop: {audited.count(JOINED)} pairs of photos in different "
+            f"splits show the same picture; {audited.error}"
+        )
+    table = audited.table[audited.table.split != EXCLUDED]
+    counts = Counter(audited.table.split)
+    sizes = ", ".join(f"{split} {counts[split]}" for split in SPLITS)
+    lines = [f"split     {sizes} photos, {table.group.nunique()} groups"]
+    if counts[EXCLUDED]:
+        lines += wrapped(f"{counts[EXCLUDED]} photos in none: their group is in several splits")
+    if joined := audited.count(JOINED):
+        lines += wrapped(f"{joined} pairs that show the same picture stay in one split")
+    return lines
 
 
 def _counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
 
 
-def _wrapped(text: str) -> list[str]:
+def wrapped(text: str) -> list[str]:
     """Return lines of at most 80 columns below the heading of a line of the report."""
     indent = " " * 10
-    return textwrap.wrap(text, 80, initial_indent=indent, subsequent_indent=indent)
+    return [
+        line
+        for paragraph in text.splitlines()
+        for line in textwrap.wrap(
+            paragraph.strip(), 80, initial_indent=indent, subsequent_indent=indent
+        )
+    ]
