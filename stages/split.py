@@ -10,7 +10,7 @@ similar other pairs of photos of different splits.
 
 A group is a subject (or a collector), joined with every other one that shares a picture with it. An
 audit searches for the same picture in two splits by other means than clean uses. The groups of a
-leaking pair are joined and all groups are dealt again until the audit finds no pair, unless
+leaking pair are joined and all groups are assigned again until the audit finds no pair, unless
 split.allowed_leaks lists it. A pair across predefined splits that are kept stops the stage; with
 split.predefined: exclude_leaks, the joined groups leave the weaker split (train before val before
 test), as every group that spans predefined splits does. Takes a few seconds for 300 photos. Each
@@ -30,7 +30,7 @@ from anklealign.io import files, pixel_store, results
 from anklealign.io.pixel_store import Pixels
 from anklealign.plotting import contact_sheets, style
 from anklealign.splitting import plots
-from anklealign.splitting.leak_joining import ALLOWED, JOINED, AuditedSplit, deal_without_leaks
+from anklealign.splitting.leak_joining import ALLOWED, JOINED, AuditedSplit, split_without_leaks
 from anklealign.splitting.leakage import Pair
 from anklealign.splitting.splits import EXCLUDED, SPLITS, TEST, kept_splits
 from anklealign.splitting.stratified_groups import deviation
@@ -52,7 +52,7 @@ def main() -> None:
     check_allowed_leaks(settings, set(kept.path) | set(removed.path))
 
     pictures = pixel_store.Pictures(kept, pixel_store.open_store(), dataset.fit)
-    audited = deal_without_leaks(
+    audited = split_without_leaks(
         kept, removed, settings, seed, pictures, name=name, dataset=dataset
     )
     table, consensus = with_consensus(audited.table, removed, settings)
@@ -141,7 +141,7 @@ def check_allowed_leaks(settings: Split, known: set[str]) -> None:
     for path in (path for pair in settings.allowed_leaks for path in pair):
         if path not in known:
             raise ValueError(
-                f"params.yaml: split.allowed_leaks names {path!r}, which is no photo in "
+                f"params.yaml: split.allowed_leaks names {path!r}, which is not a photo in "
                 "data/clean/photos.csv or removed.csv; use its path from the column path there, or "
                 "remove the pair"
             )

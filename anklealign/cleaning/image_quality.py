@@ -30,9 +30,9 @@ from anklealign.similarity.borders import content_box, frame_box
 BLURS = (1.0, 1.5)  # pixels, sigmas of the two blurs between which edges are measured
 EDGES = 2.0  # percent of the pixels, those with the steepest slopes, that count as edges
 SHARPEST = 75  # percentile of their sharpness: a photo may be blurred outside its subject
-# Fine details, such as hairs on a soft lesion, are no steep edges. All slopes of at least this many
-# gray levels per pixel count, which compression noise hardly reaches, and the sharpest 5 percent of
-# them decide.
+# Fine details, such as hairs on a soft lesion, are not steep edges. All slopes of at least this
+# many gray levels per pixel count, which compression noise hardly reaches, and the sharpest 5
+# percent of them decide.
 FINE_SLOPE = 4.0
 FINEST = 95
 FEWEST = 50  # pixels of such slopes, at least

@@ -209,7 +209,7 @@ def write(report_data: FolderReport, name: str, own: Path | None = None) -> None
         own: The folder if it is temporary, so that its files are moved instead of copied.
 
     Raises:
-        ValueError: This is no DVC repository, the copy exists and differs, or DVC failed.
+        ValueError: This is not a DVC repository, the copy exists and differs, or DVC failed.
         OSError: The copy cannot be written.
     """
     target, folder = RAW / name, report_data.folder
@@ -388,7 +388,7 @@ def check_classes(name: str, counts: Mapping[str, int]) -> None:
     empty = [label for label, count in counts.items() if not count]
     if empty:
         raise ValueError(
-            f"no photo of {', '.join(empty)} is left (photos of each class: {dict(counts)}), so "
+            f"no photos of {', '.join(empty)} are left (photos of each class: {dict(counts)}), so "
             f"nothing was written; fix the items listed above, or datasets.{name} in params.yaml"
         )
 

@@ -22,7 +22,7 @@ from anklealign.config.params import Clean, Dataset, Prepare, Split
 from anklealign.ingest import inventory
 from anklealign.ingest.inventory import Entry, Skip, escape_unprintable
 from anklealign.io import decode, decoder_pool, pixel_store
-from anklealign.splitting.leak_joining import JOINED, deal_without_leaks
+from anklealign.splitting.leak_joining import JOINED, split_without_leaks
 from anklealign.splitting.splits import EXCLUDED, SPLITS
 
 # Photos; a larger set is sampled. Clean takes some 15 s of CPU time for as many.
@@ -209,7 +209,7 @@ def split_lines(
         return []  # needs the votes
     seed = params.section(raw, "seed", int)
     try:
-        audited = deal_without_leaks(
+        audited = split_without_leaks(
             kept, removed, settings, seed, pictures, name=name, dataset=dataset
         )
     except ValueError as error:

@@ -1,9 +1,9 @@
-"""Deal photos into splits that share no picture: audit, join the groups of leaking pairs, repeat.
+"""Split photos so that splits share no picture: audit, join the groups of leaking pairs, repeat.
 
 A pair of photos of different splits that show the same picture belongs into one group. Its groups
-are joined and all groups are dealt again, which may separate other pairs, until an audit finds no
-pair. A pair across predefined splits that are kept ends the search: no other split separates it.
-The result depends only on the photos and the parameters.
+are joined and all groups are assigned again, which may separate other pairs, until an audit finds
+no pair. A pair across predefined splits that are kept ends the search: no other assignment puts it
+into one split. The result depends only on the photos and the parameters.
 """
 
 from collections.abc import Sequence
@@ -17,9 +17,9 @@ from anklealign.io.pixel_store import Pixels
 from anklealign.splitting.leakage import LeakageAudit, Pair, same_picture
 from anklealign.splitting.splits import (
     audited_splits,
-    deal,
     effective_predefined,
     kept_splits,
+    split_photos,
 )
 from anklealign.splitting.stratified_groups import InfeasibleError
 
@@ -42,7 +42,7 @@ class AuditedSplit:
     rounds: int
     nearest: list[tuple[int, str, Pair]]  # round, action, pair by position in the table
     leaks: pd.DataFrame  # COLUMNS: the pairs that show the same picture
-    error: str  # why the photos could not be dealt again, or ''
+    error: str  # why the photos could not be split again, or ''
     across_predefined: int = 0  # pairs that no other split separates, as both splits are kept
 
     def count(self, action: str) -> int:
@@ -50,7 +50,7 @@ class AuditedSplit:
         return int((self.leaks.action == action).sum())
 
 
-def deal_without_leaks(
+def split_without_leaks(
     kept: pd.DataFrame,
     removed: pd.DataFrame,
     settings: Split,
@@ -60,7 +60,7 @@ def deal_without_leaks(
     name: str,
     dataset: Dataset,
 ) -> AuditedSplit:
-    """Return the photos dealt into splits, audited, with the groups of leaking pairs joined.
+    """Return the photos in splits, audited, with the groups of leaking pairs joined.
 
     Args:
         kept: N photos that clean kept.
@@ -72,10 +72,10 @@ def deal_without_leaks(
         dataset: Its config.
 
     Raises:
-        InfeasibleError: The photos cannot be dealt even without joined pairs.
+        InfeasibleError: The photos cannot be split even without joined pairs.
     """
     audit = LeakageAudit(photos, squares=dataset.fit == "crop")
-    table = deal(kept, removed, settings, seed, name=name, dataset=dataset)
+    table = split_photos(kept, removed, settings, seed, name=name, dataset=dataset)
     joined: list[tuple[str, str]] = []
     leaks: list[dict[str, Any]] = []
     nearest: list[tuple[int, str, Pair]] = []
@@ -104,7 +104,9 @@ def deal_without_leaks(
             error = f"the audit still finds {len(new)} pairs after {ROUNDS} rounds"
             break
         try:
-            table = deal(kept, removed, settings, seed, name=name, dataset=dataset, joined=joined)
+            table = split_photos(
+                kept, removed, settings, seed, name=name, dataset=dataset, joined=joined
+            )
         except InfeasibleError as infeasible:
             error = str(infeasible)
             break

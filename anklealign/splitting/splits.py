@@ -49,7 +49,7 @@ def group_names(
     return connected_groups([*kept.id, *removed.id], links)
 
 
-def deal(
+def split_photos(
     kept: pd.DataFrame,
     removed: pd.DataFrame,
     settings: Split,
@@ -76,7 +76,7 @@ def deal(
     """
     joined, classes = list(joined), list(dataset.classes)
     try:
-        return _deal(kept, removed, settings, classes=classes, seed=seed, joined=joined)
+        return _split_photos(kept, removed, settings, classes=classes, seed=seed, joined=joined)
     except InfeasibleError as error:
         message = (
             f"{error}. Add photos of other {settings.group}s, or merge the class with another in "
@@ -87,7 +87,7 @@ def deal(
         table = kept.assign(subject="") if "subject" in changes else kept
         try:
             changed = replace(settings, **known)  # type: ignore[arg-type]
-            _deal(table, removed, changed, classes=classes, seed=seed, joined=joined)
+            _split_photos(table, removed, changed, classes=classes, seed=seed, joined=joined)
         except ValueError:
             continue
         column = "group_column" if dataset.group_column else "subject_pattern"
@@ -95,7 +95,7 @@ def deal(
     raise InfeasibleError(f"{message}; no setting of split makes it possible")
 
 
-def _deal(
+def _split_photos(
     kept: pd.DataFrame,
     removed: pd.DataFrame,
     settings: Split,

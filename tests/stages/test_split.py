@@ -162,7 +162,7 @@ def test_an_allowed_path_that_is_no_photo_is_named(prepared):
     (prepared / "params.yaml").write_text(PARAMS)
     allow(prepared, '[["00.jpg", "C01/00.jpg"]]')
     with pytest.raises(
-        ValueError, match=r"split\.allowed_leaks names 'C01/00\.jpg', which is no ph"
+        ValueError, match=r"split\.allowed_leaks names 'C01/00\.jpg', which is not a photo"
     ):
         main()
     (prepared / "params.yaml").write_text(PARAMS)
