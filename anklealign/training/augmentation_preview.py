@@ -12,18 +12,22 @@ from anklealign.training.sampling import LabeledPhotos
 from anklealign.training.trainer import FitConfig
 
 EPOCHS = 5  # shown of each photo
+MOST_CLASSES = 12  # a sheet of 136 classes had 36,000 pixels, more than WebP permits in the report
 
 
 def pages(
     photos: LabeledPhotos, classes: Sequence[str], config: FitConfig
 ) -> Iterator[Image.Image]:
-    """Yield sheets with one photo per class: the original, and its augmentation in each epoch."""
+    """Yield a sheet with one photo per class: the original, and its augmentation in each epoch.
+
+    Of more than MOST_CLASSES classes, the first ones are shown.
+    """
     tiles = []
     settings = config.train_config.augmentation
     side = config.input_config.image_size
     caption = f"original, then augmented as in epochs 1 to {EPOCHS}, {side} px"
     if config.model_config.epochs and not config.model_config.head_alone:
-        for k, label in enumerate(classes):
+        for k, label in enumerate(classes[:MOST_CLASSES]):
             photo = int(np.flatnonzero(photos.labels == k)[0])
             rows = photos.rows[photo : photo + 1]
             pictures = [np.array(photos.pixels[rows[0]])]
@@ -36,5 +40,7 @@ def pages(
                 pictures.append((255 * x).round().to(torch.uint8).numpy())
             tiles.append(contact_sheets.Tile(tuple(pictures), (label, caption)))
     title = "Augmented training photos"
+    if 0 < len(tiles) < len(classes):
+        title += f" of {len(tiles)} of {len(classes)} classes"
     empty = "no augmentation: this model sees each photo once, unchanged"
     return contact_sheets.pages(tiles, title, empty, columns=1, rows=max(1, len(tiles)))
