@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import time
+from multiprocessing.connection import Connection
 
 import pytest
 import timm
@@ -50,22 +51,23 @@ def test_a_network_of_one_channel_passes_every_step(architecture: str) -> None:
     assert outcome == dict.fromkeys(families.STEPS, "ok")
 
 
-def crash(_: str, __: int, connection: multiprocessing.connection.Connection) -> None:
+def crash(_: str, __: int, connection: Connection, ___: int) -> None:
     connection.send(("build", "ok"))
-    os.kill(os.getpid(), signal.SIGSEGV)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
-def hang(_: str, __: int, connection: multiprocessing.connection.Connection) -> None:
+def hang(_: str, __: int, connection: Connection, ___: int) -> None:
     connection.send(("build", "ok"))
     time.sleep(600)
 
 
 @pytest.mark.parametrize(
     ("work", "result"),
-    [(crash, "crashes on this CPU (SIGSEGV)"), (hang, "takes more than 3 s")],
+    [(crash, "crashes on this CPU (SIGKILL)"), (hang, "takes more than 3 s")],
 )
 def test_a_process_that_dies_or_hangs_is_the_outcome_of_its_step(work, result, monkeypatch) -> None:
     monkeypatch.setattr(families, "_run_and_send", work)
+    monkeypatch.setattr(families, "WALL_FACTOR", 1)
     monkeypatch.setattr(multiprocessing, "get_context", lambda _: FORK)
     outcome = families.run_apart("test_resnet", seconds=3)
     assert (outcome["build"], outcome["train"], outcome["export"]) == ("ok", result, "not run")
