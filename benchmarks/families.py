@@ -241,7 +241,7 @@ def run(
         report("build", f"refused: {error}")
         return outcome | {"build": f"refused: {error}"}
     pixels = np.random.default_rng(3).integers(0, 256, (2, STORE_SIZE, STORE_SIZE, 3), np.uint8)
-    steps = {
+    steps: dict[str, Callable[[], str]] = {
         "build": lambda: "ok",
         "train": partial(train, trained, pixels),
         "explain": partial(explain, trained, pixels),

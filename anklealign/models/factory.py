@@ -96,7 +96,7 @@ def _avoid_overflow(model: nn.Module) -> None:
             layer.stride = (1, 1)
 
 
-def _sliced(_: nn.Module, inputs: tuple[Tensor], stride: tuple[int, int]) -> Tensor:
+def _sliced(_: nn.Module, inputs: tuple[Tensor], stride: tuple[int, ...]) -> Tensor:
     """Return every n-th row and column: (N, C, H, W) -> (N, C, ceil(H / n), ceil(W / n))."""
     rows, columns = stride
     return inputs[0][:, :, ::rows, ::columns]
