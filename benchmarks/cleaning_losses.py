@@ -43,7 +43,7 @@ class Photo:
 
 
 def measure(path: Path, folder: Path, prepare: params.Prepare) -> Photo | None:
-    """Return the measures of one file as prepare stores it, or None if it is no photo."""
+    """Return the measures of one file as prepare stores it, or None if it cannot be read."""
     try:
         photo = decode.open_photo(path, prepare.max_megapixels, 2 * prepare.size)
     except decode.PhotoError:

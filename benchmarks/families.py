@@ -1,18 +1,27 @@
 """Run every family of timm's networks through what the pipeline asks of a network.
 
-    python -m benchmarks.families               # all families, 15 minutes on one core
+    python -m benchmarks.families               # all families, half an hour on one core
     python -m benchmarks.families cait levit    # some families
+    python -m benchmarks.families --in-chans 1  # gray photos
 
 A family is a module of timm with registered architectures. Of each, the member with the fewest
-weights runs with random weights: build, one training step, attribution maps, linear probe (freeze,
-and whether the features of the frozen backbone are computed once), and the bundle saved and loaded.
-A step that fails prints its error; the later steps of the family run nevertheless.
+weights runs with random weights: build, one training step, attribution maps, the bundle saved and
+loaded, ONNX export, and linear probe (freeze, and whether the features of the frozen backbone are
+computed once). A step that fails prints its error; the later steps of the family run nevertheless.
+Each family has a process of its own: a step in which it dies is reported as such, and the later
+ones do not run. Exit status: 1 if a family that is built fails another step.
 """
 
 import argparse
+import multiprocessing
+import resource
+import signal
+import sys
 import tempfile
 import time
+from collections.abc import Callable
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +29,19 @@ import timm
 import torch
 from torch import nn
 
+from anklealign.cli import export
 from anklealign.config.params import Model
 from anklealign.explainability import attribution
-from anklealign.models import bundle, factory, inputs
+from anklealign.inference import onnx_predictor
+from anklealign.inference.onnx_predictor import OnnxPredictor
+from anklealign.inference.predictor import Predictor
+from anklealign.models import bundle, factory, inputs, networks
 from anklealign.models.bundle import Bundle, Preprocessing
 
 CLASSES = ("a", "b", "c")
-STEPS = ("build", "train", "explain", "probe", "bundle")
+STEPS = ("build", "train", "explain", "bundle", "export", "probe")
+SECONDS = 600  # of CPU time of a family
+WALL_FACTOR = 20  # wall time for each second of CPU time: the machine may be busy
 STORE_SIZE = 64  # px
 
 # The member with the fewest weights of each family, as of timm 1.0; measured on the meta device.
@@ -133,8 +148,9 @@ SMALLEST = {
 
 
 def families() -> list[str]:
-    """Return the names of the families of the installed timm."""
-    return [name for name in timm.list_modules() if timm.list_models(module=name)]
+    """Return the names of the families of the installed timm, without this project's networks."""
+    own = networks.__name__.rpartition(".")[2]
+    return [name for name in timm.list_modules() if timm.list_models(module=name) and name != own]
 
 
 def smallest(family: str) -> str:
@@ -144,12 +160,69 @@ def smallest(family: str) -> str:
     return known if known in members else members[0]
 
 
-def run(architecture: str, in_chans: int = 3) -> dict[str, str]:
+def weights(architecture: str) -> int:
+    """Return the number of weights of a network; none are allocated.
+
+    Raises:
+        Exception: timm cannot build it on the meta device.
+    """
+    with torch.device("meta"):
+        model = timm.create_model(architecture)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def run_apart(architecture: str, in_chans: int = 3, seconds: int = SECONDS) -> dict[str, str]:
+    """Return the outcome of each step, of a process of its own that may die or hang.
+
+    Args:
+        architecture: timm name.
+        in_chans: Input channels of the network.
+        seconds: CPU time after which the process is ended.
+    """
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_run_and_send, args=(architecture, in_chans, theirs, seconds))
+    process.start()
+    theirs.close()
+    outcome = dict.fromkeys(STEPS, "not run")
+    deadline = time.monotonic() + WALL_FACTOR * seconds
+    problem = ""
+    while True:
+        if not ours.poll(max(0.0, deadline - time.monotonic())):
+            process.kill()
+            problem = f"takes more than {WALL_FACTOR * seconds} s"
+            break
+        try:
+            step, result = ours.recv()
+        except EOFError:
+            break
+        outcome[step] = result
+    process.join()
+    if process.exitcode and not problem:
+        code = process.exitcode
+        problem = f"crashes on this CPU ({signal.Signals(-code).name if code < 0 else code})"
+        if code == -signal.SIGXCPU:
+            problem = f"takes more than {seconds} s of CPU time"
+    step = next((name for name in STEPS if outcome[name] == "not run"), "")
+    return outcome | ({step: problem} if problem and step else {})
+
+
+def _run_and_send(architecture: str, in_chans: int, connection: Connection, seconds: int) -> None:
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.RLIM_INFINITY))
+    run(architecture, in_chans, lambda step, result: connection.send((step, result)))
+
+
+def run(
+    architecture: str,
+    in_chans: int = 3,
+    report: Callable[[str, str], None] = lambda *_: None,
+) -> dict[str, str]:
     """Return the outcome of each step: ok, or what failed.
 
     Args:
         architecture: timm name.
         in_chans: Input channels of the network.
+        report: Called with each step and its outcome.
     """
     torch.manual_seed(1)
     outcome = dict.fromkeys(STEPS, "not run")
@@ -165,13 +238,15 @@ def run(architecture: str, in_chans: int = 3) -> dict[str, str]:
         trained = Bundle(model, CLASSES, preprocessing, input_config, 1.0, 0.5, {})
         attribution.check(trained)
     except ValueError as error:
-        return outcome | {"build": str(error)}
-    outcome["build"] = "ok"
+        report("build", f"refused: {error}")
+        return outcome | {"build": f"refused: {error}"}
     pixels = np.random.default_rng(3).integers(0, 256, (2, STORE_SIZE, STORE_SIZE, 3), np.uint8)
-    steps = {
+    steps: dict[str, Callable[[], str]] = {
+        "build": lambda: "ok",
         "train": partial(train, trained, pixels),
         "explain": partial(explain, trained, pixels),
         "bundle": partial(save_and_load, trained, pixels),
+        "export": partial(export_to_onnx, trained, pixels),
         "probe": partial(probe, trained, pixels),  # freezes the model
     }
     for name, step in steps.items():
@@ -179,6 +254,7 @@ def run(architecture: str, in_chans: int = 3) -> dict[str, str]:
             outcome[name] = step()
         except Exception as error:  # noqa: BLE001 - the outcome is what this measures
             outcome[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+        report(name, outcome[name])
     return outcome
 
 
@@ -216,6 +292,20 @@ def save_and_load(trained: Bundle, pixels: np.ndarray) -> str:
     return "ok" if np.allclose(before, after, atol=1e-4) else "other logits"
 
 
+def export_to_onnx(trained: Bundle, pixels: np.ndarray) -> str:
+    """Export the network; the probabilities must be those of PyTorch, or it says that it cannot."""
+    try:
+        session = onnx_predictor.open_session(export.exported(trained).SerializeToString())
+        device = torch.device("cpu")
+        engines = Predictor(trained, device), OnnxPredictor(trained, device, session)
+        export.compare(*engines, pixels)
+    except ValueError as error:
+        if "serve with PyTorch" not in str(error):
+            raise
+        return f"ok, refused: {' '.join(str(error).split())[:120]}"
+    return "ok"
+
+
 def probe(trained: Bundle, pixels: np.ndarray) -> str:
     """Freeze all but the head, and train it on features where the network has them."""
     model = trained.model
@@ -236,26 +326,35 @@ def probe(trained: Bundle, pixels: np.ndarray) -> str:
     return "ok"
 
 
-def main() -> None:
+def main() -> int:
     """Print the outcome of each family and the number that passes each step."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("families", nargs="*")
     parser.add_argument("--in-chans", type=int, default=3, help="input channels, 1 or 3")
+    parser.add_argument("--seconds", type=int, default=SECONDS, help="CPU time of a family")
     options = parser.parse_args()
     passed = dict.fromkeys(STEPS, 0)
+    failed = 0
     names = options.families or families()
-    start = time.process_time()
+    print(f"| family | member | {' | '.join(STEPS)} |\n|{' --- |' * (2 + len(STEPS))}")
+    remarks = []
     for family in names:
-        began = time.process_time()
-        outcome = run(smallest(family), options.in_chans)
+        outcome = run_apart(smallest(family), options.in_chans, options.seconds)
+        cells = [result.partition(" ")[0].rstrip(",:") for result in outcome.values()]
+        cells = [cell if cell in {"ok", "refused"} else "-" for cell in cells]
+        print(f"| {family} | `{smallest(family)}` | {' | '.join(cells)} |", flush=True)
         for step, result in outcome.items():
             passed[step] += result.startswith("ok")
-        failures = "; ".join(f"{s}: {r}" for s, r in outcome.items() if r != "ok") or "ok"
-        seconds = time.process_time() - began
-        print(f"{family:26} {smallest(family):36} {seconds:5.1f} s  {failures}", flush=True)
+            if result not in {"ok", "not run"}:
+                remarks.append(f"- {family}, {step}: {result}")
+        failed += not outcome["build"].startswith("refused") and any(
+            not result.startswith("ok") for result in outcome.values()
+        )
+    print("", *remarks, sep="\n")
     counts = ", ".join(f"{step} {count}" for step, count in passed.items())
-    print(f"{len(names)} families in {time.process_time() - start:.0f} CPU s: {counts}")
+    print(f"\n{len(names)} families, {failed} fail; ok: {counts}")
+    return int(failed > 0)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

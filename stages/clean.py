@@ -71,7 +71,7 @@ def main() -> None:
     for photos in result.residuals.large_scenes:
         stage.print_wrapped(
             f"clean: {photos} photos show one scene, as of a fixed camera or a form, and differ in "
-            "details; they are kept, and split deals them one by one. If several photos show one "
+            "details; they are kept, and split assigns them one by one. If several photos show one "
             "subject, name the subjects in the dataset config"
         )
     listed = ", ".join(f"{n} {name}" for name, n in metrics["reasons"].items() if n)

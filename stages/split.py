@@ -10,9 +10,10 @@ metrics/details/split.json.
 
 A group is a subject (or a collector), joined with every other one that shares a picture with it. An
 audit searches for the same picture in two splits by other means than clean uses. The groups of a
-leaking pair are joined and all groups are dealt again until the audit finds no pair, unless
-split.allowed_leaks lists it. Where predefined splits are kept, the joined groups leave the weaker
-split, as every group that spans predefined splits does. Takes a few seconds for 300 photos. Each
+leaking pair are joined and all groups are assigned again until the audit finds no pair, unless
+split.allowed_leaks lists it. A pair across predefined splits that are kept stops the stage; with
+split.predefined: exclude_leaks, the joined groups leave the weaker split (train before val before
+test), as every group that spans predefined splits does. Takes a few seconds for 300 photos. Each
 class's share of a split is within about 1 point of its share of all photos where the groups permit,
 and within 5 points wherever that is possible.
 """
@@ -30,8 +31,8 @@ from anklealign.splitting.leak_joining import (
     COLUMNS,
     JOINED,
     AuditedSplit,
-    deal_without_leaks,
     pair_row,
+    split_without_leaks,
 )
 from anklealign.splitting.splits import EXCLUDED, SPLITS, TEST, kept_splits
 from anklealign.splitting.stratified_groups import deviation
@@ -53,7 +54,7 @@ def main() -> None:
     check_allowed_leaks(settings, set(kept.path) | set(removed.path))
 
     pictures = pixel_store.Pictures(kept, pixel_store.open_store(), dataset.fit)
-    audited = deal_without_leaks(
+    audited = split_without_leaks(
         kept, removed, settings, seed, pictures, name=name, dataset=dataset
     )
     table, consensus = with_consensus(audited.table, removed, settings)
@@ -88,10 +89,14 @@ def leakage_message(audited: AuditedSplit) -> str:
     """Return the error message if joining the groups of leaking pairs is impossible."""
     lowest = audited.leaks.residual[audited.leaks.action == JOINED].min()
     limit = max(0.0, np.floor(100 * min(lowest, 1)) / 100 - 0.01)
-    return (
+    pairs = (
         f"{audited.count(JOINED)} pairs of photos in different splits show the same picture "
-        f"({LEAKS}; `anklealign report --photos` draws them). With their groups joined, "
-        f"{audited.error}\n"
+        f"({LEAKS}; `anklealign report --photos` draws them)"
+    )
+    if audited.across_predefined:
+        return f"{pairs}; {audited.error}"
+    return (
+        f"{pairs}. With their groups joined, {audited.error}\n"
         "If they are different pictures, lower the limits that decide:\n"
         f"  dvc exp run -S split.leakage_residual={limit:.2f} -S split.leakage_correlation=1"
     )
@@ -137,7 +142,7 @@ def check_allowed_leaks(settings: Split, known: set[str]) -> None:
     for path in (path for pair in settings.allowed_leaks for path in pair):
         if path not in known:
             raise ValueError(
-                f"params.yaml: split.allowed_leaks names {path!r}, which is no photo in "
+                f"params.yaml: split.allowed_leaks names {path!r}, which is not a photo in "
                 "data/clean/photos.csv or removed.csv; use its path from the column path there, or "
                 "remove the pair"
             )

@@ -5,7 +5,7 @@ to match directly; if other photos connect them, they are compared on what they 
 of a cluster therefore matches the kept photo, a chain whose ends do not match is split into several
 clusters, and a second search among the kept photos finds no more duplicates.
 
-Photos that differ only in a detail or are two exposures of a fixed camera are no duplicates, but
+Photos that differ only in a detail or are two exposures of a fixed camera are not duplicates, but
 belong to one scene: they stay, and share the cluster's name, so that split does not separate them.
 """
 

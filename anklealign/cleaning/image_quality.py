@@ -27,14 +27,17 @@ from tqdm import tqdm
 from anklealign.io import result_cache
 from anklealign.io.pixel_store import Pixels
 from anklealign.io.result_cache import ResultCache
-from anklealign.similarity.borders import content_box, frame_box
+from anklealign.similarity.borders import TOLERANCE, Box, content_box, frame_box
 
 BLURS = (1.0, 1.5)  # pixels, sigmas of the two blurs between which edges are measured
+# The line this many pixels behind the end of a bar, where a resized bar has faded, differs from the
+# bar in at least this share of its pixels.
+BAR_END, BAR_SHARE = 2, 0.5
 EDGES = 2.0  # percent of the pixels, those with the steepest slopes, that count as edges
 SHARPEST = 75  # percentile of their sharpness: a photo may be blurred outside its subject
-# Fine details, such as hairs on a soft lesion, are no steep edges. All slopes of at least this many
-# gray levels per pixel count, which compression noise hardly reaches, and the sharpest 5 percent of
-# them decide.
+# Fine details, such as hairs on a soft lesion, are not steep edges. All slopes of at least this
+# many gray levels per pixel count, which compression noise hardly reaches, and the sharpest 5
+# percent of them decide.
 FINE_SLOPE = 4.0
 FINEST = 95
 FEWEST = 50  # pixels of such slopes, at least
@@ -122,7 +125,9 @@ def measure(photo: Pixels, width: int, height: int, *, square: bool = False) -> 
     widths = [100 * width / max(MIN_SIDE, zoom * side) for width in _edge_widths(levels)]
     return ImageQuality(
         too_small=shorter,
-        aspect=max(longer / shorter, _aspect_between_bars(gray.size, content.size)),
+        aspect=max(
+            longer / shorter, _aspect_between_bars(np.asarray(gray), (left, top, right, bottom))
+        ),
         dark=p95,
         bright=low,
         low_contrast=lightest - darkest,
@@ -133,14 +138,24 @@ def measure(photo: Pixels, width: int, height: int, *, square: bool = False) -> 
     )
 
 
-def _aspect_between_bars(size: tuple[int, int], content: tuple[int, int]) -> float:
-    """Return longer over shorter side between bars along one axis; 0 without them.
+def _aspect_between_bars(gray: Pixels, content: Box) -> float:
+    """Return longer over shorter side of (H, W) gray between bars along one axis; 0 without them.
 
-    Plain margins on all sides are the background of a page or of a product, not bars.
+    Plain margins on all sides are the background of a page or of a product, not bars. A bar ends
+    along its whole side; a plain background ends only where the subject begins.
     """
-    if (content[0] < size[0]) == (content[1] < size[1]):
+    left, top, right, bottom = content
+    height, width = gray.shape
+    if (right - left < width) == (bottom - top < height):
         return 0.0
-    return max(content) / min(content)
+    lines, first, last = (gray, top, bottom) if bottom - top < height else (gray.T, left, right)
+    ends = ((lines[0], min(first + BAR_END, last - 1), first > 0),
+            (lines[-1], max(last - 1 - BAR_END, first), last < len(lines)))  # fmt: skip
+    for outermost, inside, is_bar in ends:
+        difference = np.abs(lines[inside].astype(np.int16) - np.median(outermost))
+        if is_bar and (difference > TOLERANCE).mean() < BAR_SHARE:
+            return 0.0
+    return max(right - left, bottom - top) / min(right - left, bottom - top)
 
 
 def _edge_widths(gray: npt.NDArray[np.float32]) -> tuple[float, float]:

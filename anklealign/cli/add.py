@@ -18,10 +18,8 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -45,7 +43,7 @@ from anklealign.ingest.inventory import (
     escape_unprintable,
     list_files,
 )
-from anklealign.io import decode, decoder_pool, files
+from anklealign.io import files
 
 # Keys of the config that are text, whatever YAML would read: path_column=1, label_column=yes.
 TEXT_KEYS = {
@@ -85,6 +83,7 @@ class FolderReport:
         files: The files to copy.
         not_copied: The items that cannot be copied.
         config_text: The new config as YAML, or '' if params.yaml has one.
+        sample: The pixels of the used photos, or of a sample of them.
     """
 
     folder: Path
@@ -96,6 +95,7 @@ class FolderReport:
     files: tuple[str, ...]
     not_copied: tuple[str, ...]
     config_text: str
+    sample: clean_preview.Sample
 
 
 def add_folder(
@@ -180,7 +180,9 @@ def add(
             print("\n".join(report(report_data, listed, data)))
             check_classes(name, report_data.counts)
             used, config = report_data.used, report_data.proposal.dataset
-            lines = clean_preview.preview_lines(folder, used, config, params.read())
+            lines = clean_preview.preview_lines(
+                folder, used, report_data.sample, name=name, dataset=config, raw=params.read()
+            )
             print("\n".join(["", *lines]))
             if dry:
                 if folder.resolve() == target.resolve():
@@ -210,7 +212,7 @@ def write(report_data: FolderReport, name: str, own: Path | None = None) -> None
         own: The folder if it is temporary, so that its files are moved instead of copied.
 
     Raises:
-        ValueError: This is no DVC repository, the copy exists and differs, or DVC failed.
+        ValueError: This is not a DVC repository, the copy exists and differs, or DVC failed.
         OSError: The copy cannot be written.
     """
     target, folder = RAW / name, report_data.folder
@@ -255,7 +257,8 @@ def examine(
         content.votes, content.entries, proposal.dataset, settings.consensus
     )
     entries, tied = aggregation.apply_consensus(content.entries, judged)
-    refused = [*tied, *unreadable(folder, entries, settings)]
+    unreadable, sample = clean_preview.decode_photos(folder, entries, proposal.dataset, settings)
+    refused = [*tied, *unreadable]
     gone = {skip.path for skip in refused}
     used = tuple(entry for entry in entries if entry.file not in gone)
     counts = dict.fromkeys(proposal.dataset.classes, 0) | Counter(entry.label for entry in used)
@@ -266,6 +269,7 @@ def examine(
         tuple(paths), tuple(sorted(not_copied)),
         dataset_config.text(name, proposal.dataset, counts, remarks(proposal))
         if proposal.new else "",
+        sample,
     )  # fmt: skip
 
 
@@ -373,30 +377,6 @@ def shared_knowledge(
     return facts
 
 
-def unreadable(root: Path, entries: Sequence[Entry], settings: Prepare) -> list[Skip]:
-    """Return the skips of the photos that cannot be decoded."""
-    target = decoder_pool.Target(settings.max_megapixels, settings.size, "letterbox", settings.fill)
-
-    def attempt(entry: Entry) -> decode.PhotoError | None:
-        try:
-            data = decode.read_bytes(root / entry.file, settings.max_megapixels)
-            decoder_pool.shared().decode(data, target)
-        except decode.PhotoError as error:
-            return error
-        return None
-
-    skips: list[Skip] = []
-    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        warnings.filterwarnings("ignore", module="PIL")
-        bar = tqdm(
-            pool.map(attempt, entries), "read", len(entries), unit="photo", delay=1, disable=None
-        )
-        for entry, error in zip(entries, bar, strict=True):
-            if error:
-                skips += inventory.skips_of_entry(entry, error.reason, str(error))
-    return skips
-
-
 def portable(path: str) -> str:
     """Return the path of a file's copy; DVC requires names in UTF-8."""
     try:
@@ -411,7 +391,7 @@ def check_classes(name: str, counts: Mapping[str, int]) -> None:
     empty = [label for label, count in counts.items() if not count]
     if empty:
         raise ValueError(
-            f"no photo of {', '.join(empty)} is left (photos of each class: {dict(counts)}), so "
+            f"no photos of {', '.join(empty)} are left (photos of each class: {dict(counts)}), so "
             f"nothing was written; fix the items listed above, or datasets.{name} in params.yaml"
         )
 
@@ -466,7 +446,8 @@ def report(report_data: FolderReport, listed: int, data: str = "") -> Iterable[s
     """
     reading, dataset = report_data.proposal.reading, report_data.proposal.dataset
     place = data or str(report_data.folder)
-    yield f"{'address' if download.is_address(place) else 'folder':<10}{escape_unprintable(place)}"
+    kind = "address" if download.is_address(place) else "folder"
+    yield from _wrapped(f"{kind:<10}", escape_unprintable(place))
     yield from _wrapped("layout    ", dataset.layout + (f": {reading.summary}" if reading else ""))
     for remark in reading.remarks if reading else ():
         yield from _wrapped("        - ", remark)
@@ -484,15 +465,16 @@ def report(report_data: FolderReport, listed: int, data: str = "") -> Iterable[s
         yield ""
         number = len(report_data.not_copied)
         yield f"not copied {number} of these: unreadable, system files, or not files"
-        yield f"          {_first_names(report_data.not_copied, listed)}"
+        yield from _wrapped(" " * 10, _first_names(report_data.not_copied, listed))
     if renamed(report_data):
         yield ""
         yield "renamed   DVC requires names in UTF-8; new names of the copies"
-        yield f"          {_first_names(renamed(report_data), listed)}"
+        yield from _wrapped(" " * 10, _first_names(renamed(report_data), listed))
     if report_data.config_text:
         yield ""
         yield "config    to be added to datasets in params.yaml"
-        yield report_data.config_text.rstrip("\n")
+        for line in report_data.config_text.splitlines():
+            yield from _wrapped("", line, " " * (len(line) - len(line.lstrip()) + 4))
 
 
 def count_lines(report_data: FolderReport) -> Iterable[str]:
@@ -517,7 +499,7 @@ def split_lines(used: Sequence[Entry]) -> Iterable[str]:
     if set(counts) != {""} and counts:
         listed = ", ".join(f"{counts[split]} {split}" for split in SPLITS if counts[split])
         rest = f", {counts['']} without one (train)" if counts[""] else ""
-        yield f"splits    predefined: {listed}{rest}"
+        yield from _wrapped("splits    ", f"predefined: {listed}{rest}")
         held_out = [split for split in SPLITS[1:] if counts[split]]
         if len(held_out) == 1 and counts.total() > counts[held_out[0]]:
             source = "" if held_out == ["test"] else f"{held_out[0]} becomes the test split; "
@@ -534,7 +516,8 @@ def class_lines(report_data: FolderReport, listed: int) -> Iterable[str]:
         if (label := labels.class_of(text)) is not None:
             spellings[label].append(f"{_quoted(text)} ({count})")
     if named.like:
-        yield f"classes   as in datasets.{named.like}, which has the same labels"
+        same = f"as in datasets.{named.like}, which has the same labels"
+        yield from _wrapped("classes   ", same)
     else:
         yield f"classes   {len(report_data.counts)}"
     shown = list(report_data.counts.items())[: max(listed, MOST_CLASSES)]
@@ -573,14 +556,12 @@ def alike_lines(named: layout_detection.Classes) -> Iterable[str]:
 
 
 def _wrapped(start: str, text: str, indent: str | None = None) -> list[str]:
-    """Return a sentence in lines of the terminal's width; long paths are not broken."""
+    """Return a sentence in lines of the terminal's width; longer words are broken."""
     return textwrap.wrap(
         start + text,
         WIDTH,
         subsequent_indent=" " * len(start) if indent is None else indent,
-        break_long_words=False,
         break_on_hyphens=False,
-        drop_whitespace=True,
     )
 
 
@@ -596,14 +577,17 @@ def subject_lines(dataset: Dataset, used: Sequence[Entry]) -> Iterable[str]:
     if dataset.group_column is not None:
         rule = f"column {dataset.group_column}"
     if not met:
-        yield f"subjects  {rule}: no subject is known, so each photo is a group of its own."
+        alone = f"{rule}: no subject is known, so each photo is a group of its own."
+        yield from _wrapped("subjects  ", alone)
         yield "          If several photos show one subject, set subject_pattern in the config;"
         yield "          otherwise the model is tested on subjects that it was trained on."
         return
     subjects = len(set(met.values()))
-    yield f"subjects  {rule}: {subjects} subjects on {len(met)} of {len(used)} photos"
+    counted = f"{rule}: {subjects} subjects on {len(met)} of {len(used)} photos"
+    yield from _wrapped("subjects  ", counted)
     for file, who in sorted(met.items())[:: max(1, len(met) // 3)][:3]:
-        yield f"          {escape_unprintable(file)} shows {escape_unprintable(who)}"
+        shown = f"{escape_unprintable(file)} shows {escape_unprintable(who)}"
+        yield from _wrapped(" " * 10, shown)
     if len(met) < len(used):
         unknown = len(used) - len(met)
         yield f"          {unknown} photos have no known subject; each is a group of its own."
@@ -627,7 +611,8 @@ def skip_lines(skips: Iterable[Skip], listed: int) -> Iterable[str]:
             continue
         yield from _wrapped("    remedy: ", inventory.remedy(reason), "      ")
         for path, detail in items[:listed]:
-            yield f"      {path}" + (f"   {detail}" if detail else "")
+            item = path + (f"   {detail}" if detail else "")
+            yield from _wrapped("      ", item, " " * 8)
         if len(items) > listed:
             yield f"      … and {len(items) - listed} more; --verbose (ALL=1) lists them"
 

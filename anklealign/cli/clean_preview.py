@@ -1,10 +1,14 @@
 """Preview of clean and split for `anklealign add`: how many photos will really be used."""
 
 import hashlib
+import os
 import tempfile
 import textwrap
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,51 +19,116 @@ from tqdm import tqdm
 from anklealign.cleaning import image_quality, losses, removal
 from anklealign.config import params
 from anklealign.config.params import Clean, Dataset, Prepare, Split
-from anklealign.ingest import decoding
-from anklealign.ingest.inventory import Entry
-from anklealign.io import pixel_store
-from anklealign.io.decoder_pool import Target
-from anklealign.splitting.splits import assign_splits, group_names
+from anklealign.ingest import inventory
+from anklealign.ingest.inventory import Entry, Skip, escape_unprintable
+from anklealign.io import decode, decoder_pool, pixel_store
+from anklealign.splitting.leak_joining import JOINED, split_without_leaks
+from anklealign.splitting.splits import EXCLUDED, SPLITS
 
 # Photos; a larger set is sampled. Clean takes some 15 s of CPU time for as many.
 SAMPLE = 1500
 SEED = 0
 
 
+@dataclass(frozen=True)
+class Sample:
+    """Photos as prepare stores them: their photo table, by path, and (N, S, S, 3) pixels."""
+
+    table: pd.DataFrame
+    store: pixel_store.Pixels
+
+
+def decode_photos(
+    root: Path, entries: Sequence[Entry], dataset: Dataset, settings: Prepare
+) -> tuple[list[Skip], Sample]:
+    """Decode each photo once; return the skips of the unreadable ones, and a sample.
+
+    Args:
+        root: Folder of the photos.
+        entries: The photos with a label.
+        dataset: Their dataset config.
+        settings: Parameters of prepare.
+    """
+    target = decoder_pool.Target(settings.max_megapixels, settings.size, dataset.fit, settings.fill)
+    rows = {entry.file: row for row, entry in enumerate(sample(entries))}
+    shape = (max(1, len(rows)), settings.size, settings.size, 3)
+    with tempfile.TemporaryFile() as stream:  # it is gone when the store is
+        store: pixel_store.Pixels = np.memmap(stream, np.uint8, "w+", shape=shape)
+
+    def attempt(entry: Entry) -> dict[str, Any] | decode.PhotoError | None:
+        try:
+            data = decode.read_bytes(root / entry.file, settings.max_megapixels)
+            photo = decoder_pool.shared().decode(data, target)
+        except decode.PhotoError as error:
+            return error
+        row = rows.get(entry.file)
+        if row is None:
+            return None
+        store[row] = photo.pixels
+        path = escape_unprintable(entry.file)
+        return {
+            "id": pixel_store.photo_id(path), "row": row, "path": path, "label": entry.label,
+            "collector": escape_unprintable(entry.collector),
+            "subject": escape_unprintable(entry.subject),
+            "predefined_split": entry.predefined_split, "consensus": "", "multi_annotated": 0,
+            "width": photo.width, "height": photo.height,
+            **dict(zip(("left", "top", "right", "bottom"), photo.box, strict=True)),
+        }  # fmt: skip
+
+    skips: list[Skip] = []
+    table = []
+    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        warnings.filterwarnings("ignore", module="PIL")
+        results = pool.map(attempt, entries)
+        bar = tqdm(results, "read", len(entries), unit="photo", delay=1, disable=None)
+        for entry, result in zip(entries, bar, strict=True):
+            if isinstance(result, decode.PhotoError):
+                skips += inventory.skips_of_entry(entry, result.reason, str(result))
+            elif result:
+                table.append(result)
+    ordered = sorted(table, key=lambda row: int(row["row"]))
+    return skips, Sample(pd.DataFrame(ordered), store)
+
+
 def preview_lines(
-    root: Path, entries: Sequence[Entry], dataset: Dataset, raw: Mapping[str, Any]
+    root: Path,
+    entries: Sequence[Entry],
+    sampled: Sample,
+    *,
+    name: str,
+    dataset: Dataset,
+    raw: Mapping[str, Any],
 ) -> list[str]:
     """Return the lines of the report on what clean and split will do.
 
-    A set of at most SAMPLE photos is cleaned and split as the stages do. Only the preference for
-    duplicates with a consensus label and the leakage audit are left out. Of a larger set, the
-    quality reasons are counted on a seeded sample, and exact duplicates among all files;
-    near-duplicates are not searched, and it is not split.
+    A set of at most SAMPLE photos is cleaned, split and audited as the stages do. Only the
+    preference for duplicates with a consensus label is left out. Of a larger set, the quality
+    reasons are counted on a seeded sample, and exact duplicates among all files; near-duplicates
+    are not searched, and it is not split.
 
     Args:
         root: Folder of the photos.
         entries: The readable photos with a label.
-        dataset: Their dataset config.
+        sampled: Their pixels, or those of a sample.
+        name: Of the dataset.
+        dataset: Its config.
         raw: Content of params.yaml.
     """
     settings = params.section(raw, "clean", Clean)
-    prepare = params.section(raw, "prepare", Prepare)
-    sampled = sample(entries)
-    with tempfile.TemporaryDirectory() as folder:
-        table = decode_sample(root, sampled, dataset, prepare, Path(folder))
-        store = pixel_store.open_store(Path(folder))
-        pictures = pixel_store.Pictures(table, store, dataset.fit)
-        if len(sampled) < len(entries):
-            lines = sample_lines(len(entries), table, pictures, dataset, settings)
-            copies = count_identical(root, [entry.file for entry in entries])
-            lines += _wrapped(f"{copies} of all files are copies of another, byte for byte")
-            return [*lines, *_wrapped("near-duplicates: searched by clean, not here")]
-        result = removal.clean_photos(table, pictures, dataset, settings)
-        lines = clean_lines(result, settings)
-        kept = result.table[~result.table.id.isin(result.removed.id)]
-        lines += split_lines(kept, result.removed, dataset, raw)
-        del pictures, store, result  # Windows cannot delete a mapped file
-    return lines
+    table, store = sampled.table, sampled.store
+    pictures = pixel_store.Pictures(table, store, dataset.fit)
+    if len(table) < len(entries):
+        lines = sample_lines(len(entries), table, pictures, dataset, settings)
+        copies = count_identical(root, [entry.file for entry in entries])
+        lines += wrapped(f"{copies} of all files are copies of another, byte for byte")
+        return [*lines, *wrapped("near-duplicates: searched by clean, not here")]
+    result = removal.clean_photos(table, pictures, dataset, settings)
+    kept = result.table[~result.table.id.isin(result.removed.id)].reset_index(drop=True)
+    audited = pixel_store.Pictures(kept, store, dataset.fit)
+    return [
+        *clean_lines(result, settings),
+        *split_lines(kept, result.removed, audited, name=name, dataset=dataset, raw=raw),
+    ]
 
 
 def sample(entries: Sequence[Entry]) -> list[Entry]:
@@ -71,32 +140,21 @@ def sample(entries: Sequence[Entry]) -> list[Entry]:
     return [ordered[n] for n in sorted(chosen)]
 
 
-def decode_sample(
-    root: Path, entries: Sequence[Entry], dataset: Dataset, settings: Prepare, folder: Path
-) -> pd.DataFrame:
-    """Write a pixel store as prepare does, and return the photo table."""
-    target = Target(settings.max_megapixels, settings.size, dataset.fit, settings.fill)
-    with pixel_store.StoreWriter(folder, settings.size) as writer:
-        rows, _ = decoding.decode_photos(root, entries, target, writer)
-    table = pd.DataFrame(rows, columns=list(pixel_store.PREPARED_COLUMNS))
-    return table.assign(consensus="", multi_annotated=0)
-
-
 def clean_lines(result: removal.Cleaning, settings: Clean) -> list[str]:
     """Return the counts by reason, and what the stage will warn of or stop at."""
     removed, table = result.removed, result.table
     kept = len(table) - len(removed)
     lines = [f"clean     {kept} of {len(table)} photos will be kept"]
     if len(removed):
-        lines += _wrapped(f"removed: {_counted(Counter(removed.reason))}")
+        lines += wrapped(f"removed: {_counted(Counter(removed.reason))}")
     if len(result.flagged):
-        lines += _wrapped(f"flagged: {_counted(Counter(result.flagged.reason))}")
+        lines += wrapped(f"flagged: {_counted(Counter(result.flagged.reason))}")
     for sentence in losses.warnings(table, pd.concat([removed, result.flagged])).values():
-        lines += _wrapped(f"warning: {sentence}")
+        lines += wrapped(f"warning: {sentence}")
     try:
         losses.check(table, removed, settings.allowed_losses)
     except ValueError as error:
-        lines += _wrapped(f"warning: clean will stop: {error}")
+        lines += wrapped(f"warning: clean will stop: {error}")
     return lines
 
 
@@ -114,12 +172,12 @@ def sample_lines(
     for name, faults in (("removed", remove), ("flagged", flag)):
         counts = Counter(fault.reason for fault in faults if fault)
         if counts:
-            lines += _wrapped(f"{name} of these: {_counted(counts)}")
+            lines += wrapped(f"{name} of these: {_counted(counts)}")
         elif name == "removed":
-            lines += _wrapped("none of these is unusable")
+            lines += wrapped("none of these is unusable")
     removed = removal.removal_table(table.assign(cluster=""), removal.unusable(qualities, remove))
     for sentence in losses.warnings(table, removed).values():
-        lines += _wrapped(f"warning: {sentence}")
+        lines += wrapped(f"warning: {sentence}")
     return lines
 
 
@@ -137,30 +195,52 @@ def count_identical(root: Path, files: Sequence[str]) -> int:
 
 
 def split_lines(
-    kept: pd.DataFrame, removed: pd.DataFrame, dataset: Dataset, raw: Mapping[str, Any]
+    kept: pd.DataFrame,
+    removed: pd.DataFrame,
+    pictures: pixel_store.Pictures,
+    *,
+    name: str,
+    dataset: Dataset,
+    raw: Mapping[str, Any],
 ) -> list[str]:
-    """Return the size of each split, before the leakage audit, or why split will stop."""
+    """Return the size of each split after the leakage audit, or why split will stop."""
     settings = params.section(raw, "split", Split)
     if settings.test == params.CONSENSUS:
         return []  # needs the votes
+    seed = params.section(raw, "seed", int)
     try:
-        groups = group_names(kept, removed, settings.group)
-        table = kept.assign(group=kept.id.map(groups))
-        split = assign_splits(
-            table, settings, list(dataset.classes), params.section(raw, "seed", int), set()
+        audited = split_without_leaks(
+            kept, removed, settings, seed, pictures, name=name, dataset=dataset
         )
     except ValueError as error:
-        return _wrapped(f"warning: split will stop: {error}")
-    counts = Counter(split)
-    sizes = ", ".join(f"{name} {counts[name]}" for name in ("train", "val", "test"))
-    return [f"split     {sizes} photos, {table.group.nunique()} groups"]
+        return wrapped(f"warning: split will stop: {error}")
+    if audited.error:
+        return wrapped(
+            f"warning: split will stop: {audited.count(JOINED)} pairs of photos in different "
+            f"splits show the same picture; {audited.error}"
+        )
+    table = audited.table[audited.table.split != EXCLUDED]
+    counts = Counter(audited.table.split)
+    sizes = ", ".join(f"{split} {counts[split]}" for split in SPLITS)
+    lines = [f"split     {sizes} photos, {table.group.nunique()} groups"]
+    if counts[EXCLUDED]:
+        lines += wrapped(f"{counts[EXCLUDED]} photos in none: their group is in several splits")
+    if joined := audited.count(JOINED):
+        lines += wrapped(f"{joined} pairs that show the same picture stay in one split")
+    return lines
 
 
 def _counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
 
 
-def _wrapped(text: str) -> list[str]:
+def wrapped(text: str) -> list[str]:
     """Return lines of at most 80 columns below the heading of a line of the report."""
     indent = " " * 10
-    return textwrap.wrap(text, 80, initial_indent=indent, subsequent_indent=indent)
+    return [
+        line
+        for paragraph in text.splitlines()
+        for line in textwrap.wrap(
+            paragraph.strip(), 80, initial_indent=indent, subsequent_indent=indent
+        )
+    ]

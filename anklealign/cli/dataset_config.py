@@ -5,6 +5,7 @@ Only lines are added; all existing lines and comments are unchanged.
 
 import json
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -40,6 +41,8 @@ COMMENTS = {
 }
 WIDEST = 28  # characters before aligned comments
 WIDTH = 80  # columns; longer lines have their comment above them
+# After a comma that is outside quotes: an even number of them follows.
+BETWEEN_ITEMS = re.compile(r"""(?<=, )(?=[^"]*(?:"[^"]*"[^"]*)*$)""")
 ALWAYS = ("ordered", "mirror_safe", "fit")  # written even if they have the default value
 # The task of the synthetic set: the sides of a photo differ in meaning, which the pooled features
 # of pretrained networks do not show (docs/model-zoo.md).
@@ -78,41 +81,71 @@ def text(
         counts: Number of photos of each class, written as a comment.
         remarks: Comments added after the classes.
     """
-    lines: list[tuple[str, str]] = []
+    lines: list[tuple[str, list[str], str]] = []  # key, value in pieces, comment
     for field in fields(Dataset):
         value = getattr(dataset, field.name)
         if field.name == "classes":
-            lines.append(("    classes:", COMMENTS["classes"]))
+            lines.append(("    classes:", [], COMMENTS["classes"]))
             for label, aliases in value.items():
-                lines.append(
-                    (f"      {scalar(label)}: {scalar(aliases)}", f"{counts[label]} photos")
-                )
-            lines += [("     ", remark) for remark in remarks]
+                key = f"      {scalar(label)}:"
+                lines.append((key, _pieces(aliases), f"{counts[label]} photos"))
+            lines += [("     ", [], remark) for remark in remarks]
         elif value != field.default or field.name in ALWAYS:
-            lines.append((f"    {field.name}: {scalar(value)}", COMMENTS[field.name]))
+            lines.append((f"    {field.name}:", _pieces(value), COMMENTS[field.name]))
     # Align the comments of all lines shorter than WIDEST.
-    column = max(len(line) for line, _ in lines if len(line) < WIDEST)
-    commented: list[str] = []
-    for line, comment in lines:
-        aligned = f"{line:<{column if line.strip() else 0}} # {comment}"
-        if len(aligned) <= WIDTH or not line.strip():
-            commented.append(aligned)
-        elif len(f"{line} # {comment}") <= WIDTH:
-            commented.append(f"{line} # {comment}")
-        else:
-            indent = len(line) - len(line.lstrip())
-            commented += [f"{' ' * indent}# {comment}", line]
-    return "\n".join([f"  {name}:", *commented]) + "\n"
+    whole = [" ".join([key, "".join(pieces)]).rstrip() for key, pieces, _ in lines]
+    column = max(len(line) for line in whole if len(line) < WIDEST)
+    commented = [f"  {name}:"]
+    for line, (key, pieces, comment) in zip(whole, lines, strict=True):
+        candidates = (f"{line:<{column if line else 5}} # {comment}", f"{line} # {comment}")
+        fitting = [text for text in candidates if len(text) <= WIDTH]
+        if fitting:
+            commented.append(fitting[0])
+            continue
+        indent = " " * (len(key) - len(key.lstrip()) if line else 6)
+        commented += textwrap.wrap(
+            comment, WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# "
+        )
+        commented += _broken(key, pieces, f"{indent}  ") if line else []
+    return "\n".join(commented) + "\n"
+
+
+def _pieces(value: object) -> list[str]:
+    """Return a value as YAML in pieces between which a line may end."""
+    items: list[list[str]]
+    if isinstance(value, Mapping):
+        items, start, end = [], "{", "}"
+        for key, content in value.items():
+            first, *rest = _pieces(content)
+            items.append([f"{scalar(key)}: {first}", *rest])
+    elif isinstance(value, list | tuple):
+        items, start, end = [_pieces(item) for item in value], "[", "]"
+    else:
+        return [scalar(value)]
+    for item in items[:-1]:
+        item[-1] += ", "
+    pieces = [piece for item in items for piece in item] or [""]
+    pieces[0] = start + pieces[0]
+    pieces[-1] += end
+    return pieces
+
+
+def _broken(key: str, pieces: Sequence[str], indent: str) -> list[str]:
+    """Return a key and its value in lines of at most WIDTH where the pieces permit."""
+    lines = [f"{key} "]
+    for piece in pieces:
+        if len(lines[-1]) + len(piece.rstrip()) > WIDTH and lines[-1].strip():
+            lines.append(indent)
+        lines[-1] += piece
+    return [line.rstrip() for line in lines]
 
 
 def scalar(value: object) -> str:
     """Return a value as YAML in one line."""
     if value is None or isinstance(value, bool | int):
         return json.dumps(value)
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{scalar(k)}: {scalar(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(scalar, value)) + "]"
+    if isinstance(value, Mapping | list | tuple):
+        return "".join(_pieces(value))
     text = str(value)
     if PLAIN.fullmatch(text) and text.casefold() not in MEANINGS:
         return text

@@ -169,7 +169,7 @@ def _doubt(
         if len(inside) > 1:
             return (
                 f"{escape_unprintable(holder)} holds folders with the names of other classes: "
-                f"{_first(inside)}; if it is no class, give a folder without it"
+                f"{_first(inside)}; if it is not a class, give a folder without it"
             )
     recurring = sorted(name for name, above in second.items() if len(above) > 1)
     if len(recurring) > 1 and not all(split_of_name(name) for name in recurring):

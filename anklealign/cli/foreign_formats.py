@@ -55,7 +55,7 @@ LISTED = 3  # files named in a remark
 
 
 def recognize(root: Path, file: str) -> tuple[str, str] | None:
-    """Return what a label file is and how to convert it, or None if it is no known format."""
+    """Return what a label file is and how to convert it, or None if its format is unknown."""
     kind = suffix(file)
     if kind in SUFFIXES:
         return SUFFIXES[kind]

@@ -122,7 +122,7 @@ def _run(context: typer.Context) -> None:
     here = Path.cwd()
     if status and not any((folder / ".git").exists() for folder in (here, *here.parents)):
         print(
-            f"run: {here} is in no git repository; run `git init`,\n"
+            f"run: {here} is not in a git repository; run `git init`,\n"
             "or `dvc config --local core.no_scm true` to use DVC without git",
             file=sys.stderr,
         )

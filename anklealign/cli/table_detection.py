@@ -47,7 +47,7 @@ ANNOTATOR_NAMES = {
     "workerid", "labeler", "coder", "reader", "reader id", "expert", "grader", "reviewer",
     "completed by", "doctor",
 }  # fmt: skip
-# Columns that describe a photo; they are no labels if another column may be.
+# Columns that describe a photo; they are not labels if another column may be.
 ATTRIBUTES = {
     "age", "patient age", "sex", "gender", "patient gender", "site", "location", "localization",
     "anatom site", "date", "time", "year", "month", "camera", "device", "width", "height", "view",
@@ -358,7 +358,7 @@ def _example(group: TableGroup, path: PathColumn) -> str:
 
 
 def _nameless(group: TableGroup) -> list[str]:
-    """Return a remark on tables without photo paths, with the first row; texts are no tables."""
+    """Return a remark on tables without photo paths, with the first row; texts are not tables."""
     cells = group.rows[0][1]
     text = all(suffix(file) == ".txt" for file in group.files)
     if len(cells) < 2 or (text and not any(map(looks_like_path, cells))):
@@ -445,7 +445,7 @@ def _label_columns(
 
 
 def _take_column(reading: TableReading, name: str, cells: Sequence[str]) -> None:
-    """Read the labels of a column; cells that join several labels are no labels."""
+    """Read the labels of a column; cells that join several labels are not labels."""
     reading.keys["label_column"] = name
     single = {cell for cell in cells if cell and not MULTIPLE.search(cell)}
     several = Counter(

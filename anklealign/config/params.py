@@ -229,7 +229,7 @@ class Split:
     val: Annotated[float, Field(gt=0, lt=1)]
     test: float | str
     group: Literal["subject", "collector"]
-    predefined: Literal["keep", "ignore"]
+    predefined: Literal["keep", "exclude_leaks", "ignore"]
     folds: Annotated[int, Field(ge=3)]  # one for test, one for validation, the rest for training
     fold: Annotated[int, Field(ge=0)] | None
     leakage_residual: Fraction

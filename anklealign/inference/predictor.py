@@ -29,7 +29,7 @@ class OpenedPhoto:
         height: Height of the upright original in px.
     """
 
-    pixels: Photos
+    pixels: Pixels
     box: decode.Box
     width: int
     height: int

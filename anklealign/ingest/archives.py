@@ -46,7 +46,7 @@ MOST_BYTES = 500 * 10**9
 # one layer reaches 1,000.
 MOST_RATIO = 200
 SMALL = 1 << 30  # bytes; below this size any ratio is harmless
-_REMEDY = "if it is no mistake, unpack it yourself and pass the folder"
+_REMEDY = "if it is intended, unpack it yourself and pass the folder"
 DEEPEST = 3  # archives inside archives
 CHUNK = 1 << 20
 ENCRYPTED = 1  # bit of a zip entry's flags

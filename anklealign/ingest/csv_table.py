@@ -107,7 +107,7 @@ def read_csv_table(root: Path, dataset: Dataset) -> Inventory:
     listed = ", ".join(tables) if len(tables) < 4 else f"{len(tables)} tables"
     for file in files:
         if file not in result.claims:
-            # A file such as labels.xlsx is no photo without a label.
+            # A file such as labels.xlsx is not a photo without a label.
             other = suffix(file) not in {"", *PHOTO_SUFFIXES}
             cause = result.reasons.get(
                 file,

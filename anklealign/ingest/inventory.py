@@ -35,8 +35,8 @@ REASONS = decode.REASONS | {
     "link, rename the folder, or remove it",
     "system_file": "created by the operating system or a tool (.DS_Store, Thumbs.db, @eaDir): "
     "no action needed",
-    "mask": "a segmentation mask of a photo (name_mask.png, masks/name.png), which is no photo: no "
-    "action needed, or rename it",
+    "mask": "a segmentation mask of a photo (name_mask.png, masks/name.png), which is not a photo: "
+    "no action needed, or rename it",
     "no_class_folder": "not in any folder: move it into the folder of its class",
     "outside_class_roots": "not below a folder of class_roots in params.yaml: no action needed, or "
     "add the folder there",
@@ -59,7 +59,7 @@ REASONS = decode.REASONS | {
     "rejected": "a reviewer rejected every annotation of the task: label it again, or remove the "
     "photo",
     "other_control": "the annotation has other answers than Choices and Taxonomy (boxes, ratings, "
-    "text), which are no labels of a photo: label the photo with Choices, or remove it",
+    "text), which are not labels of a photo: label the photo with Choices, or remove it",
     "regions_differ": "the regions of the photo have different classes: crop them into photos, or "
     "label the photo as a whole",
     "cancelled": "the annotator skipped the task: label it, or remove the photo",

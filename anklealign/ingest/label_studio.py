@@ -11,7 +11,7 @@ accepted annotations override others, and rejected ones do not count. If several
 a task, each choice is a vote, and prepare aggregates the votes into a label. If there are votes in
 consensus/, only those are votes, and the majority of a task's annotators is its label. A photo with
 votes in consensus/ and no task is labeled by these votes. Drafts and predictions are never labels;
-cancelled and empty annotations are no votes.
+cancelled and empty annotations are not votes.
 """
 
 from collections import Counter, defaultdict

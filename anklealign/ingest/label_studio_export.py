@@ -321,7 +321,7 @@ class AnswerCounts:
         for rank, state, effect in (
             (GROUND_TRUTH, "ground truth", "override the others of their task"),
             (REVIEWED, "accepted by a reviewer", "override those without a review"),
-            (OUT, "rejected by a reviewer", "are no labels"),
+            (OUT, "rejected by a reviewer", "are not labels"),
         ):
             if self._ranks[rank]:
                 remarks.append(f"{self._ranks[rank]} annotations are {state} and {effect}")
@@ -334,8 +334,8 @@ class AnswerCounts:
         if self._controls:
             kinds = ", ".join(f"{kind} ({n})" for kind, n in sorted(self._controls.items()))
             remarks.append(
-                f"annotations with other answers than Choices and Taxonomy, which are no labels of "
-                f"a photo: {kinds}"
+                f"annotations with other answers than Choices and Taxonomy, which are not labels "
+                f"of a photo: {kinds}"
             )
         return remarks
 
@@ -589,7 +589,7 @@ def _selected(value: Mapping[str, Any]) -> tuple[list[str], list[AnswerPath]]:
 
 
 def _control(kind: str, value: Mapping[str, Any]) -> str:
-    """Return the kind of a result that is no choice by its type or keys, or '' if it is unknown."""
+    """Return the kind of a result that is not a choice, by its type or keys; '' if unknown."""
     for text in [kind] if kind else value:
         for start, name in CONTROLS.items():
             if text.casefold().startswith(start):

@@ -184,20 +184,24 @@ def collectors_figure(table: pd.DataFrame, classes: Sequence[str]) -> Figure:
 
 
 def _bars(axes: Axes, counts: Mapping[str, int], colors: Sequence[str], *, share: bool) -> None:
-    """Draw horizontal bars with their values, and optionally their share of the sum."""
+    """Draw horizontal bars with their values, and optionally their share of the sum.
+
+    Of more than MOST_BARS values, the last ones are counted without a bar, which would be longest.
+    """
     names, values = list(counts), list(counts.values())
     if len(names) > MOST_BARS:
         rest = sum(values[MOST_BARS - 1 :])
         names = [*names[: MOST_BARS - 1], f"{len(values) - MOST_BARS + 1} others"]
         values = [*values[: MOST_BARS - 1], rest]
     places = list(range(len(names)))
-    axes.barh(places, values, color=list(colors[: len(names)]))
-    for place, value in zip(places, values, strict=True):
+    drawn = values if len(values) == len(counts) else [*values[:-1], 0]
+    axes.barh(places, drawn, color=list(colors[: len(names)]))
+    for place, value, length in zip(places, values, drawn, strict=True):
         text = f" {value}  {value / max(sum(values), 1):.0%}" if share else f" {value}"
-        axes.text(value, place, text, va="center", fontsize=8)
+        axes.text(length, place, text, va="center", fontsize=8)
     axes.set_yticks(places, [_short(name) for name in names], fontsize=8)
     axes.set_ylim(max(len(names), 3) - 0.4, -0.6)
-    axes.set_xlim(0, 1.18 * max([*values, 1]))
+    axes.set_xlim(0, 1.18 * max([*drawn, 1]))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)
 

@@ -1,4 +1,4 @@
-"""Recognize the raw files of cameras, which are no photos yet.
+"""Recognize the raw files of cameras, which are not photos yet.
 
 Many raw formats are TIFF files whose first picture is a thumbnail of 160 x 120 px, which a TIFF
 decoder returns as the photo. Sources: the TIFF 6.0, TIFF/EP and DNG specifications for the tags,

@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from anklealign.config.params import Model
 from anklealign.models import weights
 from anklealign.models.inputs import PHOTO_CHANNELS
 from anklealign.models.networks import IMAGENET_CLASSES
+
+ONEDNN_BLOCK = 16  # channels that oneDNN computes at a time with AVX-512, 8 with AVX2
 
 
 def build(
@@ -70,7 +73,33 @@ def build(
     elif config.pretrained and config.imagenet_head:
         _init_classifier_from_imagenet(where, model, imagenet)
     _check_output(where, model, config, classes)
+    _avoid_overflow(model)
     return model
+
+
+def _avoid_overflow(model: nn.Module) -> None:
+    """Replace the stride of 1 x 1 convolutions of few channels by a slice of their input.
+
+    oneDNN's gradient of the weights of such a layer is written past its buffer if the map is
+    channels-last: the process aborts, or the gradient is wrong (uxlfoundation/oneDNN, issue 6035).
+    The stems of FastViT, MobileOne and RepVGG have one.
+    """
+    for layer in model.modules():
+        if (
+            type(layer) is nn.Conv2d
+            and layer.kernel_size == (1, 1)
+            and layer.padding == (0, 0)
+            and max(layer.stride) > 1
+            and layer.in_channels < ONEDNN_BLOCK
+        ):
+            layer.register_forward_pre_hook(partial(_sliced, stride=layer.stride))
+            layer.stride = (1, 1)
+
+
+def _sliced(_: nn.Module, inputs: tuple[Tensor], stride: tuple[int, ...]) -> Tensor:
+    """Return every n-th row and column: (N, C, H, W) -> (N, C, ceil(H / n), ceil(W / n))."""
+    rows, columns = stride
+    return inputs[0][:, :, ::rows, ::columns]
 
 
 def _check_output(where: str, model: nn.Module, config: Model, classes: int) -> None:

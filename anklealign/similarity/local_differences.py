@@ -68,7 +68,7 @@ def compare(one: Levels, other: Levels, *, exposures: bool = False) -> Compariso
 def _matched(one: Levels, other: Levels) -> tuple[Levels, Levels]:
     """Return the pictures with one's brightness matched to the other's, both clipped alike.
 
-    Where one is clipped, the other's level is unknown beyond the clipping, which is no difference.
+    Where one is clipped, the other's level is unknown beyond the clipping and not a difference.
     """
     valid = (one.max(axis=2) < SATURATED) & (other.max(axis=2) < SATURATED)
     if valid.mean() < 0.05:

@@ -1,8 +1,9 @@
-"""Deal photos into splits that share no picture: audit, join the groups of leaking pairs, repeat.
+"""Split photos so that splits share no picture: audit, join the groups of leaking pairs, repeat.
 
 A pair of photos of different splits that show the same picture belongs into one group. Its groups
-are joined and all groups are dealt again, which may separate other pairs, until an audit finds no
-pair. The result depends only on the photos and the parameters.
+are joined and all groups are assigned again, which may separate other pairs, until an audit finds
+no pair. A pair across predefined splits that are kept ends the search: no other assignment puts it
+into one split. The result depends only on the photos and the parameters.
 """
 
 from collections.abc import Sequence
@@ -11,15 +12,21 @@ from typing import Any
 
 import pandas as pd
 
-from anklealign.config.params import Dataset, Split
+from anklealign.config.params import CONSENSUS, Dataset, Split
 from anklealign.io.pixel_store import Pixels
 from anklealign.splitting.leakage import LeakageAudit, Pair, same_picture
-from anklealign.splitting.splits import audited_splits, deal
+from anklealign.splitting.splits import (
+    audited_splits,
+    effective_predefined,
+    kept_splits,
+    split_photos,
+)
 from anklealign.splitting.stratified_groups import InfeasibleError
 
 # Each round joins at least two groups. 3,995 web photos took two or three rounds, and one where
 # clean had found the pairs.
 ROUNDS = 10
+EXCLUDE = "dvc exp run -S split.predefined=exclude_leaks"
 JOINED, ALLOWED, DIFFERENT = "joined", "allowed", "different"
 COLUMNS = (
     "round", "action", "path_a", "split_a", "path_b", "split_b", "residual", "correlation",
@@ -35,14 +42,15 @@ class AuditedSplit:
     rounds: int
     nearest: list[tuple[int, str, Pair]]  # round, action, pair by position in the table
     leaks: pd.DataFrame  # COLUMNS: the pairs that show the same picture
-    error: str  # why the photos could not be dealt again, or ''
+    error: str  # why the photos could not be split again, or ''
+    across_predefined: int = 0  # pairs that no other split separates, as both splits are kept
 
     def count(self, action: str) -> int:
         """Return the number of leaking pairs with an action."""
         return int((self.leaks.action == action).sum())
 
 
-def deal_without_leaks(
+def split_without_leaks(
     kept: pd.DataFrame,
     removed: pd.DataFrame,
     settings: Split,
@@ -52,7 +60,7 @@ def deal_without_leaks(
     name: str,
     dataset: Dataset,
 ) -> AuditedSplit:
-    """Return the photos dealt into splits, audited, with the groups of leaking pairs joined.
+    """Return the photos in splits, audited, with the groups of leaking pairs joined.
 
     Args:
         kept: N photos that clean kept.
@@ -64,14 +72,14 @@ def deal_without_leaks(
         dataset: Its config.
 
     Raises:
-        InfeasibleError: The photos cannot be dealt even without joined pairs.
+        InfeasibleError: The photos cannot be split even without joined pairs.
     """
     audit = LeakageAudit(photos, squares=dataset.fit == "crop")
-    table = deal(kept, removed, settings, seed, name=name, dataset=dataset)
+    table = split_photos(kept, removed, settings, seed, name=name, dataset=dataset)
     joined: list[tuple[str, str]] = []
     leaks: list[dict[str, Any]] = []
     nearest: list[tuple[int, str, Pair]] = []
-    number, error = 0, ""
+    number, error, across = 0, "", 0
     while True:
         number += 1
         splits, held_out = audited_splits(table, settings, list(dataset.classes), seed)
@@ -85,15 +93,37 @@ def deal_without_leaks(
         joined += new
         if not new:
             break
+        if across := _across_predefined(table, new, settings):
+            error = (
+                f"{across} of them lie across predefined splits, which split.predefined = keep "
+                "keeps. Exclude the photo of each pair that is not in the test split (or, if "
+                f"neither is, not in the validation split):\n  {EXCLUDE}"
+            )
+            break
         if number == ROUNDS:
             error = f"the audit still finds {len(new)} pairs after {ROUNDS} rounds"
             break
         try:
-            table = deal(kept, removed, settings, seed, name=name, dataset=dataset, joined=joined)
+            table = split_photos(
+                kept, removed, settings, seed, name=name, dataset=dataset, joined=joined
+            )
         except InfeasibleError as infeasible:
             error = str(infeasible)
             break
-    return AuditedSplit(table, number, nearest, pd.DataFrame(leaks, columns=list(COLUMNS)), error)
+    table_of_leaks = pd.DataFrame(leaks, columns=list(COLUMNS))
+    return AuditedSplit(table, number, nearest, table_of_leaks, error, across)
+
+
+def _across_predefined(
+    table: pd.DataFrame, pairs: Sequence[tuple[str, str]], settings: Split
+) -> int:
+    """Return the number of pairs of ids in two predefined splits that must be kept."""
+    if settings.predefined != "keep" or settings.test == CONSENSUS:
+        return 0
+    if not kept_splits(table, settings):
+        return 0
+    predefined = dict(zip(table.id, effective_predefined(table), strict=True))
+    return sum(predefined[a] != predefined[b] for a, b in pairs)
 
 
 def _action(table: pd.DataFrame, pair: Pair, settings: Split) -> str:

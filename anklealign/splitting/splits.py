@@ -49,7 +49,7 @@ def group_names(
     return connected_groups([*kept.id, *removed.id], links)
 
 
-def deal(
+def split_photos(
     kept: pd.DataFrame,
     removed: pd.DataFrame,
     settings: Split,
@@ -76,7 +76,7 @@ def deal(
     """
     joined, classes = list(joined), list(dataset.classes)
     try:
-        return _deal(kept, removed, settings, classes=classes, seed=seed, joined=joined)
+        return _split_photos(kept, removed, settings, classes=classes, seed=seed, joined=joined)
     except InfeasibleError as error:
         message = (
             f"{error}. Add photos of other {settings.group}s, or merge the class with another in "
@@ -87,7 +87,7 @@ def deal(
         table = kept.assign(subject="") if "subject" in changes else kept
         try:
             changed = replace(settings, **known)  # type: ignore[arg-type]
-            _deal(table, removed, changed, classes=classes, seed=seed, joined=joined)
+            _split_photos(table, removed, changed, classes=classes, seed=seed, joined=joined)
         except ValueError:
             continue
         column = "group_column" if dataset.group_column else "subject_pattern"
@@ -95,7 +95,7 @@ def deal(
     raise InfeasibleError(f"{message}; no setting of split makes it possible")
 
 
-def _deal(
+def _split_photos(
     kept: pd.DataFrame,
     removed: pd.DataFrame,
     settings: Split,
@@ -123,7 +123,7 @@ def alternatives(settings: Split) -> Iterable[dict[str, object]]:
     larger: list[dict[str, object]] = [{}]
     if settings.test == CONSENSUS:
         larger.append({"test": 0.15})
-    if settings.predefined == "keep":
+    if settings.predefined != "ignore":
         larger.append({"predefined": "ignore"})
         if settings.fold is not None:
             larger.append({"fold": None})
@@ -193,10 +193,20 @@ def kept_splits(table: pd.DataFrame, settings: Split) -> list[str]:
 
     Photos that are all in the train folder, or all in another one, have no predefined split.
     """
-    if settings.predefined != "keep":
+    if settings.predefined == "ignore":
         return []
     named = set(table.predefined_split.where(table.predefined_split != "", TRAIN))
     return [split for split in SPLITS if split in named] if len(named) > 1 else []
+
+
+def effective_predefined(table: pd.DataFrame) -> pd.Series:
+    """Return the predefined split of each photo: train without one, test for a single held-out one.
+
+    A single held-out split (val or test) is the test split, and validation is taken from train.
+    """
+    split = table.predefined_split.where(table.predefined_split != "", TRAIN)
+    held_out = set(split) - {TRAIN}
+    return split.where(split == TRAIN, TEST) if len(held_out) == 1 else split
 
 
 def audited_splits(
@@ -272,14 +282,12 @@ def predefined_splits(
     by group. A group that spans predefined splits is excluded from train, and also from validation
     if it is in the test split; photos without a predefined split belong to train.
     """
-    split = table.predefined_split.where(table.predefined_split != "", TRAIN)
-    held_out = sorted(set(split) - {TRAIN})
+    split = effective_predefined(table)
+    held_out = sorted(set(table.predefined_split) - {"", TRAIN})
     if not (split == TRAIN).any():
         raise InfeasibleError(
             f"the only predefined splits are {', '.join(held_out)}, which leave nothing to train on"
         )
-    if len(held_out) == 1:
-        split = split.where(split == TRAIN, TEST)
     for stronger, weaker in ((TEST, VALIDATION), (TEST, TRAIN), (VALIDATION, TRAIN)):
         reserved = set(table.group[split == stronger])
         split = split.mask((split == weaker) & table.group.isin(reserved), EXCLUDED)

@@ -3,7 +3,7 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image, ImageFilter, ImageOps
+from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from anklealign.cleaning import image_quality
 from anklealign.cleaning.image_quality import ImageQuality
@@ -238,3 +238,18 @@ def test_fine_hairs_on_a_soft_lesion_make_a_sharp_photo() -> None:
         gray[np.abs(y - start - slope * x) < 1.5] -= 30
     hairy = measured(Image.fromarray(gray.clip(0, 255).astype(np.uint8)).convert("RGB"))
     assert hairy.blurred < LIMITS["blurred"] / 2
+
+
+def test_a_dark_background_above_and_below_a_long_subject_is_no_bar() -> None:
+    background = Image.new("L", (362, 139), 4)
+    draw = ImageDraw.Draw(background)
+    draw.polygon([(25, 95), (90, 70), (140, 42), (230, 42), (330, 75), (330, 110)], fill=90)
+    draw.ellipse((40, 85, 75, 118), fill=60)
+    draw.ellipse((230, 80, 265, 118), fill=60)
+    car = background.convert("RGB")
+    assert measured(car).aspect == pytest.approx(362 / 139)
+    bars = ImageOps.pad(car.crop((25, 42, 331, 112)).resize((600, 137)), (600, 300))
+    assert measured(bars).aspect == pytest.approx(2)
+    lit = Image.eval(car.crop((25, 42, 331, 112)).resize((600, 137)), lambda level: 250 - level)
+    bars = ImageOps.pad(lit, (600, 300))
+    assert measured(bars).aspect == pytest.approx(600 / 137, rel=0.03)

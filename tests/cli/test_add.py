@@ -180,7 +180,7 @@ def test_the_report_is_what_prepare_says_later(project, kind, capsys):
     assert metrics["classes"] == report.counts
     assert metrics["subjects"] == len({e.subject for e in report.used} - {""})
     for path, _, reason, detail, remedy in expected:
-        assert f"      {path}" + (f"   {detail}" if detail else "") in said
+        assert joined(f"{path} {detail}") in joined(said)
         assert f"  {reason}: " in said
         assert f"remedy: {remedy} " in joined(said)
 
@@ -333,7 +333,7 @@ def test_a_class_of_which_no_photo_is_left_stops_it_before_anything_is_written(p
     fill(folder, STUDIO)  # no supination, which datasets.ankle names
     before = tree(Path())
     assert anklealign_add([str(folder), "ankle"]) == 1
-    assert "no photo of supination is left" in capsys.readouterr().err
+    assert "no photos of supination are left" in capsys.readouterr().err
     assert tree(Path()) == before
 
 
@@ -425,3 +425,18 @@ def test_make_passes_a_folder_of_any_name_on(tmp_path, given):
         cwd=tmp_path, text=True, env=os.environ | {"DATA": folder},
     )  # fmt: skip
     assert said == f"-m|anklealign|add|--dry-run|--|{folder}|mine|"
+
+
+def test_every_line_fits_the_terminal_whatever_the_names(project, capsys):
+    folder, _ = project
+    long = "Kérdéses felvétel, ismételt " + "x" * 90
+    fill(
+        folder, {f"{label}/{long} {n}.jpg": photo() for label in ("good", "b" * 99) for n in "123"}
+    )
+    fill(folder, {f"{long}.jpg": photo(), f"good/{long}.jpg": photo()[:200], f"{long}.txt": "x"})
+    config = [f"--set=subject_pattern={'(?P<subject>' + 'y' * 90 + ')'}"]
+    assert anklealign_add([str(folder), "mine", "--verbose", "--dry-run", *config]) == 0
+    printed = capsys.readouterr().out
+    assert "no_class_folder" in printed
+    assert max(map(len, printed.splitlines())) <= 80
+    assert "x" * 90 in printed.replace("\n", "").replace(" ", "")  # no name is cut short

@@ -1,17 +1,18 @@
 """The preview of `anklealign add` counts what clean and split do."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from anklealign.cli import clean_preview
+from anklealign.cli import add, clean_preview
 from anklealign.config import params, paths
 from anklealign.config.params import Dataset
 from anklealign.ingest import layouts
-from anklealign.io import pixel_store, results
+from anklealign.io import decode, pixel_store, results
 from stages import clean, prepare, split
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,7 +51,13 @@ def project(tmp_path, monkeypatch) -> Path:
 def preview(root: Path) -> list[str]:
     dataset = params.section({"d": DATASET}, "d", Dataset)
     entries = layouts.read_inventory(root, dataset).entries
-    return clean_preview.preview_lines(root, entries, dataset, params.read())
+    raw = params.read()
+    settings = params.section(raw, "prepare", params.Prepare)
+    skips, sampled = clean_preview.decode_photos(root, entries, dataset, settings)
+    assert not skips
+    return clean_preview.preview_lines(
+        root, entries, sampled, name="mine", dataset=dataset, raw=raw
+    )
 
 
 def test_the_counts_are_those_of_the_stages(project) -> None:
@@ -70,6 +77,38 @@ def test_the_counts_are_those_of_the_stages(project) -> None:
     sizes = ", ".join(f"{name} {table[name]}" for name in ("train", "val", "test"))
     assert lines[-1].startswith(f"split     {sizes} photos")
     assert max(map(len, lines)) <= 80
+
+
+def test_a_pair_that_only_the_audit_finds_is_announced(project) -> None:
+    raw = params.read()
+    raw["clean"]["residual"] = 0.001  # so that clean keeps a photo and its smaller duplicate
+    for seed in range(10):
+        Path("params.yaml").write_text(json.dumps(raw | {"seed": seed}), encoding="utf-8")
+        lines = preview(project)
+        if "show the same picture" in " ".join(lines):
+            break
+    prepare.main()
+    clean.main()
+    split.main()
+    joined = results.read_details(split.METRICS)["leaking_pairs_joined"]
+    assert lines[-1].strip() == f"{joined} pairs that show the same picture stay in one split"
+    table = pixel_store.read_table(paths.SPLIT / "photos.csv").split.value_counts()
+    sizes = ", ".join(f"{name} {table[name]}" for name in ("train", "val", "test"))
+    assert lines[-2].startswith(f"split     {sizes} photos")
+
+
+def test_each_photo_is_decoded_once(project, monkeypatch) -> None:
+    read = Counter[str]()
+    read_bytes = decode.read_bytes
+
+    def count(path: Path, most: float) -> bytes:
+        read[path.name] += 1
+        return read_bytes(path, most)
+
+    monkeypatch.setattr(decode, "read_bytes", count)
+    add.add(str(project), "other", None, {}, dry=True, listed=10)
+    assert set(read.values()) == {1}
+    assert len(read) == 44
 
 
 def test_a_large_set_is_sampled_with_a_seed(project, monkeypatch) -> None:

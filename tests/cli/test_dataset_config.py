@@ -96,3 +96,15 @@ def test_a_file_that_cannot_take_a_dataset_config_is_an_error_with_a_remedy(text
         ValueError, match=r"params\.yaml: datasets is (missing; add|not an indented)"
     ):
         dataset_config.insert(text, "  mine:\n")
+
+
+def test_long_lists_and_remarks_are_broken_and_read_back():
+    names = tuple(f'rater, number {n}: "it\'s" #{n}' for n in range(20))
+    dataset = Dataset(
+        "table", {"a" * 60: names, "b": ()}, csv=("labels.csv",), path_column="x" * 30,
+        vote_columns=names, imagenet={"a" * 60: tuple(range(30)), "b": (31,)},
+    )  # fmt: skip
+    counts = dict.fromkeys(dataset.classes, 3)
+    block = dataset_config.text("mine", dataset, counts, ["remark " * 30, "x" * 200])
+    assert max(map(len, block.splitlines())) <= 80
+    assert params.section(load("datasets:\n" + block), "datasets.mine", Dataset) == dataset

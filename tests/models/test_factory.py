@@ -1,5 +1,7 @@
 """This project's networks and the factory, without downloads."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,6 +43,31 @@ def test_the_cnn_is_configurable() -> None:
     assert [m.__class__.__name__ for m in bare.stages[0]] == ["Conv2d", "ReLU"]
     assert bare.drop.p == 0.5
     assert small.forward_features(torch.zeros(1, 3, 64, 64)).shape == (1, 16, 16, 16)
+
+
+OVERFLOW = """
+import torch
+from torch import nn
+from anklealign.config.params import Model
+from anklealign.models import factory
+torch.manual_seed(0)
+model = factory.build("custom", Model("repvgg_a0", 64, epochs=1, learning_rate=0.1), 2)
+layer = model.stem.conv_1x1.conv  # 3 channels, stride 2
+x = torch.randn(4, 3, 64, 64)
+assert layer(x).shape == (4, layer.out_channels, 32, 32)
+expected = nn.functional.conv2d(x, layer.weight, stride=2).square().sum()
+(expected,) = torch.autograd.grad(expected, layer.weight)
+for weight_format in (torch.contiguous_format, torch.channels_last):
+    layer.to(memory_format=weight_format)
+    y = layer(x.to(memory_format=torch.channels_last))
+    (gradient,) = torch.autograd.grad(y.square().sum(), layer.weight)
+    torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=0.1)
+"""
+
+
+def test_the_gradient_of_a_strided_convolution_of_three_channels_is_right() -> None:
+    # In a process of its own: where it is wrong, it may abort.
+    subprocess.run([sys.executable, "-c", OVERFLOW], check=True)
 
 
 @pytest.mark.parametrize("grid", [(1, 1), (2, 3), (4, 4), (9, 1)])

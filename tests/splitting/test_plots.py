@@ -1,6 +1,9 @@
 """Plots of the splits show their counts and shares."""
 
+import warnings
+
 import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from anklealign.splitting import plots
 
@@ -31,3 +34,15 @@ def test_the_class_bars_state_photos_and_shares():
         "1 (50.0%)",
     ]
     assert drawn.axes[0].get_yticklabels()[1].get_text() == "train: 3 photos\n1 groups"
+
+
+def test_many_classes_share_a_bar_and_the_legend_fits():
+    names = [f"a class with a long name {n:03}" for n in range(200)]
+    labels = [*names, *names[150:157]]
+    photos = pd.DataFrame({"label": labels, "split": "train", "group": "g", "subject": ""})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of a layout that leaves no room for the bars
+        drawn = plots.class_shares(photos, names, ("train", "val", "test"))
+        FigureCanvasAgg(drawn).draw()
+    bars = [text.get_text() for text in drawn.legends[0].get_texts()]
+    assert bars == [*names[150:157], "193 other classes"]

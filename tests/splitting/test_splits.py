@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from anklealign.config.params import Dataset, Split
-from anklealign.splitting.splits import EXCLUDED, SPLITS, audited_splits, deal
+from anklealign.splitting.splits import EXCLUDED, SPLITS, audited_splits, split_photos
 from stages.split import excluded_text, metrics_of, with_consensus
 
 CLASSES = ["pronation", "neutral", "supination"]
@@ -50,7 +50,7 @@ def photos(seed: int = 1, count: int = 323, subjects: int = 100) -> pd.DataFrame
 
 def split(table: pd.DataFrame, settings: Split, seed: int = 1, removed=None) -> pd.DataFrame:
     removed = table.iloc[:0] if removed is None else removed
-    return deal(table, removed, settings, seed, name="toy", dataset=DATASET)
+    return split_photos(table, removed, settings, seed, name="toy", dataset=DATASET)
 
 
 @given(st.integers(0, 1000), st.sampled_from(["subject", "collector"]))

@@ -93,12 +93,23 @@ def test_the_groups_of_a_picture_in_two_splits_are_joined_and_the_pair_is_listed
     assert "split.leakage_residual" in out
 
 
-def test_a_picture_in_two_predefined_splits_leaves_train(prepared):
+def test_a_picture_in_two_predefined_splits_stops_with_the_command_that_resolves_it(prepared):
     path = paths.CLEAN / "photos.csv"
     table = pixel_store.read_table(path)
     names = [["train", "train", "train", "val", "test"][i // 3 % 5] for i in range(60)]
     files.write_table(path, table.assign(predefined_split=names))
-    (prepared / "params.yaml").write_text(PARAMS.replace("predefined: ignore", "predefined: keep"))
+    config = prepared / "params.yaml"
+    config.write_text(PARAMS.replace("predefined: ignore", "predefined: keep"))
+    with pytest.raises(
+        ValueError, match=r"1 pairs .* 1 of them lie across predefined splits"
+    ) as caught:
+        main()
+    command = str(caught.value).splitlines()[-1]
+    assert command == "  dvc exp run -S split.predefined=exclude_leaks"
+    assert str(caught.value).count("dvc exp run") == 1
+    assert len(pd.read_csv(paths.SPLIT / "leaking_pairs.csv")) == 1
+
+    config.write_text(PARAMS.replace("predefined: ignore", "predefined: exclude_leaks"))
     main()
     done = pixel_store.read_table(paths.SPLIT / "photos.csv").set_index("path")
     assert done.split[["00.jpg", "59.jpg"]].tolist() == [EXCLUDED, "test"]
@@ -153,7 +164,7 @@ def test_an_allowed_path_that_is_no_photo_is_named(prepared):
     (prepared / "params.yaml").write_text(PARAMS)
     allow(prepared, '[["00.jpg", "C01/00.jpg"]]')
     with pytest.raises(
-        ValueError, match=r"split\.allowed_leaks names 'C01/00\.jpg', which is no ph"
+        ValueError, match=r"split\.allowed_leaks names 'C01/00\.jpg', which is not a photo"
     ):
         main()
     (prepared / "params.yaml").write_text(PARAMS)

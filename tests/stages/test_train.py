@@ -271,6 +271,13 @@ def test_the_augmentation_preview_has_one_photo_of_each_class() -> None:
     assert len(np.unique(arrays["augmented"][0], axis=0)) == 5
 
 
+def test_the_augmentation_preview_of_many_classes_fits_the_report(monkeypatch) -> None:
+    monkeypatch.setattr(train.augmentation_preview, "MOST_CLASSES", 1)
+    train.main()
+    with Image.open("plots/train/pictures/augmented_01.png") as sheet:
+        assert sheet.height < 2 * 256
+
+
 class StoppedError(Exception):
     """Simulates a signal at a chosen step."""
 
