@@ -1,8 +1,8 @@
 """Report: draw the results of evaluate, and write the model card and the HTML report.
 
 Reads metrics/details/, plots/ and the test photos of the pixel store. Writes plots/report.html,
-metrics/MODEL_CARD.md and plots/evaluate/pictures/: confusion matrix, learning curves, reliability,
-robustness, human baseline and the misclassified photos.
+metrics/MODEL_CARD.md, metrics/REPORTING_CHECKLIST.md and plots/evaluate/pictures/: confusion
+matrix, learning curves, reliability, robustness, human baseline and the misclassified photos.
 
     python -m stages.report
 
@@ -24,7 +24,7 @@ from anklealign.io import files, pixel_store, results
 from anklealign.io.pixel_store import Pixels
 from anklealign.models import calibration
 from anklealign.plotting import contact_sheets, style
-from anklealign.reporting import html_report, model_card
+from anklealign.reporting import html_report, model_card, reporting_checklist
 
 EVALUATE = paths.PLOTS / "evaluate"
 PICTURES = EVALUATE / "pictures"
@@ -45,9 +45,10 @@ def main() -> None:
 
     run = metrics["train"]
     files.write_text(paths.MODEL_CARD, model_card.card(metrics, run))
+    files.write_text(paths.CHECKLIST, reporting_checklist.checklist(metrics, run))
     pictures = html_report.pictures(paths.PLOTS)
     files.write_text(paths.REPORT, html_report.html(metrics, run, pictures))
-    print(f"report: {paths.REPORT} and {paths.MODEL_CARD}")
+    print(f"report: {paths.REPORT}, {paths.MODEL_CARD} and {paths.CHECKLIST}")
 
 
 def figures(

@@ -19,6 +19,7 @@ PREDICTIONS = PLOTS / "evaluate/predictions.csv"  # one row per test photo
 HISTORY = PLOTS / "train/history.csv"  # one row per epoch
 REPORT = PLOTS / "report.html"
 MODEL_CARD = METRICS / "MODEL_CARD.md"
+CHECKLIST = METRICS / "REPORTING_CHECKLIST.md"
 
 # Written by commands, and neither outputs of the pipeline nor tracked by git.
 EXPORT = Path("export/model.onnx")
