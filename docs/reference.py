@@ -327,14 +327,26 @@ def cli_page() -> str:
             "```text", usage, "```", "",
         ]  # fmt: skip
         body = [
-            [code(_metavar(option).strip("[]").removesuffix("...")), _default(option), text]
+            [code(_name(option)), _default(option), meaning]
             for option in options
-            if (text := getattr(option, "help", ""))
+            if (meaning := _meaning(option))
         ]
         lines += [*table(["argument", "default", "meaning"], body), ""] if body else []
         if command.epilog:
             lines += [f"`{command.epilog.removeprefix('Example: ').partition('    ')[0]}`", ""]
     return HEAD + "\n".join(lines)
+
+
+def _name(option: Any) -> str:  # noqa: ANN401
+    """Return the name of an argument or option in the table."""
+    return str(option.name.upper() if option.param_type_name == "argument" else option.opts[0])
+
+
+def _meaning(option: Any) -> str:  # noqa: ANN401
+    """Return the help of an argument or option, with its choices."""
+    choices = LITERAL.findall(str(option.type_descriptor.annotation))
+    one_of = f"One of {', '.join(map(code, choices))}." if choices else ""
+    return " ".join(filter(None, [getattr(option, "help", ""), one_of]))
 
 
 def _metavar(option: Any) -> str:  # noqa: ANN401 - typer's own copy of click's type
