@@ -40,13 +40,13 @@ def pages() -> list[Path]:
     return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-def console_lines() -> list[str]:
-    """Return the commands of all console blocks, one for each side of `&&`."""
-    text = "\n".join(page.read_text(encoding="utf-8") for page in pages())
+def console_lines(text: str = "", *, ordered: bool = False) -> list[str]:
+    """Return the commands of all console blocks of a page, or of all pages: one a side of `&&`."""
+    text = text or "\n".join(page.read_text(encoding="utf-8") for page in pages())
     blocks = re.findall(r"```console\n(.*?)```", text, flags=re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines() if line.startswith("$ ")]
-    commands = [part for line in lines for part in line[2:].split(" #")[0].split("&&")]
-    return sorted({command.strip() for command in commands})
+    commands = [part.strip() for line in lines for part in line[2:].split(" #")[0].split("&&")]
+    return commands if ordered else sorted(set(commands))
 
 
 # --- Reference pages --------------------------------------------------------------------------
