@@ -290,7 +290,8 @@ def test_the_commands_of_the_readme_work(restored):
         "anklealign pr-report", "anklealign add", "anklealign diff main", "pip install",
         "python examples/", "dvc exp apply", "anklealign predict ~",
     )  # fmt: skip
-    commands = [line for line in console_lines() if not line.startswith(elsewhere)]
+    lines = dict.fromkeys(console_lines(ordered=True))
+    commands = [line for line in lines if not line.startswith(elsewhere)]
     assert len(commands) >= 6
     restored("dvc", "exp", "run", "-S", "model=majority")
     # `anklealign` is installed from the checkout; `python -m anklealign` runs the clone.
