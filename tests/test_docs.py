@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import typer
 from dvc.cli.parser import get_main_parser
+from playwright.sync_api import sync_playwright
 from ruamel.yaml import YAML
 
 from anklealign.cli.main import app
@@ -209,16 +210,45 @@ def test_the_notebook_runs(tmp_path, monkeypatch, capsys):
 # --- Site -------------------------------------------------------------------------------------
 
 
-def test_the_site_builds_strictly_and_loads_nothing_from_the_network(tmp_path):
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
     pytest.importorskip("material", reason="mkdocs-material is not installed")
     pytest.importorskip("mkdocstrings", reason="mkdocstrings is not installed")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    html = {path: path.read_text(encoding="utf-8") for path in tmp_path.rglob("*.html")}
+    return folder
+
+
+def test_the_site_loads_nothing_from_the_network(site):
+    html = {path: path.read_text(encoding="utf-8") for path in site.rglob("*.html")}
     assert len(html) > 20
     loaded = r"<(?:script|img|iframe|source)[^>]+src=[\"']?(?:https?:)?//[^\s\"'>]+"
     linked = r"<link[^>]+(?:stylesheet|preconnect|icon)[^>]+href=[\"']?(?:https?:)?//[^\s\"'>]+"
     for path, text in html.items():
         assert re.findall(loaded, text) + re.findall(linked, text) == [], path.name
-    assert "Return calibrated probabilities" in html[tmp_path / "reference/api.html"]
+    assert "Return calibrated probabilities" in html[site / "reference/api.html"]
+
+
+def test_the_search_works_from_a_file_and_a_phone_needs_no_sideways_scrolling(site):
+    chromium = shutil.which("chromium")
+    if not chromium:
+        pytest.skip("chromium is not installed")
+    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with (
+        sync_playwright() as playwright,
+        playwright.chromium.launch(executable_path=chromium, args=arguments) as browser,
+    ):
+        page = browser.new_page(viewport={"width": 1400, "height": 900})
+        requests = []
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto((site / "index.html").as_uri())
+        page.click("input.md-search__input")
+        page.keyboard.type("leakage_residual")
+        page.wait_for_selector(".md-search-result__item a[href*='reference/params.html']")
+        page.set_viewport_size({"width": 390, "height": 844})
+        for name in ("index", "faq", "reference/params", "reference/metrics", "model-zoo"):
+            page.goto((site / f"{name}.html").as_uri())
+            assert page.evaluate("document.documentElement.scrollWidth") <= 390, name
+    assert {url.partition(":")[0] for url in requests} <= {"file", "data", "blob", "about"}
