@@ -1,5 +1,5 @@
-# make repro | test | test-all | format | lock | check-lock, and aliases of `anklealign` commands:
-# add | serve | export | compare | report | pr-report | check | sync-deps.
+# make repro | test | test-all | docs | format | lock | check-lock, and aliases of `anklealign`
+# commands: add | serve | export | compare | report | pr-report | check | sync-deps.
 # Everything installs into .venv. PYTHON chooses the interpreter, CPU=1 the small install without
 # CUDA.
 PYTHON ?= python3
@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 ANKLEALIGN := python -m anklealign
 
 .PHONY: repro add serve export test test-all compare report pr-report check sync-deps check-lock \
-	lock format
+	docs lock format
 
 repro: .venv/repro
 	$(ANKLEALIGN) run
@@ -63,6 +63,11 @@ lint: .venv/dev
 format: .venv/dev
 	ruff check --fix .
 	ruff format .
+
+# The reference pages from the code, and the site, as site/index.html. Loads nothing from the network.
+docs: .venv/dev
+	python -m docs.reference
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
 # Exact versions and hashes of everything that requirements*.txt install, for every platform and
 # Python 3.11 or newer.

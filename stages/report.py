@@ -1,7 +1,7 @@
 """Report: draw all pictures, and write the model card and the HTML report.
 
 Reads metrics/details/, the tables in data/ and plots/, and the pixel store. Writes
-plots/report.html, metrics/MODEL_CARD.md, and the pictures:
+plots/report.html, metrics/MODEL_CARD.md and REPORTING_CHECKLIST.md, and the pictures:
 
     plots/prepare/                samples of each class, sizes, collectors, annotators
     plots/clean/                  removed photos next to the kept ones, histograms of the scores
@@ -38,7 +38,7 @@ from anklealign.io import files, pixel_store, results
 from anklealign.io.pixel_store import Photos
 from anklealign.models import calibration
 from anklealign.plotting import contact_sheets, style
-from anklealign.reporting import html_report, model_card
+from anklealign.reporting import html_report, model_card, reporting_checklist
 from anklealign.splitting.splits import SPLITS
 
 SKIPPED_ITEMS = ("file", "task", "export")  # shown in the overview
@@ -54,9 +54,10 @@ def main() -> None:
     draw_evaluation(metrics)
     run = metrics["train"]
     files.write_text(paths.MODEL_CARD, model_card.card(metrics, run))
+    files.write_text(paths.CHECKLIST, reporting_checklist.checklist(metrics, run))
     pictures = html_report.pictures(paths.PLOTS)
     files.write_text(paths.REPORT, html_report.html(metrics, run, pictures))
-    print(f"report: {paths.REPORT} and {paths.MODEL_CARD}")
+    print(f"report: {paths.REPORT}, {paths.MODEL_CARD} and {paths.CHECKLIST}")
 
 
 def draw_photos() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -22,6 +23,8 @@ from anklealign.config import environment
 from anklealign.experiments import runs
 from anklealign.io import files
 from anklealign.models.networks import Cnn
+from synthetic import camera
+from tests.test_docs import console_lines
 
 ROOT = Path(__file__).resolve().parents[1]
 TORCH_FREE = [
@@ -305,16 +308,16 @@ def test_any_timm_network_is_trained_by_name(restored):
 
 @pytest.mark.slow
 def test_the_commands_of_the_readme_work(restored):
-    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
-    lines = [line[2:].split("  #")[0].strip() for line in text.splitlines() if line[:2] == "$ "]
     # Excluded: installation, photos that are not in the repository, network addresses, and
-    # commands that other tests run (queue, several hosts).
+    # commands that other tests run (queue, several hosts, the sequence of the README).
     elsewhere = (
-        "make", ". .venv", "dvc remote", "git", "dvc exp run", "gto", "dvc artifacts",
-        "dvc queue", "torchrun", "dvc commit", "curl", "docker", "anklealign pr-report",
-        "pip install", "python examples/", "dvc exp apply", "anklealign push", "python -m docs.",
+        "make", ". .venv", "dvc remote", "git", "cd", "dvc exp run", "gto", "dvc artifacts",
+        "dvc queue", "torchrun", "dvc commit", "dvc push", "dvc pull", "curl", "docker",
+        "anklealign pr-report", "anklealign add", "anklealign diff main", "pip install",
+        "python examples/", "dvc exp apply", "anklealign predict ~",
+        "anklealign push", "python -m docs.",
     )  # fmt: skip
+    lines = dict.fromkeys(console_lines(ordered=True))
     commands = [line for line in lines if not line.startswith(elsewhere)]
     assert len(commands) >= 6
     restored("dvc", "exp", "run", "-S", "model=majority")
@@ -330,6 +333,39 @@ def test_the_commands_of_the_readme_work(restored):
     assert "ci.low" not in table
     predicted = (restored.folder / "predictions.csv").read_text(encoding="utf-8").splitlines()
     assert len(predicted) == 1 + 2  # photos of sample/
+
+
+@pytest.mark.slow
+def test_the_readme_is_typed_in_order_in_a_fresh_clone(tmp_path):
+    clone = small_clone(tmp_path / "clone")
+    clone.environment["HOME"] = str(tmp_path)
+    for label, angle in (("pronation", 15), ("neutral", 4), ("supination", -7)):
+        (tmp_path / "photos/ankles" / label).mkdir(parents=True)
+        for number in range(8):
+            name = f"{label}{number}"
+            capture = camera.Capture(name, name, 1, angle - 1, angle + 1, side=200)
+            photo = Image.fromarray(camera.photograph(1, capture).pixels)
+            photo.save(tmp_path / "photos/ankles" / label / f"{name}.jpg")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    lines = console_lines(readme, ordered=True)
+    # The clone is there, and the environment is installed and active. The service does not end;
+    # tests/service starts it.
+    skipped = ("git clone", "cd ", ". .venv", "make serve")
+    typed = [line for line in lines if not line.startswith(skipped)]
+    assert [line.split()[0] for line in typed].count("anklealign") == 3
+    for line in typed:
+        # The stamps of the installation count as current; `anklealign` runs the clone's code.
+        command = re.sub(r"^make ", "make -o .venv/repro -o .venv/serve ", line)
+        command = re.sub(r"^anklealign ", "python -m anklealign ", command)
+        printed = clone("bash", "-c", command)
+        if line.startswith("make repro"):
+            assert "balanced accuracy" in printed
+        elif "--dry-run" in line:
+            assert clone("git", "status", "--short", "params.yaml") == ""
+        elif line.startswith("dvc exp run"):
+            assert "my_ankles" in clone("python", "-m", "anklealign", "summary")
+    assert (clone.folder / "export/model.onnx").is_file()
+    assert len(list((clone.folder / "data/raw/my_ankles").rglob("*.jpg"))) == 24
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ AUGMENTED = PLOTS / "train/augmented.npz"
 EXPLANATIONS = PLOTS / "evaluate/explanations.npz"
 REPORT = PLOTS / "report.html"
 MODEL_CARD = METRICS / "MODEL_CARD.md"
+CHECKLIST = METRICS / "REPORTING_CHECKLIST.md"
 
 # Written by commands, and neither outputs of the pipeline nor tracked by git.
 EXPORT = Path("export/model.onnx")
