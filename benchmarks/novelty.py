@@ -96,7 +96,8 @@ def nearest(count: int) -> Method:
 
     def score(references: Features, photos: Features) -> Floats:
         similarities = np.sort(photos @ references.T, axis=1)[:, -count:]
-        return 1 - similarities.mean(axis=1, dtype=np.float64)
+        scores: Floats = 1 - similarities.mean(axis=1, dtype=np.float64)
+        return scores
 
     return score
 
@@ -114,7 +115,8 @@ def residual(references: Features, photos: Features) -> Floats:
     inside = directions[: min(64, len(references) // 2)]
     centered = photos - mean
     outside = centered - centered @ inside.T @ inside
-    return np.linalg.norm(outside, axis=1).astype(np.float64)
+    scores: Floats = np.linalg.norm(outside, axis=1).astype(np.float64)
+    return scores
 
 
 METHODS: dict[str, Method] = {

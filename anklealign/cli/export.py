@@ -87,7 +87,7 @@ def write_general_network(path: Path, reference: Predictor, pixels: Pixels) -> N
     network, input_config = novelty.general_network("cpu")
     model = to_onnx(_Features(network), input_config)
     onnx.helper.set_model_props(
-        model, {onnx_predictor.NOVELTY_WEIGHTS: novelty.BACKBONE.weights_sha256}
+        model, {onnx_predictor.NOVELTY_WEIGHTS: str(novelty.BACKBONE.weights_sha256)}
     )
     session = onnx_predictor.open_session(model.SerializeToString())
     # Its first session would run the classifier, which is not needed here.

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from anklealign.explainability import attribution
-from anklealign.io.pixel_store import Pixels
+from anklealign.io.pixel_store import Photos
 from anklealign.models.bundle import Bundle
 
 PHOTOS_PER_KIND = 4  # for each class; with three kinds, one page per class
@@ -47,7 +47,7 @@ def select(predictions: pd.DataFrame) -> pd.DataFrame:
 def attribution_maps(
     predictions: pd.DataFrame,
     test: pd.DataFrame,
-    store: Pixels,
+    store: Photos,
     bundle: Bundle,
     device: torch.device,
 ) -> dict[str, npt.NDArray[np.generic]]:

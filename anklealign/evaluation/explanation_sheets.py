@@ -53,7 +53,7 @@ def attention_head_sheets(
     rows = predictions.set_index("id").loc[list(arrays["head_ids"])]
     tiles = []
     for row, heads in zip(rows.itertuples(), arrays["heads"], strict=True):
-        photo, box = store[row.row], _box(row)
+        photo, box = store[int(row.row)], _box(row)  # type: ignore[arg-type]
         for start in range(0, len(heads), HEADS_PER_ROW):
             shown = heads[start : start + HEADS_PER_ROW]
             overlays = (_overlay(photo, head)[box] for head in shown)
@@ -64,7 +64,7 @@ def attention_head_sheets(
 
 
 def _overlay(photo: npt.NDArray[np.uint8], heat: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    return heat_maps.overlay(photo, heat.astype(np.float32) / 255)
+    return heat_maps.overlay(photo, heat.astype(np.float32) / np.float32(255))
 
 
 def _outcome(row: Any) -> str:  # noqa: ANN401 - a row or a named tuple

@@ -9,7 +9,6 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -101,8 +100,8 @@ def decode_photos(
                     }
                 )  # fmt: skip
                 stamps.append((root / entry.file, photo.stamp))
-    for path, stamp in stamps:
-        _check_unchanged(path, stamp)
+    for file, stamp in stamps:
+        _check_unchanged(file, stamp)
     return rows, refused
 
 
@@ -189,7 +188,8 @@ class _Segment:
         shard = self._writer.archived(place.shard)
         if shard is None:
             raise ValueError(f"{place.shard} was known and is missing; run the stage again")
-        return shard[place.position]
+        pixels: pixel_store.Pixels = shard[place.position]
+        return pixels
 
     def _known(self, sha256: bytes) -> tuple[dict[str, Any], Place] | None:
         value = self._cache.get(sha256) if self._cache else None
@@ -220,8 +220,8 @@ def _submitted(
     pending: deque[tuple[_Segment, Results]] = deque()
     try:
         for segment in segments:
-            work = partial(pool.submit, segment.decode_one)
-            pending.append((segment, [work(n) for n in range(len(segment.entries))]))
+            numbers = range(len(segment.entries))
+            pending.append((segment, [pool.submit(segment.decode_one, n) for n in numbers]))
             if len(pending) > SHARDS_AHEAD:
                 yield pending.popleft()
         while pending:

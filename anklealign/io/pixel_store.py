@@ -153,7 +153,8 @@ class PixelStore(Sequence[Pixels]):
         """Return the number of photos N."""
         return self._starts[-1]
 
-    @overload
+    # Rows are chosen by arrays, too, and the result is always an array.
+    @overload  # type: ignore[override]
     def __getitem__(self, rows: int | np.integer[Any] | tuple[Any, ...]) -> Pixels: ...
     @overload
     def __getitem__(self, rows: slice | Rows) -> Pixels: ...
@@ -193,7 +194,8 @@ class PixelStore(Sequence[Pixels]):
             raise IndexError(f"row {row} of a pixel store of {len(self)} photos")
         row %= len(self)
         number = bisect_right(self._starts, row) - 1
-        return self._shard(number)[row - self._starts[number]]
+        photo: Pixels = self._shard(number)[row - self._starts[number]]
+        return photo
 
     def _map(self, number: int) -> Pixels:
         """Return the pixels of a shard."""
@@ -414,7 +416,7 @@ def keep_shards(folder: Path = STORE, archive: Path = ARCHIVE) -> None:
                 _link(folder / name, archive / name, copy=False)
 
 
-def write_store(folder: Path, photos: Sequence[Pixels]) -> None:
+def write_store(folder: Path, photos: Pixels | Sequence[Pixels]) -> None:
     """Write a store of (N, S, S, 3) pixels; the photos of shards are chosen by position."""
     side = np.shape(photos)[1] if isinstance(photos, np.ndarray) else len(photos[0])
     with StoreWriter(folder, side) as writer:

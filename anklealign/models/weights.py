@@ -5,6 +5,7 @@ found by the package's file list; the package itself is not imported. It needs n
 is absent is replaced by the hub's weights, if the architecture names their tag.
 """
 
+import logging as python_logging
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -66,7 +67,8 @@ def hub_problem(architecture: str) -> str:
         hf_hub_url,
         try_to_load_from_cache,
     )
-    from huggingface_hub.utils import disable_progress_bars, logging  # noqa: PLC0415
+    from huggingface_hub.utils import logging  # noqa: PLC0415
+    from huggingface_hub.utils.tqdm import disable_progress_bars  # noqa: PLC0415
 
     repository = hub_id(architecture)
     if not repository:
@@ -75,7 +77,7 @@ def hub_problem(architecture: str) -> str:
         return ""
     disable_progress_bars()
     before = logging.get_verbosity()
-    logging.set_verbosity(logging.CRITICAL)  # the client logs each retry
+    logging.set_verbosity(python_logging.CRITICAL)  # the client logs each retry
     try:
         get_hf_file_metadata(hf_hub_url(repository, HUB_FILES[0]), timeout=SECONDS)
     except Exception as error:  # noqa: BLE001 - the client raises many kinds, and httpx's

@@ -278,7 +278,7 @@ def reproducible(seed: int, *, deterministic: bool = True) -> Iterator[None]:
     mode = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     benchmark = torch.backends.cudnn.benchmark
-    efficient_attention = torch.backends.cuda.mem_efficient_sdp_enabled()
+    efficient_attention = torch.backends.cuda.mem_efficient_sdp_enabled()  # type: ignore[no-untyped-call]
     torch.use_deterministic_algorithms(mode=deterministic, warn_only=True)
     torch.backends.cudnn.benchmark = not deterministic
     torch.backends.cuda.enable_mem_efficient_sdp(efficient_attention and not deterministic)
