@@ -2,6 +2,7 @@
 
     python -m benchmarks.many_classes              # 2 minutes on one core
     python -m benchmarks.many_classes --measure 37 --pictures FOLDER    # one number, with its plots
+    python -m benchmarks.many_classes --coverage   # of the 95% intervals with few photos a class
 
 Five test photos per class, each a group of its own. The probabilities are independent of the class:
 the photos of a class are spread over the whole ranking, which is the slowest case. Each number of
@@ -23,6 +24,7 @@ import pandas as pd
 from anklealign.config.params import Evaluate
 from anklealign.evaluation import plots, score_tables
 from anklealign.evaluation.score_tables import Predictions
+from anklealign.metrics import bootstrap
 from anklealign.metrics.scores import confusion
 from anklealign.models import calibration
 from anklealign.plotting import style
@@ -77,12 +79,46 @@ def measure(classes: int, folder: Path | None) -> dict[str, float]:
     return {"cpu_s": round(time.process_time() - start, 1), "memory_mb": round(peak)}
 
 
+def print_coverage(splits: int = 200) -> None:
+    """Print the share of simulated test splits whose 95% intervals contain the true accuracy.
+
+    All classes have the same accuracy, so it is also the true balanced accuracy.
+    """
+    print("| classes | photos per class | accuracy | accuracy's coverage | balanced accuracy's |")
+    print("|--:|--:|--:|--:|--:|")
+    for classes, photos in ((136, 1), (50, 2), (50, 5), (20, 3), (20, 10)):
+        for truth in (0.1, 0.5, 0.9):
+            covered = np.array([cover(classes, photos, truth, seed) for seed in range(splits)])
+            shares = " | ".join(f"{share:.1%}" for share in covered.mean(0))
+            print(f"| {classes} | {photos} | {truth} | {shares} |", flush=True)
+
+
+def cover(classes: int, photos: int, truth: float, seed: int) -> list[bool]:
+    """Return whether the intervals of a simulated split contain its true accuracy."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(classes), photos)
+    wrong = (labels + rng.integers(1, classes, len(labels))) % classes
+    predicted = np.where(rng.random(len(labels)) < truth, labels, wrong)
+    probabilities = np.eye(classes)[predicted] * 0.8 + 0.2 / classes
+    groups = [str(n) for n in range(len(labels))]
+    estimates = bootstrap.scores_with_ci(
+        labels, probabilities, groups, np.full(classes, 1 / classes),
+        resamples=500, confidence=0.95, seed=seed,
+    )  # fmt: skip
+    scores = (estimates[name] for name in ("accuracy", "balanced_accuracy"))
+    return [bool(score["ci_low"] <= truth <= score["ci_high"]) for score in scores]
+
+
 def main() -> None:
     """Measure one number of classes, or each of them in a process of its own."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--measure", type=int, help="number of classes")
     parser.add_argument("--pictures", type=Path, help="folder for the plots")
+    parser.add_argument("--coverage", action="store_true", help="simulate the intervals' coverage")
     options = parser.parse_args()
+    if options.coverage:
+        print_coverage()
+        return
     if options.measure:
         print(json.dumps(measure(options.measure, options.pictures)))
         return

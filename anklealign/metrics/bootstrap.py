@@ -46,6 +46,10 @@ from anklealign.metrics.scores import (
 MIN_GROUPS = 10
 # Pseudo-groups per class. Of the sizes tried, this one keeps the coverage closest to 95 %.
 PSEUDO_GROUPS = 0.5
+# Up to this number of classes, half of a pseudo-group is right. With more classes, its share moves to
+# the accuracy: with 136 classes of one test photo each, equal halves gave an accuracy of 0.06 an
+# interval of 0.06 to 0.26. `python -m benchmarks.many_classes --coverage` simulates the coverage.
+EQUAL_CLASSES = 5
 # Numbers per block of weights; limits the memory to about 16 MB per array.
 BLOCK_SIZE = 2_000_000
 # Up to this number of classes, each of the K * K pseudo-photos gets a weight of its own. Above it,
@@ -99,7 +103,8 @@ def scores_with_ci(
         return estimates
     generator = np.random.default_rng(seed)
     draw = _dense_resamples if len(counts) <= DENSE_CLASSES else _sparse_resamples
-    blocks = [score(*block) for block in draw(codes, count, counts, resamples, generator)]
+    right = right_share(labels, probabilities)
+    blocks = [score(*block) for block in draw(codes, count, counts, right, resamples, generator)]
     for name, estimate in estimates.items():
         drawn, majority = (np.concatenate([block[k][name] for block in blocks]) for k in (0, 1))
         for prefix, draws, value in (
@@ -170,25 +175,39 @@ def mean_with_ci(
     return estimate | {"ci_low": low, "ci_high": high}
 
 
-def pseudo_shapes(shares: Floats) -> Floats:
+def right_share(labels: Integers, probabilities: Floats) -> float:
+    """Return the share of right predictions in a pseudo-group: (N,), (N, K) -> 0 to 1."""
+    right = (probabilities.argmax(1) == labels).sum()
+    accuracy = float((right + 0.5) / (len(labels) + 1))  # Jeffreys' estimate, never 0 or 1
+    return accuracy + (0.5 - accuracy) * min(1.0, EQUAL_CLASSES / len(np.unique(labels)))
+
+
+def pseudo_shapes(shares: Floats, right: float = 0.5) -> Floats:
     """Return the Gamma shapes of the pseudo-photos: (K,) class shares -> (K, K).
 
-    Rows are actual, columns predicted classes. Classes without photos have shape 0.
+    Rows are actual, columns predicted classes. Classes without photos have shape 0. `right` is the
+    share of right predictions.
     """
     classes = len(shares)
     others = np.tile(shares, (classes, 1))
     np.fill_diagonal(others, 0)
     others /= np.maximum(others.sum(1, keepdims=True), np.finfo(np.float64).tiny)
-    shapes: Floats = PSEUDO_GROUPS / 2 * (np.eye(classes) + others) * (shares > 0)[:, None]
+    predicted = right * np.eye(classes) + (1 - right) * others
+    shapes: Floats = PSEUDO_GROUPS * predicted * (shares > 0)[:, None]
     return shapes
 
 
 def _dense_resamples(
-    codes: Integers, groups: int, counts: Integers, resamples: int, generator: np.random.Generator
+    codes: Integers,
+    groups: int,
+    counts: Integers,
+    right: float,
+    resamples: int,
+    generator: np.random.Generator,
 ) -> Resamples:
     """Yield blocks of resamples with a weight for each of the P = K * K pseudo-photos."""
     classes = len(counts)
-    cells = pseudo_shapes(counts / len(codes)).ravel()
+    cells = pseudo_shapes(counts / len(codes), right).ravel()
     shapes = np.concatenate([cells, cells / 2])
     for block in resampling_weights(codes, groups, shapes, resamples, generator):
         real, half, quarter = np.split(block, [len(codes), len(codes) + len(cells)], axis=-1)
@@ -200,7 +219,12 @@ def _dense_resamples(
 
 
 def _sparse_resamples(
-    codes: Integers, groups: int, counts: Integers, resamples: int, generator: np.random.Generator
+    codes: Integers,
+    groups: int,
+    counts: Integers,
+    right: float,
+    resamples: int,
+    generator: np.random.Generator,
 ) -> Resamples:
     """Yield blocks with the distribution of `_dense_resamples`, drawn by K * `STICKS` sticks."""
     mean_size = len(codes) / groups
@@ -210,16 +234,21 @@ def _sparse_resamples(
         rows = min(block_rows, resamples - start)
         drawn = generator.exponential(size=(rows, groups))
         half, quarter = (
-            _sparse_margins(counts, PSEUDO_GROUPS / divisor, mean_size, rows, generator)
-            for divisor in (2, 4)
+            _sparse_margins(counts, PSEUDO_GROUPS / divisor, right, mean_size, rows, generator)
+            for divisor in (1, 2)
         )
         yield drawn[:, codes], half, quarter
 
 
 def _sparse_margins(
-    counts: Integers, shape: float, scale: float, rows: int, generator: np.random.Generator
+    counts: Integers,
+    shape: float,
+    right_share: float,
+    scale: float,
+    rows: int,
+    generator: np.random.Generator,
 ) -> Margins:
-    """Return the margins of pseudo-photos, whose right and wrong ones have Gamma shape `shape`.
+    """Return the margins of pseudo-photos, whose classes each have Gamma shape `shape`.
 
     Independent Gamma weights of the wrong predictions of a class are a Gamma total, divided by a
     Dirichlet distribution. With total shape a, this is a Dirichlet process over the other classes,
@@ -229,13 +258,15 @@ def _sparse_margins(
 
     Args:
         counts: (K,) photos of each class.
-        shape: a.
+        shape: Of the right and the wrong predictions together; a is that of the wrong ones.
+        right_share: Share of the right ones.
         scale: Factor on the weights.
         rows: Number of resamples.
         generator: Random number generator.
     """
     classes, photos = len(counts), counts.sum()
-    right = scale * generator.gamma(shape * (counts > 0), size=(rows, classes))
+    right = scale * generator.gamma(shape * right_share * (counts > 0), size=(rows, classes))
+    shape *= 1 - right_share
     # A class that has all photos cannot be confused with another one.
     wrong_shapes = shape * ((counts > 0) & (counts < photos))
     wrong = scale * generator.gamma(wrong_shapes, size=(rows, classes))

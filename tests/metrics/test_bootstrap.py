@@ -181,11 +181,33 @@ def test_sticks_and_single_pseudo_photos_give_the_same_intervals(monkeypatch):
             assert error < 0.08, (name, end, error)
 
 
-def test_sticks_have_the_moments_of_single_pseudo_photos():
-    counts, shape, rows = np.array([5, 0, 2, 9]), 0.25, 40_000
+@pytest.mark.parametrize("accuracy", [0.06, 0.5, 0.9])
+def test_the_interval_of_many_classes_of_one_photo_is_that_of_the_photos(accuracy):
+    rng = np.random.default_rng(0)
+    labels = np.arange(136)
+    predicted = np.where(rng.random(136) < accuracy, labels, (labels + 1) % 136)
+    estimate = bootstrap.scores_with_ci(
+        labels, np.eye(136)[predicted] * 0.9 + 0.1 / 136, [str(i) for i in labels],
+        np.full(136, 1 / 136), resamples=1000, confidence=0.95, seed=1,
+    )["accuracy"]  # fmt: skip
+    value = (predicted == labels).mean()
+    half = 1.96 * np.sqrt(value * (1 - value) / 136)
+    assert estimate["ci_low"] == pytest.approx(value - half, abs=0.03)
+    assert estimate["ci_high"] == pytest.approx(value + half, abs=0.03)
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_up_to_five_classes_half_of_a_pseudo_group_is_right(classes):
+    labels = np.arange(classes)
+    assert bootstrap.right_share(labels, np.eye(classes)) == 0.5
+
+
+@pytest.mark.parametrize("right", [0.5, 0.2])
+def test_sticks_have_the_moments_of_single_pseudo_photos(right):
+    counts, shape, rows = np.array([5, 0, 2, 9]), 0.5, 40_000
     rng = np.random.default_rng(2)
-    sticks = bootstrap._sparse_margins(counts, shape, 1.0, rows, rng)
-    shapes = pseudo_shapes(counts / counts.sum())
+    sticks = bootstrap._sparse_margins(counts, shape, right, 1.0, rows, rng)
+    shapes = pseudo_shapes(counts / counts.sum(), right)
     single = margins(rng.gamma(shapes, size=(rows, 4, 4)))
     for name in ("right", "support", "predicted", "squared_steps"):
         ours, other = getattr(sticks, name), getattr(single, name)
