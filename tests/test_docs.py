@@ -174,7 +174,8 @@ def test_the_other_commands_name_what_exists():
         if words[:2] == ["docker", "compose"]:
             assert words[-1] in services["services"], command
         elif words[0] == "python":
-            assert (ROOT / words[1]).is_file(), command
+            module = words[1] == "-m" and words[2].replace(".", "/") + ".py"
+            assert (ROOT / (module or words[1])).is_file(), command
         elif words[0] in {"torchrun", "gto"}:
             assert shutil.which(words[0], path=str(Path(sys.executable).parent)), command
         else:

@@ -46,8 +46,8 @@ from anklealign.metrics.scores import (
 MIN_GROUPS = 10
 # Pseudo-groups per class. Of the sizes tried, this one keeps the coverage closest to 95 %.
 PSEUDO_GROUPS = 0.5
-# Up to this number of classes, half of a pseudo-group is right. With more classes, its share moves to
-# the accuracy: with 136 classes of one test photo each, equal halves gave an accuracy of 0.06 an
+# Up to this number of classes, half of a pseudo-group is right. With more classes, its share moves
+# to the accuracy: with 136 classes of one test photo each, equal halves gave an accuracy of 0.06 an
 # interval of 0.06 to 0.26. `python -m benchmarks.many_classes --coverage` simulates the coverage.
 EQUAL_CLASSES = 5
 # Numbers per block of weights; limits the memory to about 16 MB per array.
@@ -104,7 +104,9 @@ def scores_with_ci(
     generator = np.random.default_rng(seed)
     draw = _dense_resamples if len(counts) <= DENSE_CLASSES else _sparse_resamples
     right = right_share(labels, probabilities)
-    blocks = [score(*block) for block in draw(codes, count, counts, right, resamples, generator)]
+    blocks = [
+        score(*block) for block in draw(codes, count, counts, resamples, generator, right=right)
+    ]
     for name, estimate in estimates.items():
         drawn, majority = (np.concatenate([block[k][name] for block in blocks]) for k in (0, 1))
         for prefix, draws, value in (
@@ -201,9 +203,10 @@ def _dense_resamples(
     codes: Integers,
     groups: int,
     counts: Integers,
-    right: float,
     resamples: int,
     generator: np.random.Generator,
+    *,
+    right: float,
 ) -> Resamples:
     """Yield blocks of resamples with a weight for each of the P = K * K pseudo-photos."""
     classes = len(counts)
@@ -222,9 +225,10 @@ def _sparse_resamples(
     codes: Integers,
     groups: int,
     counts: Integers,
-    right: float,
     resamples: int,
     generator: np.random.Generator,
+    *,
+    right: float,
 ) -> Resamples:
     """Yield blocks with the distribution of `_dense_resamples`, drawn by K * `STICKS` sticks."""
     mean_size = len(codes) / groups
@@ -234,7 +238,9 @@ def _sparse_resamples(
         rows = min(block_rows, resamples - start)
         drawn = generator.exponential(size=(rows, groups))
         half, quarter = (
-            _sparse_margins(counts, PSEUDO_GROUPS / divisor, right, mean_size, rows, generator)
+            _sparse_margins(
+                counts, PSEUDO_GROUPS / divisor, mean_size, rows, generator, right_share=right
+            )
             for divisor in (1, 2)
         )
         yield drawn[:, codes], half, quarter
@@ -243,10 +249,11 @@ def _sparse_resamples(
 def _sparse_margins(
     counts: Integers,
     shape: float,
-    right_share: float,
     scale: float,
     rows: int,
     generator: np.random.Generator,
+    *,
+    right_share: float,
 ) -> Margins:
     """Return the margins of pseudo-photos, whose classes each have Gamma shape `shape`.
 
@@ -259,10 +266,10 @@ def _sparse_margins(
     Args:
         counts: (K,) photos of each class.
         shape: Of the right and the wrong predictions together; a is that of the wrong ones.
-        right_share: Share of the right ones.
         scale: Factor on the weights.
         rows: Number of resamples.
         generator: Random number generator.
+        right_share: Share of the right predictions.
     """
     classes, photos = len(counts), counts.sum()
     right = scale * generator.gamma(shape * right_share * (counts > 0), size=(rows, classes))

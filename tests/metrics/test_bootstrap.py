@@ -206,7 +206,7 @@ def test_up_to_five_classes_half_of_a_pseudo_group_is_right(classes):
 def test_sticks_have_the_moments_of_single_pseudo_photos(right):
     counts, shape, rows = np.array([5, 0, 2, 9]), 0.5, 40_000
     rng = np.random.default_rng(2)
-    sticks = bootstrap._sparse_margins(counts, shape, right, 1.0, rows, rng)
+    sticks = bootstrap._sparse_margins(counts, shape, 1.0, rows, rng, right_share=right)
     shapes = pseudo_shapes(counts / counts.sum(), right)
     single = margins(rng.gamma(shapes, size=(rows, 4, 4)))
     for name in ("right", "support", "predicted", "squared_steps"):
