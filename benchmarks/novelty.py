@@ -32,6 +32,7 @@ from anklealign.io.decoder_pool import Target
 from anklealign.io.pixel_store import Pixels
 from anklealign.models import novelty
 from anklealign.models.inputs import Floats
+from anklealign.models.weights import GENERAL_NETWORK
 
 SIDE = 256
 CPU = torch.device("cpu")
@@ -48,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=FOLDER", dest="sets")
     parser.add_argument("--photos", type=int, default=400, help="at most, of each set")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[novelty.BACKBONE.image_size])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[GENERAL_NETWORK.image_size])
     parser.add_argument("--cost", type=Path, help="a photo; measures CPU time instead")
     arguments = parser.parse_args()
     if arguments.cost:

@@ -43,7 +43,8 @@ def objective(trial: optuna.Trial, model: str) -> float:
     Raises:
         TrialPruned: The run fails, for example because the loss is not finite.
     """
-    values = {"model": model, **sampled_params(trial, model)}
+    # One training seed per trial: the search compares settings, not seeds.
+    values = {"model": model, "train.repeats": 1, **sampled_params(trial, model)}
     changes = [option for key, value in values.items() for option in ("-S", f"{key}={value}")]
     name = f"search-{model.replace('_', '-')}-{trial.number}"
     # The stages run with `python` from PATH, which must be this interpreter.

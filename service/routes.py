@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from fastapi import APIRouter, Request, Response
 
 from anklealign.inference.predictor import OpenedPhoto, Predictor
@@ -64,20 +65,25 @@ class PhotoHandler:
             opened, probabilities, novelty = await self._batcher.classify(
                 photos, request.is_disconnected
             )
-        predicted = [self.model.classes[k] for k in probabilities.argmax(1)]
+        refused = self._refused(novelty)
+        best = probabilities.argmax(1)
+        predicted = [self.model.classes[k] for k in best[~refused]]
         request.state.log_fields |= {"photos": len(opened), "predicted": predicted}
         for name in predicted:
             self._metrics.photos.labels(name).inc()
         return opened, probabilities, novelty
+
+    def _refused(self, novelty: Floats) -> npt.NDArray[np.bool_]:
+        """Return whether photos get no class, from their novelty scores: (N,) -> (N,)."""
+        return ~self._batcher.predictor.in_distribution(novelty) & self._refuses_unlike
 
     def predictions(
         self, opened: list[OpenedPhoto], probabilities: Floats, novelty: Floats
     ) -> list[Prediction]:
         """Return the predictions for N photos: (N, K) probabilities and (N,) novelty scores."""
         predictor = self._batcher.predictor
-        similar = predictor.in_distribution(novelty)
+        similar, refused = predictor.in_distribution(novelty), self._refused(novelty)
         sets = predictor.prediction_sets(probabilities)
-        refused = ~similar & self._refuses_unlike
         sets[refused] = True
         self._metrics.unlike.inc(int((~similar).sum()))
         abstained = calibration.abstains(sets)

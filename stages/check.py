@@ -18,7 +18,7 @@ OUT = Path("data/check.txt")
 
 
 def main() -> None:
-    """Raise an error with one line for each invalid parameter and each each missing file."""
+    """Raise an error with one line for each invalid parameter and each missing file."""
     raw = params.read()
     if errors := params.check(raw) or params.input_errors(raw) or weights.errors(raw):
         raise ValueError("\n".join(errors))

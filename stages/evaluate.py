@@ -40,7 +40,10 @@ from anklealign.models import calibration, inputs
 
 METRICS = paths.DETAILS / "evaluate.json"
 PLOTS = paths.PLOTS / "evaluate"
-DIGITS = 4  # of a probability in predictions.csv; another number of threads changes the eighth
+DIGITS = 4  # of a headline metric
+# Of a probability in predictions.csv: another number of threads changes the eighth. The report
+# draws the probabilities before calibration from them.
+PROBABILITY_DIGITS = 6
 
 
 def main() -> None:
@@ -98,13 +101,7 @@ def main() -> None:
     metrics["explanations"] = explain(
         rows, test, store, predictor, limit=settings.explained, seed=seed
     )
-    headline = headline_metrics(metrics, results.read_details(paths.DETAILS / "split.json"))
-    results.write_details(METRICS, metrics)
-    files.write_json(paths.SCORES, headline)
-    files.write_table(paths.PREDICTIONS, rounded_probabilities(rows))
-    files.write_table(PLOTS / "reliability.csv", reliability_table(predictions))
-    counts = score_tables.confusion_table(rows, classes)
-    files.write_table(PLOTS / "classes.csv", score_tables.class_table(metrics, counts))
+    write_outputs(metrics, rows, predictions, classes)
     stage.print_wrapped(summary_line(metrics))
 
 
@@ -144,9 +141,25 @@ def prediction_table(
 
 
 def rounded_probabilities(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the predictions with DIGITS decimals, which no number of threads changes."""
+    """Return the predictions, rounded so that no number of threads changes them."""
     columns = ["probability", "novelty", *(c for c in rows.columns if c.startswith("p_"))]
-    return rows.assign(**{name: rows[name].round(DIGITS) for name in columns})
+    return rows.assign(**{name: rows[name].round(PROBABILITY_DIGITS) for name in columns})
+
+
+def write_outputs(
+    metrics: Mapping[str, Any],
+    rows: pd.DataFrame,
+    predictions: Predictions,
+    classes: Sequence[str],
+) -> None:
+    """Write the metrics, the headline and the tables of predictions, confidence and classes."""
+    headline = headline_metrics(metrics, results.read_details(paths.DETAILS / "split.json"))
+    results.write_details(METRICS, metrics)
+    files.write_json(paths.SCORES, headline)
+    files.write_table(paths.PREDICTIONS, rounded_probabilities(rows))
+    files.write_table(PLOTS / "reliability.csv", reliability_table(predictions))
+    counts = score_tables.confusion_table(rows, classes)
+    files.write_table(PLOTS / "classes.csv", score_tables.class_table(metrics, counts))
 
 
 def reliability_table(predictions: Predictions) -> pd.DataFrame:

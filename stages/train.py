@@ -121,9 +121,11 @@ def main() -> None:
             chosen = median_seed(fits, settings.train.monitor)
             fitted, calibrated = fits[chosen], calibrations[chosen]
             record = describe_choice(settings, data, fits, chosen) | sources
+            # Before write_bundle, which moves the selected model to the CPU.
+            repeats = repeat_table(data, fits, calibrations)
             write_bundle(settings, data, fitted, calibrated, record)
             write_records(settings, data, fitted, calibrated, record)
-            files.write_table(paths.REPEATS, repeat_table(data, fits, calibrations))
+            files.write_table(paths.REPEATS, repeats)
             for fit in fits.values():
                 checkpoints.remove(fit.checkpoint)
             stage.print_wrapped(summary(settings, data, fitted, calibrated))
@@ -267,7 +269,9 @@ def repeat_table(
         config, own = fitted.config, calibrations[seed]
         raw = inputs.logits(fitted.model, data.store, index, config.input_config, config.device)
         fitted_probabilities = calibration.probabilities(raw, own.temperature, own.class_bias)
-        table = pd.DataFrame(fitted_probabilities.round(6), columns=list(data.classes))
+        table = pd.DataFrame(
+            fitted_probabilities.round(6), columns=[f"p_{name}" for name in data.classes]
+        )
         table.insert(0, "seed", seed)
         table.insert(1, "id", rows.id.to_numpy())
         tables.append(table)

@@ -31,6 +31,7 @@ from anklealign.io.pixel_store import Pixels
 from anklealign.models import inputs, novelty
 from anklealign.models.bundle import Bundle
 from anklealign.models.inputs import InputConfig
+from anklealign.models.weights import GENERAL_NETWORK
 
 TOLERANCE = 1e-4  # of a probability
 NOVELTY_TOLERANCE = 1e-3  # of a score, whose features are rounded to half precision
@@ -62,10 +63,10 @@ def export_model(model: Path, out: Path) -> int:
             onnx_predictor.FASTER_ENGINE: faster,
         }
         onnx.helper.set_model_props(onnx_model, properties)
-        with files.replacing(out) as path:
-            path.write_bytes(onnx_model.SerializeToString())
         if reference.bundle.novelty is not None:
             write_general_network(out.with_name(onnx_predictor.NOVELTY_FILE), reference, pixels)
+        with files.replacing(out) as path:
+            path.write_bytes(onnx_model.SerializeToString())
     except (ValueError, OSError) as error:
         print(f"export: {error}", file=sys.stderr)
         return 1
@@ -84,11 +85,9 @@ def write_general_network(path: Path, reference: Predictor, pixels: Pixels) -> N
     Raises:
         ValueError: A score differs from PyTorch's by more than the tolerance.
     """
-    network, input_config = novelty.general_network("cpu")
-    model = to_onnx(_Features(network), input_config)
-    onnx.helper.set_model_props(
-        model, {onnx_predictor.NOVELTY_WEIGHTS: str(novelty.BACKBONE.weights_sha256)}
-    )
+    model = to_onnx(_Features(novelty.general_network("cpu")), novelty.input_config())
+    properties = {onnx_predictor.NOVELTY_CONFIG: str(GENERAL_NETWORK)}
+    onnx.helper.set_model_props(model, properties)
     session = onnx_predictor.open_session(model.SerializeToString())
     # Its first session would run the classifier, which is not needed here.
     candidate = OnnxPredictor(reference.bundle, CPU, session, session)

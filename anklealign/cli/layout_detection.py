@@ -293,10 +293,10 @@ def _joined(
     asked: Mapping[str, Counter[str]], known: Mapping[str, Dataset]
 ) -> dict[str, Counter[str]]:
     """Merge questions that share two answers, since question names differ between projects."""
-    spoken = [_word_labels(dataset) for dataset in known.values()]
+    named = [_word_labels(dataset) for dataset in known.values()]
 
     def meaning(text: str) -> str:
-        return next((name for labels in spoken if (name := labels.class_of(text))), _key(text))
+        return next((name for labels in named if (name := labels.class_of(text))), _key(text))
 
     joined: dict[str, Counter[str]] = {}
     for question, answers in sorted(asked.items(), key=lambda item: (-len(item[1]), item[0])):

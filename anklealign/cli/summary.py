@@ -6,8 +6,9 @@ Reads only metrics/details/, and the hash of model/config.json.
 """
 
 import sys
+import textwrap
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,21 +37,24 @@ def print_summary() -> int:
     except ValueError as error:
         print(f"summary: {error}", file=sys.stderr)
         return 1
-    print(
-        "\n".join(
-            [
-                "",
-                *count_lines(metrics),
-                "",
-                *score_table(metrics["evaluate"]),
-                "",
-                *remarks(metrics["evaluate"]),
-                "",
-                *pictures(),
-            ]
-        )
-    )
+    evaluate = metrics["evaluate"]
+    print()
+    print("\n".join(wrapped(count_lines(metrics), 10)))
+    print()
+    print("\n".join(score_table(evaluate)))
+    print()
+    print("\n".join(wrapped(remarks(evaluate), 18)))
+    print()
+    print("\n".join(wrapped(pictures(), 30)))
     return 0
+
+
+def wrapped(lines: Iterable[str], indent: int) -> list[str]:
+    """Return lines of at most 80 columns, continued below their text."""
+    wrapper = textwrap.TextWrapper(
+        80, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+    )
+    return [part for line in lines for part in wrapper.wrap(line)]
 
 
 def count_lines(metrics: dict[str, Any]) -> list[str]:
@@ -103,7 +107,7 @@ def score_table(evaluate: dict[str, Any]) -> list[str]:
     """Return a table of the scores, their 95% CI and the scores of the majority class."""
     lines = [
         f"{evaluate['photos']} test photos of {evaluate['groups']} groups",
-        f"{'score':<20}{'model':>7}   {'95% CI':<17}{'majority':>8}   gain, 95% CI",
+        f"{'score':<18}{'model':>7}   {'95% CI':<17}{'majority':>8}   gain, 95% CI",
     ]
     omitted = "mcc" if "kappa" in evaluate else "kappa"
     few = f"n/a, {evaluate['groups']} groups"
@@ -116,7 +120,7 @@ def score_table(evaluate: dict[str, Any]) -> list[str]:
             interval = f"{score['ci_low']:.3f} to {score['ci_high']:.3f}"
             gain += f", {score['gain_ci_low']:+.3f} to {score['gain_ci_high']:+.3f}"
         lines.append(
-            f"{name.replace('_', ' '):<20}{score['value']:>7.3f}   {interval:<17}"
+            f"{name.replace('_', ' '):<18}{score['value']:>7.3f}   {interval:<17}"
             f"{score['majority']:>8.3f}   {gain}"
         )
     return lines
@@ -149,6 +153,12 @@ def remarks(evaluate: dict[str, Any]) -> list[str]:
         lines.append(
             f"abstaining        does not help on this set: accuracy {selective:.3f} on the other "
             "photos"
+        )
+    if novelty := evaluate.get("novelty"):
+        lines.append(
+            f"unlike photos     {novelty['false_refusals']['value']:.0%} of the test photos are "
+            f"marked by mistake, and at least {min(novelty['detected'].values()):.0%} of each "
+            "kind of drawn images"
         )
     humans = evaluate.get("human_baseline", {})
     if humans.get("votes"):

@@ -119,7 +119,7 @@ def seed_scores(
     Args:
         test: One row per photo: id, label.
         classes: K names.
-        repeats: Seed, id and K probabilities, one row per seed and photo.
+        repeats: seed, id and p_<class>, one row per seed and photo.
 
     Returns:
         An empty dict for a single seed.
@@ -128,7 +128,9 @@ def seed_scores(
     by_seed = {}
     for seed, rows in repeats.groupby("seed", sort=True):
         labels = label_of[rows.id].map(list(classes).index).to_numpy(np.int64)
-        by_seed[seed] = point_scores(labels, rows[list(classes)].to_numpy(np.float64))
+        by_seed[seed] = point_scores(
+            labels, rows[[f"p_{name}" for name in classes]].to_numpy(np.float64)
+        )
     if len(by_seed) < 2:
         return {}
     table = pd.DataFrame(by_seed).T

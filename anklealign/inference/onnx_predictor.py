@@ -19,15 +19,16 @@ from anklealign.io import results
 from anklealign.io.pixel_store import Photos
 from anklealign.models import bundle, inputs, novelty
 from anklealign.models.inputs import Floats, InputConfig, Integers
+from anklealign.models.weights import GENERAL_NETWORK
 
 # Keys of the ONNX file's metadata.
 BUNDLE_HASH = "bundle_sha256"
 FASTER_ENGINE = "faster_engine"
 # Must differ from all parameter names: the exporter confuses equal names.
 INPUT, OUTPUT = "normalized_photos", "class_logits"
-# Beside the export: the general network of the novelty detector (novelty.py), and the key of the
-# hash of its weights. It takes a quarter of PyTorch's time for one photo.
-NOVELTY_FILE, NOVELTY_WEIGHTS = "novelty.onnx", "weights_sha256"
+# Beside the export: the general network of the novelty detector (novelty.py), and the key of its
+# config. It takes a quarter of PyTorch's time for one photo.
+NOVELTY_FILE, NOVELTY_CONFIG = "novelty.onnx", "config"
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,7 @@ class OnnxPredictor(Predictor):
         if detector is None or self.novelty_session is None:
             return super().novelty_scores(pixels_nhwc, rows)
         index = np.arange(len(pixels_nhwc)) if rows is None else rows
-        _, input_config = novelty.general_network("cpu")
-        features = self._run(self.novelty_session, pixels_nhwc, index, input_config)
+        features = self._run(self.novelty_session, pixels_nhwc, index, novelty.input_config())
         return detector.scores_of(torch.from_numpy(features))
 
     def _run(
@@ -137,5 +137,5 @@ def _novelty_session(path: Path) -> onnxruntime.InferenceSession | None:
             f"{path} is not a valid ONNX model ({reason}); run `make export`, or remove the file "
             "to use PyTorch"
         ) from None
-    weights = session.get_modelmeta().custom_metadata_map.get(NOVELTY_WEIGHTS)
-    return session if weights == novelty.BACKBONE.weights_sha256 else None
+    config = session.get_modelmeta().custom_metadata_map.get(NOVELTY_CONFIG)
+    return session if config == str(GENERAL_NETWORK) else None

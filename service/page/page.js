@@ -104,7 +104,9 @@ async function showPrediction({ prediction, seen, heat_map }) {
   $("unlike").hidden = prediction.in_distribution;
   $("predicted").className = abstain ? "abstained" : "";
   $("predicted").textContent = abstain ? "Uncertain" : predicted;
-  if (!abstain) {
+  if (!prediction.in_distribution) {
+    $("reason").textContent = "The probabilities say little about such a photo.";
+  } else if (!abstain) {
     $("reason").textContent = measured?.selective_accuracy === undefined
       ? "The only class in the prediction set."
       : `The only class in the prediction set. Such predictions were right on ${percent(measured.selective_accuracy)} of the test photos.`;

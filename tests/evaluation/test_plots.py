@@ -17,7 +17,7 @@ def test_reliability_diagram_shows_bins_error_and_every_photo():
     after = calibration.probabilities(logits, 2.0)
     drawn = plots.reliability(labels, calibration.probabilities(logits, 1.0), after, 2.0)
     left, right = drawn.axes
-    assert right.get_title() == "after temperature scaling (T = 2.00)"
+    assert right.get_title() == "after calibration (T = 2.00)"
     (bins,) = [line for line in right.lines if line.get_label().startswith("photos")]
     assert len(bins.get_xdata()) == 6
     is_right = after.argmax(1) == labels

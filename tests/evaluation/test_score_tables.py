@@ -22,7 +22,7 @@ def test_the_spread_over_seeds_is_that_of_the_scores():
     wrong = right.copy()
     wrong[0] = [0.1, 0.8, 0.1]
     tables = [
-        pd.DataFrame(p, columns=CLASSES).assign(seed=seed, id=test.id)
+        pd.DataFrame(p, columns=[f"p_{name}" for name in CLASSES]).assign(seed=seed, id=test.id)
         for seed, p in ((1, right), (2, wrong), (3, right))
     ]
     # The order of the rows does not matter.
