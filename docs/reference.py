@@ -342,9 +342,15 @@ def _name(option: Any) -> str:  # noqa: ANN401
     return str(option.name.upper() if option.param_type_name == "argument" else option.opts[0])
 
 
+def _choices(option: Any) -> list[str]:  # noqa: ANN401
+    """Return the choices of an argument or option, or none."""
+    annotation = str(option.type_descriptor.annotation)
+    return LITERAL.findall(annotation) if "Literal" in annotation else []
+
+
 def _meaning(option: Any) -> str:  # noqa: ANN401
     """Return the help of an argument or option, with its choices."""
-    choices = LITERAL.findall(str(option.type_descriptor.annotation))
+    choices = _choices(option)
     one_of = f"One of {', '.join(map(code, choices))}." if choices else ""
     return " ".join(filter(None, [getattr(option, "help", ""), one_of]))
 
@@ -354,7 +360,7 @@ def _metavar(option: Any) -> str:  # noqa: ANN401 - typer's own copy of click's 
     if option.param_type_name == "argument":
         name = option.name.upper() + ("..." if option.nargs == -1 else "")
         return name if option.required else f"[{name}]"
-    choices = "|".join(LITERAL.findall(str(option.type_descriptor.annotation)))
+    choices = "|".join(_choices(option))
     value = "" if option.is_flag else f" {option.metavar or choices or option.name.upper()}"
     return f"{option.opts[0]}{value}" if option.required else f"[{option.opts[0]}{value}]"
 

@@ -301,7 +301,7 @@ def _check() -> None:
 
 @app.command("sync-deps", epilog="Example: anklealign sync-deps")
 def _sync_dependencies() -> None:
-    """Write the code dependencies of every stage into dvc.yaml."""
+    """Write the code and library dependencies of the stages into dvc.yaml and pins.yaml."""
     from anklealign.cli import sync_deps  # noqa: PLC0415
 
     raise typer.Exit(sync_deps.write_dependencies())

@@ -30,6 +30,7 @@ from anklealign.experiments.comparison import (
 from anklealign.experiments.revisions import WORKSPACE, Revision
 from anklealign.metrics.scores import LOWER_IS_BETTER
 
+COLUMNS = 80  # of a terminal
 REPEAT_KEYS = ("seed", "split.fold")  # parameters in which the repeats of a variant differ
 
 
@@ -166,7 +167,10 @@ def difference_text(best: Sequence[Run], other: Sequence[Run], score: str) -> st
 
 
 def table(runs: Mapping[str, Sequence[Run]], score: str) -> list[str]:
-    """Return the lines of the table, best mean first."""
+    """Return the lines of the table, best mean first.
+
+    A difference that does not fit a terminal of 80 columns is in a line of its own.
+    """
     means = {
         name: float(np.mean([run.metrics[score]["value"] for run in repeats]))
         for name, repeats in runs.items()
@@ -189,11 +193,13 @@ def table(runs: Mapping[str, Sequence[Run]], score: str) -> list[str]:
         "sd",
         "difference to best",
     )
-    widths = [max(len(row[k]) for row in [head, *rows]) for k in range(len(head))]
-    return [
-        "  ".join(
-            cell.ljust(width) if k in (0, 5) else cell.rjust(width)
-            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in [head, *rows]
-    ]
+    widths = [max(len(row[k]) for row in [head, *rows]) for k in range(5)]
+    lines = []
+    for name, *numbers, difference in [head, *rows]:
+        cells = [cell.rjust(width) for cell, width in zip(numbers, widths[1:], strict=True)]
+        start = "  ".join([name.ljust(widths[0]), *cells])
+        if len(start) + 2 + len(difference) <= COLUMNS:
+            lines.append(f"{start}  {difference}")
+        else:
+            lines += [start, f"    {difference}"]
+    return lines

@@ -73,7 +73,8 @@ def test_an_archive_becomes_the_dataset_of_its_folder(project, capsys):
     assert (dataset.layout, list(dataset.classes)) == ("folders", ["bad", "good"])
     printed = one_line(capsys.readouterr().out)
     assert "archive set.zip: 15 files" in printed
-    assert f"folder {path}" in printed
+    # A long path is broken at the edge of the terminal.
+    assert f"folder{path}" in "".join(printed.split())
     assert "photos 12 can be read and have a label" in printed
     assert main(["add", str(path), "mine"]) == 0  # the same again
 

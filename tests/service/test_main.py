@@ -104,6 +104,7 @@ def test_the_service_imports_no_stages_and_no_packages_missing_in_the_image() ->
         "pydantic_settings": "pydantic-settings",
         "ruamel": "ruamel.yaml",
         "sklearn": "scikit-learn",
+        "huggingface_hub": "timm",  # which depends on it
     }
     recipe = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     libraries = recipe.partition("AS service-libraries\n")[2].partition("\nFROM")[0]

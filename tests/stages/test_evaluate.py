@@ -62,6 +62,7 @@ def test_mistakes_are_sorted_by_confidence_and_cropped_to_the_photo():
 
 def test_probabilities_are_written_with_digits_that_no_thread_count_changes():
     rows = prediction_table(TEST, CLASSES, PROBABILITIES + 1e-7, PROBABILITIES >= 0.3)
+    rows["novelty"] = 0.25
     written = rounded_probabilities(rows)
     np.testing.assert_array_equal(written[["p_a", "p_b", "p_c"]], PROBABILITIES)
     assert list(written.columns) == list(rows.columns)
