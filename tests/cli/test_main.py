@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import tomllib
+import zipfile
 from pathlib import Path
 from typing import get_args
 
@@ -275,3 +276,26 @@ def test_the_lock_has_the_pins_and_names_no_host():
     text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
     assert "://" not in text
     assert text.count("--hash=sha256:") > len(lock) > 100
+
+
+@pytest.mark.slow
+def test_a_wheel_predicts_without_the_checkout(tmp_path):
+    """Builds a wheel (from the package index's hatchling) and imports it from its own folder."""
+    built = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", "."]
+    subprocess.run([*built, str(ROOT)], cwd=tmp_path, check=True)
+    (wheel,) = tmp_path.glob("anklealign-*.whl")
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    bundle.save(tmp_path / "model", made())
+    photo = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    Image.fromarray(photo).save(tmp_path / "photo.jpg")
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})\n"
+        "import anklealign; from anklealign import Predictor\n"
+        "assert anklealign.__file__.startswith(sys.path[0])\n"
+        "predictor = Predictor.load('model')\n"
+        "print(predictor.probabilities(predictor.preprocess('photo.jpg')[None]).sum())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+    assert float(done.stdout) == pytest.approx(1)
