@@ -188,7 +188,7 @@ def headline_metrics(metrics: Mapping[str, Any], split: Mapping[str, Any]) -> di
     association = "kappa" if "kappa" in metrics else "mcc"
     coverage = metrics["calibration"]["coverage"]["value"]
     seeds = metrics.get("seeds", {}).get("balanced_accuracy", {})
-    # The nested keys have a dot in DVC's tables, so `dvc exp show --drop "[./]"` hides them.
+    # The nested keys have a dot in DVC's tables, so `dvc exp show --drop ".*[./]"` hides them.
     return {
         **{name: values[name] for name in ("balanced_accuracy", "accuracy", "log_loss")},
         "ci": {
