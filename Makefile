@@ -48,7 +48,7 @@ check-lock: .venv/repro
 # Each process holds PyTorch (some 1 GB), so their number is bounded. Slow tests measure times and
 # memory, so they run alone.
 test: .venv/dev lint
-	pytest -m "not slow" --numprocesses auto --maxprocesses 4
+	pytest -m "not slow" --numprocesses logical --maxprocesses 4
 
 test-all: test
 	pytest -m slow
