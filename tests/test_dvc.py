@@ -275,13 +275,14 @@ def test_another_clone_restores_a_run_from_the_shared_run_cache(clone, tmp_path)
     first("dvc", "config", "--local", "cache.dir", str(clone.folder / ".dvc/cache"))
     first("dvc", "remote", "add", "--force", "--default", "team", str(tmp_path / "remote"))
     first("git", "commit", "--quiet", "--all", "--message", "remote")
+    first("python", "-m", "anklealign", "push")  # --pull fetches what the commit has, too
     first("dvc", "exp", "run", "-S", "model=tiny_cnn")
     first("python", "-m", "anklealign", "push")
     model = (first.folder / "model/model.safetensors").read_bytes()
     first("git", "clone", "--quiet", ".", str(tmp_path / "second"))
     second = Clone(tmp_path / "second")
     output = second("dvc", "exp", "run", "--pull", "-S", "model=tiny_cnn")
-    for stage in ALL[2:]:
+    for stage in ("train", "evaluate", "report"):
         assert f"Stage '{stage}' is cached - skipping run, checking out outputs" in output
     assert (second.folder / "model/model.safetensors").read_bytes() == model
 
