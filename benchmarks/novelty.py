@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from anklealign.config import paths
 from anklealign.evaluation import reference_images
+from anklealign.inference import onnx_predictor
 from anklealign.inference.predictor import Predictor
 from anklealign.io import decode, decoder_pool, pixel_store
 from anklealign.io.decode import PhotoError
@@ -195,7 +196,9 @@ def print_cost(photo: Path, rounds: int = 15) -> None:
         "classify": lambda: predictor.probabilities(pixels),
         "novelty": lambda: predictor.novelty_scores(pixels),
     }
-    medians = {}
+    if paths.EXPORT.is_file():  # made by `anklealign export`
+        exported = onnx_predictor.load(paths.MODEL, paths.EXPORT)
+        work["novelty, ONNX"] = lambda: exported.novelty_scores(pixels)
     for function in work.values():
         function()
     times: dict[str, list[float]] = {name: [] for name in work}
@@ -206,9 +209,10 @@ def print_cost(photo: Path, rounds: int = 15) -> None:
             times[name].append(time.process_time() - start)
     medians = {name: float(np.median(values)) for name, values in times.items()}
     for name, seconds in medians.items():
-        print(f"{name:9} {1000 * seconds:7.1f} ms")
-    share = medians["novelty"] / (medians["decode"] + medians["classify"])
-    print(f"novelty adds {share:.1%} of the CPU time of decoding and classification")
+        print(f"{name:13} {1000 * seconds:7.1f} ms")
+    for name in sorted(medians.keys() - {"decode", "classify"}):
+        share = medians[name] / (medians["decode"] + medians["classify"])
+        print(f"{name} adds {share:.1%} to the CPU time of decoding and classification")
 
 
 if __name__ == "__main__":
