@@ -181,7 +181,16 @@ def test_parts_that_are_not_files_are_ignored(service: Served) -> None:
     response = service.request("POST", "/predict", body, Content_Type=kind)
     assert response.status == 200
     alone = service.predict(photo(1), photo(2))
-    assert response.json["predictions"] == alone.json["predictions"]
+    # One batch or two, by timing: the last digits of the probabilities depend on the batch size.
+    for actual, expected in zip(
+        response.json["predictions"], alone.json["predictions"], strict=True
+    ):
+        np.testing.assert_allclose(
+            list(actual.pop("probabilities").values()),
+            list(expected.pop("probabilities").values()),
+            atol=1e-6,
+        )
+        assert actual == expected
     many = {f"field{n}": "x" for n in range(33 + 16)}
     for fields, code in ((token, "no_file"), (many, "too_many_files")):
         body, kind = form(fields=fields)
