@@ -49,7 +49,8 @@ def main() -> None:
     settings = params.section(raw, "clean", Clean)
     _, dataset = params.dataset(raw)
     pixel_store.keep_shards()
-    table = pixel_store.read_table(paths.PREPARED / "photos.csv")
+    prepared, clean = paths.PREPARED / "photos.csv", paths.CLEAN / "photos.csv"
+    table = pixel_store.read_table(prepared)
     pictures = Pictures(table, pixel_store.open_store(), dataset.fit)
 
     qualities = image_quality.cache_for(square=dataset.fit == "crop")
@@ -58,8 +59,12 @@ def main() -> None:
     removed, flagged = result.removed, result.flagged
     kept = result.table[~result.table.id.isin(removed.id)]
 
-    metrics = count(result)
-    files.write_table(paths.CLEAN / "photos.csv", kept)
+    files.write_table(clean, kept)
+    hashes_of_tables = {
+        "prepared_sha256": files.sha256(prepared),
+        "photos_sha256": files.sha256(clean),
+    }
+    metrics = count(result) | hashes_of_tables
     files.write_table(paths.CLEAN / "removed.csv", removed)
     files.write_table(paths.CLEAN / "flagged.csv", flagged)
     files.write_table(SCORES, score_table(result))

@@ -81,6 +81,8 @@ def main() -> None:
     files.write_table(PHOTOS, table)
     files.write_table(VOTES, votes)
     files.write_table(SOFT_LABELS, aggregation.soft_label_table(consensus, table, dataset))
+    metrics["pixels_sha256"] = pixel_store.store_sha256()
+    metrics["photos_sha256"] = files.sha256(PHOTOS)
     results.write_details(METRICS, metrics)
     stage.print_wrapped(summary_line(metrics))
     for note, number in metrics.get("notes", {}).items():

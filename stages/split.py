@@ -11,7 +11,8 @@ metrics/details/split.json.
 A group is a subject (or a collector), joined with every other one that shares a picture with it. An
 audit searches for the same picture in two splits by other means than clean uses. The groups of a
 leaking pair are joined and all groups are assigned again until the audit finds no pair, unless
-split.allowed_leaks lists it. A pair across predefined splits that are kept stops the stage; with
+split.allowed_leaks lists it. Where the joined groups cannot be split, one photo of each pair is
+excluded instead, but at most 5% of all photos. A pair across predefined splits that are kept stops the stage; with
 split.predefined: exclude_leaks, the joined groups leave the weaker split (train before val before
 test), as every group that spans predefined splits does. Takes a few seconds for 300 photos. Each
 class's share of a split is within about 1 point of its share of all photos where the groups permit,
@@ -30,6 +31,7 @@ from anklealign.splitting.leak_joining import (
     ALLOWED,
     COLUMNS,
     JOINED,
+    SEPARATED,
     AuditedSplit,
     pair_row,
     split_without_leaks,
@@ -49,7 +51,8 @@ def main() -> None:
     settings = params.section(raw, "split", Split)
     seed = params.section(raw, "seed", int)
     name, dataset = params.dataset(raw)
-    kept = pixel_store.read_table(paths.CLEAN / "photos.csv")
+    clean, split = paths.CLEAN / "photos.csv", paths.SPLIT / "photos.csv"
+    kept = pixel_store.read_table(clean)
     removed = pixel_store.read_table(paths.CLEAN / "removed.csv")
     check_allowed_leaks(settings, set(kept.path) | set(removed.path))
 
@@ -65,9 +68,11 @@ def main() -> None:
             "bug"
         )
 
-    files.write_table(paths.SPLIT / "photos.csv", table)
+    files.write_table(split, table)
     files.write_table(LEAKS, audited.leaks)
     files.write_table(NEAREST, nearest_table(audited))
+    metrics["clean_sha256"] = files.sha256(clean)
+    metrics["photos_sha256"] = files.sha256(split)
     results.write_details(METRICS, metrics)
     if audited.error:
         raise ValueError(leakage_message(audited))
@@ -75,11 +80,11 @@ def main() -> None:
 
 
 def leakage_metrics(audited: AuditedSplit) -> dict[str, int]:
-    """Return the counts of leaking pairs: left, joined, and allowed."""
-    joined = audited.count(JOINED)
+    """Return the counts of leaking pairs: left, joined, separated, and allowed."""
     return {
-        "leaking_pairs": joined if audited.error else 0,
-        "leaking_pairs_joined": joined,
+        "leaking_pairs": audited.same_picture if audited.error else 0,
+        "leaking_pairs_joined": audited.count(JOINED),
+        "leaking_pairs_separated": audited.count(SEPARATED),
         "leaking_pairs_allowed": audited.count(ALLOWED),
         "audit_rounds": audited.rounds,
     }
@@ -87,10 +92,10 @@ def leakage_metrics(audited: AuditedSplit) -> dict[str, int]:
 
 def leakage_message(audited: AuditedSplit) -> str:
     """Return the error message if joining the groups of leaking pairs is impossible."""
-    lowest = audited.leaks.residual[audited.leaks.action == JOINED].min()
+    lowest = audited.leaks.residual[audited.leaks.action != ALLOWED].min()
     limit = max(0.0, np.floor(100 * min(lowest, 1)) / 100 - 0.01)
     pairs = (
-        f"{audited.count(JOINED)} pairs of photos in different splits show the same picture "
+        f"{audited.same_picture} pairs of photos in different splits show the same picture "
         f"({LEAKS}; `anklealign report --photos` draws them)"
     )
     if audited.across_predefined:
@@ -112,6 +117,11 @@ def summary(metrics: dict[str, Any], audited: AuditedSplit) -> str:
             f"{metrics['leaking_pairs_joined']} pairs show the same picture, so their groups were "
             f"joined in {audited.rounds} rounds (see {LEAKS}; clean.hash_distance, "
             "split.leakage_residual and split.leakage_correlation decide)"
+        )
+    if audited.reason:
+        audit += (
+            f"; {metrics['leaking_pairs_separated']} pairs lost one photo each, because joining "
+            f"their groups is not possible: {audited.reason.splitlines()[0]}"
         )
     return (
         f"split: {sizes}; {metrics['groups']} groups, no group spans two splits; {audit}; "
@@ -150,7 +160,7 @@ def check_allowed_leaks(settings: Split, known: set[str]) -> None:
 
 def nearest_table(audited: AuditedSplit) -> pd.DataFrame:
     """Return the pairs that the report shows: the leaking ones of all rounds, then the nearest."""
-    first = {JOINED: 0, ALLOWED: 1}
+    first = {JOINED: 0, SEPARATED: 0, ALLOWED: 1}
     order = sorted(audited.nearest, key=lambda row: first.get(row[1], 2))
     rows = [pair_row(audited.table, *row) for row in order[: max(SHOWN, len(audited.leaks))]]
     return pd.DataFrame(rows, columns=list(COLUMNS))

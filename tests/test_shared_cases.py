@@ -7,6 +7,7 @@ test_page.py for a subpath and test_uploads.py for extra fields, all in tests/se
 """
 
 import json
+import os
 import re
 import runpy
 import shutil
@@ -177,13 +178,65 @@ def test_intervals_of_many_classes_grow_with_the_classes():
     assert 100 * seconds[200] < 120  # of 2,000 resamples; before, 536 s
 
 
-def test_a_project_below_another_repository_is_compared(tmp_path):
-    git = ["git", "-c", "user.email=a@example.com", "-c", "user.name=a"]
-    (tmp_path / "ml").mkdir()
+def unpack_source_archive(folder: Path) -> None:
+    """Unpack the committed files without git's."""
+    folder.mkdir()
     archive = subprocess.run(
         ["git", "-C", ROOT, "archive", "HEAD"], check=True, capture_output=True
     ).stdout
-    subprocess.run(["tar", "x", "-C", tmp_path / "ml"], input=archive, check=True)
+    subprocess.run(["tar", "x", "-C", folder], input=archive, check=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "printed"),
+    [
+        (["check"], "params.yaml"),
+        (["summary"], "balanced accuracy"),
+        (["report"], "report: plots/report.html"),
+        (["run"], "run `git init`"),
+        (["diff", "HEAD", "workspace"], "git"),
+        (["restore"], "git"),
+    ],
+)
+def test_a_source_archive_without_git_works_or_says_what_is_missing(tmp_path, words, printed):
+    unpack_source_archive(tmp_path / "ml")
+    done = subprocess.run(
+        [sys.executable, "-m", "anklealign", *words],
+        cwd=tmp_path / "ml", capture_output=True, text=True, check=False,
+        env=os.environ | {"GIT_CEILING_DIRECTORIES": str(tmp_path)},
+    )  # fmt: skip
+    output = done.stdout + done.stderr
+    assert printed in output
+    assert "Traceback" not in output
+    assert (done.returncode == 0) == (words[0] in ("check", "summary", "report")), output
+
+
+def test_a_git_worktree_is_compared_and_restored(tmp_path):
+    unpack_source_archive(tmp_path / "ml")
+    git = ["git", "-c", "user.email=a@example.com", "-c", "user.name=a"]
+    for words in (
+        ["init", "-q", "."],
+        ["add", "-A"],
+        ["commit", "-qm", "all"],
+        ["worktree", "add", "-q", "../tree"],
+    ):
+        subprocess.run([*git, *words], cwd=tmp_path / "ml", check=True)
+    (tmp_path / "tree/metrics/scores.json").unlink()
+    for words, status in ((["restore"], 1), (["diff", "HEAD", "workspace"], 0)):
+        done = subprocess.run(
+            [sys.executable, "-m", "anklealign", *words],
+            cwd=tmp_path / "tree", capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        output = done.stdout + done.stderr
+        assert "Traceback" not in output
+        assert done.returncode == status, output
+    # No output is cached or pushed, but git's files are restored.
+    assert (tmp_path / "tree/metrics/scores.json").is_file()
+
+
+def test_a_project_below_another_repository_is_compared(tmp_path):
+    git = ["git", "-c", "user.email=a@example.com", "-c", "user.name=a"]
+    unpack_source_archive(tmp_path / "ml")
     for words in (["init", "-q", "."], ["add", "-A"], ["commit", "-qm", "all"]):
         subprocess.run([*git, *words], cwd=tmp_path, check=True)
     compared = subprocess.run(

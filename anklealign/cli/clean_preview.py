@@ -22,7 +22,7 @@ from anklealign.config.params import Clean, Dataset, Prepare, Split
 from anklealign.ingest import inventory
 from anklealign.ingest.inventory import Entry, Skip, escape_unprintable
 from anklealign.io import decode, decoder_pool, pixel_store
-from anklealign.splitting.leak_joining import JOINED, split_without_leaks
+from anklealign.splitting.leak_joining import JOINED, SEPARATED, split_without_leaks
 from anklealign.splitting.splits import EXCLUDED, SPLITS
 
 # Photos; a larger set is sampled. Clean takes some 15 s of CPU time for as many.
@@ -216,7 +216,7 @@ def split_lines(
         return wrapped(f"warning: split will stop: {error}")
     if audited.error:
         return wrapped(
-            f"warning: split will stop: {audited.count(JOINED)} pairs of photos in different "
+            f"warning: split will stop: {audited.same_picture} pairs of photos in different "
             f"splits show the same picture; {audited.error}"
         )
     table = audited.table[audited.table.split != EXCLUDED]
@@ -227,6 +227,8 @@ def split_lines(
         lines += wrapped(f"{counts[EXCLUDED]} photos in none: their group is in several splits")
     if joined := audited.count(JOINED):
         lines += wrapped(f"{joined} pairs that show the same picture stay in one split")
+    if separated := audited.count(SEPARATED):
+        lines += wrapped(f"{separated} pairs that show the same picture lose one photo")
     return lines
 
 

@@ -37,7 +37,7 @@ from tqdm import tqdm
 
 from anklealign.config import params, paths
 from anklealign.inference.predictor import Predictor
-from anklealign.io import files, pixel_store
+from anklealign.io import files, pixel_store, results
 from anklealign.metrics.scores import point_scores
 from anklealign.models import inputs
 from anklealign.models.inputs import Floats, Integers
@@ -50,22 +50,6 @@ FOLDS = 5  # at most; at most the number of groups of the rarest class
 SHOWN = 96  # eight contact sheets
 DRAWS = 1000
 STRENGTH = 1e-3  # C of the linear model: chosen on synthetic seed 2
-
-
-def check_same_run(predictor: Predictor) -> None:
-    """Check that the bundle was trained on the photos and the split in the workspace.
-
-    Raises:
-        ValueError: It was trained on others.
-    """
-    split = paths.SPLIT / "photos.csv"
-    sources = {
-        "pixels_sha256": (paths.STORE, pixel_store.store_sha256()),
-        "split_sha256": (split, files.sha256(split)),
-    }
-    for key, (path, sha256) in sources.items():
-        if predictor.bundle.record.get(key) != sha256:
-            raise ValueError(f"{paths.MODEL}/ was trained on another {path}")
 
 
 def write_label_issues(out: Path, address: str, from_name: str, to_name: str) -> int:
@@ -84,9 +68,16 @@ def write_label_issues(out: Path, address: str, from_name: str, to_name: str) ->
             "id", ignore_index=True
         )
         store = pixel_store.open_store()
-        check_same_run(predictor)
+        other = results.other_input(predictor.bundle.record)
     except (ValueError, OSError) as error:
         print(f"label-issues: {error}; run `dvc repro` first", file=sys.stderr)
+        return 1
+    if other:
+        print(
+            f"label-issues: {paths.MODEL}/ was trained on another {other}; run `dvc repro`, or "
+            "`anklealign restore` to restore the committed results",
+            file=sys.stderr,
+        )
         return 1
     classes = list(predictor.classes)
     labels = table.label.map(classes.index).to_numpy(np.int64)

@@ -33,10 +33,10 @@ module knows this format.
 
 A shard ends after a photo whose id is the smallest among its REACH neighbors on each side. Ids are
 hashes of paths, so shards have 129 photos on average, and a new photo changes only the shards of
-its neighborhood: among 30,000 photos, 10 in one new folder rewrite 0.6% of the bytes (at most 1.4%
-in 60 trials), and 10 scattered ones 4.9% (at most 6.6%). At twice the size, 10 scattered ones
+its neighborhood: among 30,000 random ids, 10 in one new folder rewrite 0.6% of the bytes (at most
+1.4% in 60 trials), and 10 scattered ones 4.9% (at most 6.6%). At twice the size, 10 scattered ones
 rewrite up to 12.7%; a minimum and a maximum size with a mask for the ids between them make that
-share larger, because a cut at the maximum moves with every new photo (`benchmarks.incremental`).
+share larger, because a cut at the maximum moves with every new photo.
 """
 
 import contextlib

@@ -8,7 +8,8 @@ in git (https://github.com/treeverse/dvc/issues/8738). The details are therefore
 a list: DVC reads no number from a list.
 
 The bundle is identified by the SHA-256 of its config.json, which contains the SHA-256 of the
-weights. train and evaluate write it into their results, so that results of different runs, which a
+weights. train and evaluate write it into their results; prepare, clean and split write the hash of
+the photo table that they wrote and of the one that they read. So results of different runs, which a
 failed run or a partial checkout can leave side by side, are never shown as one.
 """
 
@@ -21,11 +22,19 @@ import numpy as np
 import numpy.typing as npt
 
 from anklealign.config import paths
-from anklealign.io import files
+from anklealign.io import files, pixel_store
 
 STAGES = ("prepare", "clean", "split", "train", "evaluate")
 BUNDLE = "bundle"  # key of the hash
 SHORT = 12  # hex digits of a hash for display
+
+# (key of what a stage wrote, stage, key of what a later stage read, that stage): equal hashes.
+LINKS = (
+    ("photos_sha256", "prepare", "prepared_sha256", "clean"),
+    ("photos_sha256", "clean", "clean_sha256", "split"),
+    ("photos_sha256", "split", "split_sha256", "train"),
+    ("pixels_sha256", "prepare", "pixels_sha256", "train"),
+)
 
 
 def write_details(path: Path, metrics: Mapping[str, Any]) -> None:
@@ -83,6 +92,21 @@ def bundle_hash(folder: Path) -> str:
     return files.sha256(folder / "config.json")
 
 
+def other_input(record: Mapping[str, Any]) -> str:
+    """Return which input in the workspace a bundle was not trained on, or ''.
+
+    Args:
+        record: Run record of the bundle, with the hashes of the pixel store and the split table.
+
+    Raises:
+        FileNotFoundError: The workspace has no pixel store or no split.
+    """
+    split = paths.SPLIT / "photos.csv"
+    if record.get("pixels_sha256") != pixel_store.store_sha256():
+        return str(paths.STORE)
+    return "" if record.get("split_sha256") == files.sha256(split) else str(split)
+
+
 def read_results() -> dict[str, dict[str, Any]]:
     """Return the details of each stage, all of one run.
 
@@ -101,4 +125,12 @@ def read_results() -> dict[str, dict[str, Any]]:
             f"the results belong to different bundles: {listed}; run `dvc repro`, or "
             "`anklealign restore` to restore the committed results"
         )
+    for wrote, stage, read, later in LINKS:
+        # Results without hashes are older than this check.
+        if wrote not in metrics[stage] or metrics[stage][wrote] != metrics[later].get(read):
+            raise ValueError(
+                f"the results belong to different runs: {sources[later]} is not of the photos of "
+                f"{sources[stage]}; run `dvc repro`, or `anklealign restore` to restore the "
+                "committed results"
+            )
     return metrics

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from anklealign.config.params import Split
 from anklealign.io.pixel_store import Pixels
 from anklealign.plotting import contact_sheets, style
-from anklealign.splitting.leak_joining import ALLOWED, JOINED
+from anklealign.splitting.leak_joining import ALLOWED, JOINED, SEPARATED
 
 
 def class_shares(table: pd.DataFrame, classes: Sequence[str], splits: Sequence[str]) -> Figure:
@@ -116,6 +116,7 @@ def pair_tile(
     """
     status = {
         JOINED: f"same picture: groups joined in round {row.round}",
+        SEPARATED: f"same picture: one photo excluded in round {row.round}",
         ALLOWED: "same picture (allowed)",
     }.get(row.action, "different pictures")
     residual = f"{row.residual:.2f}" if np.isfinite(row.residual) else "too high to measure"

@@ -221,7 +221,11 @@ def audited_splits(
         return [split if split in SPLITS else "" for split in table.split], (TEST, VALIDATION)
     group_folds = folds(class_counts(table, classes), settings.folds, classes, seed)
     names = tuple(f"fold {number}" for number in range(settings.folds))
-    return [names[group_folds[group]] for group in table.group], names[:-1]
+    splits = [
+        "" if split == EXCLUDED else names[group_folds[group]]
+        for group, split in zip(table.group, table.split, strict=True)
+    ]
+    return splits, names[:-1]
 
 
 def stratified_splits(

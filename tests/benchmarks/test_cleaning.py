@@ -68,7 +68,7 @@ def test_each_miss_misses_its_target_and_nothing_else_does(change, groups, misse
 
 @pytest.mark.slow
 def test_clean_meets_its_targets_on_two_dozen_photos(tmp_path) -> None:
-    sources = cleaning.drawn(2, most=24)
+    sources = cleaning.drawn(2, maximum=24)
     few = cleaning.inject(sources, tmp_path / "corrupted", each=6, contradicting=4)
     result = cleaning.ours(few, tmp_path / "work", "letterbox")
     assert cleaning.missed_targets(few, result) == []

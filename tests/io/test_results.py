@@ -17,9 +17,16 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     paths.MODEL.mkdir()
     (paths.MODEL / "config.json").write_text("{}")
-    for stage in results.STAGES:
-        bundle = {results.BUNDLE: results.bundle_hash(paths.MODEL)}
-        results.write_details(paths.DETAILS / f"{stage}.json", {"photos": 3} | bundle)
+    hashes = {
+        "prepare": {"photos_sha256": "a", "pixels_sha256": "b"},
+        "clean": {"prepared_sha256": "a", "photos_sha256": "c"},
+        "split": {"clean_sha256": "c", "photos_sha256": "d"},
+        "train": {"split_sha256": "d", "pixels_sha256": "b"},
+        "evaluate": {},
+    }
+    bundle = {results.BUNDLE: results.bundle_hash(paths.MODEL)}
+    for stage, keys in hashes.items():
+        results.write_details(paths.DETAILS / f"{stage}.json", {"photos": 3} | bundle | keys)
     return tmp_path
 
 
@@ -51,6 +58,31 @@ def test_another_model_beside_the_metrics_is_refused(run: Path) -> None:
 def test_metrics_of_two_runs_are_refused(run: Path) -> None:
     results.write_details(run / "metrics/details/evaluate.json", {results.BUNDLE: "0" * 64})
     with pytest.raises(ValueError, match="different bundles"):
+        results.read_results()
+
+
+@pytest.mark.parametrize(
+    ("stage", "key", "named"),
+    [
+        ("prepare", "photos_sha256", r"clean\.json is not of the photos of .*prepare\.json"),
+        ("prepare", "pixels_sha256", r"train\.json is not of the photos of .*prepare\.json"),
+        ("clean", "prepared_sha256", r"clean\.json is not of the photos of .*prepare\.json"),
+        ("clean", "photos_sha256", r"split\.json is not of the photos of .*clean\.json"),
+        ("split", "clean_sha256", r"split\.json is not of the photos of .*clean\.json"),
+        ("split", "photos_sha256", r"train\.json is not of the photos of .*split\.json"),
+    ],
+)
+@pytest.mark.parametrize("change", ["other", "missing"])
+def test_metrics_of_other_photos_are_refused(
+    run: Path, stage: str, key: str, named: str, change: str
+) -> None:
+    path = run / f"metrics/details/{stage}.json"
+    metrics = results.read_details(path)
+    metrics[key] = "other"
+    if change == "missing":
+        del metrics[key]
+    results.write_details(path, metrics)
+    with pytest.raises(ValueError, match=named + ".*`anklealign restore`"):
         results.read_results()
 
 

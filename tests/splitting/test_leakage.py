@@ -164,7 +164,7 @@ def test_memory_does_not_grow_with_the_number_of_photos_beyond_their_views(monke
 @pytest.mark.parametrize("fit", ["letterbox", "crop"])
 def test_copies_of_each_kind_are_detected_among_drawn_and_real_photos(fit):
     rng = np.random.default_rng(5)
-    drawn = [data for _, data in cleaning.drawn(seed=1, most=120)]
+    drawn = [data for _, data in cleaning.drawn(seed=1, maximum=120)]
     real = [path.read_bytes() for path in sorted(cleaning.REAL.rglob("*.jpg"))[:120]]
     for files in filter(None, (drawn, real)):
         pictures = [Image.open(io.BytesIO(data)).convert("RGB") for data in files]

@@ -73,6 +73,7 @@ def test_the_groups_of_a_picture_in_two_splits_are_joined_and_the_pair_is_listed
     assert counts == {
         "leaking_pairs": 0,
         "leaking_pairs_joined": 1,
+        "leaking_pairs_separated": 0,
         "leaking_pairs_allowed": 0,
         "audit_rounds": 2,
     }
@@ -118,22 +119,67 @@ def test_a_picture_in_two_predefined_splits_stops_with_the_command_that_resolves
     assert metrics["predefined"] == ["train", "val", "test"]
 
 
-def test_a_join_that_leaves_too_few_groups_stops_with_a_command(prepared):
+def with_three_subjects_of_a_class(folder, pairs: int) -> None:
+    """Give the first class three subjects; photos of it and of others show the same picture."""
     path = paths.CLEAN / "photos.csv"
     table = pixel_store.read_table(path)
-    subjects = [f"p{i % 3}" if i % 3 == 0 else f"p{i}" for i in range(60)]
-    # The first class has three subjects, of which two share a picture.
-    for i in range(0, 60, 3):
-        subjects[i] = ["a", "b", "c"][i // 3 % 3]
+    subjects = [["a", "b", "c"][i // 3 % 3] if i % 3 == 0 else f"p{i}" for i in range(60)]
     subjects[59] = "b"
     files.write_table(path, table.assign(subject=subjects))
-    (prepared / "params.yaml").write_text(PARAMS)
+    (folder / "params.yaml").write_text(PARAMS)
+    pixels = np.array(pixel_store.open_store()[list(range(60))])
+    for i in range(1, pairs):  # between subjects a and b
+        pixels[table.row[9 * i + 3]] = pixels[table.row[9 * i]]
+    pixel_store.write_store(paths.STORE, pixels)
+
+
+def test_where_joined_groups_cannot_be_split_one_photo_of_the_pair_is_excluded(prepared, capsys):
+    with_three_subjects_of_a_class(prepared, pairs=1)
+    main()
+    table = pixel_store.read_table(paths.SPLIT / "photos.csv").set_index("path")
+    (excluded,) = table.index[table.split == EXCLUDED]
+    assert excluded in ("00.jpg", "59.jpg")
+    leaks = pd.read_csv(paths.SPLIT / "leaking_pairs.csv")
+    assert list(leaks.action) == ["separated"]
+    # The photo in the stronger split stays.
+    order = ["train", "val", "test"]
+    (row,) = leaks.itertuples()
+    splits = {row.path_a: row.split_a, row.path_b: row.split_b}
+    assert order.index(splits.pop(excluded)) < order.index(next(iter(splits.values())))
+    metrics = results.read_details(prepared / "metrics/details/split.json")
+    counts = [metrics[f"leaking_pairs{name}"] for name in ("", "_joined", "_separated")]
+    assert counts == [0, 0, 1]
+    assert metrics["audit_rounds"] == 2
+    out = " ".join(capsys.readouterr().out.split())
+    assert "1 pairs lost one photo each" in out
+    assert "class pronation has photos in 2 groups" in out
+
+
+def test_more_pairs_than_may_lose_a_photo_stop_with_a_command(prepared):
+    with_three_subjects_of_a_class(prepared, pairs=5)
     with pytest.raises(ValueError, match=r"show the same picture") as caught:
         main()
     message = str(caught.value)
     assert "class pronation has photos in 2 groups" in message
     assert "dvc exp run -S split.leakage_residual=0." in message
-    assert len(pd.read_csv(paths.SPLIT / "leaking_pairs.csv")) == 1
+    assert len(pd.read_csv(paths.SPLIT / "leaking_pairs.csv")) > 3
+    assert results.read_details(prepared / "metrics/details/split.json")["leaking_pairs"] > 3
+
+
+def test_after_the_last_round_all_folds_exclude_the_same_photo(prepared, monkeypatch):
+    monkeypatch.setattr("anklealign.splitting.leak_joining.ROUNDS", 1)
+    excluded = set()  # (seed, path)
+    for seed in range(1, 4):
+        text = PARAMS.replace("seed: 1", f"seed: {seed}")
+        for number in range(3):
+            (prepared / "params.yaml").write_text(
+                text.replace("fold: null", f"fold: {number}").replace("folds: 5", "folds: 3")
+            )
+            main()
+            table = pixel_store.read_table(paths.SPLIT / "photos.csv")
+            excluded.add((seed, *table.path[table.split == EXCLUDED]))
+    assert any(len(photos) == 2 for photos in excluded)
+    assert len(excluded) == 3
 
 
 def allow(folder, pairs: str) -> None:
