@@ -33,6 +33,7 @@ VOTERS = 10  # neighbors whose labels tell an odd one out
 COMPONENTS = 50  # principal components that t-SNE starts from, as its authors do
 ITERATIONS = 500
 HEAT_MAPS = 240  # test photos; each takes a forward and a backward pass
+HEAT_ERRORS = 160  # of these, at most
 HEAT_SIDE = 32  # pixels; finer than the last feature map of most networks, 7 to 16
 EDGE = 1000  # the map's coordinates are 0 to EDGE
 
@@ -77,7 +78,12 @@ def describe(
     raw = inputs.features(
         bundle.model, store, photos.row.to_numpy(), bundle.input_config, device
     ).numpy()
-    if raw.ndim != 2 or len(photos) < 3 or not np.isfinite(raw).all() or np.ptp(raw, axis=0).max() == 0:
+    if (
+        raw.ndim != 2
+        or len(photos) < 3
+        or not np.isfinite(raw).all()
+        or np.ptp(raw, axis=0).max() == 0
+    ):
         return {}
     with threadpool_limits(1):  # another number of threads rounds, and then draws, differently
         nearest = find_neighbors(raw, photos)
@@ -147,7 +153,7 @@ def small_heat_maps(
 ) -> Arrays:
     """Return Grad-CAM maps of the predicted class of up to `HEAT_MAPS` test photos.
 
-    Errors come first, those with the highest confidence before others, then the photos by id.
+    Up to `HEAT_ERRORS` highest-confidence errors come first, then the other photos by id.
 
     Args:
         predictions: id, actual, predicted and probability; the rows of `test`.
@@ -159,10 +165,10 @@ def small_heat_maps(
     Returns:
         `heat_ids` (P,), and `heat` (P, HEAT_SIDE, HEAT_SIDE) uint8, 255 at the maximum of a map.
     """
-    order = predictions.assign(
-        rank=predictions.probability.where(predictions.actual != predictions.predicted, 0)
-    ).sort_values(["rank", "id"], ascending=[False, True])
-    rows = order.head(HEAT_MAPS)
+    ordered = predictions.sort_values(["probability", "id"], ascending=[False, True])
+    wrong = ordered[ordered.actual != ordered.predicted].head(HEAT_ERRORS)
+    others = predictions.drop(wrong.index).sort_values("id")
+    rows = pd.concat([wrong, others]).head(HEAT_MAPS)
     predicted = rows.predicted.map(bundle.classes.index).to_numpy(np.int64)
     maps = np.zeros((len(rows), HEAT_SIDE, HEAT_SIDE), np.uint8)
     photo_rows = test.row[rows.index].to_numpy()
