@@ -51,7 +51,7 @@
   function tile(n, list, { heat = false, note = null } = {}) {
     const [title, detail] = caption(n);
     const overlay = heat && photos.heat[n] ? h("img", { src: source(photos.heat[n]), alt: "" }) : null;
-    return h("button", { type: "button", class: `tile ${outcome(n)}`, onclick: () => open(n, list) },
+    return h("button", { type: "button", class: `tile ${outcome(n)}`, "data-n": n, onclick: () => open(n, list) },
       h("span", { class: "picture" },
         h("img", { src: source(photos.pictures[n]), alt: "" }), overlay),
       h("span", {}, title, h("small", {}, note?.(n) ?? detail)));
@@ -393,6 +393,8 @@
       if (!place.clientWidth) return; // inside a closed 'more'
       const width = printing ? (place.closest(".two, .first") ? 335 : 690) : place.clientWidth;
       const svg = draw(Math.max(260, width));
+      // Plot labels groups of marks, which have no role; the chart has one label.
+      for (const group of svg.querySelectorAll("[aria-label]")) group.removeAttribute("aria-label");
       if (place.dataset.label) {
         svg.setAttribute("role", "img");
         svg.setAttribute("aria-label", place.dataset.label);
