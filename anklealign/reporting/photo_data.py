@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from anklealign.io.pixel_store import Pictures
@@ -19,14 +20,16 @@ from anklealign.reporting.run_files import RunFiles
 
 STATES = (*SPLITS, "removed", "excluded")
 MAX_PICTURES = 1400
-# Bytes of base64. The script, the attributes of 30,000 photos and the map add up to 1.5 MB.
-PICTURE_BYTES = 7_600_000
+# Bytes of base64. Scripts, heat maps, the map, and the attributes of 30,000 photos, each of another
+# subject, add up to 2.5 MB.
+PICTURE_BYTES = 6_800_000
 LARGE = 240  # photos at LARGE_SIDE, which are the first ones; others at SMALL_SIDE
 LARGE_SIDE, SMALL_SIDE = 256, 144  # pixels
 MAX_REMOVED = 200
 MAX_NEIGHBORS = 3  # pictures of training photos for each test photo
 MAX_SIMILAR = 400
 MAX_ODD = 24  # odd ones out
+MAX_PROBABILITIES = 8  # classes whose probability an opened photo shows, beside that of its label
 MAX_SKIPPED = 200  # rows of the table of skipped files
 
 Columns = dict[str, Any]
@@ -178,13 +181,16 @@ def _details(files: RunFiles, table: pd.DataFrame) -> Columns:
 
 def _test_details(files: RunFiles, place: dict[str, int]) -> dict[int, Columns]:
     """Return probabilities, prediction set and novelty of the test photos with a picture."""
-    details = {}
+    details, classes = {}, files.classes
     rows = zip(files.predictions.to_dict("records"), files.probabilities, strict=True)
     for row, probabilities in rows:
         if row["id"] in place:
+            order = np.argsort(-probabilities, kind="stable").tolist()
+            shown = dict.fromkeys([*order[:MAX_PROBABILITIES], classes.index(row["actual"])])
+            predicted = row["prediction_set"].split("|") if row["prediction_set"] else []
             details[place[row["id"]]] = {
-                "p": probabilities.round(4).tolist(),
-                "set": row["prediction_set"].split("|") if row["prediction_set"] else [],
+                "p": [[k, round(float(probabilities[k]), 4)] for k in shown],
+                "set": predicted[:MAX_PROBABILITIES],
                 "unlike": str(row.get("in_distribution", True)) == "False",
             }
     return details

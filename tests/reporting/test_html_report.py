@@ -71,8 +71,9 @@ def test_thirty_thousand_photos_stay_below_ten_megabytes_and_the_page_states_the
     extra = pd.DataFrame({"path": [f"{'long folder ' * 8}/{n}.jpg" for n in range(count)]})
     extra["id"] = [f"{n:012x}" for n in range(count)]
     kept = extra.assign(
-        label="neutral", collector="F1", subject="", row=range(200, 200 + count), width=400,
+        label="neutral", collector="F1", row=range(200, 200 + count), width=400,
         height=300, left=0, top=0, right=256, bottom=256, group=extra.id, split="train",
+        subject="long folder/subject " + extra.id,
     )  # fmt: skip
     photos = pd.concat([run.photos, kept.drop(columns=["split", "group"])], ignore_index=True)
     store = Noise(count + 200, side=256)
@@ -139,7 +140,7 @@ def test_the_first_screen_has_three_right_and_three_wrong_photos(run):
     rows = run.predictions
     most = rows[rows.actual != rows.predicted].probability.max()
     first = next(int(place) for kind, place in trio if kind == "wrong")
-    assert max(photos["test"][str(first)]["p"]) == pytest.approx(most, abs=1e-4)
+    assert photos["test"][str(first)]["p"][0][1] == pytest.approx(most, abs=1e-4)
 
 
 def test_optional_blocks_of_evaluate_are_shown_and_missing_ones_are_not(run):

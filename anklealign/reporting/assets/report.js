@@ -35,7 +35,7 @@
   const predicted = (n) => names.label[photos.predicted[n]] ?? "";
   const outcome = (n) =>
     photos.predicted[n] < 0 ? "" : photos.predicted[n] === photos.label[n] ? "right" : "wrong";
-  const confidence = (n) => (photos.test[n] ? Math.max(...photos.test[n].p) : 0);
+  const confidence = (n) => (photos.test[n] ? photos.test[n].p[0][1] : 0);
 
   function caption(n) {
     const title = value("label", n);
@@ -104,7 +104,7 @@
   }
 
   function bars(values, label, prediction) {
-    const rows = Object.entries(values).sort((a, b) => b[1] - a[1]).slice(0, 8);
+    const rows = Object.entries(values).sort((a, b) => b[1] - a[1]);
     return h("div", { class: "bars" }, rows.map(([name, share]) => [
       h("span", {}, name),
       h("span", { class: "track" }, h("b", {
@@ -129,7 +129,7 @@
     const right = [];
     if (test) {
       right.push(h("h3", {}, "Probabilities"),
-        bars(Object.fromEntries(names.label.map((name, k) => [name, test.p[k]])), label, prediction));
+        bars(Object.fromEntries(test.p.map(([k, share]) => [names.label[k], share])), label, prediction));
       if (test.set.length !== 1)
         right.push(h("p", { class: "faint" }, test.set.length
           ? `Uncertain: it cannot rule out ${test.set.join(", ")}.`
@@ -241,7 +241,7 @@
     const selects = {};
     for (const filter of element.dataset.filters.split(" ").filter(Boolean)) {
       const entries = options(filter, rows);
-      if (!entries.length) continue;
+      if (!entries.length || entries.length > 1000) continue; // a longer list helps nobody
       selects[filter] = h("select", { onchange: () => update() },
         h("option", { value: "" }, ALL[filter] ?? "all"),
         entries.map(([code, text]) => h("option", { value: code }, text)));
