@@ -16,7 +16,7 @@ from anklealign.experiments import comparison
 from anklealign.experiments.revisions import WORKSPACE, Revision
 from anklealign.io import files
 from anklealign.reporting import html_report, run_files
-from anklealign.reporting.html_report import Comparison
+from anklealign.reporting.html_report import RunComparison
 from anklealign.reporting.metric_tables import Cell, Table, display_name
 from anklealign.reporting.run_files import RunFiles
 
@@ -50,7 +50,7 @@ def write_page(against: str | None = None) -> int:
     return 0
 
 
-def compare(run: RunFiles, against: str) -> Comparison:
+def compare(run: RunFiles, against: str) -> RunComparison:
     """Return the comparison of the run in the workspace with a revision.
 
     Raises:
@@ -76,7 +76,7 @@ def compare(run: RunFiles, against: str) -> Comparison:
         for name, row in differences.items()
     ]
     lost, won, _ = comparison.mcnemar(paired)
-    return Comparison(
+    return RunComparison(
         name=against,
         conclusion=f"{conclusion} in balanced accuracy. {won} test photos are right only in this "
         f"run, {lost} only in {against}.",

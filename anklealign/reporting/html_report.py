@@ -41,7 +41,7 @@ PARTS = {
 
 
 @dataclass(frozen=True)
-class Comparison:
+class RunComparison:
     """Predictions of another run on the same test photos.
 
     Attributes:
@@ -57,7 +57,7 @@ class Comparison:
     rows: Table
 
 
-def html(files: RunFiles, comparison: Comparison | None = None) -> str:
+def html(files: RunFiles, comparison: RunComparison | None = None) -> str:
     """Return the page of a run, or of a run beside another one."""
     metrics, run = files.metrics, files.metrics["train"]
     evaluate, split = metrics["evaluate"], metrics["split"]
@@ -122,7 +122,7 @@ def page_data(
     files: RunFiles,
     photos: Columns,
     statistics: Sequence[Mapping[str, Any]],
-    comparison: Comparison | None,
+    comparison: RunComparison | None,
 ) -> dict[str, Any]:
     """Return the data that the page's script draws."""
     split = files.metrics["split"]
@@ -281,9 +281,13 @@ def _confusions(files: RunFiles) -> list[dict[str, Any]]:
     wrong = files.predictions[files.predictions.actual != files.predictions.predicted]
     counts = wrong.groupby(["actual", "predicted"]).size().reset_index(name="photos")
     ordered = counts.sort_values(["photos", "actual", "predicted"], ascending=[False, True, True])
-    rows: list[dict[str, Any]] = ordered.head(MAX_ROWS).to_dict("records")
+    rows = ordered.head(MAX_ROWS).to_dict("records")
     place = {name: k for k, name in enumerate(files.classes)}
-    return [row | {"a": place[row["actual"]], "p": place[row["predicted"]]} for row in rows]
+    return [
+        {str(k): v for k, v in row.items()}
+        | {"a": place[row["actual"]], "p": place[row["predicted"]]}
+        for row in rows
+    ]
 
 
 def _recall(evaluate: Metrics) -> list[dict[str, Any]]:
@@ -376,8 +380,9 @@ def _skipped(files: RunFiles) -> list[dict[str, str]]:
     rows = files.skipped.assign(turn=files.skipped.groupby(["item", "reason"]).cumcount())
     rows = rows.sort_values(["turn", "item", "reason", "path"]).head(MAX_SKIPPED)
     rows = rows.sort_values(["item", "reason", "path"]).drop(columns="turn")
-    shown: list[dict[str, str]] = rows.astype(str).to_dict("records")
-    return shown
+    return [
+        {str(name): str(value) for name, value in row.items()} for row in rows.to_dict("records")
+    ]
 
 
 def _augmented(files: RunFiles) -> list[list[str]]:

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from anklealign.reporting import html_report, metric_tables
-from anklealign.reporting.html_report import Comparison
+from anklealign.reporting.html_report import RunComparison
 from anklealign.reporting.metric_tables import Table
 from tests.reporting.run_fixture import Noise, new_run
 
@@ -168,7 +168,7 @@ def test_a_comparison_lists_the_photos_that_only_one_run_gets_right(run):
     other = dict(zip(rows.id, rows.predicted, strict=True))
     other[right[0]] = "nothing"
     other[wrong.id.iloc[0]] = wrong.actual.iloc[0]
-    beside = Comparison("main", "No difference.", other, Table(["score"], [["accuracy"]]))
+    beside = RunComparison("main", "No difference.", other, Table(["score"], [["accuracy"]]))
     page = html_report.html(run, beside)
     data = data_of(page)
     place = data["photos"]["place"]

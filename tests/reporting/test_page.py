@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from anklealign.reporting import html_report
-from anklealign.reporting.html_report import Comparison
+from anklealign.reporting.html_report import RunComparison
 from anklealign.reporting.metric_tables import Table
 from tests.reporting.run_fixture import new_run
 
@@ -43,7 +43,7 @@ def files(tmp_path_factory) -> dict[str, str]:
     run = new_run()
     rows = run.predictions
     other = dict(zip(rows.id, rows.actual, strict=True))  # the other run is always right
-    beside = Comparison("main", "This run is worse.", other, Table(["score"], [["accuracy"]]))
+    beside = RunComparison("main", "This run is worse.", other, Table(["score"], [["accuracy"]]))
     pages = {
         "subjects": html_report.html(run),
         "folders": html_report.html(new_run(subjects=False)),
