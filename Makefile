@@ -1,4 +1,4 @@
-# make repro | test | test-all | docs | format | lock | check-lock, and aliases of `anklealign`
+# make repro | test | test-all | docs | format | charts | lock | check-lock, and aliases of `anklealign`
 # commands: add | serve | export | compare | report | pr-report | check | sync-deps.
 # Everything installs into .venv. PYTHON chooses the interpreter, CPU=1 the small install without
 # CUDA.
@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 ANKLEALIGN := python -m anklealign
 
 .PHONY: repro add serve export test test-all compare report pr-report check sync-deps check-lock \
-	docs lock format
+	docs lock format charts
 
 repro: .venv/repro
 	$(ANKLEALIGN) run
@@ -68,6 +68,12 @@ format: .venv/dev
 docs: .venv/dev
 	python -m docs.reference
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
+
+# The chart library of plots/report.html, from the versions in .ci/charts/package-lock.json. Needs npm.
+charts:
+	npm ci --silent --no-fund --no-audit --prefix .ci/charts
+	node .ci/charts/build.mjs
+	cd anklealign/reporting/assets && sha256sum --check ../../../.ci/charts/SHA256SUMS
 
 # Exact versions and hashes of everything that requirements*.txt install, for every platform and
 # Python 3.11 or newer.

@@ -5,7 +5,8 @@ and metrics/details/split.json. Writes metrics/scores.json (the headline metrics
 metrics/details/evaluate.json (every score with its 95% CI over groups and the majority baseline;
 the spread over training seeds, calibration, prediction sets, unlike photos, human baseline where
 test photos have votes, robustness), in plots/evaluate/ predictions.csv (one row per test photo),
-reliability.csv, classes.csv and explanations.npz (attribution maps).
+reliability.csv, classes.csv and explanations.npz (attribution maps, most similar training photos
+and a map of the photos).
 
     python -m stages.evaluate
 
@@ -31,7 +32,7 @@ from anklealign.evaluation import (
     score_tables,
 )
 from anklealign.evaluation.score_tables import Predictions
-from anklealign.explainability import faithfulness
+from anklealign.explainability import faithfulness, feature_map
 from anklealign.inference.predictor import Predictor
 from anklealign.io import files, pixel_store, results
 from anklealign.io.pixel_store import Photos
@@ -98,8 +99,10 @@ def main() -> None:
             ~rows.in_distribution.to_numpy(), predictions.groups, detection_rates(predictor),
             settings, seed,
         )  # fmt: skip
+    wrong = set(rows.id[rows.actual != rows.predicted])
+    described = feature_map.describe(table, wrong, store, predictor.bundle, predictor.device)
     metrics["explanations"] = explain(
-        rows, test, store, predictor, limit=settings.explained, seed=seed
+        rows, test, store, predictor, described, limit=settings.explained, seed=seed
     )
     write_outputs(metrics, rows, predictions, classes)
     stage.print_wrapped(summary_line(metrics))
@@ -253,17 +256,19 @@ def explain(
     test: pd.DataFrame,
     store: Photos,
     predictor: Predictor,
+    described: feature_map.Arrays,
     *,
     limit: int,
     seed: int,
 ) -> dict[str, float | int]:
-    """Write the attribution maps and return their faithfulness scores.
+    """Write the attribution maps and the map of the photos; return the faithfulness scores.
 
     The scores use the first `limit` photos by id, an order independent of path and label.
     """
     bundle, device = predictor.bundle, predictor.device
     maps = explained_photos.attribution_maps(predictions, test, store, bundle, device)
-    results.write_arrays(paths.EXPLANATIONS, maps)
+    small = feature_map.small_heat_maps(predictions, test, store, bundle, device)
+    results.write_arrays(paths.EXPLANATIONS, maps | small | described)
     rows = predictions.sort_values("id").head(limit)
     predicted = rows.predicted.map(bundle.classes.index).to_numpy(np.int64)
     pixels = store[test.row[rows.index].to_numpy()]

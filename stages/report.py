@@ -38,7 +38,7 @@ from anklealign.io import files, pixel_store, results
 from anklealign.io.pixel_store import Photos
 from anklealign.models import calibration
 from anklealign.plotting import contact_sheets, style
-from anklealign.reporting import html_report, model_card, reporting_checklist
+from anklealign.reporting import html_report, model_card, reporting_checklist, run_files
 from anklealign.splitting.splits import SPLITS
 
 SKIPPED_ITEMS = ("file", "task", "export")  # shown in the overview
@@ -55,8 +55,7 @@ def main() -> None:
     run = metrics["train"]
     files.write_text(paths.MODEL_CARD, model_card.card(metrics, run))
     files.write_text(paths.CHECKLIST, reporting_checklist.checklist(metrics, run))
-    pictures = html_report.pictures(paths.PLOTS)
-    files.write_text(paths.REPORT, html_report.html(metrics, run, pictures))
+    files.write_text(paths.REPORT, html_report.html(run_files.read()))
     print(f"report: {paths.REPORT}, {paths.MODEL_CARD} and {paths.CHECKLIST}")
 
 

@@ -237,18 +237,31 @@ def _diff(
     raise typer.Exit(comparison.print_comparison(first, second, score))
 
 
-@app.command("report", epilog="Example: anklealign report")
+@app.command("report", epilog="Example: anklealign report --against main")
 def _report(
     *,
     photos: Annotated[
         bool,
         typer.Option("--photos", help="Draw plots/prepare, clean and split; needs no model."),
     ] = False,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REV",
+            help="Git revision or experiment. Write report/report.html: this run beside REV, and "
+            "which photos one of them gets right and the other not.",
+        ),
+    ] = None,
 ) -> None:
-    """Write plots/report.html from the metrics and plots of the last run."""
+    """Write plots/report.html from the results of the last run.
+
+    Exit status: 0 done, 1 no finished run, 2 the two runs cannot be compared.
+    """
     from anklealign.cli import report  # noqa: PLC0415
 
-    raise typer.Exit(report.draw_photos() if photos else report.write_page())
+    if photos and against is not None:
+        raise typer.BadParameter("--photos has no comparison; leave out --against")
+    raise typer.Exit(report.draw_photos() if photos else report.write_page(against))
 
 
 @app.command("pr-report", epilog="Example: anklealign pr-report main")

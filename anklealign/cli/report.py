@@ -1,35 +1,88 @@
-"""Write plots/report.html again from the metrics and plots of the last run.
+"""Write plots/report.html again, or a page that compares the last run with another one.
 
     anklealign report
+    anklealign report --against main     # report/report.html: both runs side by side
     anklealign report --photos           # pictures of the photos alone, before a model is trained
 
-The report stage writes the same page and draws its pictures. Without `--photos` the command needs
-no data.
+The report stage writes the first page, too, and draws the pictures below plots/.
 """
 
 import importlib
 import sys
+from pathlib import Path
 
 from anklealign.config import paths
+from anklealign.experiments import comparison
+from anklealign.experiments.revisions import WORKSPACE, Revision
 from anklealign.io import files
-from anklealign.io.results import read_results
-from anklealign.reporting import html_report
+from anklealign.reporting import html_report, run_files
+from anklealign.reporting.html_report import RunComparison
+from anklealign.reporting.metric_tables import Cell, Table, display_name
+from anklealign.reporting.run_files import RunFiles
+
+COMPARED = paths.PULL_REQUEST / "report.html"
 
 
-def write_page() -> int:
-    """Write the page; return the exit status, 1 when a stage has not run."""
+def write_page(against: str | None = None) -> int:
+    """Write the page; return the exit status: 1 without a run, 2 if the runs do not compare."""
     try:
-        metrics = read_results()
+        run = run_files.read()
     except FileNotFoundError as error:
-        print(f"report: {error.filename} is missing; run `dvc repro` first", file=sys.stderr)
+        remedy = (
+            "`dvc repro`" if Path(str(error.filename)).parent == paths.DETAILS else "`dvc pull`"
+        )
+        print(f"report: {error.filename} is missing; run {remedy} first", file=sys.stderr)
         return 1
     except ValueError as error:
         print(f"report: {error}", file=sys.stderr)
         return 1
-    pictures = html_report.pictures(paths.PLOTS)
-    files.write_text(paths.REPORT, html_report.html(metrics, metrics["train"], pictures))
-    print(f"report: {paths.REPORT}")
+    if against is None:
+        files.write_text(paths.REPORT, html_report.html(run))
+        print(f"report: {paths.REPORT}")
+        return 0
+    try:
+        beside = compare(run, against)
+    except ValueError as error:
+        print(f"report: {error}", file=sys.stderr)
+        return 2
+    files.write_text(COMPARED, html_report.html(run, beside))
+    print(f"report: {COMPARED}")
     return 0
+
+
+def compare(run: RunFiles, against: str) -> RunComparison:
+    """Return the comparison of the run in the workspace with a revision.
+
+    Raises:
+        ValueError: The revision cannot be read, or has other test photos, labels or classes.
+    """
+    other = Revision.open(against).table(comparison.PREDICTIONS)
+    paired = comparison.pair(other, run.predictions, (against, WORKSPACE))
+    differences = comparison.differences(paired)
+    balanced = differences["balanced_accuracy"]
+    conclusion = (
+        f"This run and {against} do not differ beyond chance"
+        if balanced.conclusion == "within noise"
+        else f"This run is {balanced.conclusion} than {against}"
+    )
+    rows = [
+        [
+            display_name(name),
+            f"{row.first:.3f}",
+            f"{row.second:.3f}",
+            Cell(f"{row.value:+.3f}", f"{row.low:+.3f} to {row.high:+.3f}"),
+            row.conclusion,
+        ]
+        for name, row in differences.items()
+    ]
+    lost, won, _ = comparison.mcnemar(paired)
+    return RunComparison(
+        name=against,
+        conclusion=f"{conclusion} in balanced accuracy. {won} test photos are right only in this "
+        f"run, {lost} only in {against}.",
+        predicted=dict(zip(other.id, other.predicted, strict=True)),
+        rows=Table(["score", against, "this run", "difference", "conclusion"], rows),
+    )
 
 
 def draw_photos() -> int:

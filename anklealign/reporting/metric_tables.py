@@ -157,9 +157,9 @@ def number(value: float | None) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
 
 
-def percent(fraction: float) -> str:
-    """Format a fraction as a percentage with one decimal."""
-    return f"{fraction:.1%}"
+def percent(fraction: float, digits: int = 1) -> str:
+    """Format a fraction as a percentage, with one decimal by default."""
+    return f"{fraction:.{digits}%}"
 
 
 def ci(score: Metrics, prefix: str = "") -> str:

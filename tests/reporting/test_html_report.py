@@ -1,162 +1,194 @@
-"""The HTML report, as source and in a browser."""
+"""The HTML report as a file: what it holds, and what it does not. test_page.py opens it."""
 
-import os
+import base64
+import hashlib
+import json
 import re
-import shutil
-from fnmatch import fnmatch
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
+import pandas as pd
 import pytest
-from PIL import Image
 
-from anklealign.io import results
 from anklealign.reporting import html_report, metric_tables
+from anklealign.reporting.html_report import RunComparison
+from anklealign.reporting.metric_tables import Table
+from tests.reporting.run_fixture import Noise, new_run
 
 ROOT = Path(__file__).resolve().parents[2]
-STAGES = ("prepare", "clean", "split", "train", "evaluate")
-CHROMIUM = shutil.which("chromium")
-
-
-@pytest.fixture
-def metrics():
-    return {s: results.read_details(ROOT / f"metrics/details/{s}.json") for s in STAGES}
+SCRIPT = re.compile(r"<script(?: [^>]*)?>(.*?)</script>", re.DOTALL)
 
 
 @pytest.fixture
 def run():
-    return results.read_details(ROOT / "metrics/details/train.json")
+    return new_run()
 
 
-@pytest.fixture(scope="module")
-def plots(tmp_path_factory):
-    """Return a plots folder with one chart and six pages of two contact sheets."""
-    tmp_path = tmp_path_factory.mktemp("run")
-    generator = np.random.default_rng(0)
-    for name in ("evaluate/pictures/mistakes", "evaluate/explanations/maps"):
-        for page in range(1, 7):
-            path = tmp_path / f"plots/{name}_{page:02}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            noise = generator.integers(0, 256, (60, 80, 3), np.uint8)
-            Image.fromarray(noise).resize((1500, 1100)).save(path, compress_level=1)
-    Image.new("RGB", (600, 400), "white").save(tmp_path / "plots/evaluate/pictures/confusion.png")
-    return tmp_path / "plots"
+def data_of(page: str) -> dict:
+    return json.loads(SCRIPT.findall(page)[0])
 
 
-def test_page_is_self_contained_and_below_ten_megabytes(metrics, run, plots):
-    page = html_report.html(metrics, run, html_report.pictures(plots))
-    assert len(page.encode()) < 10_000_000
-    assert "<script" not in page
+def text_of(page: str) -> str:
+    """Return the words of a page without its data, scripts and styles."""
+    body = re.sub(r"<(script|style).*?</\1>", " ", page, flags=re.DOTALL)
+    return " ".join(re.sub(r"<[^>]+>", " ", body).split())
+
+
+def test_the_page_is_self_contained_and_its_policy_allows_only_its_two_scripts(run):
+    page = html_report.html(run)
     assert re.findall(r"(?:src|href)=\"(?!data:image/|#)", page) == []
-    assert "url(" not in page
-    assert page.count("<figure>") == 1 + 2 * html_report.MAX_PAGES
-    assert "first 4 of 6 pages" in page
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', page)[1]
+    assert "default-src 'none'" in policy.replace("&#39;", "'")
+    scripts = SCRIPT.findall(page)
+    assert len(scripts) == 3  # the data and two programs
+    for text in scripts[1:]:
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert f"sha256-{digest}" in policy
+    body = page[page.index("<body>") : page.index("<script")]
+    assert re.findall(r"\son[a-z]+=", body) == []
 
 
-def test_names_are_escaped(metrics, run):
-    run["params"]["dataset_name"] = "<script>alert(1)</script>"
-    page = html_report.html(metrics, run, {})
-    assert "<script>" not in page
-    assert "&lt;script&gt;" in page
+def test_names_cannot_end_a_script_or_start_one(run):
+    run.metrics["train"]["params"]["dataset_name"] = "<script>alert(1)</script>"
+    photos = run.photos.assign(path=run.photos.path + "</script><script>alert(2)")
+    page = html_report.html(replace(run, photos=photos))
+    assert len(SCRIPT.findall(page)) == 3
+    assert "&lt;script&gt;alert(1)" in page
+    assert data_of(page)["photos"]["path"][0].endswith("</script><script>alert(2)")
 
 
-def test_skipped_and_removed_files_are_listed_with_reasons(metrics, run):
-    metrics["prepare"]["skipped"] = {"total": 7, "no_label": 7}
-    metrics["clean"]["reasons"]["blurred"] = 5
-    page = html_report.html(metrics, run, {})
-    assert '<td>files skipped</td><td class="n">7</td><td>no label 7</td>' in page
-    (removed,) = [line for line in page.splitlines() if "<td>photos removed</td>" in line]
-    assert "blurred 5" in removed
-
-
-def test_warnings_of_clean_come_first(metrics, run):
-    metrics["clean"]["warnings"] = {"dark": "dark applies to 12 of 300 photos (4.0%)"}
-    page = html_report.html(metrics, run, {})
-    first = page.index("<li>dark applies to 12 of 300 photos (4.0%)</li>")
-    assert page.index("<h1>") < first < page.index('class="lead"')
-    metrics["clean"]["warnings"] = {}
-    assert "<b>Clean removed" not in html_report.html(metrics, run, {})
-
-
-def test_page_is_deterministic(metrics, run, plots):
-    assert html_report.html(metrics, run, html_report.pictures(plots)) == html_report.html(
-        metrics, run, html_report.pictures(plots)
+def test_the_page_is_deterministic_whatever_the_order_of_the_rows(run):
+    shuffled = replace(
+        run,
+        removed=run.removed.sample(frac=1, random_state=1),
+        votes=run.votes.sample(frac=1, random_state=1),
     )
+    assert html_report.html(run) == html_report.html(shuffled)
 
 
-@pytest.mark.parametrize("width", [390, 1280])
-def test_browser_shows_every_picture_without_horizontal_scrolling(
-    width, metrics, run, plots, tmp_path
-):
-    if not CHROMIUM and not os.environ.get("CI"):
-        pytest.skip("chromium is not installed")
-    sync_api = pytest.importorskip("playwright.sync_api") if not os.environ.get("CI") else None
-    if sync_api is None:
-        from playwright import sync_api  # noqa: PLC0415
-    path = tmp_path / "report.html"
-    path.write_text(html_report.html(metrics, run, html_report.pictures(plots)), encoding="utf-8")
-    requests = []
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
-        )
-        page = browser.new_page(viewport={"width": width, "height": 900})
-        page.on("request", lambda request: requests.append(request.url))
-        page.goto(path.as_uri())
-        for picture in page.locator("img").all():
-            picture.scroll_into_view_if_needed()
-        loaded = page.evaluate("[...document.images].map(i => i.complete && i.naturalWidth > 0)")
-        wide = page.evaluate("document.documentElement.scrollWidth")
-        text = page.inner_text("body")
-        browser.close()
-    assert loaded
-    assert all(loaded)
-    assert wide <= width
-    assert all(url.startswith(("file:", "data:")) for url in requests)
-    assert f"{metrics['evaluate']['accuracy']['value']:.1%}" in text
+def test_thirty_thousand_photos_stay_below_ten_megabytes_and_the_page_states_the_bound(run):
+    count = 30_000
+    extra = pd.DataFrame({"path": [f"{'long folder ' * 8}/{n}.jpg" for n in range(count)]})
+    extra["id"] = [f"{n:012x}" for n in range(count)]
+    kept = extra.assign(
+        label="neutral", collector="F1", row=range(200, 200 + count), width=400,
+        height=300, left=0, top=0, right=256, bottom=256, group=extra.id, split="train",
+        subject="long folder/subject " + extra.id,
+    )  # fmt: skip
+    photos = pd.concat([run.photos, kept.drop(columns=["split", "group"])], ignore_index=True)
+    store = Noise(count + 200, side=256)
+    large = replace(run, photos=photos, split=pd.concat([run.split, kept]), store=store)
+    large.metrics["prepare"]["photos"] = len(photos)
+    page = html_report.html(large)
+    assert 4_000_000 < len(page.encode()) < 10_000_000
+    shown = len(data_of(page)["photos"]["pictures"])
+    assert 50 < shown < 1000
+    assert f"This page has pictures of {shown:,} of 30,138 photos" in text_of(page)
 
 
-def test_each_block_of_metrics_is_summarized_in_words(metrics, run):
-    block = {"value": 0.7, "ci_low": 0.6, "ci_high": 0.8}
-    metrics["evaluate"]["human_baseline"] = {
-        "annotators": 3, "photos": 12, "votes": 30, "accuracy": block, "model_accuracy": block,
-        "model_gain": {"value": 0.0, "ci_low": -0.1, "ci_high": 0.1},
-        "by_annotator": {"anna": {"photos": 12, "accuracy": 0.987654}},
-    }  # fmt: skip
-    metrics["evaluate"]["robustness"]["jpeg_compression"] = {"50": 0.9, "5": 0.0123}
-    page = " ".join(html_report.html(metrics, run, {}).split())
-    expected = "match the majority of the others on 70.0% of 30 votes on 12 test photos"
-    assert expected in page
-    assert "difference is +0.000 (95% CI -0.100 to 0.100)." in page
-    assert "0.012 under the worst corruption (jpeg compression, level 5)" in page
-    assert "0.988" not in page
-    coverage = metrics["evaluate"]["calibration"]["coverage"]
-    assert f"{coverage['value']:.1%} of the prediction sets contain the true class" in page
-    metrics["evaluate"]["human_baseline"] = {"annotators": 0, "photos": 0, "votes": 0}
-    assert "No test photo has votes of several annotators" in html_report.html(metrics, run, {})
+def test_a_dataset_without_subjects_has_no_word_of_persons_collectors_tasks_or_annotators():
+    page = html_report.html(new_run(subjects=False))
+    words = re.findall(
+        r"\b(persons?|people|subjects?|collectors?|tasks?|annotators?|exports?|votes?)\b",
+        text_of(page), re.IGNORECASE,
+    )  # fmt: skip
+    assert words == []
+    assert data_of(page)["photos"]["subject"] == []
+    with_subjects = text_of(html_report.html(new_run()))
+    assert {"subjects", "collector", "tasks"} <= set(with_subjects.split())
 
 
-def test_page_shows_no_ci_when_groups_are_few(metrics, run):
-    for block in metrics["evaluate"].values():
+def test_skipped_and_removed_files_are_counted_by_reason(run):
+    run.metrics["prepare"]["skipped"] = {"total": 7, "no_label": 7}
+    run.metrics["clean"]["reasons"]["blurred"] = 5
+    page = html_report.html(run)
+    assert '<button type="button" data-skip="no_label">no label <b>7</b>' in page
+    assert '<button type="button" data-reason="blurred">blurred <b>5</b>' in page
+
+
+def test_warnings_of_clean_are_the_first_step_and_stand_with_the_data(run):
+    run.metrics["clean"]["warnings"] = {"dark": "dark applies to 12 of 300 photos (4.0%)"}
+    page = html_report.html(run)
+    assert (
+        page.index('id="data"') < page.index("dark applies to 12 of 300") < page.index('id="expl')
+    )
+    first = re.search(r'<ol class="steps">\s*<li>(.*?)</li>', page, re.DOTALL)[1]
+    assert "Look at the removed photos" in first
+    run.metrics["clean"]["warnings"] = {}
+    assert "Cleaning removed or flagged" not in html_report.html(run)
+
+
+def test_the_page_shows_no_interval_where_groups_are_few(run):
+    for block in run.metrics["evaluate"].values():
         if isinstance(block, dict):
             for key in [key for key in block if "ci_" in key]:
                 del block[key]
-    page = html_report.html(metrics, run, {})
-    assert "too few groups for a 95% CI" in page
-    assert "<small>0." not in page
-    assert "<small>+0." not in page
+    text = text_of(html_report.html(run))
+    assert "too few groups for a confidence interval" in text
+    assert "too small to say how certain this is" in text
+    assert "probably lie between" not in text
 
 
-def test_the_page_shows_every_picture_of_the_last_run():
-    """A pattern that matches nothing would silently drop its pictures from the page."""
-    written = {
-        path.relative_to(ROOT / "plots").as_posix() for path in (ROOT / "plots").rglob("*.png")
-    }
-    if not written:
-        pytest.skip("plots/ holds no pictures; run `dvc repro` or `dvc pull`")
-    patterns = {pattern for pairs in html_report.PICTURES.values() for pattern, _ in pairs}
-    shown = {path for path in written if any(fnmatch(path, pattern) for pattern in patterns)}
-    assert written - shown == set()
+def test_the_first_screen_has_three_right_and_three_wrong_photos(run):
+    page = html_report.html(run)
+    trio = re.findall(r'class="tile (right|wrong)" data-photo="(\d+)"', page)
+    assert [kind for kind, _ in trio] == ["right"] * 3 + ["wrong"] * 3
+    photos = data_of(page)["photos"]
+    for kind, place in trio:
+        same = photos["label"][int(place)] == photos["predicted"][int(place)]
+        assert same == (kind == "right")
+    rows = run.predictions
+    most = rows[rows.actual != rows.predicted].probability.max()
+    first = next(int(place) for kind, place in trio if kind == "wrong")
+    assert photos["test"][str(first)]["p"][0][1] == pytest.approx(most, abs=1e-4)
+
+
+def test_optional_blocks_of_evaluate_are_shown_and_missing_ones_are_not(run):
+    assert "Learning curve" not in html_report.html(run)
+    run.metrics["evaluate"]["learning_curve"] = {"summary": "More photos help.", "100": 0.81}
+    page = html_report.html(run)
+    assert "<h3>Learning curve</h3>" in page
+    assert "More photos help." in page
+    assert "0.810" in page
+
+
+def test_many_classes_have_a_list_of_confusions(run):
+    names = [f"class {k:02}" for k in range(20)]
+    run.metrics["train"]["train_class_counts"] = dict.fromkeys(names, 9)
+    rows = run.predictions.assign(actual=names[0], predicted=[names[k % 3] for k in range(50)])
+    table = html_report._confusions(replace(run, predictions=rows))
+    assert [(row["a"], row["p"], row["photos"]) for row in table] == [(0, 1, 17), (0, 2, 16)]
+    assert html_report._confusion(replace(run, predictions=rows)) == []
+
+
+def test_a_comparison_lists_the_photos_that_only_one_run_gets_right(run):
+    rows = run.predictions
+    right = rows[rows.actual == rows.predicted].id.tolist()
+    wrong = rows[rows.actual != rows.predicted]
+    other = dict(zip(rows.id, rows.predicted, strict=True))
+    other[right[0]] = "nothing"
+    other[wrong.id.iloc[0]] = wrong.actual.iloc[0]
+    beside = RunComparison("main", "No difference.", other, Table(["score"], [["accuracy"]]))
+    page = html_report.html(run, beside)
+    data = data_of(page)
+    place = data["photos"]["place"]
+    assert data["other"]["this"] == [place[right[0]]]
+    assert data["other"]["other"] == [place[wrong.id.iloc[0]]]
+    assert "Compared with main" in page
+    assert 'id="comparison"' not in html_report.html(run)
+
+
+def test_the_chart_library_is_the_recorded_one():
+    """`make charts` builds it from the pinned versions and compares the same hashes."""
+    recorded = (ROOT / ".ci/charts/SHA256SUMS").read_text(encoding="utf-8").split()
+    for digest, name in zip(recorded[::2], recorded[1::2], strict=True):
+        content = (html_report.ASSETS / name).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == digest, name
+    assert {"plot.min.js", "plot.LICENSE.txt"} == set(recorded[1::2])
+    versions = json.loads((ROOT / ".ci/charts/package.json").read_text(encoding="utf-8"))
+    plot = versions["devDependencies"]["@observablehq/plot"]
+    licenses = (html_report.ASSETS / "plot.LICENSE.txt").read_text(encoding="utf-8")
+    assert f"@observablehq/plot {plot}\n" in licenses
 
 
 def test_a_dataset_without_subjects_is_described_by_groups():
