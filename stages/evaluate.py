@@ -17,7 +17,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from tqdm import tqdm
 
@@ -30,20 +29,23 @@ from anklealign.evaluation import (
     robustness,
     score_tables,
 )
+from anklealign.evaluation.prediction_tables import (
+    predict_table,
+    prediction_table,
+    reliability_table,
+    rounded_probabilities,
+)
 from anklealign.evaluation.score_tables import Predictions
 from anklealign.explainability import faithfulness
 from anklealign.inference.predictor import Predictor
 from anklealign.io import files, pixel_store, results
 from anklealign.io.pixel_store import Photos
-from anklealign.metrics.scores import Floats, confidence_bins, point_scores
+from anklealign.metrics.scores import Floats, point_scores
 from anklealign.models import calibration, inputs
 
 METRICS = paths.DETAILS / "evaluate.json"
 PLOTS = paths.PLOTS / "evaluate"
 DIGITS = 4  # of a headline metric
-# Of a probability in predictions.csv: another number of threads changes the eighth. The report
-# draws the probabilities before calibration from them.
-PROBABILITY_DIGITS = 6
 
 
 def main() -> None:
@@ -58,8 +60,8 @@ def main() -> None:
     predictor = Predictor.load(paths.MODEL, params.section(raw, "train.device", str))
     classes = list(predictor.classes)
 
-    _, validation = predict_split(table, "val", store, predictor)
-    test, predictions = predict_split(table, "test", store, predictor)
+    _, validation = predict_table(table[table.split == "val"], store, predictor)
+    test, predictions = predict_table(table[table.split == "test"], store, predictor)
     probabilities = predictions.probabilities
     own = predictor.bundle
     uncalibrated = calibration.undo(probabilities, own.temperature, own.class_bias)
@@ -105,45 +107,10 @@ def main() -> None:
     stage.print_wrapped(summary_line(metrics))
 
 
-def predict_split(
-    table: pd.DataFrame, split: str, store: Photos, predictor: Predictor
-) -> tuple[pd.DataFrame, Predictions]:
-    """Return the photos of a split, sorted by path, and the predictions on them."""
-    rows = table[table.split == split].sort_values("path", ignore_index=True)
-    labels = rows.label.map(predictor.classes.index).to_numpy(np.int64)
-    probabilities = predictor.probabilities(store, rows.row.to_numpy())
-    return rows, Predictions(labels, probabilities, list(rows.group))
-
-
 def class_frequencies(table: pd.DataFrame, classes: Sequence[str]) -> Floats:
     """Return the class frequencies in train: (K,)."""
     train = table.label[table.split == "train"]
     return np.array([(train == name).mean() for name in classes])
-
-
-def prediction_table(
-    test: pd.DataFrame, classes: Sequence[str], probabilities: Floats, sets: npt.NDArray[np.bool_]
-) -> pd.DataFrame:
-    """Return one row per photo: group, classes, probabilities, prediction set, abstention."""
-    rows = test[["id", "path", "collector", "group"]].assign(
-        actual=test.label,
-        predicted=[classes[k] for k in probabilities.argmax(1)],
-        probability=probabilities.max(1),
-    )
-    columns = [f"p_{name}" for name in classes]
-    rows = pd.concat([rows, pd.DataFrame(probabilities, rows.index, columns)], axis=1)
-    # The hash shows whether the test photo of another run is the same picture.
-    return rows.assign(
-        prediction_set=calibration.format_sets(sets, classes),
-        abstain=calibration.abstains(sets),
-        sha256=test.sha256,
-    )
-
-
-def rounded_probabilities(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the predictions, rounded so that no number of threads changes them."""
-    columns = ["probability", "novelty", *(c for c in rows.columns if c.startswith("p_"))]
-    return rows.assign(**{name: rows[name].round(PROBABILITY_DIGITS) for name in columns})
 
 
 def write_outputs(
@@ -160,21 +127,6 @@ def write_outputs(
     files.write_table(PLOTS / "reliability.csv", reliability_table(predictions))
     counts = score_tables.confusion_table(rows, classes)
     files.write_table(PLOTS / "classes.csv", score_tables.class_table(metrics, counts))
-
-
-def reliability_table(predictions: Predictions) -> pd.DataFrame:
-    """Return the mean confidence, accuracy and photos of each equal-count bin of confidence."""
-    probabilities = predictions.probabilities
-    table = pd.DataFrame(
-        {
-            "bin": confidence_bins(probabilities),
-            "confidence": probabilities.max(1),
-            "accuracy": (predictions.predicted == predictions.labels).astype(float),
-            "photos": 1,
-        }
-    )
-    means = {"confidence": "mean", "accuracy": "mean", "photos": "sum"}
-    return table.groupby("bin").agg(means).round(DIGITS).reset_index(drop=True)
 
 
 def headline_metrics(metrics: Mapping[str, Any], split: Mapping[str, Any]) -> dict[str, Any]:

@@ -295,7 +295,8 @@ class Train:
     patience: Count
     monitor: Literal[
         "accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "log_loss",
-        "mcc", "kappa", "roc_auc", "average_precision", "brier", "calibration_error",
+        "mcc", "kappa", "two_step_errors", "roc_auc", "average_precision", "brier", "rps",
+        "calibration_error",
     ]  # fmt: skip
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     weight_decay: NonNegative

@@ -18,6 +18,7 @@ from anklealign.metrics.bootstrap import Estimate, mean_with_ci, scores_with_ci
 from anklealign.metrics.scores import (
     FURTHER,
     LOWER_IS_BETTER,
+    ORDERED,
     OVERALL,
     PER_CLASS,
     RANKED,
@@ -71,7 +72,7 @@ def classification_scores(
         probabilities: (N, K).
         frequencies: (K,) class frequencies in train, used by the majority baseline.
         settings: Number of resamples and confidence level.
-        ordered: Whether the classes are ordered; kappa is reported for ordered classes only.
+        ordered: Whether the classes are ordered; the scores in ORDERED are reported only then.
         seed: Seed of the resampling.
     """
     labels = test.label.map(list(classes).index).to_numpy(np.int64)
@@ -84,7 +85,7 @@ def classification_scores(
         confidence=settings.confidence,
         seed=seed,
     )
-    names = [name for name in (*OVERALL, *FURTHER) if ordered or name != "kappa"]
+    names = [name for name in (*OVERALL, *FURTHER) if ordered or name not in ORDERED]
     metrics: dict[str, Any] = {name: rounded(estimates[name]) for name in names}
     for k, name in enumerate(classes):
         support = int((labels == k).sum())
@@ -199,7 +200,7 @@ def worst(
 
 def calibration_scores(
     test: Predictions,
-    validation: Predictions,
+    validation: Predictions | None,
     *,
     uncalibrated: Floats,
     sets: npt.NDArray[np.bool_],
@@ -209,11 +210,12 @@ def calibration_scores(
     """Return the scores before calibration and those of the prediction sets.
 
     `expected_low` and `expected_high` are the range of the coverage when the groups of both splits
-    are reassigned at random.
+    are reassigned at random; they need the validation photos.
 
     Args:
         test: Predictions on N photos.
-        validation: Predictions on the photos that calibration and threshold were fitted on.
+        validation: Predictions on the photos that calibration and threshold were fitted on, or
+            None where they are not at hand.
         uncalibrated: (N, K) test probabilities of the same model before calibration.
         sets: (N, K) prediction sets.
         settings: Number of resamples and confidence level.
@@ -224,7 +226,29 @@ def calibration_scores(
     covered = sets[np.arange(photos), test.labels]
     abstained = calibration.abstains(sets)
     correct = test.predicted == test.labels
-    validation_groups = len(set(validation.groups))
+    expected = {"nominal": calibration.COVERAGE}
+    if validation is not None:
+        expected = _expected_coverage(test, validation, settings, seed)
+
+    def mean(values: npt.ArrayLike, upper: float = 1.0) -> dict[str, float]:
+        return mean_score(values, test.groups, (0.0, upper), settings, seed)
+
+    metrics: dict[str, Any] = {
+        "before_calibration": rounded(before),
+        "coverage": mean(covered) | rounded(expected),
+        "set_size": mean(sets.sum(1), classes),
+        "abstention": mean(abstained),
+    }
+    if not abstained.all():
+        metrics["selective_accuracy"] = round(float(correct[~abstained].mean()), 6)
+    return metrics
+
+
+def _expected_coverage(
+    test: Predictions, validation: Predictions, settings: Evaluate, seed: int
+) -> dict[str, float]:
+    """Return the nominal coverage, and its range under random exchanges of the groups."""
+    groups = len(set(validation.groups))
     low, high = calibration.coverage_range(
         np.concatenate(
             [
@@ -233,26 +257,13 @@ def calibration_scores(
             ]
         ),
         [*validation.groups, *test.groups],
-        validation_groups,
+        groups,
         confidence=settings.confidence,
         draws=settings.bootstrap,
         seed=seed,
     )
-    nominal = calibration.nominal_coverage(validation_groups)
-
-    def mean(values: npt.ArrayLike, upper: float = 1.0) -> dict[str, float]:
-        return _mean(values, test.groups, (0.0, upper), settings, seed)
-
-    metrics: dict[str, Any] = {
-        "before_calibration": rounded(before),
-        "coverage": mean(covered)
-        | rounded({"nominal": nominal, "expected_low": low, "expected_high": high}),
-        "set_size": mean(sets.sum(1), classes),
-        "abstention": mean(abstained),
-    }
-    if not abstained.all():
-        metrics["selective_accuracy"] = round(float(correct[~abstained].mean()), 6)
-    return metrics
+    nominal = calibration.nominal_coverage(groups)
+    return {"nominal": nominal, "expected_low": low, "expected_high": high}
 
 
 def novelty_scores(
@@ -271,7 +282,7 @@ def novelty_scores(
         settings: Number of resamples and confidence level.
         seed: Seed of the resampling.
     """
-    share = _mean(refused, groups, (0.0, 1.0), settings, seed)
+    share = mean_score(refused, groups, (0.0, 1.0), settings, seed)
     return {"false_refusals": share, "detected": rounded(detected)}
 
 
@@ -300,20 +311,21 @@ def human_baseline_scores(
     vote_groups = list(groups[rows.photo])
     table = human_baseline.scores_by_annotator(rows, classes).set_index("annotator")
     return metrics | {
-        "accuracy": _mean(vote, vote_groups, (0.0, 1.0), settings, seed),
-        "model_accuracy": _mean(predicted, vote_groups, (0.0, 1.0), settings, seed),
-        "model_gain": _mean(predicted - vote, vote_groups, (-1.0, 1.0), settings, seed),
+        "accuracy": mean_score(vote, vote_groups, (0.0, 1.0), settings, seed),
+        "model_accuracy": mean_score(predicted, vote_groups, (0.0, 1.0), settings, seed),
+        "model_gain": mean_score(predicted - vote, vote_groups, (-1.0, 1.0), settings, seed),
         "by_annotator": table.to_dict("index"),
     }
 
 
-def _mean(
+def mean_score(
     values: npt.ArrayLike,
     groups: Sequence[str],
     bounds: tuple[float, float],
     settings: Evaluate,
     seed: int,
 ) -> dict[str, float]:
+    """Return the mean of bounded values (N,) with its CI, rounded (`bootstrap.mean_with_ci`)."""
     return rounded(
         mean_with_ci(
             values,
