@@ -21,13 +21,15 @@ import pandas as pd
 from tqdm import tqdm
 
 from anklealign.config import params, paths, stage
-from anklealign.config.params import Evaluate
+from anklealign.config.params import Dataset, Evaluate
 from anklealign.evaluation import (
     explained_photos,
     human_baseline,
+    learning_curve,
     reference_images,
     robustness,
     score_tables,
+    shortcuts,
 )
 from anklealign.evaluation.prediction_tables import (
     predict_table,
@@ -41,11 +43,12 @@ from anklealign.inference.predictor import Predictor
 from anklealign.io import files, pixel_store, results
 from anklealign.io.pixel_store import Photos
 from anklealign.metrics.scores import Floats, point_scores
-from anklealign.models import calibration, inputs
+from anklealign.models import calibration, inputs, novelty, operating_point
 
 METRICS = paths.DETAILS / "evaluate.json"
 PLOTS = paths.PLOTS / "evaluate"
 DIGITS = 4  # of a headline metric
+SPLITS = ("train", "val", "test")
 
 
 def main() -> None:
@@ -66,9 +69,10 @@ def main() -> None:
     own = predictor.bundle
     uncalibrated = calibration.undo(probabilities, own.temperature, own.class_bias)
     sets = predictor.prediction_sets(probabilities)
-    rows = prediction_table(test, classes, probabilities, sets)
-    novelty = predictor.novelty_scores(store, test.row.to_numpy())
-    rows["novelty"], rows["in_distribution"] = novelty, predictor.in_distribution(novelty)
+    point = operating_point.from_record(own.record)
+    rows = prediction_table(test, classes, probabilities, sets, point)
+    rows["novelty"] = predictor.novelty_scores(store, test.row.to_numpy())
+    rows["in_distribution"] = predictor.in_distribution(rows.novelty.to_numpy())
 
     metrics: dict[str, Any] = {
         results.BUNDLE: results.bundle_hash(paths.MODEL),
@@ -82,6 +86,9 @@ def main() -> None:
     )
     metrics["calibration"] = score_tables.calibration_scores(
         predictions, validation, uncalibrated=uncalibrated, sets=sets, settings=settings, seed=seed
+    )
+    metrics |= further_blocks(
+        test, predictions, predictor, dataset=dataset, settings=settings, seed=seed
     )
     if seeds := score_tables.seed_scores(test, classes, pd.read_csv(paths.REPEATS)):
         metrics["seeds"] = seeds
@@ -100,11 +107,71 @@ def main() -> None:
             ~rows.in_distribution.to_numpy(), predictions.groups, detection_rates(predictor),
             settings, seed,
         )  # fmt: skip
+    metrics |= dataset_checks(
+        table, store, predictor, metrics["balanced_accuracy"], settings=settings, seed=seed
+    )
     metrics["explanations"] = explain(
         rows, test, store, predictor, limit=settings.explained, seed=seed
     )
     write_outputs(metrics, rows, predictions, classes)
     stage.print_wrapped(summary_line(metrics))
+
+
+def further_blocks(
+    test: pd.DataFrame,
+    predictions: Predictions,
+    predictor: Predictor,
+    *,
+    dataset: Dataset,
+    settings: Evaluate,
+    seed: int,
+) -> dict[str, Any]:
+    """Return the blocks that not every dataset has: subjects, operating point, reliability."""
+    blocks: dict[str, Any] = {}
+    if subjects := score_tables.subject_scores(test, predictions, settings, seed):
+        blocks["subjects"] = subjects
+    if point := operating_point.from_record(predictor.bundle.record):
+        blocks["operating_point"] = score_tables.operating_point_scores(
+            predictions, point, predictor.classes, settings, seed
+        )
+    if published := dataset.label_reliability:
+        blocks["label_reliability"] = {
+            "measure": published.measure,
+            "published": published.value,
+            "source": published.source,
+        }
+    return blocks
+
+
+def dataset_checks(
+    table: pd.DataFrame,
+    store: Photos,
+    predictor: Predictor,
+    score: Mapping[str, float],
+    *,
+    settings: Evaluate,
+    seed: int,
+) -> dict[str, Any]:
+    """Return what all photos of the set say: shortcuts to the class, and the learning curve."""
+    photos = table[table.split.isin(SPLITS)]
+    common = {"resamples": settings.bootstrap, "confidence": settings.confidence, "seed": seed}
+    blocks: dict[str, Any] = {}
+    if audit := shortcuts.audit(photos, store, predictor.classes, score, **common):
+        blocks["shortcuts"] = audit
+        for sentence in audit["warnings"].values():
+            stage.print_wrapped(f"evaluate: warning: {sentence}")
+    if settings.learning_curve and predictor.bundle.novelty is not None:
+        curve = learning_curve.of_probe(
+            photos,
+            predictor.classes,
+            lambda chosen: novelty.describe(store, chosen.row.to_numpy(), predictor.device),
+            score["value"],
+            repeats=settings.learning_curve,
+            **common,
+        )
+        if curve:
+            blocks["learning_curve"] = curve
+    return blocks
 
 
 def class_frequencies(table: pd.DataFrame, classes: Sequence[str]) -> Floats:

@@ -23,7 +23,7 @@ from anklealign.evaluation.score_tables import Predictions, mean_score, rounded
 from anklealign.inference.predictor import Predictor
 from anklealign.io.pixel_store import Photos
 from anklealign.metrics.scores import Integers
-from anklealign.models import calibration, novelty
+from anklealign.models import calibration, novelty, operating_point
 
 # A photo shows the same picture as a training photo if its cosine distance to it is below this
 # fraction of the distance from which a photo counts as unlike the training photos. Among photos of
@@ -66,7 +66,8 @@ def evaluate(
     probabilities, predicted = predictions.probabilities, predictions.predicted
     index = test.row.to_numpy(np.int64)
     sets = predictor.prediction_sets(probabilities)
-    rows = prediction_table(test, classes, probabilities, sets)
+    point = operating_point.from_record(bundle.record)
+    rows = prediction_table(test, classes, probabilities, sets, point)
     rows["novelty"] = predictor.novelty_scores(store, index)
     rows["in_distribution"] = predictor.in_distribution(rows.novelty.to_numpy())
     rows["seen"] = overlap(test, splits, shows_training_photo(predictor, store, index))
@@ -95,6 +96,12 @@ def evaluate(
         ),
         "drift": class_shift(predictions.labels, predicted, classes, counts),
     }  # fmt: skip
+    if subjects := score_tables.subject_scores(test, predictions, SETTINGS, seed):
+        metrics["subjects"] = subjects
+    if point:
+        metrics["operating_point"] = score_tables.operating_point_scores(
+            predictions, point, classes, SETTINGS, seed
+        )
     if bundle.novelty is not None:
         refused = ~rows.in_distribution.to_numpy()
         metrics["drift"]["unlike"] = mean_score(

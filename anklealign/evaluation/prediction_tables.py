@@ -14,6 +14,7 @@ from anklealign.inference.predictor import Predictor
 from anklealign.io.pixel_store import Photos
 from anklealign.metrics.scores import Floats, confidence_bins
 from anklealign.models import calibration
+from anklealign.models.operating_point import OperatingPoint
 
 # Of a probability in predictions.csv: another number of threads changes the eighth. The report
 # draws the probabilities before calibration from them.
@@ -32,9 +33,16 @@ def predict_table(
 
 
 def prediction_table(
-    test: pd.DataFrame, classes: Sequence[str], probabilities: Floats, sets: npt.NDArray[np.bool_]
+    test: pd.DataFrame,
+    classes: Sequence[str],
+    probabilities: Floats,
+    sets: npt.NDArray[np.bool_],
+    point: OperatingPoint | None = None,
 ) -> pd.DataFrame:
-    """Return one row per photo: group, classes, probabilities, prediction set, abstention."""
+    """Return one row per photo: group, classes, probabilities, prediction set, abstention.
+
+    With an operating point, `at_operating_point` is the class at it.
+    """
     rows = test[["id", "path", "collector", "group"]].assign(
         actual=test.label,
         predicted=[classes[k] for k in probabilities.argmax(1)],
@@ -42,6 +50,8 @@ def prediction_table(
     )
     columns = [f"p_{name}" for name in classes]
     rows = pd.concat([rows, pd.DataFrame(probabilities, rows.index, columns)], axis=1)
+    if point:
+        rows["at_operating_point"] = point.classes_of(probabilities, classes)
     # The hash shows whether the test photo of another run is the same picture.
     return rows.assign(
         prediction_set=calibration.format_sets(sets, classes),

@@ -5,17 +5,19 @@ value. Both are missing where there are fewer groups than `bootstrap.MIN_GROUPS`
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.special import softmax
 
 from anklealign.config.params import Evaluate
 from anklealign.evaluation import human_baseline
 from anklealign.metrics.bootstrap import Estimate, mean_with_ci, scores_with_ci
 from anklealign.metrics.scores import (
+    EPSILON,
     FURTHER,
     LOWER_IS_BETTER,
     ORDERED,
@@ -28,6 +30,7 @@ from anklealign.metrics.scores import (
     point_scores,
 )
 from anklealign.models import calibration
+from anklealign.models.operating_point import OperatingPoint
 
 # Fewer photos do not qualify a collector as the worst: a single mistake would decide.
 MIN_COLLECTOR_PHOTOS = 5
@@ -147,6 +150,98 @@ def seed_scores(
             values |= {"worst": values["best"], "best": values["worst"]}
         scores[name] = rounded(values)
     return scores
+
+
+def subject_scores(
+    test: pd.DataFrame, predictions: Predictions, settings: Evaluate, seed: int
+) -> dict[str, Any]:
+    """Return the scores of one prediction per subject, and of their photos one by one.
+
+    The probabilities of a subject are the geometric means of those of its photos, normalized: the
+    mean of the log probabilities. Subjects whose photos have several labels have no label to score
+    and are counted.
+
+    Args:
+        test: One row per photo: label, subject ('' if unknown), group.
+        predictions: On these photos.
+        settings: Number of resamples and confidence level.
+        seed: Seed of the resampling.
+
+    Returns:
+        An empty dict unless a subject has several photos.
+    """
+    known = np.flatnonzero((test.subject != "").to_numpy())
+    codes, names = pd.factorize(test.subject.to_numpy()[known], sort=True)
+    counts = np.bincount(codes, minlength=len(names))
+    if not len(names) or counts.max() < 2:
+        return {}
+    labels = predictions.labels[known]
+    lowest, highest = (
+        pd.Series(labels).groupby(codes).agg(kind).to_numpy(np.int64) for kind in ("min", "max")
+    )
+    single = lowest == highest
+    if not single.any():
+        return {}
+    logarithms = np.log(np.clip(predictions.probabilities[known], EPSILON, 1))
+    sums = np.zeros((len(names), logarithms.shape[1]))
+    np.add.at(sums, codes, logarithms)
+    combined = softmax(sums / counts[:, None], axis=1)[single]
+    photos = known[single[codes]]
+    # All photos of a subject are in one group.
+    group_of = dict(zip(codes.tolist(), [predictions.groups[n] for n in known], strict=True))
+    groups = [group_of[k] for k in np.flatnonzero(single).tolist()]
+    by_subject = Predictions(lowest[single], combined, groups)
+    by_photo = Predictions(
+        predictions.labels[photos],
+        predictions.probabilities[photos],
+        [predictions.groups[n] for n in photos],
+    )
+    metrics: dict[str, Any] = {
+        "subjects": len(groups),
+        "photos": len(photos),
+        "several_labels": int((~single).sum()),
+    }
+    for prefix, scored in (("", by_subject), ("photo_", by_photo)):
+        right = scored.predicted == scored.labels
+        metrics[f"{prefix}accuracy"] = mean_score(right, scored.groups, (0.0, 1.0), settings, seed)
+        points = point_scores(scored.labels, scored.probabilities)
+        metrics |= rounded(
+            {f"{prefix}{name}": points[name] for name in ("balanced_accuracy", "log_loss")}
+        )
+    return metrics
+
+
+def operating_point_scores(
+    predictions: Predictions,
+    point: OperatingPoint,
+    classes: Sequence[str],
+    settings: Evaluate,
+    seed: int,
+) -> dict[str, Any]:
+    """Return sensitivity, specificity and precision of a bundle's operating point.
+
+    Args:
+        predictions: On N photos.
+        point: The operating point.
+        classes: K names.
+        settings: Number of resamples and confidence level.
+        seed: Seed of the resampling.
+
+    Returns:
+        A score without photos to measure it on is left out.
+    """
+    flagged = point.flags(predictions.probabilities, classes)
+    positive = predictions.labels == list(classes).index(point.positive)
+    groups = np.array(predictions.groups)
+    metrics: dict[str, Any] = asdict(point)
+    for name, values, of in (
+        ("sensitivity", flagged, positive),
+        ("specificity", ~flagged, ~positive),
+        ("precision", positive, flagged),
+    ):
+        if of.any():
+            metrics[name] = mean_score(values[of], list(groups[of]), (0.0, 1.0), settings, seed)
+    return metrics
 
 
 def confusion_table(predictions: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
