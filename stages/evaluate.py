@@ -21,10 +21,10 @@ import pandas as pd
 from tqdm import tqdm
 
 from anklealign.config import params, paths, stage
-from anklealign.config.params import Dataset, Evaluate
+from anklealign.config.params import Evaluate
 from anklealign.evaluation import (
+    bundle_scores,
     explained_photos,
-    human_baseline,
     learning_curve,
     reference_images,
     robustness,
@@ -33,7 +33,6 @@ from anklealign.evaluation import (
 )
 from anklealign.evaluation.prediction_tables import (
     predict_table,
-    prediction_table,
     reliability_table,
     rounded_probabilities,
 )
@@ -43,7 +42,7 @@ from anklealign.inference.predictor import Predictor
 from anklealign.io import files, pixel_store, results
 from anklealign.io.pixel_store import Photos
 from anklealign.metrics.scores import Floats, point_scores
-from anklealign.models import calibration, inputs, novelty, operating_point
+from anklealign.models import inputs, novelty
 
 METRICS = paths.DETAILS / "evaluate.json"
 PLOTS = paths.PLOTS / "evaluate"
@@ -65,39 +64,21 @@ def main() -> None:
 
     _, validation = predict_table(table[table.split == "val"], store, predictor)
     test, predictions = predict_table(table[table.split == "test"], store, predictor)
-    probabilities = predictions.probabilities
-    own = predictor.bundle
-    uncalibrated = calibration.undo(probabilities, own.temperature, own.class_bias)
-    sets = predictor.prediction_sets(probabilities)
-    point = operating_point.from_record(own.record)
-    rows = prediction_table(test, classes, probabilities, sets, point)
-    rows["novelty"] = predictor.novelty_scores(store, test.row.to_numpy())
-    rows["in_distribution"] = predictor.in_distribution(rows.novelty.to_numpy())
-
+    rows = bundle_scores.predicted_rows(test, predictions, predictor, store)
     metrics: dict[str, Any] = {
         results.BUNDLE: results.bundle_hash(paths.MODEL),
-        "photos": len(test),
-        "groups": int(test.group.nunique()),
-        "parameters": predictor.parameter_count,
-    }
-    frequencies = class_frequencies(table, classes)
-    metrics |= score_tables.classification_scores(
-        test, classes, probabilities, frequencies, settings, ordered=dataset.ordered, seed=seed
-    )
-    metrics["calibration"] = score_tables.calibration_scores(
-        predictions, validation, uncalibrated=uncalibrated, sets=sets, settings=settings, seed=seed
-    )
-    metrics |= further_blocks(
-        test, predictions, predictor, dataset=dataset, settings=settings, seed=seed
-    )
+        **bundle_scores.all_scores(
+            test, predictions, predictor, pixel_store.read_table(paths.VOTES),
+            validation=validation, frequencies=class_frequencies(table, classes),
+            ordered=dataset.ordered, settings=settings, seed=seed,
+        ),
+    }  # fmt: skip
     if seeds := score_tables.seed_scores(test, classes, pd.read_csv(paths.REPEATS)):
         metrics["seeds"] = seeds
-    votes = pixel_store.read_table(paths.VOTES)
-    if len(votes):
-        scored = human_baseline.scored_votes(votes, list(test.id), predictions.predicted, classes)
-        metrics["human_baseline"] = score_tables.human_baseline_scores(
-            scored, test.set_index("id").group, len(classes), settings, seed
-        )
+    if published := dataset.label_reliability:
+        metrics["label_reliability"] = {
+            "measure": published.measure, "published": published.value, "source": published.source,
+        }  # fmt: skip
     if settings.robustness:
         metrics["robustness"] = measure_robustness(
             test, store, predictor, limit=settings.robustness, flip=dataset.mirror_safe
@@ -115,32 +96,6 @@ def main() -> None:
     )
     write_outputs(metrics, rows, predictions, classes)
     stage.print_wrapped(summary_line(metrics))
-
-
-def further_blocks(
-    test: pd.DataFrame,
-    predictions: Predictions,
-    predictor: Predictor,
-    *,
-    dataset: Dataset,
-    settings: Evaluate,
-    seed: int,
-) -> dict[str, Any]:
-    """Return the blocks that not every dataset has: subjects, operating point, reliability."""
-    blocks: dict[str, Any] = {}
-    if subjects := score_tables.subject_scores(test, predictions, settings, seed):
-        blocks["subjects"] = subjects
-    if point := operating_point.from_record(predictor.bundle.record):
-        blocks["operating_point"] = score_tables.operating_point_scores(
-            predictions, point, predictor.classes, settings, seed
-        )
-    if published := dataset.label_reliability:
-        blocks["label_reliability"] = {
-            "measure": published.measure,
-            "published": published.value,
-            "source": published.source,
-        }
-    return blocks
 
 
 def dataset_checks(

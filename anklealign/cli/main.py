@@ -322,6 +322,20 @@ def _label_issues(
     raise typer.Exit(label_issues.write_label_issues(out, address, from_name, to_name))
 
 
+@app.command("learning-curve", epilog="Example: anklealign learning-curve --repeats 3")
+def _learning_curve(
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = paths.LEARNING_CURVE,
+    repeats: Annotated[int, typer.Option(min=1, help="Training runs per size.")] = 3,
+) -> None:
+    """Train the selected model on 25 to 100 % of the subjects: would more photos help?
+
+    Exit status: 0 done, 1 there is no split, or a training run failed.
+    """
+    from anklealign.cli import learning_curve  # noqa: PLC0415
+
+    raise typer.Exit(learning_curve.write_learning_curve(out, repeats))
+
+
 @app.command("summary", epilog="Example: anklealign summary")
 def _summary() -> None:
     """Print scores, counts and pictures of the last run."""

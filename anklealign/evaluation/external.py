@@ -17,13 +17,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from anklealign.config.params import Evaluate
-from anklealign.evaluation import human_baseline, photo_attributes, score_tables
-from anklealign.evaluation.prediction_tables import predict_table, prediction_table
+from anklealign.evaluation import bundle_scores, photo_attributes
+from anklealign.evaluation.prediction_tables import predict_table
 from anklealign.evaluation.score_tables import Predictions, mean_score, rounded
 from anklealign.inference.predictor import Predictor
 from anklealign.io.pixel_store import Photos
 from anklealign.metrics.scores import Integers
-from anklealign.models import calibration, novelty, operating_point
+from anklealign.models import novelty
 
 # A photo shows the same picture as a training photo if its cosine distance to it is below this
 # fraction of the distance from which a photo counts as unlike the training photos. Among photos of
@@ -63,45 +63,27 @@ def evaluate(
     bundle, classes = predictor.bundle, list(predictor.classes)
     seed = int(bundle.record["params"]["seed"])
     test, predictions = predict_table(test, store, predictor)
-    probabilities, predicted = predictions.probabilities, predictions.predicted
-    index = test.row.to_numpy(np.int64)
-    sets = predictor.prediction_sets(probabilities)
-    point = operating_point.from_record(bundle.record)
-    rows = prediction_table(test, classes, probabilities, sets, point)
-    rows["novelty"] = predictor.novelty_scores(store, index)
-    rows["in_distribution"] = predictor.in_distribution(rows.novelty.to_numpy())
-    rows["seen"] = overlap(test, splits, shows_training_photo(predictor, store, index))
+    rows = bundle_scores.predicted_rows(test, predictions, predictor, store)
+    rows["seen"] = overlap(
+        test, splits, shows_training_photo(predictor, store, test.row.to_numpy())
+    )
     counts = bundle.record["train_class_counts"]
     frequencies = np.array([counts[name] for name in classes], np.float64)
-    metrics: dict[str, Any] = {
-        "photos": len(test),
-        "groups": int(test.group.nunique()),
-        "parameters": predictor.parameter_count,
-        **score_tables.classification_scores(
-            test, classes, probabilities, frequencies / frequencies.sum(), SETTINGS,
-            ordered=ordered, seed=seed,
-        ),
-        "calibration": score_tables.calibration_scores(
-            predictions,
-            None,
-            uncalibrated=calibration.undo(probabilities, bundle.temperature, bundle.class_bias),
-            sets=sets,
-            settings=SETTINGS,
-            seed=seed,
-        ),
-        "overlap": overlap_scores(
-            rows.seen,
-            predicted == predictions.labels,
-            checked=splits is not None or bundle.novelty is not None,
-        ),
-        "drift": class_shift(predictions.labels, predicted, classes, counts),
-    }  # fmt: skip
-    if subjects := score_tables.subject_scores(test, predictions, SETTINGS, seed):
-        metrics["subjects"] = subjects
-    if point:
-        metrics["operating_point"] = score_tables.operating_point_scores(
-            predictions, point, classes, SETTINGS, seed
-        )
+    metrics = bundle_scores.all_scores(
+        test,
+        predictions,
+        predictor,
+        votes,
+        validation=None,
+        frequencies=frequencies / frequencies.sum(),
+        ordered=ordered,
+        settings=SETTINGS,
+        seed=seed,
+    )
+    right = predictions.predicted == predictions.labels
+    checked = splits is not None or bundle.novelty is not None
+    metrics["overlap"] = overlap_scores(rows.seen, right, checked=checked)
+    metrics["drift"] = class_shift(predictions.labels, predictions.predicted, classes, counts)
     if bundle.novelty is not None:
         refused = ~rows.in_distribution.to_numpy()
         metrics["drift"]["unlike"] = mean_score(
@@ -112,14 +94,6 @@ def evaluate(
             photo_attributes.measure(test, store),
             bundle.record["photo_attributes"],
             predictions.groups,
-            SETTINGS,
-            seed,
-        )
-    if len(votes):
-        metrics["human_baseline"] = score_tables.human_baseline_scores(
-            human_baseline.scored_votes(votes, list(test.id), predicted, classes),
-            test.set_index("id").group,
-            len(classes),
             SETTINGS,
             seed,
         )

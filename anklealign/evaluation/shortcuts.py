@@ -27,7 +27,7 @@ from anklealign.metrics.scores import Floats, Integers
 
 SCORE = "balanced_accuracy"  # a majority class has 1 / K
 MOST_PHOTOS = 3000  # the first by id, of a larger set; their interval is narrow
-TREES, DEPTH, LEAF = 100, 6, 3
+TREES, DEPTH, LEAF = 40, 6, 3
 # An attribute is near the model if it has at least this share of the model's gain over the majority
 # class. Half of it is the least that is worth a look: the rest may be due to the subject.
 NEAR = 0.5
