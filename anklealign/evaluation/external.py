@@ -111,7 +111,8 @@ def overlap(
         splits: Split of each photo of the training run by the SHA-256 of its file, if known.
         same_picture: (N,) result of `shows_training_photo`.
     """
-    seen = table.sha256.map(splits or {}).fillna("").astype(str)
+    known = splits or {}
+    seen = pd.Series([known.get(sha256, "") for sha256 in table.sha256], index=table.index)
     return seen.mask((seen == "") & pd.Series(same_picture, index=table.index), "similar")
 
 

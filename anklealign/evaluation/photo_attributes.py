@@ -70,7 +70,7 @@ def _measure(photo: Pixels) -> list[float]:
 def _rim(colors: Pixels) -> npt.NDArray[np.float64]:
     """Return the mean color of the pixels near the edges: (H, W, 3) -> (3,)."""
     mask = np.ones(colors.shape[:2], np.bool_)
-    y, x = (max(1, round(RIM * side)) for side in mask.shape)
+    y, x = (max(1, round(RIM * float(side))) for side in colors.shape[:2])
     mask[y:-y, x:-x] = False
     mean: npt.NDArray[np.float64] = colors[mask].mean(0, dtype=np.float64)
     return mean

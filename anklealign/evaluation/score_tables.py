@@ -186,9 +186,11 @@ def subject_scores(
     sums = np.zeros((len(names), logarithms.shape[1]))
     np.add.at(sums, codes, logarithms)
     combined = softmax(sums / counts[:, None], axis=1)[single]
-    photos = known[single[codes]]
+    photos = known[single[codes]].tolist()
     # All photos of a subject are in one group.
-    group_of = dict(zip(codes.tolist(), [predictions.groups[n] for n in known], strict=True))
+    group_of = dict(
+        zip(codes.tolist(), [predictions.groups[n] for n in known.tolist()], strict=True)
+    )
     groups = [group_of[k] for k in np.flatnonzero(single).tolist()]
     by_subject = Predictions(lowest[single], combined, groups)
     by_photo = Predictions(
