@@ -109,7 +109,11 @@ def dataset_checks(
 ) -> dict[str, Any]:
     """Return what all photos of the set say: shortcuts to the class, and the learning curve."""
     photos = table[table.split.isin(SPLITS)]
-    common = {"resamples": settings.bootstrap, "confidence": settings.confidence, "seed": seed}
+    common: dict[str, Any] = {
+        "resamples": settings.bootstrap,
+        "confidence": settings.confidence,
+        "seed": seed,
+    }
     blocks: dict[str, Any] = {}
     if audit := shortcuts.audit(photos, store, predictor.classes, score, **common):
         blocks["shortcuts"] = audit

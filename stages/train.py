@@ -348,11 +348,16 @@ def calibrate(fitted: FittedModel, data: Data) -> Calibration:
         calibration.fit_conformal(val_fitted, data.val.labels, groups),
         rounded_scores(data.train.labels, train_fitted),
         rounded_scores(data.val.labels, val_fitted),
-        data.target
-        and operating_point.choose(
-            data.target, val_fitted, [data.classes[k] for k in data.val.labels], data.classes
-        ),
+        choose_operating_point(data, val_fitted),
     )
+
+
+def choose_operating_point(data: Data, val_fitted: Floats) -> OperatingPoint | None:
+    """Return the operating point that the dataset asks for, from the validation photos (N, K)."""
+    if data.target is None:
+        return None
+    labels = [data.classes[k] for k in data.val.labels.tolist()]
+    return operating_point.choose(data.target, val_fitted, labels, data.classes)
 
 
 def describe_choice(

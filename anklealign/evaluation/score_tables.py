@@ -15,7 +15,14 @@ from scipy.special import softmax
 
 from anklealign.config.params import Evaluate
 from anklealign.evaluation import human_baseline
-from anklealign.metrics.bootstrap import Estimate, mean_with_ci, scores_with_ci
+from anklealign.metrics.bootstrap import (
+    MIN_GROUPS,
+    Estimate,
+    ci_bounds,
+    mean_with_ci,
+    resampling_weights,
+    scores_with_ci,
+)
 from anklealign.metrics.scores import (
     EPSILON,
     FURTHER,
@@ -319,7 +326,8 @@ def calibration_scores(
         seed: Seed of the resampling.
     """
     photos, classes = test.probabilities.shape
-    before = loss_scores(test.labels, uncalibrated)(np.ones(photos))
+    scores = loss_scores(test.labels, uncalibrated)(np.ones(photos))
+    before = {name: score for name, score in scores.items() if name not in ORDERED}
     covered = sets[np.arange(photos), test.labels]
     abstained = calibration.abstains(sets)
     correct = test.predicted == test.labels
@@ -338,7 +346,41 @@ def calibration_scores(
     }
     if not abstained.all():
         metrics["selective_accuracy"] = round(float(correct[~abstained].mean()), 6)
+        if abstained.any():
+            metrics["selective_gain"] = _selective_gain(
+                correct, ~abstained, test.groups, settings, seed
+            )
     return metrics
+
+
+def _selective_gain(
+    correct: npt.NDArray[np.bool_],
+    answered: npt.NDArray[np.bool_],
+    groups: Sequence[str],
+    settings: Evaluate,
+    seed: int,
+) -> dict[str, float]:
+    """Return the accuracy without abstention minus that on all photos, with its CI.
+
+    Abstaining helps where the interval is above 0: it leaves out photos that are more often wrong.
+    """
+
+    def gain(weights: Floats) -> Floats:
+        chosen = np.maximum(weights @ answered, np.finfo(np.float64).tiny)
+        differences: Floats = weights @ (correct & answered) / chosen
+        return differences - weights @ correct / weights.sum(-1)
+
+    value = gain(np.ones(len(correct)))
+    codes = pd.factorize(np.asarray(groups), sort=True)[0].astype(np.int64)
+    count = int(codes.max()) + 1
+    if count < MIN_GROUPS:
+        return rounded({"value": value})
+    blocks = resampling_weights(
+        codes, count, np.zeros(0), settings.bootstrap, np.random.default_rng(seed)
+    )
+    drawn = np.concatenate([gain(block) for block in blocks])
+    low, high = ci_bounds(drawn, value, count, settings.confidence)
+    return rounded({"value": value, "ci_low": low, "ci_high": high})
 
 
 def _expected_coverage(

@@ -267,3 +267,25 @@ def test_the_operating_point_has_sensitivity_specificity_and_precision():
 def test_scores_of_ordered_classes_are_reported_for_these_alone():
     ordered, others = scored(ordered=True), scored(ordered=False)
     assert {"kappa", "two_step_errors", "rps"} == ordered.keys() - others.keys()
+
+
+def test_the_gain_of_abstaining_is_that_of_the_photos_without_abstention():
+    labels = np.arange(40) % 2
+    probabilities = np.tile([0.9, 0.1], (40, 1))
+    probabilities[labels == 1] = [0.2, 0.8]
+    probabilities[:10] = [0.55, 0.45]  # half of these are wrong
+    sets = probabilities >= 0.4
+    test = score_tables.Predictions(labels, probabilities, [f"g{n}" for n in range(40)])
+    scores = score_tables.calibration_scores(
+        test, None, uncalibrated=probabilities, sets=sets, settings=SETTINGS, seed=1
+    )
+    gain = scores["selective_gain"]
+    assert scores["abstention"]["value"] == 0.25
+    assert gain["value"] == round(1 - 35 / 40, 6)
+    assert 0 < gain["ci_low"] < gain["value"] < gain["ci_high"]
+    assert "expected_low" not in scores["coverage"]
+    every = score_tables.calibration_scores(
+        test, None, uncalibrated=probabilities, sets=sets & (sets.cumsum(1) == 1),
+        settings=SETTINGS, seed=1,
+    )  # fmt: skip
+    assert "selective_gain" not in every
