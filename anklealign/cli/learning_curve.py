@@ -133,7 +133,9 @@ def train_and_predict(
 
 def lines(metrics: Mapping[str, Any], out: Path) -> list[str]:
     """Return the table and the answer for the terminal."""
-    table = [f"{'groups':>8}{'photos':>8}   balanced accuracy, sd over {metrics['repeats']} seeds"]
+    repeats = metrics["repeats"]
+    seeds = f"{repeats} seed{'s' * (repeats > 1)}"
+    table = [f"{'groups':>8}{'photos':>8}   balanced accuracy, sd over {seeds}"]
     table += [
         f"{point['groups']:>8.0f}{point['photos']:>8.0f}   {point['value']:.3f}, {point['sd']:.3f}"
         for point in metrics["points"].values()

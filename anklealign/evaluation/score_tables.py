@@ -367,8 +367,9 @@ def _selective_gain(
 
     def gain(weights: Floats) -> Floats:
         chosen = np.maximum(weights @ answered, np.finfo(np.float64).tiny)
-        differences: Floats = weights @ (correct & answered) / chosen
-        return differences - weights @ correct / weights.sum(-1)
+        selective: Floats = weights @ (correct & answered) / chosen
+        every: Floats = weights @ correct / weights.sum(-1)
+        return np.asarray(selective - every)
 
     value = gain(np.ones(len(correct)))
     codes = pd.factorize(np.asarray(groups), sort=True)[0].astype(np.int64)
