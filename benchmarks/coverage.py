@@ -60,14 +60,17 @@ def main() -> int:
     test = (table.split == "test").to_numpy()
     sets = calibration.prediction_sets(probabilities[test], threshold)
     coverage = coverage_of(sets, labels[test])
-    accuracy = (probabilities.argmax(1) == labels)[test].mean()
+    right = (probabilities.argmax(1) == labels)[test]
+    accuracy, answered = right.mean(), ~calibration.abstains(sets)
+    selective = f"{right[answered].mean():.3f}" if answered.any() else "-"
     print(
         f"\n{(~test).sum()} calibration and {test.sum()} test photos of "
         f"{source}, no group in both\n"
         f"accuracy of the network         {accuracy:.3f}\n"
         f"coverage, nominal {calibration.COVERAGE:.3f}         {coverage:.3f}\n"
         f"mean set size                   {sets.sum(1).mean():.3f}\n"
-        f"abstained                       {calibration.abstains(sets).mean():.3f}\n"
+        f"abstained                       {1 - answered.mean():.3f}\n"
+        f"accuracy where it answers       {selective}\n"
     )
     print("| calibration photos | test photos | mean coverage | 95% of draws |")
     print("|---:|---:|---:|---:|")

@@ -18,33 +18,37 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from tqdm import tqdm
 
 from anklealign.config import params, paths, stage
 from anklealign.config.params import Evaluate
 from anklealign.evaluation import (
+    bundle_scores,
     explained_photos,
-    human_baseline,
+    learning_curve,
     reference_images,
     robustness,
     score_tables,
+    shortcuts,
+)
+from anklealign.evaluation.prediction_tables import (
+    predict_table,
+    reliability_table,
+    rounded_probabilities,
 )
 from anklealign.evaluation.score_tables import Predictions
 from anklealign.explainability import faithfulness, feature_map
 from anklealign.inference.predictor import Predictor
 from anklealign.io import files, pixel_store, results
 from anklealign.io.pixel_store import Photos
-from anklealign.metrics.scores import Floats, confidence_bins, point_scores
-from anklealign.models import calibration, inputs
+from anklealign.metrics.scores import Floats, point_scores
+from anklealign.models import inputs, novelty
 
 METRICS = paths.DETAILS / "evaluate.json"
 PLOTS = paths.PLOTS / "evaluate"
 DIGITS = 4  # of a headline metric
-# Of a probability in predictions.csv: another number of threads changes the eighth. The report
-# draws the probabilities before calibration from them.
-PROBABILITY_DIGITS = 6
+SPLITS = ("train", "val", "test")
 
 
 def main() -> None:
@@ -59,37 +63,23 @@ def main() -> None:
     predictor = Predictor.load(paths.MODEL, params.section(raw, "train.device", str))
     classes = list(predictor.classes)
 
-    _, validation = predict_split(table, "val", store, predictor)
-    test, predictions = predict_split(table, "test", store, predictor)
-    probabilities = predictions.probabilities
-    own = predictor.bundle
-    uncalibrated = calibration.undo(probabilities, own.temperature, own.class_bias)
-    sets = predictor.prediction_sets(probabilities)
-    rows = prediction_table(test, classes, probabilities, sets)
-    novelty = predictor.novelty_scores(store, test.row.to_numpy())
-    rows["novelty"], rows["in_distribution"] = novelty, predictor.in_distribution(novelty)
-
+    _, validation = predict_table(table[table.split == "val"], store, predictor)
+    test, predictions = predict_table(table[table.split == "test"], store, predictor)
+    rows = bundle_scores.predicted_rows(test, predictions, predictor, store)
     metrics: dict[str, Any] = {
         results.BUNDLE: results.bundle_hash(paths.MODEL),
-        "photos": len(test),
-        "groups": int(test.group.nunique()),
-        "parameters": predictor.parameter_count,
-    }
-    frequencies = class_frequencies(table, classes)
-    metrics |= score_tables.classification_scores(
-        test, classes, probabilities, frequencies, settings, ordered=dataset.ordered, seed=seed
-    )
-    metrics["calibration"] = score_tables.calibration_scores(
-        predictions, validation, uncalibrated=uncalibrated, sets=sets, settings=settings, seed=seed
-    )
+        **bundle_scores.all_scores(
+            test, predictions, predictor, pixel_store.read_table(paths.VOTES),
+            validation=validation, frequencies=class_frequencies(table, classes),
+            ordered=dataset.ordered, settings=settings, seed=seed,
+        ),
+    }  # fmt: skip
     if seeds := score_tables.seed_scores(test, classes, pd.read_csv(paths.REPEATS)):
         metrics["seeds"] = seeds
-    votes = pixel_store.read_table(paths.VOTES)
-    if len(votes):
-        scored = human_baseline.scored_votes(votes, list(test.id), predictions.predicted, classes)
-        metrics["human_baseline"] = score_tables.human_baseline_scores(
-            scored, test.set_index("id").group, len(classes), settings, seed
-        )
+    if published := dataset.label_reliability:
+        metrics["label_reliability"] = {
+            "measure": published.measure, "published": published.value, "source": published.source,
+        }  # fmt: skip
     if settings.robustness:
         metrics["robustness"] = measure_robustness(
             test, store, predictor, limit=settings.robustness, flip=dataset.mirror_safe
@@ -99,6 +89,9 @@ def main() -> None:
             ~rows.in_distribution.to_numpy(), predictions.groups, detection_rates(predictor),
             settings, seed,
         )  # fmt: skip
+    metrics |= dataset_checks(
+        table, store, predictor, metrics["balanced_accuracy"], settings=settings, seed=seed
+    )
     wrong = set(rows.id[rows.actual != rows.predicted])
     described = feature_map.describe(table, wrong, store, predictor.bundle, predictor.device)
     metrics["explanations"] = explain(
@@ -108,45 +101,45 @@ def main() -> None:
     stage.print_wrapped(summary_line(metrics))
 
 
-def predict_split(
-    table: pd.DataFrame, split: str, store: Photos, predictor: Predictor
-) -> tuple[pd.DataFrame, Predictions]:
-    """Return the photos of a split, sorted by path, and the predictions on them."""
-    rows = table[table.split == split].sort_values("path", ignore_index=True)
-    labels = rows.label.map(predictor.classes.index).to_numpy(np.int64)
-    probabilities = predictor.probabilities(store, rows.row.to_numpy())
-    return rows, Predictions(labels, probabilities, list(rows.group))
+def dataset_checks(
+    table: pd.DataFrame,
+    store: Photos,
+    predictor: Predictor,
+    score: Mapping[str, float],
+    *,
+    settings: Evaluate,
+    seed: int,
+) -> dict[str, Any]:
+    """Return what all photos of the set say: shortcuts to the class, and the learning curve."""
+    photos = table[table.split.isin(SPLITS)]
+    common: dict[str, Any] = {
+        "resamples": settings.bootstrap,
+        "confidence": settings.confidence,
+        "seed": seed,
+    }
+    blocks: dict[str, Any] = {}
+    if audit := shortcuts.audit(photos, store, predictor.classes, score, **common):
+        blocks["shortcuts"] = audit
+        for sentence in audit["warnings"].values():
+            stage.print_wrapped(f"evaluate: warning: {sentence}")
+    if settings.learning_curve and predictor.bundle.novelty is not None:
+        curve = learning_curve.of_probe(
+            photos,
+            predictor.classes,
+            lambda chosen: novelty.describe(store, chosen.row.to_numpy(), predictor.device),
+            score["value"],
+            repeats=settings.learning_curve,
+            **common,
+        )
+        if curve:
+            blocks["learning_curve"] = curve
+    return blocks
 
 
 def class_frequencies(table: pd.DataFrame, classes: Sequence[str]) -> Floats:
     """Return the class frequencies in train: (K,)."""
     train = table.label[table.split == "train"]
     return np.array([(train == name).mean() for name in classes])
-
-
-def prediction_table(
-    test: pd.DataFrame, classes: Sequence[str], probabilities: Floats, sets: npt.NDArray[np.bool_]
-) -> pd.DataFrame:
-    """Return one row per photo: group, classes, probabilities, prediction set, abstention."""
-    rows = test[["id", "path", "collector", "group"]].assign(
-        actual=test.label,
-        predicted=[classes[k] for k in probabilities.argmax(1)],
-        probability=probabilities.max(1),
-    )
-    columns = [f"p_{name}" for name in classes]
-    rows = pd.concat([rows, pd.DataFrame(probabilities, rows.index, columns)], axis=1)
-    # The hash shows whether the test photo of another run is the same picture.
-    return rows.assign(
-        prediction_set=calibration.format_sets(sets, classes),
-        abstain=calibration.abstains(sets),
-        sha256=test.sha256,
-    )
-
-
-def rounded_probabilities(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the predictions, rounded so that no number of threads changes them."""
-    columns = ["probability", "novelty", *(c for c in rows.columns if c.startswith("p_"))]
-    return rows.assign(**{name: rows[name].round(PROBABILITY_DIGITS) for name in columns})
 
 
 def write_outputs(
@@ -163,21 +156,6 @@ def write_outputs(
     files.write_table(PLOTS / "reliability.csv", reliability_table(predictions))
     counts = score_tables.confusion_table(rows, classes)
     files.write_table(PLOTS / "classes.csv", score_tables.class_table(metrics, counts))
-
-
-def reliability_table(predictions: Predictions) -> pd.DataFrame:
-    """Return the mean confidence, accuracy and photos of each equal-count bin of confidence."""
-    probabilities = predictions.probabilities
-    table = pd.DataFrame(
-        {
-            "bin": confidence_bins(probabilities),
-            "confidence": probabilities.max(1),
-            "accuracy": (predictions.predicted == predictions.labels).astype(float),
-            "photos": 1,
-        }
-    )
-    means = {"confidence": "mean", "accuracy": "mean", "photos": "sum"}
-    return table.groupby("bin").agg(means).round(DIGITS).reset_index(drop=True)
 
 
 def headline_metrics(metrics: Mapping[str, Any], split: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,11 +12,11 @@ A group is a subject (or a collector), joined with every other one that shares a
 audit searches for the same picture in two splits by other means than clean uses. The groups of a
 leaking pair are joined and all groups are assigned again until the audit finds no pair, unless
 split.allowed_leaks lists it. Where the joined groups cannot be split, one photo of each pair is
-excluded instead, but at most 5% of all photos. A pair across predefined splits that are kept stops the stage; with
-split.predefined: exclude_leaks, the joined groups leave the weaker split (train before val before
-test), as every group that spans predefined splits does. Takes a few seconds for 300 photos. Each
-class's share of a split is within about 1 point of its share of all photos where the groups permit,
-and within 5 points wherever that is possible.
+excluded instead, but at most 5% of all photos. A pair across predefined splits that are kept stops
+the stage; with split.predefined: exclude_leaks, the joined groups leave the weaker split (train
+before val before test), as every group that spans predefined splits does. Takes a few seconds for
+300 photos. Each class's share of a split is within about 1 point of its share of all photos where
+the groups permit, and within 5 points wherever that is possible.
 """
 
 from typing import Any

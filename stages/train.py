@@ -27,16 +27,26 @@ import torch
 from torch import nn
 
 from anklealign.config import environment, params, paths, stage
-from anklealign.config.params import Dataset, Model, Prepare, Train
+from anklealign.config.params import Dataset, Model, OperatingTarget, Prepare, Train
+from anklealign.evaluation import photo_attributes
 from anklealign.explainability import attribution
 from anklealign.io import files, pixel_store, results
 from anklealign.io.pixel_store import Photos
 from anklealign.metrics.scores import LOWER_IS_BETTER, point_scores
-from anklealign.models import bundle, calibration, factory, inputs, novelty, weights
+from anklealign.models import (
+    bundle,
+    calibration,
+    factory,
+    inputs,
+    novelty,
+    operating_point,
+    weights,
+)
 from anklealign.models.bundle import Bundle, Preprocessing
 from anklealign.models.inputs import Floats, InputConfig, Integers
 from anklealign.models.networks import Majority
 from anklealign.models.novelty import NoveltyDetector
+from anklealign.models.operating_point import OperatingPoint
 from anklealign.training import (
     augmentation_preview,
     checkpoints,
@@ -53,6 +63,7 @@ from anklealign.training.trainer import FitConfig
 METRICS = paths.DETAILS / "train.json"
 
 TRAIN, VAL = "train", "val"
+MOST_MEASURED = 5000  # training photos, for the quantiles of their attributes; 3 ms each
 
 
 @dataclass(frozen=True)
@@ -70,13 +81,17 @@ class Settings:
 
 @dataclass(frozen=True)
 class Data:
-    """The inputs: K classes, the split table, the pixel store, and the photos of two splits."""
+    """The inputs: K classes, the split table, the pixel store, the photos of two splits.
+
+    And the goal of the operating point, if the dataset has one.
+    """
 
     classes: tuple[str, ...]
     table: pd.DataFrame
     store: Photos
     train: LabeledPhotos
     val: LabeledPhotos
+    target: OperatingTarget | None = None
 
 
 @dataclass(frozen=True)
@@ -91,13 +106,14 @@ class FittedModel:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Temperature, class bias, threshold, and the scores of the calibrated probabilities."""
+    """Temperature, class bias, thresholds, and the scores of the calibrated probabilities."""
 
     temperature: float
     class_bias: tuple[float, ...]
     threshold: float
     train_scores: dict[str, float]
     val_scores: dict[str, float]
+    operating_point: OperatingPoint | None = None
 
 
 def main() -> None:
@@ -123,6 +139,7 @@ def main() -> None:
             record = describe_choice(settings, data, fits, chosen) | sources
             # Before write_bundle, which moves the selected model to the CPU.
             repeats = repeat_table(data, fits, calibrations)
+            record |= describe_use(data, calibrated)
             write_bundle(settings, data, fitted, calibrated, record)
             write_records(settings, data, fitted, calibrated, record)
             files.write_table(paths.REPEATS, repeats)
@@ -170,7 +187,7 @@ def read_data(settings: Settings) -> Data:
     if settings.train.soft_labels:
         votes = pd.read_csv(paths.SOFT_LABELS, dtype={"photo": str})
         train = replace(train, soft=losses.soft_labels(train, votes, classes))
-    return Data(classes, table, store, train, val)
+    return Data(classes, table, store, train, val, settings.dataset.operating_point)
 
 
 def select_split(
@@ -331,7 +348,16 @@ def calibrate(fitted: FittedModel, data: Data) -> Calibration:
         calibration.fit_conformal(val_fitted, data.val.labels, groups),
         rounded_scores(data.train.labels, train_fitted),
         rounded_scores(data.val.labels, val_fitted),
+        choose_operating_point(data, val_fitted),
     )
+
+
+def choose_operating_point(data: Data, val_fitted: Floats) -> OperatingPoint | None:
+    """Return the operating point that the dataset asks for, from the validation photos (N, K)."""
+    if data.target is None:
+        return None
+    labels = [data.classes[k] for k in data.val.labels.tolist()]
+    return operating_point.choose(data.target, val_fitted, labels, data.classes)
 
 
 def describe_choice(
@@ -349,6 +375,16 @@ def describe_choice(
         "validation_by_seed": {str(seed): fit.result.best_score for seed, fit in fits.items()},
         "train_class_counts": dict(zip(data.classes, class_counts(data), strict=True)),
     }
+
+
+def describe_use(data: Data, calibrated: Calibration) -> dict[str, Any]:
+    """Return what the bundle's users compare with: the training photos, the operating point."""
+    train = data.table[data.table.split == TRAIN].sort_values("id")
+    attributes = photo_attributes.measure(train.head(MOST_MEASURED), data.store)
+    use: dict[str, Any] = {"photo_attributes": photo_attributes.quantiles(attributes)}
+    if calibrated.operating_point:
+        use[operating_point.RECORD] = operating_point.record(calibrated.operating_point)
+    return use
 
 
 def write_bundle(

@@ -34,6 +34,8 @@ COMMENTS = {
     "label_level": "level of nested answers that is the label, 1 for the topmost",
     "split_column": "predefined split: train, val or test",
     "imagenet": "ImageNet classes of each class, for zero_shot and imagenet_head",
+    "operating_point": "a class and its sensitivity, specificity or cost_ratio",
+    "label_reliability": "published measure, value and source",
     "subject_pattern": "regular expression, searched in the path",
     "ordered": "true if the classes lie on a scale, in this order",
     "mirror_safe": "false if a horizontal flip changes the label",

@@ -36,17 +36,16 @@ from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
 from anklealign.config import params, paths
+from anklealign.evaluation import cross_validation
 from anklealign.inference.predictor import Predictor
 from anklealign.io import files, pixel_store, results
 from anklealign.metrics.scores import point_scores
 from anklealign.models import inputs
 from anklealign.models.inputs import Floats, Integers
 from anklealign.plotting import contact_sheets
-from anklealign.splitting.stratified_groups import folds
 
 Booleans = npt.NDArray[np.bool_]
 
-FOLDS = 5  # at most; at most the number of groups of the rarest class
 SHOWN = 96  # eight contact sheets
 DRAWS = 1000
 STRENGTH = 1e-3  # C of the linear model: chosen on synthetic seed 2
@@ -134,31 +133,23 @@ def cross_validated(features: Floats, labels: Integers, groups: Sequence[str]) -
         ValueError: All photos of a class are in one group, which cannot be in train and held out.
     """
     classes = int(labels.max()) + 1
-    names = sorted(set(groups))
-    number_of = {name: n for n, name in enumerate(names)}
-    of_group = np.array([number_of[name] for name in groups])
-    counts = np.zeros((len(names), classes), np.int64)
-    np.add.at(counts, (of_group, labels), 1)
-    count = min(FOLDS, int((counts > 0).sum(0).min()))
-    if count < 2:
+    fold = cross_validation.assign_folds(labels, groups, classes)
+    if fold is None:
         raise ValueError(
             "all photos of a class are in one group, so they cannot be cross-validated; add photos "
             "of other groups"
         )
-    kinds = [str(k) for k in range(classes)]
-    fold_of = folds(dict(zip(names, counts, strict=True)), count, kinds, 0)
-    fold = np.array([fold_of[name] for name in groups])
+    model = make_pipeline(
+        StandardScaler(), LogisticRegression(C=STRENGTH, class_weight="balanced", max_iter=1000)
+    )
     probabilities = np.zeros((len(labels), classes))
     for number in tqdm(
-        range(count), "cross-validate", unit="fold", delay=1, leave=False, disable=None
+        np.unique(fold), "cross-validate", unit="fold", delay=1, leave=False, disable=None
     ):
-        train = fold != number
-        model = make_pipeline(
-            StandardScaler(),
-            LogisticRegression(C=STRENGTH, class_weight="balanced", max_iter=1000),
+        test = fold == number
+        probabilities[test] = cross_validation.probabilities_on(
+            model, features, labels, ~test, test
         )
-        model.fit(features[train], labels[train])
-        probabilities[np.ix_(~train, model.classes_)] = model.predict_proba(features[~train])
     return probabilities
 
 

@@ -169,6 +169,45 @@ def _predict(
     )
 
 
+@app.command("evaluate", epilog="Example: anklealign evaluate model ~/photos/other-site")
+def _evaluate(
+    bundle: Annotated[Path, typer.Argument(help="Folder of the trained bundle.")],
+    data: Annotated[
+        str,
+        typer.Argument(
+            help="Labeled photos that the model never saw: a folder, zip or tar file, or address. "
+            "It is never written to."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = paths.EVALUATION,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Key of the dataset config, such as layout=table; may be repeated.",
+        ),
+    ] = None,
+    *,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    partial: Annotated[
+        bool,
+        typer.Option(
+            "--partial", help="Leave out photos of other labels; classes may have no photo."
+        ),
+    ] = False,
+) -> None:
+    """Score a bundle on labeled photos of another place or year, without training.
+
+    Exit status: 0 done, 1 the bundle or the photos cannot be used.
+    """
+    from anklealign.cli import evaluate  # noqa: PLC0415
+
+    raise typer.Exit(
+        evaluate.evaluate_bundle(bundle, data, out, settings or (), device=device, partial=partial)
+    )
+
+
 @app.command("export", epilog="Example: anklealign export --out export/model.onnx")
 def _export(
     model: ModelFolder = paths.MODEL,
@@ -294,6 +333,20 @@ def _label_issues(
     from anklealign.cli import label_issues  # noqa: PLC0415
 
     raise typer.Exit(label_issues.write_label_issues(out, address, from_name, to_name))
+
+
+@app.command("learning-curve", epilog="Example: anklealign learning-curve --repeats 3")
+def _learning_curve(
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = paths.LEARNING_CURVE,
+    repeats: Annotated[int, typer.Option(min=1, help="Training runs per size.")] = 3,
+) -> None:
+    """Train the selected model on 25 to 100 % of the subjects: would more photos help?
+
+    Exit status: 0 done, 1 there is no split, or a training run failed.
+    """
+    from anklealign.cli import learning_curve  # noqa: PLC0415
+
+    raise typer.Exit(learning_curve.write_learning_curve(out, repeats))
 
 
 @app.command("summary", epilog="Example: anklealign summary")

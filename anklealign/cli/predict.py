@@ -5,9 +5,10 @@
 Folders are searched recursively. The table has one row per photo: path, predicted, a column
 p_<class> for each class, prediction_set (the classes that contain the true one for 90% of photos,
 joined by |), abstain (True if the set has several classes), in_distribution (False if the
-photo does not look like the photos the model was trained on), novelty (its score, 0 to 2), and
-reason, which is empty unless the photo could not be read. With --refuse-unlike, a photo that is
-unlike the training photos has no predicted class.
+photo does not look like the photos the model was trained on), novelty (its score, 0 to 2),
+at_operating_point (the class at the bundle's operating point, if it has one), and reason, which is
+empty unless the photo could not be read. With --refuse-unlike, a photo that is unlike the training
+photos has no predicted class.
 Exit status: 0 all photos read, 1 some unreadable, 2 none readable or wrong command.
 """
 
@@ -21,7 +22,7 @@ from tqdm import tqdm
 
 from anklealign.inference.predictor import Predictor
 from anklealign.io import decode, files
-from anklealign.models import calibration
+from anklealign.models import calibration, operating_point
 
 # Photos decoded before each forward pass. Bounds the memory: 50 MB at 256 px.
 CHUNK = 256
@@ -109,6 +110,9 @@ def predictions(predictor: Predictor, paths: Sequence[Path]) -> pd.DataFrame:
         "path", "predicted", *probability_columns, "prediction_set", "abstain", "in_distribution",
         "novelty", "reason",
     ]  # fmt: skip
+    point = operating_point.from_record(predictor.bundle.record)
+    if point:
+        columns.insert(-1, "at_operating_point")
     rows: list[dict[str, object]] = []
     with tqdm(total=len(paths), unit="photo", disable=None) as bar:
         for start in range(0, len(paths), CHUNK):
@@ -137,4 +141,8 @@ def predictions(predictor: Predictor, paths: Sequence[Path]) -> pd.DataFrame:
                     row.update(zip(probability_columns, map(float, scores), strict=True))
                     row["prediction_set"], row["abstain"] = set_text, bool(abstain)
                     row["in_distribution"], row["novelty"] = bool(known), float(score)
+                    if point:
+                        (row["at_operating_point"],) = point.classes_of(
+                            scores[None], predictor.classes
+                        )
     return pd.DataFrame(rows, columns=columns)

@@ -50,6 +50,35 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, config=STRICT)
+class OperatingTarget:
+    """The class that counts as positive, and one goal of the decision for it.
+
+    `cost_ratio` is the cost of a missed positive photo divided by that of a false alarm.
+    """
+
+    positive: Name
+    sensitivity: Annotated[float, Field(gt=0, lt=1)] | None = None
+    specificity: Annotated[float, Field(gt=0, lt=1)] | None = None
+    cost_ratio: Annotated[float, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "OperatingTarget":
+        goals = (self.sensitivity, self.specificity, self.cost_ratio)
+        if sum(goal is not None for goal in goals) != 1:
+            raise ValueError("give one of sensitivity, specificity and cost_ratio")
+        return self
+
+
+@dataclass(frozen=True, config=STRICT)
+class LabelReliability:
+    """A published measure of how reliable the labels of such photos are, and where it is from."""
+
+    measure: Name
+    value: Annotated[float, Field(ge=-1, le=1)]
+    source: Name
+
+
+@dataclass(frozen=True, config=STRICT)
 class Dataset:
     """A dataset below data/raw: its layout and the meaning of its labels.
 
@@ -65,6 +94,8 @@ class Dataset:
     per annotator (`vote_columns`) or in several rows per photo (`annotator_column`). A column is
     named `#1`, `#2`, ... in tables without a header. `imagenet` maps each class to ImageNet
     classes.
+    `operating_point` chooses the threshold of one class on validation. `label_reliability` is a
+    published agreement of labels of such photos, which the report shows beside the scores.
     `label_level` is the level of nested answers (Taxonomy, nested Choices) in the label_studio
     layout that is the label: 1 is the topmost, None the last.
     """
@@ -88,6 +119,8 @@ class Dataset:
     label_level: Count | None = None
     split_column: Name | None = None
     imagenet: dict[Name, Annotated[tuple[ImageNetIndex, ...], Field(min_length=1)]] | None = None
+    operating_point: OperatingTarget | None = None
+    label_reliability: LabelReliability | None = None
 
     def imagenet_indices(self) -> tuple[tuple[int, ...], ...]:
         """Return the sorted ImageNet indices of each class, or () without a mapping."""
@@ -108,6 +141,11 @@ class Dataset:
                 raise ValueError(
                     f"imagenet: {twice[0]} is listed twice; map each ImageNet class to one class"
                 )
+        if self.operating_point and self.operating_point.positive not in self.classes:
+            raise ValueError(
+                f"operating_point.positive = {self.operating_point.positive!r} is not a class; "
+                f"choose one of: {', '.join(self.classes)}"
+            )
         try:
             "".encode(self.encoding)
         except LookupError:
@@ -295,7 +333,8 @@ class Train:
     patience: Count
     monitor: Literal[
         "accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "log_loss",
-        "mcc", "kappa", "roc_auc", "average_precision", "brier", "calibration_error",
+        "mcc", "kappa", "two_step_errors", "roc_auc", "average_precision", "brier", "rps",
+        "calibration_error",
     ]  # fmt: skip
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     weight_decay: NonNegative
@@ -417,6 +456,7 @@ class Evaluate:
     mistakes: Count
     explained: Count
     robustness: Annotated[int, Field(ge=0)]
+    learning_curve: Annotated[int, Field(ge=0)] = 3
 
 
 # Keys of earlier releases: old dotted key -> new dotted key. `*` is any dataset or model.

@@ -29,6 +29,8 @@ CHECKLIST = METRICS / "REPORTING_CHECKLIST.md"
 # Written by commands, and neither outputs of the pipeline nor tracked by git.
 EXPORT = Path("export/model.onnx")
 LABEL_ISSUES = Path("label_issues")
+EVALUATION = Path("evaluation")  # of `anklealign evaluate`
+LEARNING_CURVE = Path("learning_curve")
 PULL_REQUEST = Path("report")
 CACHE = Path(".anklealign_cache")  # saves time and changes no result: anklealign/io/result_cache.py
 

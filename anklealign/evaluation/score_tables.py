@@ -5,19 +5,29 @@ value. Both are missing where there are fewer groups than `bootstrap.MIN_GROUPS`
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.special import softmax
 
 from anklealign.config.params import Evaluate
 from anklealign.evaluation import human_baseline
-from anklealign.metrics.bootstrap import Estimate, mean_with_ci, scores_with_ci
+from anklealign.metrics.bootstrap import (
+    MIN_GROUPS,
+    Estimate,
+    ci_bounds,
+    mean_with_ci,
+    resampling_weights,
+    scores_with_ci,
+)
 from anklealign.metrics.scores import (
+    EPSILON,
     FURTHER,
     LOWER_IS_BETTER,
+    ORDERED,
     OVERALL,
     PER_CLASS,
     RANKED,
@@ -27,6 +37,7 @@ from anklealign.metrics.scores import (
     point_scores,
 )
 from anklealign.models import calibration
+from anklealign.models.operating_point import OperatingPoint
 
 # Fewer photos do not qualify a collector as the worst: a single mistake would decide.
 MIN_COLLECTOR_PHOTOS = 5
@@ -71,7 +82,7 @@ def classification_scores(
         probabilities: (N, K).
         frequencies: (K,) class frequencies in train, used by the majority baseline.
         settings: Number of resamples and confidence level.
-        ordered: Whether the classes are ordered; kappa is reported for ordered classes only.
+        ordered: Whether the classes are ordered; the scores in ORDERED are reported only then.
         seed: Seed of the resampling.
     """
     labels = test.label.map(list(classes).index).to_numpy(np.int64)
@@ -84,7 +95,7 @@ def classification_scores(
         confidence=settings.confidence,
         seed=seed,
     )
-    names = [name for name in (*OVERALL, *FURTHER) if ordered or name != "kappa"]
+    names = [name for name in (*OVERALL, *FURTHER) if ordered or name not in ORDERED]
     metrics: dict[str, Any] = {name: rounded(estimates[name]) for name in names}
     for k, name in enumerate(classes):
         support = int((labels == k).sum())
@@ -148,6 +159,100 @@ def seed_scores(
     return scores
 
 
+def subject_scores(
+    test: pd.DataFrame, predictions: Predictions, settings: Evaluate, seed: int
+) -> dict[str, Any]:
+    """Return the scores of one prediction per subject, and of their photos one by one.
+
+    The probabilities of a subject are the geometric means of those of its photos, normalized: the
+    mean of the log probabilities. Subjects whose photos have several labels have no label to score
+    and are counted.
+
+    Args:
+        test: One row per photo: label, subject ('' if unknown), group.
+        predictions: On these photos.
+        settings: Number of resamples and confidence level.
+        seed: Seed of the resampling.
+
+    Returns:
+        An empty dict unless a subject has several photos.
+    """
+    known = np.flatnonzero((test.subject != "").to_numpy())
+    codes, names = pd.factorize(test.subject.to_numpy()[known], sort=True)
+    counts = np.bincount(codes, minlength=len(names))
+    if not len(names) or counts.max() < 2:
+        return {}
+    labels = predictions.labels[known]
+    lowest, highest = (
+        pd.Series(labels).groupby(codes).agg(kind).to_numpy(np.int64) for kind in ("min", "max")
+    )
+    single = lowest == highest
+    if not single.any():
+        return {}
+    logarithms = np.log(np.clip(predictions.probabilities[known], EPSILON, 1))
+    sums = np.zeros((len(names), logarithms.shape[1]))
+    np.add.at(sums, codes, logarithms)
+    combined = softmax(sums / counts[:, None], axis=1)[single]
+    photos = known[single[codes]].tolist()
+    # All photos of a subject are in one group.
+    group_of = dict(
+        zip(codes.tolist(), [predictions.groups[n] for n in known.tolist()], strict=True)
+    )
+    groups = [group_of[k] for k in np.flatnonzero(single).tolist()]
+    by_subject = Predictions(lowest[single], combined, groups)
+    by_photo = Predictions(
+        predictions.labels[photos],
+        predictions.probabilities[photos],
+        [predictions.groups[n] for n in photos],
+    )
+    metrics: dict[str, Any] = {
+        "subjects": len(groups),
+        "photos": len(photos),
+        "several_labels": int((~single).sum()),
+    }
+    for prefix, scored in (("", by_subject), ("photo_", by_photo)):
+        right = scored.predicted == scored.labels
+        metrics[f"{prefix}accuracy"] = mean_score(right, scored.groups, (0.0, 1.0), settings, seed)
+        points = point_scores(scored.labels, scored.probabilities)
+        metrics |= rounded(
+            {f"{prefix}{name}": points[name] for name in ("balanced_accuracy", "log_loss")}
+        )
+    return metrics
+
+
+def operating_point_scores(
+    predictions: Predictions,
+    point: OperatingPoint,
+    classes: Sequence[str],
+    settings: Evaluate,
+    seed: int,
+) -> dict[str, Any]:
+    """Return sensitivity, specificity and precision of a bundle's operating point.
+
+    Args:
+        predictions: On N photos.
+        point: The operating point.
+        classes: K names.
+        settings: Number of resamples and confidence level.
+        seed: Seed of the resampling.
+
+    Returns:
+        A score without photos to measure it on is left out.
+    """
+    flagged = point.flags(predictions.probabilities, classes)
+    positive = predictions.labels == list(classes).index(point.positive)
+    groups = np.array(predictions.groups)
+    metrics: dict[str, Any] = asdict(point)
+    for name, values, of in (
+        ("sensitivity", flagged, positive),
+        ("specificity", ~flagged, ~positive),
+        ("precision", positive, flagged),
+    ):
+        if of.any():
+            metrics[name] = mean_score(values[of], list(groups[of]), (0.0, 1.0), settings, seed)
+    return metrics
+
+
 def confusion_table(predictions: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
     """Return the confusion matrix: index the actual class, columns the predicted class."""
     counts = pd.crosstab(predictions.actual, predictions.predicted)
@@ -199,7 +304,7 @@ def worst(
 
 def calibration_scores(
     test: Predictions,
-    validation: Predictions,
+    validation: Predictions | None,
     *,
     uncalibrated: Floats,
     sets: npt.NDArray[np.bool_],
@@ -209,22 +314,81 @@ def calibration_scores(
     """Return the scores before calibration and those of the prediction sets.
 
     `expected_low` and `expected_high` are the range of the coverage when the groups of both splits
-    are reassigned at random.
+    are reassigned at random; they need the validation photos.
 
     Args:
         test: Predictions on N photos.
-        validation: Predictions on the photos that calibration and threshold were fitted on.
+        validation: Predictions on the photos that calibration and threshold were fitted on, or
+            None where they are not at hand.
         uncalibrated: (N, K) test probabilities of the same model before calibration.
         sets: (N, K) prediction sets.
         settings: Number of resamples and confidence level.
         seed: Seed of the resampling.
     """
     photos, classes = test.probabilities.shape
-    before = loss_scores(test.labels, uncalibrated)(np.ones(photos))
+    scores = loss_scores(test.labels, uncalibrated)(np.ones(photos))
+    before = {name: score for name, score in scores.items() if name not in ORDERED}
     covered = sets[np.arange(photos), test.labels]
     abstained = calibration.abstains(sets)
     correct = test.predicted == test.labels
-    validation_groups = len(set(validation.groups))
+    expected = {"nominal": calibration.COVERAGE}
+    if validation is not None:
+        expected = _expected_coverage(test, validation, settings, seed)
+
+    def mean(values: npt.ArrayLike, upper: float = 1.0) -> dict[str, float]:
+        return mean_score(values, test.groups, (0.0, upper), settings, seed)
+
+    metrics: dict[str, Any] = {
+        "before_calibration": rounded(before),
+        "coverage": mean(covered) | rounded(expected),
+        "set_size": mean(sets.sum(1), classes),
+        "abstention": mean(abstained),
+    }
+    if not abstained.all():
+        metrics["selective_accuracy"] = round(float(correct[~abstained].mean()), 6)
+        if abstained.any():
+            metrics["selective_gain"] = _selective_gain(
+                correct, ~abstained, test.groups, settings, seed
+            )
+    return metrics
+
+
+def _selective_gain(
+    correct: npt.NDArray[np.bool_],
+    answered: npt.NDArray[np.bool_],
+    groups: Sequence[str],
+    settings: Evaluate,
+    seed: int,
+) -> dict[str, float]:
+    """Return the accuracy without abstention minus that on all photos, with its CI.
+
+    Abstaining helps where the interval is above 0: it leaves out photos that are more often wrong.
+    """
+
+    def gain(weights: Floats) -> Floats:
+        chosen = np.maximum(weights @ answered, np.finfo(np.float64).tiny)
+        selective: Floats = weights @ (correct & answered) / chosen
+        every: Floats = weights @ correct / weights.sum(-1)
+        return np.asarray(selective - every)
+
+    value = gain(np.ones(len(correct)))
+    codes = pd.factorize(np.asarray(groups), sort=True)[0].astype(np.int64)
+    count = int(codes.max()) + 1
+    if count < MIN_GROUPS:
+        return rounded({"value": value})
+    blocks = resampling_weights(
+        codes, count, np.zeros(0), settings.bootstrap, np.random.default_rng(seed)
+    )
+    drawn = np.concatenate([gain(block) for block in blocks])
+    low, high = ci_bounds(drawn, value, count, settings.confidence)
+    return rounded({"value": value, "ci_low": low, "ci_high": high})
+
+
+def _expected_coverage(
+    test: Predictions, validation: Predictions, settings: Evaluate, seed: int
+) -> dict[str, float]:
+    """Return the nominal coverage, and its range under random exchanges of the groups."""
+    groups = len(set(validation.groups))
     low, high = calibration.coverage_range(
         np.concatenate(
             [
@@ -233,26 +397,13 @@ def calibration_scores(
             ]
         ),
         [*validation.groups, *test.groups],
-        validation_groups,
+        groups,
         confidence=settings.confidence,
         draws=settings.bootstrap,
         seed=seed,
     )
-    nominal = calibration.nominal_coverage(validation_groups)
-
-    def mean(values: npt.ArrayLike, upper: float = 1.0) -> dict[str, float]:
-        return _mean(values, test.groups, (0.0, upper), settings, seed)
-
-    metrics: dict[str, Any] = {
-        "before_calibration": rounded(before),
-        "coverage": mean(covered)
-        | rounded({"nominal": nominal, "expected_low": low, "expected_high": high}),
-        "set_size": mean(sets.sum(1), classes),
-        "abstention": mean(abstained),
-    }
-    if not abstained.all():
-        metrics["selective_accuracy"] = round(float(correct[~abstained].mean()), 6)
-    return metrics
+    nominal = calibration.nominal_coverage(groups)
+    return {"nominal": nominal, "expected_low": low, "expected_high": high}
 
 
 def novelty_scores(
@@ -271,7 +422,7 @@ def novelty_scores(
         settings: Number of resamples and confidence level.
         seed: Seed of the resampling.
     """
-    share = _mean(refused, groups, (0.0, 1.0), settings, seed)
+    share = mean_score(refused, groups, (0.0, 1.0), settings, seed)
     return {"false_refusals": share, "detected": rounded(detected)}
 
 
@@ -300,20 +451,21 @@ def human_baseline_scores(
     vote_groups = list(groups[rows.photo])
     table = human_baseline.scores_by_annotator(rows, classes).set_index("annotator")
     return metrics | {
-        "accuracy": _mean(vote, vote_groups, (0.0, 1.0), settings, seed),
-        "model_accuracy": _mean(predicted, vote_groups, (0.0, 1.0), settings, seed),
-        "model_gain": _mean(predicted - vote, vote_groups, (-1.0, 1.0), settings, seed),
+        "accuracy": mean_score(vote, vote_groups, (0.0, 1.0), settings, seed),
+        "model_accuracy": mean_score(predicted, vote_groups, (0.0, 1.0), settings, seed),
+        "model_gain": mean_score(predicted - vote, vote_groups, (-1.0, 1.0), settings, seed),
         "by_annotator": table.to_dict("index"),
     }
 
 
-def _mean(
+def mean_score(
     values: npt.ArrayLike,
     groups: Sequence[str],
     bounds: tuple[float, float],
     settings: Evaluate,
     seed: int,
 ) -> dict[str, float]:
+    """Return the mean of bounded values (N,) with its CI, rounded (`bootstrap.mean_with_ci`)."""
     return rounded(
         mean_with_ci(
             values,

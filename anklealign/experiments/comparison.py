@@ -252,7 +252,8 @@ class _Tally:
             margins = margins + other_weights @ other.margins
             numbers = numbers + other_weights @ other.numbers
         right, support, guesses = np.split(margins, 3, axis=-1)
-        scores = margin_scores(Margins(right, support, guesses, numbers[..., 0]))
+        far = np.zeros_like(numbers[..., 0])  # no score of OVERALL needs it
+        scores = margin_scores(Margins(right, support, guesses, numbers[..., 0], far))
         scores["log_loss"] = numbers[..., 1] / numbers[..., 2]
         return {name: scores[name] for name in OVERALL}
 

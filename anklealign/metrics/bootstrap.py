@@ -37,6 +37,7 @@ from anklealign.metrics.scores import (
     Margins,
     constant_scores,
     decision_scores,
+    is_far,
     loss_scores,
     margins,
     rank_scores,
@@ -287,7 +288,10 @@ def _sparse_margins(
     cells = np.arange(rows)[:, None, None] * classes + predicted
     by_class = np.bincount(cells.ravel(), sticks.ravel(), rows * classes).reshape(rows, classes)
     squared_steps = (predicted - np.arange(classes)[:, None]) ** 2
-    return Margins(right, right + wrong, right + by_class, (sticks * squared_steps).sum((-2, -1)))
+    squared, far = (
+        (sticks * distance).sum((-2, -1)) for distance in (squared_steps, is_far(squared_steps))
+    )
+    return Margins(right, right + wrong, right + by_class, squared, far)
 
 
 def resampling_weights(

@@ -16,10 +16,14 @@ Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 OVERALL = ("accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "log_loss")
-FURTHER = ("mcc", "kappa", "roc_auc", "average_precision", "brier", "calibration_error")
+FURTHER = (
+    "mcc", "kappa", "two_step_errors", "roc_auc", "average_precision", "brier", "rps",
+    "calibration_error",
+)  # fmt: skip
 PER_CLASS = ("precision", "recall", "f1")
 RANKED = ("roc_auc", "average_precision")  # overall, and one-vs-rest per class
-LOWER_IS_BETTER = ("log_loss", "brier", "calibration_error")
+ORDERED = ("kappa", "two_step_errors", "rps")  # only where the classes lie on a scale
+LOWER_IS_BETTER = ("two_step_errors", "log_loss", "brier", "rps", "calibration_error")
 
 # Lower bound of a probability in the log loss, which a single zero would make infinite. The
 # resolution of a double, as in scikit-learn.
@@ -51,12 +55,14 @@ class Margins:
         support: (..., K) counts of each actual class.
         predicted: (..., K) counts of each predicted class.
         squared_steps: (...) sum of the squared distances of the actual and the predicted class.
+        far: (...) counts of errors by two steps or more.
     """
 
     right: Floats
     support: Floats
     predicted: Floats
     squared_steps: Floats
+    far: Floats
 
     def __add__(self, other: "Margins") -> "Margins":
         """Return the margins of the sum of both confusion matrices."""
@@ -65,15 +71,27 @@ class Margins:
             self.support + other.support,
             self.predicted + other.predicted,
             self.squared_steps + other.squared_steps,
+            self.far + other.far,
         )
 
 
 def margins(confusions: npt.NDArray[np.number]) -> Margins:
     """Return the margins of confusion counts: (..., K, K)."""
     counts = np.asarray(confusions, np.float64)
-    squared_steps = (counts * _squared_steps(counts.shape[-1])).sum((-2, -1))
+    steps = _squared_steps(counts.shape[-1])
     right = np.diagonal(counts, axis1=-2, axis2=-1)
-    return Margins(right, counts.sum(-1), counts.sum(-2), squared_steps)
+    return Margins(
+        right,
+        counts.sum(-1),
+        counts.sum(-2),
+        (counts * steps).sum((-2, -1)),
+        (counts * is_far(steps)).sum((-2, -1)),
+    )
+
+
+def is_far(squared_steps: npt.NDArray[np.number]) -> Floats:
+    """Return 1 where classes are two steps or more apart, given squared distances, else 0."""
+    return np.asarray(np.asarray(squared_steps) >= 4, np.float64)
 
 
 def margin_scores(counts: Margins) -> dict[str, Floats]:
@@ -82,7 +100,8 @@ def margin_scores(counts: Margins) -> dict[str, Floats]:
     Means over classes include only classes with photos, as a resample may lack a class. The
     precision of a class that is never predicted is 0, as in scikit-learn. `mcc` is Gorodkin's R_K
     (2004), 0 where only one class is predicted. `kappa` is Cohen's with quadratic weights (1968),
-    which treats the classes as equidistant steps of a scale.
+    which treats the classes as equidistant steps of a scale; `two_step_errors` is the share of
+    photos whose predicted class is two steps or more from the actual one.
     """
     right, support, predicted = counts.right, counts.support, counts.predicted
     total = support.sum(-1)
@@ -99,6 +118,7 @@ def margin_scores(counts: Margins) -> dict[str, Floats]:
         "weighted_f1": _ratio((f1 * support).sum(-1), total),
         "mcc": _ratio(agreed, np.sqrt(np.maximum(spread, 0))),
         "kappa": np.where(by_chance > 0, 1 - _ratio(counts.squared_steps * total, by_chance), 0),
+        "two_step_errors": _ratio(counts.far, total),
         "precision": _ratio(right, predicted),
         "recall": recall,
         "f1": f1,
@@ -133,6 +153,20 @@ def brier_scores(labels: Integers, probabilities: Floats) -> Floats:
     one_hot = np.eye(probabilities.shape[1])[labels]
     distances: Floats = ((probabilities - one_hot) ** 2).sum(1)
     return distances
+
+
+def ranked_probability_scores(labels: Integers, probabilities: Floats) -> Floats:
+    """Return each photo's mean squared distance of cumulative probabilities: (N,), (N, K) -> (N,).
+
+    The classes lie on a scale; a probability far from the label costs more than one next to it.
+    Divided by K - 1, so that it is 0 to 1 and, with two classes, half the Brier score (Epstein, A
+    Scoring System for Probability Forecasts of Ranked Categories (1969)).
+    """
+    classes = probabilities.shape[1]
+    reached = np.arange(classes - 1) >= labels[:, None]
+    distances = (np.cumsum(probabilities[:, :-1], 1) - reached) ** 2
+    scores: Floats = distances.sum(1) / max(1, classes - 1)
+    return scores
 
 
 def confidence_bins(probabilities: Floats) -> Integers:
@@ -172,18 +206,22 @@ def decision_scores(labels: Integers, probabilities: Floats) -> WeightedScores:
         (3 * classes, len(labels)),
     )
     squared_steps = ((labels - predicted) ** 2).astype(np.float64)
+    distances = np.stack([squared_steps, is_far(squared_steps)], 1)
 
     def weighted(weights: Floats, pseudo: Margins | None = None) -> dict[str, Floats]:
         summed = _weighted_sums(sums, weights)
         right_counts, support, guesses = np.split(summed, 3, axis=-1)
-        counts = Margins(right_counts, support, guesses, weights @ squared_steps)
+        squared, far = np.moveaxis(weights @ distances, -1, 0)
+        counts = Margins(right_counts, support, guesses, squared, far)
         return margin_scores(counts if pseudo is None else counts + pseudo)
 
     return weighted
 
 
 def loss_scores(labels: Integers, probabilities: Floats) -> WeightedScores:
-    """Return a function from weights (..., N) to log loss, Brier score and calibration error.
+    """Return a function from weights (..., N) to the scores of the probabilities.
+
+    These are log loss, Brier score, ranked probability score and calibration error.
 
     The loss of a wrong pseudo-photo is the largest loss of a photo, or the loss of a uniform guess
     if that is larger; that of a right one is 0. Pseudo-photos do not enter the calibration error,
@@ -191,9 +229,9 @@ def loss_scores(labels: Integers, probabilities: Floats) -> WeightedScores:
     Sampling alone keeps that error above 0.
     """
     classes = probabilities.shape[1]
-    uniform = np.array([np.log(classes), 1 - 1 / classes])
-    losses = np.stack([log_losses(labels, probabilities), brier_scores(labels, probabilities)], 1)
-    largest = np.maximum(losses.max(0, initial=0), uniform)
+    losses = _losses(labels, probabilities)
+    every_class, guess = np.arange(classes), np.full((classes, classes), 1 / classes)
+    largest = np.maximum(losses.max(0, initial=0), _losses(every_class, guess).max(0))
     surplus = (probabilities.argmax(1) == labels) - probabilities.max(1)
     bins = confidence_bins(probabilities)
     binned = np.eye(bins.max() + 1)[bins] * surplus[:, None]
@@ -206,12 +244,20 @@ def loss_scores(labels: Integers, probabilities: Floats) -> WeightedScores:
             wrong = (pseudo.support - pseudo.right).sum(-1)
             summed = summed + wrong[..., None] * largest
         return {
-            "log_loss": _ratio(summed[..., 0], total),
-            "brier": _ratio(summed[..., 1], total),
+            **{name: _ratio(summed[..., k], total) for k, name in enumerate(LOSSES)},
             "calibration_error": _ratio(np.abs(weights @ binned).sum(-1), real),
         }
 
     return weighted
+
+
+LOSSES = ("log_loss", "brier", "rps")  # means over photos
+
+
+def _losses(labels: Integers, probabilities: Floats) -> Floats:
+    """Return each photo's LOSSES: (N,), (N, K) -> (N, 3)."""
+    functions = (log_losses, brier_scores, ranked_probability_scores)
+    return np.stack([loss(labels, probabilities) for loss in functions], 1)
 
 
 def rank_scores(labels: Integers, probabilities: Floats) -> WeightedScores:
@@ -285,8 +331,8 @@ def constant_scores(labels: Integers, frequencies: Floats) -> Callable[..., dict
     majority = np.arange(classes) == frequencies.argmax()
     sums = _indicator([labels], [np.arange(len(labels))], (classes, len(labels)))
     squared_steps = _squared_steps(classes)[:, frequencies.argmax()]
-    every_class, each = np.arange(classes), np.broadcast_to(frequencies, (classes, classes))
-    losses = np.stack([log_losses(every_class, each), brier_scores(every_class, each)], 1)
+    far = is_far(squared_steps)
+    losses = _losses(np.arange(classes), np.broadcast_to(frequencies, (classes, classes)))
     present = np.bincount(labels, minlength=classes) > 0
 
     def weighted(
@@ -296,20 +342,19 @@ def constant_scores(labels: Integers, frequencies: Floats) -> Callable[..., dict
         support = real if for_decisions is None else real + for_decisions.support
         predicted = majority * support.sum(-1, keepdims=True)
         scores = margin_scores(
-            Margins(majority * support, support, predicted, support @ squared_steps)
+            Margins(majority * support, support, predicted, support @ squared_steps, support @ far)
         )
         support = real if for_ranks is None else real + for_ranks.support
         total = support.sum(-1)
         precisions = _ratio(support, np.broadcast_to(total[..., None], support.shape))
-        log_loss, brier = np.moveaxis(support @ losses, -1, 0)
+        summed = support @ losses
         surplus = np.abs(real @ majority - real.sum(-1) * frequencies.max())
         return scores | {
             "class_roc_auc": np.full_like(support, 0.5),
             "class_average_precision": precisions,
             "roc_auc": np.full_like(total, 0.5),
             "average_precision": precisions[..., present].mean(-1),
-            "log_loss": _ratio(log_loss, total),
-            "brier": _ratio(brier, total),
+            **{name: _ratio(summed[..., k], total) for k, name in enumerate(LOSSES)},
             "calibration_error": _ratio(surplus, real.sum(-1)),
         }
 

@@ -10,6 +10,7 @@ from anklealign.config.params import Evaluate
 from anklealign.evaluation import plots, score_tables
 from anklealign.evaluation.human_baseline import scored_votes
 from anklealign.metrics.scores import FURTHER, OVERALL
+from anklealign.models.operating_point import OperatingPoint
 
 CLASSES = ["a", "b", "c"]
 SETTINGS = Evaluate(bootstrap=200, confidence=0.95, mistakes=1, explained=1, robustness=1)
@@ -215,3 +216,76 @@ def test_table_of_classes_starts_with_the_lowest_recall_and_names_the_confusion(
     assert rows.confused_with.to_dict() == {"a": "b", "b": "", "c": "b"}
     assert rows.confused_photos.to_dict() == {"a": 3, "b": 0, "c": 5}
     assert rows.loc["a", "recall_ci_low"] == metrics["class_a"]["recall_ci_low"]
+
+
+def subjects_of(labels: list[int], subjects: list[str], probabilities: np.ndarray) -> dict:
+    table = pd.DataFrame({"subject": subjects, "label": [CLASSES[k] for k in labels]})
+    groups = [subject or f"photo {n}" for n, subject in enumerate(subjects)]
+    predictions = score_tables.Predictions(np.array(labels), probabilities, groups)
+    return score_tables.subject_scores(table, predictions, SETTINGS, seed=1)
+
+
+def test_a_subject_is_predicted_by_the_mean_of_its_log_probabilities():
+    probabilities = np.array(
+        [[0.6, 0.4, 0], [0.55, 0.45, 0], [0.01, 0.99, 0], [0.2, 0.2, 0.6], [0.1, 0.1, 0.8],
+         [0.9, 0.05, 0.05]]
+    )  # fmt: skip
+    scores = subjects_of([1, 1, 1, 2, 2, 0], ["x", "x", "x", "y", "y", ""], probabilities)
+    assert (scores["subjects"], scores["photos"], scores["several_labels"]) == (2, 5, 0)
+    assert scores["photo_accuracy"]["value"] == 0.6
+    assert scores["accuracy"]["value"] == 1.0  # one sure photo outweighs two unsure ones
+    geometric = np.exp(np.log(np.clip(probabilities[:3], 1e-15, 1)).mean(0))
+    other = np.exp(np.log(probabilities[3:5]).mean(0))
+    expected = -np.mean([np.log(geometric[1] / geometric.sum()), np.log(other[2] / other.sum())])
+    assert scores["log_loss"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_subjects_with_several_labels_are_counted_and_single_photos_need_no_block():
+    probabilities = np.tile([0.5, 0.3, 0.2], (4, 1))
+    scores = subjects_of([0, 1, 0, 0], ["x", "x", "y", "y"], probabilities)
+    assert (scores["subjects"], scores["several_labels"]) == (1, 1)
+    assert subjects_of([0, 1, 0, 0], ["x", "", "y", "z"], probabilities) == {}
+    assert subjects_of([0, 1, 0, 1], ["x", "x", "y", "y"], probabilities) == {}
+
+
+def test_the_operating_point_has_sensitivity_specificity_and_precision():
+    probabilities = np.array([[0.5, 0.3, 0.2], [0.2, 0.7, 0.1], [0.8, 0.1, 0.1], [0.6, 0.4, 0]])
+    labels = np.array([1, 1, 0, 2])
+    predictions = score_tables.Predictions(labels, probabilities, list("wxyz"))
+    point = OperatingPoint("b", 0.25, "sensitivity", 0.9)
+    scores = score_tables.operating_point_scores(predictions, point, CLASSES, SETTINGS, 1)
+    values = {name: scores[name]["value"] for name in ("sensitivity", "specificity", "precision")}
+    assert values == {"sensitivity": 1.0, "specificity": 0.5, "precision": round(2 / 3, 6)}
+    assert scores["positive"] == "b"
+    none = score_tables.operating_point_scores(
+        predictions, OperatingPoint("b", 0.99, "specificity", 0.9), CLASSES, SETTINGS, 1
+    )
+    assert "precision" not in none
+    assert none["sensitivity"]["value"] == 0.0
+
+
+def test_scores_of_ordered_classes_are_reported_for_these_alone():
+    ordered, others = scored(ordered=True), scored(ordered=False)
+    assert {"kappa", "two_step_errors", "rps"} == ordered.keys() - others.keys()
+
+
+def test_the_gain_of_abstaining_is_that_of_the_photos_without_abstention():
+    labels = np.arange(40) % 2
+    probabilities = np.tile([0.9, 0.1], (40, 1))
+    probabilities[labels == 1] = [0.2, 0.8]
+    probabilities[:10] = [0.55, 0.45]  # half of these are wrong
+    sets = probabilities >= 0.4
+    test = score_tables.Predictions(labels, probabilities, [f"g{n}" for n in range(40)])
+    scores = score_tables.calibration_scores(
+        test, None, uncalibrated=probabilities, sets=sets, settings=SETTINGS, seed=1
+    )
+    gain = scores["selective_gain"]
+    assert scores["abstention"]["value"] == 0.25
+    assert gain["value"] == round(1 - 35 / 40, 6)
+    assert 0 < gain["ci_low"] < gain["value"] < gain["ci_high"]
+    assert "expected_low" not in scores["coverage"]
+    every = score_tables.calibration_scores(
+        test, None, uncalibrated=probabilities, sets=sets & (sets.cumsum(1) == 1),
+        settings=SETTINGS, seed=1,
+    )  # fmt: skip
+    assert "selective_gain" not in every

@@ -209,7 +209,7 @@ def test_sticks_have_the_moments_of_single_pseudo_photos(right):
     sticks = bootstrap._sparse_margins(counts, shape, 1.0, rows, rng, right_share=right)
     shapes = pseudo_shapes(counts / counts.sum(), right)
     single = margins(rng.gamma(shapes, size=(rows, 4, 4)))
-    for name in ("right", "support", "predicted", "squared_steps"):
+    for name in ("right", "support", "predicted", "squared_steps", "far"):
         ours, other = getattr(sticks, name), getattr(single, name)
         for moment in (np.mean, np.std):
             np.testing.assert_allclose(moment(ours, 0), moment(other, 0), rtol=0.06, err_msg=name)

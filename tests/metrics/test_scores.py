@@ -18,6 +18,7 @@ from anklealign.metrics.scores import (
     margins,
     point_scores,
     rank_scores,
+    ranked_probability_scores,
     resample,
 )
 
@@ -55,6 +56,16 @@ def test_point_scores_are_scikit_learns(seed, photos, classes):
         assert by_class[name] == pytest.approx(values)
 
 
+def test_the_ranked_probability_score_costs_more_the_farther_the_probability_is_from_the_label():
+    labels = np.array([0, 0, 0])
+    probabilities = np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]])
+    assert ranked_probability_scores(labels, probabilities).tolist() == [0, 0.5, 1]
+    two = np.array([[0.7, 0.3], [0.2, 0.8]])
+    np.testing.assert_allclose(
+        ranked_probability_scores(np.array([0, 0]), two), brier_scores(np.array([0, 0]), two) / 2
+    )
+
+
 def test_log_loss_is_finite_at_probability_zero():
     assert point_scores(np.array([0, 1]), np.array([[0.0, 1], [0, 1]]))["log_loss"] < 40
 
@@ -90,6 +101,16 @@ def test_weighted_scores_are_scikit_learns(seed, photos, classes):
         labels, probabilities, labels=every, scale_by_half=False, **sample
     )
     assert found["brier"] == pytest.approx(brier)
+    # The mean Brier score of "the class is k or less" over k.
+    reached = [
+        metrics.brier_score_loss(
+            labels <= k, probabilities[:, : k + 1].sum(1).clip(0, 1), scale_by_half=True, **sample
+        )
+        for k in range(classes - 1)
+    ]
+    assert found["rps"] == pytest.approx(np.mean(reached))
+    far = np.abs(labels - predicted) >= 2
+    assert found["two_step_errors"] == pytest.approx(np.average(far, weights=weights))
     for k in every:
         own = labels == k
         assert found["class_roc_auc"][k] == pytest.approx(

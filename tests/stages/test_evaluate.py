@@ -3,7 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from stages.evaluate import headline_metrics, prediction_table, rounded_probabilities
+from anklealign.evaluation.prediction_tables import prediction_table, rounded_probabilities
+from stages.evaluate import headline_metrics
 from stages.report import mistake_tiles
 
 CLASSES = ["a", "b", "c"]

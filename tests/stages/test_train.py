@@ -25,13 +25,14 @@ from torch import nn
 
 from anklealign.cli import export, label_issues
 from anklealign.config import params, paths, stage
+from anklealign.evaluation import photo_attributes
 from anklealign.explainability import attribution
 from anklealign.explainability.attribution import heat_maps
 from anklealign.inference import onnx_predictor
 from anklealign.inference.predictor import Predictor
 from anklealign.io import files, pixel_store, results
 from anklealign.metrics.scores import point_scores
-from anklealign.models import bundle, calibration, factory, inputs
+from anklealign.models import bundle, calibration, factory, inputs, operating_point
 from anklealign.models.networks import Cnn
 from anklealign.training import checkpoints
 from anklealign.training.trainer import Trainer
@@ -86,6 +87,7 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         {"id": ids, "row": range(48), "group": ids, "label": [CLASSES[i % 3] for i in range(48)]}
     )
     table = table.assign(split=["train"] * 27 + ["val"] * 12 + ["test"] * 9)
+    table = table.assign(width=32, height=32, left=0, top=0, right=32, bottom=32)
     table = table[~((table.split == "train") & (table.label == "high") & (table.row > 12))]
     files.write_table(paths.SPLIT / "photos.csv", table)
     voted = pd.DataFrame({"photo": ids[:3], "soft_low": 0.5, "soft_middle": 0.5, "soft_high": 0.0})
@@ -108,6 +110,23 @@ def test_two_runs_write_the_same_bytes_whatever_the_order_of_the_table() -> None
     files.write_table(paths.SPLIT / "photos.csv", table.sample(frac=1, random_state=0))
     train.main()
     assert outputs()["model/model.safetensors"] == first["model/model.safetensors"]
+
+
+def test_the_bundle_holds_the_operating_point_and_what_its_training_photos_look_like() -> None:
+    goal = "mirror_safe: false, operating_point: {positive: middle, sensitivity: 0.75}"
+    Path("params.yaml").write_text(PARAMS.replace("mirror_safe: false", goal))
+    train.main()
+    predictor = Predictor.load("model", "cpu")
+    point = operating_point.from_record(predictor.bundle.record)
+    assert point is not None
+    assert (point.positive, point.target, point.goal) == ("middle", "sensitivity", 0.75)
+    val = pixel_store.read_table(paths.SPLIT / "photos.csv").query("split == 'val'")
+    probabilities = predictor.probabilities(pixel_store.open_store(), val.row.to_numpy())
+    flagged = point.flags(probabilities, predictor.classes)[(val.label == "middle").to_numpy()]
+    assert flagged.sum() == 4  # of 4: with so few photos, the rank of the goal is the lowest
+    quantiles = predictor.bundle.record["photo_attributes"]
+    assert quantiles["width"] == [32.0] * photo_attributes.QUANTILES
+    assert 90 < quantiles["brightness"][10] < 160
 
 
 def test_a_network_of_one_channel_is_trained_exported_and_explained() -> None:

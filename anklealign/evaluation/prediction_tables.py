@@ -1,0 +1,81 @@
+"""Predictions of a bundle on labeled photos, and the tables that are written of them.
+
+Shapes: N photos, K classes.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from anklealign.evaluation.score_tables import Predictions
+from anklealign.inference.predictor import Predictor
+from anklealign.io.pixel_store import Photos
+from anklealign.metrics.scores import Floats, confidence_bins
+from anklealign.models import calibration
+from anklealign.models.operating_point import OperatingPoint
+
+# Of a probability in predictions.csv: another number of threads changes the eighth. The report
+# draws the probabilities before calibration from them.
+PROBABILITY_DIGITS = 6
+RELIABILITY_DIGITS = 4
+
+
+def predict_table(
+    table: pd.DataFrame, store: Photos, predictor: Predictor
+) -> tuple[pd.DataFrame, Predictions]:
+    """Return the photos of a table, sorted by path, and the predictions on them."""
+    rows = table.sort_values("path", ignore_index=True)
+    labels = rows.label.map(predictor.classes.index).to_numpy(np.int64)
+    probabilities = predictor.probabilities(store, rows.row.to_numpy())
+    return rows, Predictions(labels, probabilities, list(rows.group))
+
+
+def prediction_table(
+    test: pd.DataFrame,
+    classes: Sequence[str],
+    probabilities: Floats,
+    sets: npt.NDArray[np.bool_],
+    point: OperatingPoint | None = None,
+) -> pd.DataFrame:
+    """Return one row per photo: group, classes, probabilities, prediction set, abstention.
+
+    With an operating point, `at_operating_point` is the class at it.
+    """
+    rows = test[["id", "path", "collector", "group"]].assign(
+        actual=test.label,
+        predicted=[classes[k] for k in probabilities.argmax(1)],
+        probability=probabilities.max(1),
+    )
+    columns = [f"p_{name}" for name in classes]
+    rows = pd.concat([rows, pd.DataFrame(probabilities, rows.index, columns)], axis=1)
+    if point:
+        rows["at_operating_point"] = point.classes_of(probabilities, classes)
+    # The hash shows whether the test photo of another run is the same picture.
+    return rows.assign(
+        prediction_set=calibration.format_sets(sets, classes),
+        abstain=calibration.abstains(sets),
+        sha256=test.sha256,
+    )
+
+
+def rounded_probabilities(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the predictions, rounded so that no number of threads changes them."""
+    columns = ["probability", "novelty", *(c for c in rows.columns if c.startswith("p_"))]
+    return rows.assign(**{name: rows[name].round(PROBABILITY_DIGITS) for name in columns})
+
+
+def reliability_table(predictions: Predictions) -> pd.DataFrame:
+    """Return the mean confidence, accuracy and photos of each equal-count bin of confidence."""
+    probabilities = predictions.probabilities
+    table = pd.DataFrame(
+        {
+            "bin": confidence_bins(probabilities),
+            "confidence": probabilities.max(1),
+            "accuracy": (predictions.predicted == predictions.labels).astype(float),
+            "photos": 1,
+        }
+    )
+    means = {"confidence": "mean", "accuracy": "mean", "photos": "sum"}
+    return table.groupby("bin").agg(means).round(RELIABILITY_DIGITS).reset_index(drop=True)
