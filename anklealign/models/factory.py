@@ -66,7 +66,7 @@ def build(
         model = _create_pretrained(
             where, config, arguments, outputs, random=model, whole=keep_imagenet_head
         )
-    if config.head_hidden_dim or config.zero_shot:
+    if config.new_head or config.zero_shot:
         model = _replace_head(where, model, config, arguments, classes=classes, imagenet=imagenet)
     if config.pretrained and not keep_imagenet_head:
         _init_classifier_small(model)
@@ -310,7 +310,16 @@ def _replace_head(
     Raises:
         ValueError: The network does not end in one linear layer.
     """
-    head = {"groups": imagenet} if config.zero_shot else {"hidden_dim": config.head_hidden_dim}
+    # Only what differs from the default, as it becomes part of the bundle's config.
+    options: dict[str, Any] = {
+        "hidden_dim": config.head_hidden_dim,
+        "hidden_layers": config.head_hidden_layers if config.head_hidden_layers > 1 else 0,
+        "head_drop": config.head_drop_rate,
+        "ordinal": config.ordinal_head,
+    }
+    head = {key: value for key, value in options.items() if value}
+    if config.zero_shot:
+        head = {"groups": imagenet}
     timm_config: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
     kept = ("mean", "std", "interpolation", "input_size", "fixed_input_size", "first_conv")
     try:
