@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -242,12 +242,18 @@ def _renamed_tensors(architecture: str, path: Path) -> dict[str, Tensor]:
         ValueError: The tensors differ in number or shape.
     """
     tensors: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    with torch.device("meta"):
-        expected: dict[str, Tensor] = timm.create_model(architecture).state_dict()
-    shapes = [tensor.shape for tensor in expected.values()]
-    if shapes != [tensor.shape for tensor in tensors.values()]:
+    expected = _tensor_shapes(architecture)
+    if list(expected.values()) != [tensor.shape for tensor in tensors.values()]:
         raise ValueError(f"its {len(tensors)} tensors do not have the shapes of {architecture}")
     return dict(zip(expected, tensors.values(), strict=True))
+
+
+@cache
+def _tensor_shapes(architecture: str) -> dict[str, torch.Size]:
+    """Return the names and shapes of an architecture's tensors; building one takes a second."""
+    with torch.device("meta"):
+        network: nn.Module = timm.create_model(architecture)
+    return {name: tensor.shape for name, tensor in network.state_dict().items()}
 
 
 @contextmanager
