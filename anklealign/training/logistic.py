@@ -20,6 +20,7 @@ from anklealign.training import losses
 # Of the squared weights, relative to the mean loss. The best one was within 0.003 to 0.3 on the
 # sets of docs/model-zoo.md.
 PENALTIES = tuple(10.0**exponent for exponent in (1, 0.5, 0, -0.5, -1, -1.5, -2, -2.5, -3, -4))
+DEFAULT_PENALTY = 0.1  # for photos that cannot be divided into folds
 STEPS = 200  # of L-BFGS for a penalty, at most; some 20 suffice
 GRADIENT = 1e-5  # largest absolute gradient at which it ends
 
@@ -58,10 +59,12 @@ def fit(examples: Examples, loss: str) -> LinearLayer:
     """Fit a linear layer; its penalty has the smallest loss on held-out folds of the photos.
 
     Args:
-        examples: N photos in two folds or more.
+        examples: N photos. In a single fold, the penalty is `DEFAULT_PENALTY`.
         loss: `cross_entropy` or `bce`.
     """
     names = np.unique(examples.folds)
+    if len(names) < 2:
+        return fit_path(examples, loss, (DEFAULT_PENALTY,))[-1]
     totals = torch.zeros(len(PENALTIES), dtype=torch.float64)
     for fold in names:
         held_out = examples.subset(examples.folds == fold)
