@@ -134,14 +134,14 @@ def read_auto() -> Auto:
     return auto
 
 
-def write_params(name: str, options: argparse.Namespace, model: str, fold: int) -> None:
+def write_params(dataset: str, options: argparse.Namespace, model: str, fold: int) -> None:
     """Write the project's params.yaml for a set, a model and a fold."""
     yaml = YAML(typ="safe", pure=True)
     raw = yaml.load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    classes = sorted(path.name for path in Path("data/raw", name).iterdir())
-    known = raw["datasets"].get(name, {})
-    raw["datasets"][name] = known or {"layout": "folders", "classes": {c: [] for c in classes}}
-    raw["datasets"][name]["mirror_safe"] = True
+    classes = sorted(path.name for path in Path("data/raw", dataset).iterdir())
+    known = raw["datasets"].get(dataset, {})
+    raw["datasets"][dataset] = known or {"layout": "folders", "classes": {c: [] for c in classes}}
+    raw["datasets"][dataset]["mirror_safe"] = True
     auto = raw["models"][AUTO]
     if options.models:
         auto["candidates"] = {key: raw["models"][key] for key in options.models}
@@ -154,15 +154,16 @@ def write_params(name: str, options: argparse.Namespace, model: str, fold: int) 
         if known.get("imagenet") or not value.get("zero_shot")
     }
     auto["budget"] = 10**9
-    raw |= {"dataset": name, "model": model}
+    raw |= {"dataset": dataset, "model": model}
     raw["models"] |= auto["candidates"]
     raw["split"] |= {"fold": fold, "folds": FOLDS}
     raw["train"] |= {"repeats": 1, "false_refusals": 0}
     raw["clean"]["allowed_losses"] = classes
     with Path("params.yaml").open("w", encoding="utf-8") as stream:
         yaml.dump(raw, stream)
-    if not Path("pins.yaml").exists():
-        Path("pins.yaml").symlink_to(ROOT / "pins.yaml")
+    for name in ("pins.yaml", "data/weights"):
+        if (ROOT / name).exists() and not Path(name).exists():
+            Path(name).symlink_to((ROOT / name).resolve())
 
 
 def print_rows(title: str, results: dict[str, Predictions]) -> bool:

@@ -8,6 +8,8 @@ and no seed. The features are divided by one scale: dividing each by its own sta
 the log loss higher on four sets of photos (docs/model-zoo.md).
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,8 +22,10 @@ from anklealign.training import losses
 # Of the squared weights, relative to the mean loss. The best one was within 0.003 to 0.3 on the
 # sets of docs/model-zoo.md.
 PENALTIES = tuple(10.0**exponent for exponent in (1, 0.5, 0, -0.5, -1, -1.5, -2, -2.5, -3, -4))
+SINGLE_THREAD = 1 << 20  # numbers below which one thread is the fastest
 DEFAULT_PENALTY = 0.1  # for photos that cannot be divided into folds
 STEPS = 200  # of L-BFGS for a penalty, at most; some 20 suffice
+HISTORY = 10  # steps that L-BFGS remembers; its own work grows with it
 GRADIENT = 1e-5  # largest absolute gradient at which it ends
 
 
@@ -64,20 +68,27 @@ def fit(examples: Examples, loss: str) -> LinearLayer:
     """
     names = np.unique(examples.folds)
     if len(names) < 2:
-        return fit_path(examples, loss, (DEFAULT_PENALTY,))[-1]
-    totals = torch.zeros(len(PENALTIES), dtype=torch.float64)
-    for fold in names:
-        held_out = examples.subset(examples.folds == fold)
-        path = fit_path(examples.subset(examples.folds != fold), loss, PENALTIES)
-        for index, layer in enumerate(path):
-            each = losses.loss_per_photo(loss, layer.logits(held_out.features), held_out.targets)
-            totals[index] += (each * held_out.weights).sum().cpu()
+        return next(fit_path(examples, loss, (DEFAULT_PENALTY,)))
+    held_out = [examples.subset(examples.folds == fold) for fold in names]
+    paths = [fit_path(examples.subset(examples.folds != fold), loss) for fold in names]
+    totals: list[float] = []
+    for layers in zip(*paths, strict=True):
+        total = 0.0
+        for layer, own in zip(layers, held_out, strict=True):
+            each = losses.loss_per_photo(loss, layer.logits(own.features), own.targets)
+            total += float((each * own.weights).sum())
+        totals.append(total)
+        # Two penalties without a better one: the loss only grows from there.
+        if len(totals) - 1 - int(np.argmin(totals)) == 2:
+            break
     # The largest of equally good penalties: thousandths of a loss are noise.
-    best = int((totals <= totals.min() * 1.001).nonzero()[0])
-    return fit_path(examples, loss, PENALTIES[: best + 1])[-1]
+    best = next(i for i, total in enumerate(totals) if total <= min(totals) * 1.001)
+    return list(fit_path(examples, loss, PENALTIES[: best + 1]))[-1]
 
 
-def fit_path(examples: Examples, loss: str, penalties: tuple[float, ...]) -> list[LinearLayer]:
+def fit_path(
+    examples: Examples, loss: str, penalties: tuple[float, ...] = PENALTIES
+) -> Iterator[LinearLayer]:
     """Fit a layer for each of the descending penalties, from the layer of the one before it."""
     center = examples.features.double().mean(0)
     centered = examples.features.double() - center
@@ -88,18 +99,33 @@ def fit_path(examples: Examples, loss: str, penalties: tuple[float, ...]) -> lis
     shape = examples.targets.shape[1], centered.shape[1]
     weight = centered.new_zeros(shape).requires_grad_()
     bias = centered.new_zeros(shape[0]).requires_grad_()
-    layers = []
     for penalty in penalties:
-        _minimize(weight, bias, scaled, penalty, loss)
+        with _threads(centered.numel()):
+            _minimize(weight, bias, scaled, penalty, loss)
         fitted = weight.detach() / scale
-        layers.append(LinearLayer(fitted, bias.detach() - fitted @ center, penalty))
-    return layers
+        yield LinearLayer(fitted, bias.detach() - fitted @ center, penalty)
+
+
+@contextmanager
+def _threads(size: int) -> Iterator[None]:
+    """Use one thread for a matrix of few numbers, which more would only wait for each other on."""
+    before = torch.get_num_threads()
+    if size < SINGLE_THREAD:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _minimize(weight: Tensor, bias: Tensor, examples: Examples, penalty: float, loss: str) -> None:
     """Minimize the penalized loss over weight (K, C) and bias (K,), in place."""
     optimizer = torch.optim.LBFGS(
-        [weight, bias], max_iter=STEPS, tolerance_grad=GRADIENT, line_search_fn="strong_wolfe"
+        [weight, bias],
+        max_iter=STEPS,
+        tolerance_grad=GRADIENT,
+        history_size=HISTORY,
+        line_search_fn="strong_wolfe",
     )
 
     def closure() -> Tensor:
