@@ -81,6 +81,7 @@ def untrained_bundle(name: str, raw: dict[str, object]) -> Bundle:
     config = replace(
         params.section(raw, f"models.{name}", Model),
         pretrained=False, frozen=False, weights=None, weights_sha256=None,
+        logistic_regression=False,
     )  # fmt: skip
     prepare = params.section(raw, "prepare", Prepare)
     torch.manual_seed(0)

@@ -38,7 +38,8 @@ MIB = 2**20
 def main() -> None:
     """Print a table; each variant is measured in its own process."""
     parser = argparse.ArgumentParser(description="Time, memory and disk space of each variant")
-    parser.add_argument("--models", nargs="+", default=list(params.read()["models"]))
+    models = [key for key, value in params.read()["models"].items() if "candidates" not in value]
+    parser.add_argument("--models", nargs="+", default=models)
     parser.add_argument("--alone", action="store_true", help="measure one variant in this process")
     options = parser.parse_args()
     if options.alone:
@@ -63,7 +64,7 @@ def measure(name: str) -> str:
     built = replace(
         model_config, pretrained=False, frozen=False, unfreeze_last_n=0, head_epochs=0,
         head_learning_rate=0.0, imagenet_head=False, zero_shot=False, weights=None,
-        weights_sha256=None,
+        weights_sha256=None, logistic_regression=False,
     )  # fmt: skip
     model = factory.build(name, built, 3)
     cpu = torch.device("cpu")

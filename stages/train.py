@@ -16,8 +16,8 @@ stored in checkpoints/; no other stage reads that folder.
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass, fields, replace
+from contextlib import nullcontext, suppress
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,15 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import nn
+from tqdm import tqdm
 
 from anklealign.config import environment, params, paths, stage
-from anklealign.config.params import Dataset, Model, OperatingTarget, Prepare, Train
+from anklealign.config.params import Auto, Dataset, Model, OperatingTarget, Prepare, Train
 from anklealign.evaluation import photo_attributes
 from anklealign.explainability import attribution
 from anklealign.io import files, pixel_store, results
 from anklealign.io.pixel_store import Photos
-from anklealign.metrics.scores import LOWER_IS_BETTER, point_scores
+from anklealign.metrics.scores import LOWER_IS_BETTER, further_scores, point_scores
 from anklealign.models import (
     bundle,
     calibration,
@@ -47,12 +48,17 @@ from anklealign.models.inputs import Floats, InputConfig, Integers
 from anklealign.models.networks import Majority
 from anklealign.models.novelty import NoveltyDetector
 from anklealign.models.operating_point import OperatingPoint
+from anklealign.splitting import stratified_groups
+from anklealign.splitting.stratified_groups import InfeasibleError
 from anklealign.training import (
     augmentation_preview,
     checkpoints,
     distributed,
     loop,
     losses,
+    resource_estimates,
+    selection,
+    trainer,
 )
 from anklealign.training.callbacks import ProgressPrinter
 from anklealign.training.distributed import ProcessGroup
@@ -68,7 +74,10 @@ MOST_MEASURED = 5000  # training photos, for the quantiles of their attributes; 
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings in params.yaml that this stage uses."""
+    """The settings in params.yaml that this stage uses.
+
+    With `candidates`, which are the model configs of `auto`, the model is chosen among them.
+    """
 
     seed: int
     dataset_name: str
@@ -77,6 +86,8 @@ class Settings:
     train: Train
     model_name: str
     model: Model
+    budget: int = 0
+    candidates: Mapping[str, Model] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -125,26 +136,29 @@ def main() -> None:
     inputs.set_threads(settings.train.threads)
     with distributed.join_process_group(settings.train.device) as (group, device):
         sources = describe_sources(settings)
-        if group.rank == 0 and settings.model.weights and "hub" in str(sources["weights"]):
-            print(f"train: {settings.model.weights} does not exist; the hub's weights are used")
+        if group.rank == 0:
+            print_replaced_weights(settings)
+        settings, choice, leftovers = choose_model(settings, data, sources, group, device)
         seeds = range(settings.seed, settings.seed + count_repeats(settings))
         fits = {
-            seed: fit_model(replace(settings, seed=seed), data, sources, group, device)
+            seed: fit_model(replace(settings, seed=seed), data, sources | choice, group, device)
             for seed in seeds
         }
         if group.rank == 0:
             calibrations = {seed: calibrate(fits[seed], data) for seed in seeds}
             chosen = median_seed(fits, settings.train.monitor)
             fitted, calibrated = fits[chosen], calibrations[chosen]
-            record = describe_choice(settings, data, fits, chosen) | sources
+            record = describe_choice(settings, data, fits, chosen) | sources | choice
             # Before write_bundle, which moves the selected model to the CPU.
             repeats = repeat_table(data, fits, calibrations)
             record |= describe_use(data, calibrated)
             write_bundle(settings, data, fitted, calibrated, record)
             write_records(settings, data, fitted, calibrated, record)
             files.write_table(paths.REPEATS, repeats)
-            for fit in fits.values():
-                checkpoints.remove(fit.checkpoint)
+            if choice:
+                files.write_table(paths.CANDIDATES, candidate_table(choice))
+            for path in [*leftovers, *(fit.checkpoint for fit in fits.values())]:
+                checkpoints.remove(path)
             stage.print_wrapped(summary(settings, data, fitted, calibrated))
 
 
@@ -155,16 +169,18 @@ def read_settings(raw: dict[str, Any]) -> Settings:
     classes, `imagenet_head` falls back to a new head; with one, `head_epochs` is not needed.
     """
     dataset_name, dataset = params.dataset(raw)
-    model_name, model = params.selected(raw, "model", "models", Model)
+    model_name, config = params.model(raw)
     train = params.section(raw, "train", Train)
-    if model.imagenet_head:
-        mapped = bool(dataset.imagenet)
-        model = replace(
-            model,
-            imagenet_head=mapped,
-            head_epochs=0 if mapped else model.head_epochs,
-            head_learning_rate=0.0 if mapped else model.head_learning_rate,
-        )
+    models = {
+        name.rpartition(".candidates.")[2]: adapted(model, dataset)
+        for name, model in params.models(raw).items()
+    }
+    for name, model in models.items():
+        if model.ordinal_head and train.loss == "bce":
+            raise ValueError(
+                f"params.yaml: models.{name}: ordinal_head gives log probabilities, which "
+                "train.loss = 'bce' cannot use; set train.loss: cross_entropy"
+            )
     if not dataset.mirror_safe:
         train = replace(train, augmentation=replace(train.augmentation, horizontal_flip=False))
     return Settings(
@@ -174,8 +190,19 @@ def read_settings(raw: dict[str, Any]) -> Settings:
         prepare=params.section(raw, "prepare", Prepare),
         train=train,
         model_name=model_name,
-        model=model,
+        model=next(iter(models.values())),
+        budget=config.budget if isinstance(config, Auto) else 0,
+        candidates=models if isinstance(config, Auto) else {},
     )
+
+
+def adapted(model: Model, dataset: Dataset) -> Model:
+    """Return a model config without what the dataset does not allow or does not need."""
+    if not model.imagenet_head:
+        return model
+    if not dataset.imagenet:
+        return replace(model, imagenet_head=False)
+    return replace(model, head_epochs=0, head_learning_rate=0.0, logistic_regression=False)
 
 
 def read_data(settings: Settings) -> Data:
@@ -187,6 +214,8 @@ def read_data(settings: Settings) -> Data:
     if settings.train.soft_labels:
         votes = pd.read_csv(paths.SOFT_LABELS, dtype={"photo": str})
         train = replace(train, soft=losses.soft_labels(train, votes, classes))
+    if settings.candidates or settings.model.logistic_regression:
+        train = replace(train, folds=assign_folds(table, train, classes, settings.seed))
     return Data(classes, table, store, train, val, settings.dataset.operating_point)
 
 
@@ -211,16 +240,153 @@ def select_split(
     return LabeledPhotos(store, indices, tuple(rows.id), np.asarray(labels, np.int64))
 
 
+def assign_folds(
+    table: pd.DataFrame, train: LabeledPhotos, classes: Sequence[str], seed: int
+) -> Integers:
+    """Return the fold of each training photo, (N,); one fold if the groups of a class are too few.
+
+    No group is in two folds, and each fold has each class.
+    """
+    groups = table.set_index("id").group[list(train.ids)].to_numpy()
+    counts = {
+        name: np.bincount(train.labels[groups == name], minlength=len(classes))
+        for name in sorted(set(groups))
+    }
+    for count in range(selection.FOLDS, 1, -1):
+        shares = {str(fold): 1 / count for fold in range(count)}
+        with suppress(InfeasibleError):
+            folds = stratified_groups.assign(counts, shares, classes, seed)
+            return np.array([int(folds[name]) for name in groups], np.int64)
+    return np.zeros(len(groups), np.int64)
+
+
 def describe_sources(settings: Settings) -> dict[str, Any]:
     """Return the hashes of the inputs, library versions and settings."""
     return {
         "pixels_sha256": pixel_store.store_sha256(),
         "split_sha256": files.sha256(paths.SPLIT / "photos.csv"),
         "soft_labels_sha256": files.sha256(paths.SOFT_LABELS),
-        "weights": weights.origin(settings.model),
+        "weights": {name: weights.origin(model) for name, model in settings.candidates.items()}
+        or weights.origin(settings.model),
         "versions": environment.installed_versions(environment.TRAINING),
-        "params": asdict(settings),
+        "params": used_params(settings),
     }
+
+
+def used_params(settings: Settings) -> dict[str, Any]:
+    """Return the settings as a dict, without those of `auto` for another model."""
+    unused = {"model"} if settings.candidates else {"budget", "candidates"}
+    return {key: value for key, value in asdict(settings).items() if key not in unused}
+
+
+def print_replaced_weights(settings: Settings) -> None:
+    """Print which weights files are absent and replaced by the hub's."""
+    for model in settings.candidates.values() or [settings.model]:
+        if model.weights and "hub" in str(weights.origin(model)):
+            print(f"train: {model.weights} does not exist; the hub's weights are used")
+
+
+def choose_model(
+    settings: Settings,
+    data: Data,
+    sources: dict[str, Any],
+    group: ProcessGroup,
+    device: torch.device,
+) -> tuple[Settings, dict[str, Any], list[Path]]:
+    """Choose among the candidates of `auto` by cross-validation on the training photos.
+
+    Returns:
+        The settings with the chosen model config; what the run's record says about the choice; and
+        the checkpoints of the cross-validation. Without candidates, nothing is chosen.
+
+    Raises:
+        ValueError: The groups are too few to cross-validate.
+    """
+    if not settings.candidates:
+        return settings, {}, []
+    folds = data.train.folds
+    if folds is None or len(np.unique(folds)) < selection.FEWEST_FOLDS:
+        raise ValueError(
+            f"params.yaml: model = {settings.model_name!r} cross-validates on train, where each "
+            f"class needs {selection.FEWEST_FOLDS} groups; choose one of its candidates: "
+            f"{', '.join(settings.candidates)}"
+        )
+    sizes = len(data.train.rows), len(data.val.rows), settings.train.repeats
+    costs = {
+        name: selection.image_passes(model, *sizes) for name, model in settings.candidates.items()
+    }
+    planned = selection.plan(costs, settings.budget)
+    trials, leftovers = [], []
+    if group.rank == 0:
+        speed = passes_per_second(settings.candidates[planned[-1]], settings, data, device)
+        stage.print_wrapped(selection.describe(planned, costs, settings.budget, speed))
+    for name in planned:
+        own = replace(
+            settings, model_name=f"auto.candidates.{name}", model=settings.candidates[name]
+        )
+        scores, checkpoints_of_folds = cross_validate(own, data, sources, group, device)
+        trials.append(selection.Trial(name, costs[name], scores))
+        leftovers += checkpoints_of_folds
+        if group.rank == 0:
+            stage.print_wrapped(f"train: {trials[-1].describe(settings.train.monitor)}")
+    chosen = selection.best(trials, settings.train.monitor).name
+    skipped = [selection.Trial(n, cost) for n, cost in costs.items() if n not in planned]
+    choice = selection.record(trials + skipped, chosen)
+    choice["params"] = sources["params"] | {"model": asdict(settings.candidates[chosen])}
+    return replace(settings, model=settings.candidates[chosen]), choice, leftovers
+
+
+def passes_per_second(
+    model_config: Model, settings: Settings, data: Data, device: torch.device
+) -> float:
+    """Return the speed of a candidate on this machine, in image passes of `selection`."""
+    with loop.reproducible(settings.seed):
+        imagenet = settings.dataset.imagenet_indices()
+        model = factory.build(settings.model_name, model_config, len(data.classes), imagenet)
+    size = model_config.image_size
+    input_config = bundle.default_input(model, size)
+    speed = resource_estimates.photos_per_second(model.to(device), input_config, device)
+    return speed * (size / selection.SIDE) ** 2
+
+
+def cross_validate(
+    settings: Settings,
+    data: Data,
+    sources: dict[str, Any],
+    group: ProcessGroup,
+    device: torch.device,
+) -> tuple[dict[str, float], list[Path]]:
+    """Return the scores of a model config on the folds of train, and the fits' checkpoints."""
+    train, folds = data.train, data.train.folds
+    assert folds is not None  # noqa: S101 - for mypy; `choose_model` checks it
+    probabilities = np.zeros((len(train.rows), len(data.classes)))
+    paths_of_folds = []
+    names = np.unique(folds).tolist()
+    for fold in tqdm(names, settings.model_name, unit="fold", leave=False, disable=None):
+        held_out = np.flatnonzero(folds == fold)
+        part = replace(data, train=train.subset(np.flatnonzero(folds != fold)))
+        fitted = fit_model(settings, part, sources, group, device, fold=fold)
+        paths_of_folds.append(fitted.checkpoint)
+        temperature, bias = fit_calibration(fitted, part, predict(fitted, part, part.val.rows))
+        probabilities[held_out] = calibration.probabilities(
+            predict(fitted, data, train.rows[held_out]), temperature, bias
+        )
+    shared = torch.from_numpy(probabilities).to(device)
+    group.broadcast([shared])  # on CPUs, processes have their own batch statistics
+    probabilities = shared.cpu().numpy()
+    scores = point_scores(train.labels, probabilities) | further_scores(train.labels, probabilities)
+    return {name: round(value, 6) for name, value in scores.items()}, paths_of_folds
+
+
+def candidate_table(choice: Mapping[str, Any]) -> pd.DataFrame:
+    """Return one row per candidate: its image passes, its scores, and whether it was chosen."""
+    rows = [{"candidate": name} | dict(values) for name, values in choice["candidates"].items()]
+    return pd.DataFrame(rows)
+
+
+def predict(fitted: FittedModel, data: Data, rows: Integers) -> Floats:
+    """Return a fitted model's logits of rows of the store: (N,) -> (N, K)."""
+    return trainer.predict(fitted.model, data.store, rows, fitted.config)
 
 
 def fit_model(
@@ -229,15 +395,18 @@ def fit_model(
     sources: dict[str, Any],
     group: ProcessGroup,
     device: torch.device,
+    *,
+    fold: int | None = None,
 ) -> FittedModel:
-    """Build the model and fit it; rank 0 shows progress."""
+    """Build the model and fit it; rank 0 shows progress, except for a fold of a candidate."""
     num_classes = len(data.classes)
     with loop.reproducible(settings.seed, deterministic=settings.train.deterministic):
         model = factory.build(
             settings.model_name, settings.model, num_classes, settings.dataset.imagenet_indices()
         )
         input_config = bundle.default_input(model, settings.model.image_size)
-        check_network(settings, data, model, input_config)
+        if fold is None:
+            check_network(settings, data, model, input_config)
         model = model.to(device)
         if isinstance(model, Majority):
             model.set_counts(class_counts(data))
@@ -251,11 +420,13 @@ def fit_model(
             group,
         )
         run = {"seed": settings.seed, "device": device.type, "processes": group.size}
+        if fold is not None:
+            run |= {"candidate": settings.model_name, "fold": fold}
         path = checkpoints.path_for(sources | run)
         printer = ProgressPrinter(
             settings.model_name, lambda records: write_history(records, settings.train.monitor)
         )
-        with printer if group.rank == 0 else nullcontext() as progress:
+        with printer if group.rank == 0 and fold is None else nullcontext() as progress:
             result = loop.fit(model, data.train, data.val, config, progress, checkpoint=path)
     return FittedModel(model, config, result, path)
 
@@ -283,8 +454,8 @@ def repeat_table(
     index = rows.row.to_numpy(np.int64)
     tables = []
     for seed, fitted in fits.items():
-        config, own = fitted.config, calibrations[seed]
-        raw = inputs.logits(fitted.model, data.store, index, config.input_config, config.device)
+        own = calibrations[seed]
+        raw = predict(fitted, data, index)
         fitted_probabilities = calibration.probabilities(raw, own.temperature, own.class_bias)
         table = pd.DataFrame(
             fitted_probabilities.round(6), columns=[f"p_{name}" for name in data.classes]
@@ -323,20 +494,9 @@ def preprocessing(settings: Settings) -> Preprocessing:
 def calibrate(fitted: FittedModel, data: Data) -> Calibration:
     """Fit temperature, class bias and conformal threshold to the validation photos."""
     train_logits, val_logits = (
-        inputs.logits(
-            fitted.model, data.store, photos.rows, fitted.config.input_config, fitted.config.device
-        )
-        for photos in (data.train, data.val)
+        predict(fitted, data, photos.rows) for photos in (data.train, data.val)
     )
-    temperature = 1.0  # the class shares of the majority baseline need no calibration
-    bias: tuple[float, ...] = ()
-    config = fitted.config
-    if not isinstance(fitted.model, Majority):
-        counts = np.array(class_counts(data))
-        balanced = config.model_config.epochs > 0 and config.train_config.class_balancing != "none"
-        temperature, bias = calibration.fit(
-            val_logits, data.val.labels, counts / counts.sum(), balanced=balanced
-        )
+    temperature, bias = fit_calibration(fitted, data, val_logits)
     train_fitted, val_fitted = (
         calibration.probabilities(logits, temperature, bias)
         for logits in (train_logits, val_logits)
@@ -358,6 +518,19 @@ def choose_operating_point(data: Data, val_fitted: Floats) -> OperatingPoint | N
         return None
     labels = [data.classes[k] for k in data.val.labels.tolist()]
     return operating_point.choose(data.target, val_fitted, labels, data.classes)
+
+
+def fit_calibration(
+    fitted: FittedModel, data: Data, val_logits: Floats
+) -> tuple[float, tuple[float, ...]]:
+    """Fit temperature and class bias to the logits (N, K) of the validation photos."""
+    if isinstance(fitted.model, Majority):
+        return 1.0, ()  # its class shares need no calibration
+    counts = np.array(class_counts(data))
+    balanced = (
+        fitted.config.model_config.fitted and fitted.config.train_config.class_balancing != "none"
+    )
+    return calibration.fit(val_logits, data.val.labels, counts / counts.sum(), balanced=balanced)
 
 
 def describe_choice(

@@ -30,7 +30,9 @@ from anklealign.training.trainer import FitConfig
 RAW = params.read(Path(__file__).resolve().parents[1] / "params.yaml")
 QUICK = {"majority", "cnn_dropout", "mobilenet_v2_mlp", "lite0_zero_shot"}
 VARIANTS = [
-    pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in RAW["models"]
+    pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow)
+    for name, config in RAW["models"].items()
+    if "candidates" not in config  # tests/stages/test_train.py
 ]
 CPU = torch.device("cpu")
 SIDE = 64
@@ -49,8 +51,8 @@ class Variant:
 
     @property
     def learns(self) -> bool:
-        """The majority and zero-shot models have no epochs: they have nothing to learn."""
-        return self.block.epochs > 0
+        """The majority and zero-shot models have nothing to learn."""
+        return self.block.fitted
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -75,7 +77,7 @@ def variant(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     built = replace(
         block, pretrained=False, frozen=False, unfreeze_last_n=0, head_epochs=0,
         head_learning_rate=0.0, imagenet_head=False, weights=None, weights_sha256=None,
-        zero_shot=False,
+        zero_shot=False, logistic_regression=False,
     )  # fmt: skip
     table: tuple[tuple[int, ...], ...] = ()
     torch.manual_seed(0)
@@ -126,9 +128,8 @@ def bars() -> LabeledPhotos:
     pixels = rng.integers(60, 120, (PHOTOS, SIDE, SIDE, 3), np.uint8)
     for i, label in enumerate(labels):
         pixels[i, 32 * label : 32 * label + 32] += 100
-    return LabeledPhotos(
-        pixels, np.arange(PHOTOS), tuple(f"{i:012x}" for i in range(PHOTOS)), labels
-    )
+    ids = tuple(f"{i:012x}" for i in range(PHOTOS))
+    return LabeledPhotos(pixels, np.arange(PHOTOS), ids, labels, folds=np.arange(PHOTOS) // 2)
 
 
 def logits_of(variant: Variant, pixels: np.ndarray, model: nn.Module | None = None) -> np.ndarray:
@@ -141,7 +142,9 @@ def test_it_overfits_one_batch(variant: Variant) -> None:
         assert variant.fit == FitResult((), 0, None)
         return
     assert variant.fit.best_score == 1.0
-    assert min(epoch.train_loss for epoch in variant.fit.records) < 0.2
+    # The penalty of a logistic regression keeps it from the smallest loss.
+    bound = 0.2 if variant.block.epochs else 0.6
+    assert min(epoch.train_loss for epoch in variant.fit.records) < bound
 
 
 def test_its_loaded_bundle_is_identical_also_through_timm(variant: Variant, tmp_path: Path) -> None:
@@ -213,7 +216,7 @@ def test_only_the_layers_its_config_unfreezes_have_changed(variant: Variant) -> 
     torch.manual_seed(0)
     built = replace(
         variant.block, pretrained=False, frozen=False, unfreeze_last_n=0, weights=None,
-        weights_sha256=None,
+        weights_sha256=None, logistic_regression=False,
     )  # fmt: skip
     before = factory.build(variant.name, built, 2).state_dict()
     after = model.state_dict()

@@ -65,7 +65,7 @@ def model_advice(like: str, dataset: Dataset) -> list[str]:
     else:
         first = "lite0_probe: a linear head on pretrained features; takes seconds"
         zero_shot = ", lite0_zero_shot (no training)" if dataset.imagenet else ""
-        others = f"lite0 (fine-tuned){zero_shot}"
+        others = f"auto (the best of several by cross-validation; slower){zero_shot}"
     return [
         f"{first}. Compare with {others}; all weights are installed",
         f"stronger, if the network reaches timm's hub: {', '.join(HUB_MODELS)}",

@@ -382,6 +382,10 @@ class Model:
     frozen: bool = False
     unfreeze_last_n: Annotated[int, Field(ge=0)] = 0
     head_hidden_dim: Annotated[int, Field(ge=0)] = 0
+    head_hidden_layers: Annotated[int, Field(ge=1, le=2)] = 1
+    head_drop_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    ordinal_head: bool = False
+    logistic_regression: bool = False
     head_epochs: Annotated[int, Field(ge=0)] = 0
     head_learning_rate: NonNegative = 0.0
     imagenet_head: bool = False
@@ -394,6 +398,16 @@ class Model:
     def head_alone(self) -> bool:
         """Return whether only the head is trained."""
         return self.frozen and not self.unfreeze_last_n
+
+    @property
+    def new_head(self) -> bool:
+        """Return whether the head is more than one linear layer."""
+        return bool(self.head_hidden_dim or self.head_drop_rate or self.ordinal_head)
+
+    @property
+    def fitted(self) -> bool:
+        """Return whether weights are fitted to the training photos."""
+        return bool(self.epochs or self.logistic_regression)
 
     @model_validator(mode="after")
     def _check(self) -> "Model":
@@ -415,10 +429,11 @@ class Model:
             )
         if self.epochs and not self.learning_rate:
             raise ValueError("learning_rate = 0 trains nothing; raise it, or set epochs: 0")
-        if self.zero_shot and (self.epochs or self.head_hidden_dim or not self.pretrained):
+        if self.zero_shot and (self.fitted or self.new_head or not self.pretrained):
             raise ValueError(
                 "zero_shot uses a pretrained classifier without training: set pretrained: true and "
-                "epochs: 0, and remove head_hidden_dim"
+                "epochs: 0, and remove logistic_regression, head_hidden_dim, head_drop_rate and "
+                "ordinal_head"
             )
         return self
 
@@ -439,12 +454,39 @@ class Model:
                 "head_epochs precedes fine-tuning, but frozen is true: only the head is trained; "
                 "set frozen: false, or remove head_epochs"
             )
-        if self.imagenet_head and (self.zero_shot or self.head_hidden_dim or not self.pretrained):
+        if self.imagenet_head and (self.zero_shot or self.new_head or not self.pretrained):
             raise ValueError(
                 "imagenet_head initializes a linear head from a pretrained classifier: set "
-                "pretrained: true and remove zero_shot and head_hidden_dim, or remove imagenet_head"
+                "pretrained: true and remove zero_shot, head_hidden_dim, head_drop_rate and "
+                "ordinal_head, or remove imagenet_head"
             )
         return self
+
+    @model_validator(mode="after")
+    def _check_logistic_regression(self) -> "Model":
+        if not self.logistic_regression:
+            return self
+        if self.head_epochs or self.new_head or not self.pretrained:
+            raise ValueError(
+                "logistic_regression fits one linear layer on pretrained features: set "
+                "pretrained: true and remove head_epochs, head_hidden_dim, head_drop_rate and "
+                "ordinal_head, or remove logistic_regression"
+            )
+        if self.head_alone == bool(self.epochs):
+            raise ValueError(
+                f"logistic_regression with epochs = {self.epochs} and frozen = "
+                f"{str(self.frozen).lower()}: a frozen backbone needs no epochs after it, and "
+                "others need some; set epochs: 0 with frozen: true, or both otherwise"
+            )
+        return self
+
+
+@dataclass(frozen=True, config=STRICT)
+class Auto:
+    """A choice among model configs by cross-validation on the training photos."""
+
+    budget: Count
+    candidates: Annotated[dict[Name, Model], Field(min_length=1)]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -604,6 +646,34 @@ def selected(raw: Mapping[str, Any], key: str, table: str, kind: type[T]) -> tup
     return name, section(raw, f"{table}.{name}", kind)
 
 
+def model(raw: Mapping[str, Any]) -> tuple[str, Model | Auto]:
+    """Return the name and the config of the selected model."""
+    name = section(raw, "model", str)
+    kind = _model_kind(raw.get("models"), name)
+    return selected(raw, "model", "models", kind)
+
+
+def models(raw: Mapping[str, Any]) -> dict[str, Model]:
+    """Return the selected model config, or the candidates of `auto`, by its key below `models`.
+
+    Candidates that need ImageNet's classes are left out where the dataset has none.
+    """
+    name, config = model(raw)
+    if isinstance(config, Model):
+        return {name: config}
+    mapped = bool(dataset(raw)[1].imagenet)
+    return {
+        f"{name}.candidates.{candidate}": value
+        for candidate, value in config.candidates.items()
+        if mapped or not value.zero_shot
+    }
+
+
+def _model_kind(configs: object, name: str) -> type[Model] | type[Auto]:
+    config = configs.get(name) if isinstance(configs, Mapping) else None
+    return Auto if isinstance(config, Mapping) and "candidates" in config else Model
+
+
 def dataset(raw: Mapping[str, Any]) -> tuple[str, Dataset]:
     """Return the name and the config of the selected dataset."""
     return selected(raw, "dataset", "datasets", Dataset)
@@ -633,7 +703,7 @@ def check(raw: Mapping[str, Any]) -> list[str]:
             path = f"{table}.{name}"
             if new := RENAMED.get(path):
                 errors.append(f"params.yaml: {path} was renamed to {new}; rename the key")
-            sections.append((path, kind))
+            sections.append((path, _model_kind(raw[table], name) if kind is Model else kind))
     for key, kind in sections:
         try:
             section(raw, key, kind)
@@ -674,11 +744,17 @@ def input_errors(raw: Mapping[str, Any]) -> list[str]:
             f"params.yaml: dataset = {dataset_name!r}: {folder} does not exist; put or link the "
             "photos there, run `dvc pull`, or choose another dataset"
         )
-    name, model = selected(raw, "model", "models", Model)
-    if model.zero_shot and not data.imagenet:
-        errors.append(
-            f"params.yaml: models.{name}: zero_shot needs the ImageNet indices of each class, "
-            f"which datasets.{dataset_name} does not have; add datasets.{dataset_name}.imagenet, "
-            "or choose another model"
-        )
+    for name, config in models(raw).items():
+        if config.zero_shot and not data.imagenet:
+            errors.append(
+                f"params.yaml: models.{name}: zero_shot needs the ImageNet indices of each class, "
+                f"which datasets.{dataset_name} does not have; add "
+                f"datasets.{dataset_name}.imagenet, or choose another model"
+            )
+        if config.ordinal_head and not data.ordered:
+            errors.append(
+                f"params.yaml: models.{name}: ordinal_head needs classes that lie on a scale, but "
+                f"datasets.{dataset_name}.ordered is false; set it to true if they do, or remove "
+                "ordinal_head"
+            )
     return errors

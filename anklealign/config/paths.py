@@ -16,6 +16,7 @@ PLOTS = Path("plots")  # one folder per stage
 STORE = PREPARED / "pixels"  # a folder: anklealign/io/pixel_store.py
 VOTES = PREPARED / "votes.csv"
 SOFT_LABELS = PREPARED / "soft_labels.csv"
+CANDIDATES = TRAINED / "candidates.csv"  # scores of the candidates of `auto`
 REPEATS = TRAINED / "repeats.csv"  # test probabilities of each training seed
 PREDICTIONS = PLOTS / "evaluate/predictions.csv"  # one row per test photo
 HISTORY = PLOTS / "train/history.csv"  # one row per epoch

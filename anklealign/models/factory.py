@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ def build(
         model = _create_pretrained(
             where, config, arguments, outputs, random=model, whole=keep_imagenet_head
         )
-    if config.head_hidden_dim or config.zero_shot:
+    if config.new_head or config.zero_shot:
         model = _replace_head(where, model, config, arguments, classes=classes, imagenet=imagenet)
     if config.pretrained and not keep_imagenet_head:
         _init_classifier_small(model)
@@ -242,12 +242,18 @@ def _renamed_tensors(architecture: str, path: Path) -> dict[str, Tensor]:
         ValueError: The tensors differ in number or shape.
     """
     tensors: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    with torch.device("meta"):
-        expected: dict[str, Tensor] = timm.create_model(architecture).state_dict()
-    shapes = [tensor.shape for tensor in expected.values()]
-    if shapes != [tensor.shape for tensor in tensors.values()]:
+    expected = _tensor_shapes(architecture)
+    if list(expected.values()) != [tensor.shape for tensor in tensors.values()]:
         raise ValueError(f"its {len(tensors)} tensors do not have the shapes of {architecture}")
     return dict(zip(expected, tensors.values(), strict=True))
+
+
+@cache
+def _tensor_shapes(architecture: str) -> dict[str, torch.Size]:
+    """Return the names and shapes of an architecture's tensors; building one takes a second."""
+    with torch.device("meta"):
+        network: nn.Module = timm.create_model(architecture)
+    return {name: tensor.shape for name, tensor in network.state_dict().items()}
 
 
 @contextmanager
@@ -310,7 +316,16 @@ def _replace_head(
     Raises:
         ValueError: The network does not end in one linear layer.
     """
-    head = {"groups": imagenet} if config.zero_shot else {"hidden_dim": config.head_hidden_dim}
+    # Only what differs from the default, as it becomes part of the bundle's config.
+    options: dict[str, Any] = {
+        "hidden_dim": config.head_hidden_dim,
+        "hidden_layers": config.head_hidden_layers if config.head_hidden_layers > 1 else 0,
+        "head_drop": config.head_drop_rate,
+        "ordinal": config.ordinal_head,
+    }
+    head = {key: value for key, value in options.items() if value}
+    if config.zero_shot:
+        head = {"groups": imagenet}
     timm_config: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
     kept = ("mean", "std", "interpolation", "input_size", "fixed_input_size", "first_conv")
     try:

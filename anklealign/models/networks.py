@@ -209,11 +209,57 @@ class MergeClasses(nn.Module):
         return torch.stack([x[:, group].logsumexp(1) for group in self.groups], 1)
 
 
+class CumulativeLink(nn.Module):
+    """Turn one score into the log probabilities of K ordered classes: (N, 1) -> (N, K).
+
+    The proportional odds model (McCullagh, Regression Models for Ordinal Data (1980)): the
+    probability of a class at or below class k is the sigmoid of the k-th cut point minus the score.
+    Cut points ascend, because each adds a positive step to the one before it.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        """Place the cut points so that equal scores of 0 give equally frequent classes."""
+        super().__init__()
+        shares = torch.arange(1, num_classes) / num_classes
+        cuts = shares.logit()
+        steps = cuts.diff()
+        self.first = nn.Parameter(cuts[:1].clone())
+        self.steps = nn.Parameter(steps.expm1().log())  # the inverse of softplus
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the log probabilities: (N, 1) -> (N, K)."""
+        steps = nn.functional.softplus(self.steps)
+        cuts = torch.cat([self.first, self.first + steps.cumsum(0)])
+        below = cuts - x  # (N, K - 1)
+        # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)), which cannot underflow.
+        inner = (-(-steps).expm1()).log()
+        at_most = nn.functional.pad(nn.functional.logsigmoid(below), (0, 1))
+        above = nn.functional.pad(nn.functional.logsigmoid(-below), (1, 0))
+        return at_most + above + nn.functional.pad(inner, (1, 1))
+
+
+def _head(
+    features: int, classes: int, hidden_dim: int, hidden_layers: int, drop: float, *, ordinal: bool
+) -> list[nn.Module]:
+    """Return the layers of a head: dropout before each linear layer, GELU after hidden ones."""
+    layers: list[nn.Module] = []
+    for _ in range(hidden_layers if hidden_dim else 0):
+        layers += [nn.Dropout(drop)] if drop else []
+        layers += [nn.Linear(features, hidden_dim), nn.GELU()]
+        features = hidden_dim
+    layers += [nn.Dropout(drop)] if drop else []
+    layers.append(nn.Linear(features, 1 if ordinal else classes))
+    return [*layers, CumulativeLink(classes)] if ordinal else layers
+
+
 def _reheaded(
     backbone: str,
     num_classes: int,
     *,
     hidden_dim: int = 0,
+    hidden_layers: int = 1,
+    head_drop: float = 0.0,
+    ordinal: bool = False,
     groups: Sequence[Sequence[int]] = (),
     **arguments: Any,  # noqa: ANN401 - the backbone's
 ) -> nn.Module:
@@ -222,7 +268,10 @@ def _reheaded(
     Args:
         backbone: timm name.
         num_classes: K.
-        hidden_dim: Width of a hidden layer before the classifier.
+        hidden_dim: Width of the hidden layers before the classifier; 0 for none.
+        hidden_layers: Number of hidden layers.
+        head_drop: Dropout probability before each layer of the head.
+        ordinal: End in a `CumulativeLink`.
         groups: ImageNet indices of each class, to merge the ImageNet logits instead.
         **arguments: Arguments of the backbone.
 
@@ -234,16 +283,14 @@ def _reheaded(
     last = model.get_classifier()  # type: ignore[operator]
     if not isinstance(last, nn.Linear):
         raise ValueError(
-            f"{backbone} ends in {type(last).__name__}, but head_hidden_dim and zero_shot require "
-            "a network that ends in one linear layer"
+            f"{backbone} ends in {type(last).__name__}, but head_hidden_dim, head_drop_rate, "
+            "ordinal_head and zero_shot require a network that ends in one linear layer"
         )
     head: list[nn.Module] = [last, MergeClasses(groups)]
     if not groups:
-        head = [
-            nn.Linear(last.in_features, hidden_dim),
-            nn.GELU(),
-            nn.Linear(hidden_dim, num_classes),
-        ]
+        head = _head(
+            last.in_features, num_classes, hidden_dim, hidden_layers, head_drop, ordinal=ordinal
+        )
     path = next(name for name, module in model.named_modules() if module is last)
     parent, _, child = path.rpartition(".")
     setattr(model.get_submodule(parent), child, nn.Sequential(*head))

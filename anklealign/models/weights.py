@@ -111,7 +111,13 @@ def errors(raw: Mapping[str, Any]) -> list[str]:
     detects = params.section(raw, "train", Train).false_refusals > 0
     if detects and find_file(GENERAL_NETWORK) is None:
         return [f"params.yaml: train.false_refusals: {missing(GENERAL_NETWORK)}, or set it to 0"]
-    name, model = params.selected(raw, "model", "models", Model)
+    found = []
+    for name, model in params.models(raw).items():
+        found += _config_errors(raw, name, model)
+    return found
+
+
+def _config_errors(raw: Mapping[str, Any], name: str, model: Model) -> list[str]:
     if not model.pretrained:
         return []
     try:

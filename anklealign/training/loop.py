@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from anklealign.metrics.scores import OVERALL, further_scores, point_scores
 from anklealign.models import calibration
 from anklealign.models.inputs import Floats
-from anklealign.training import checkpoints, losses
+from anklealign.training import checkpoints, logistic, losses
 from anklealign.training.callbacks import Callback
 from anklealign.training.distributed import ProcessGroup
 from anklealign.training.history import EpochRecord, FitResult, History
@@ -53,9 +53,15 @@ def fit(
     callback = callback or Callback()
     callback.on_fit_start(model, train, val, config, checkpoint)
     settings, epochs = config.train_config, config.model_config.epochs
-    if not epochs:
+    if not config.model_config.fitted:
         return FitResult((), 0, None)
     with _explain_out_of_memory(config):
+        if settings.channels_last:
+            model.to(memory_format=torch.channels_last)
+        if not epochs:
+            record = _fit_head(model, train, val, config, None)
+            callback.on_epoch_end(record)
+            return FitResult((record,), 0, record.monitored)
         trainer, history = _start_or_resume(model, train, val, config, checkpoint)
         for record in history.records:
             callback.on_epoch_end(record)
@@ -101,19 +107,18 @@ def _start_or_resume(
 
     With `head_epochs`, the head is fitted on the backbone's features first, as with `frozen`, and
     the whole network starts from there: the gradients of a random head would distort the features
-    (LP-FT, Kumar et al., https://arxiv.org/abs/2202.10054). The network with that head, or with
-    `imagenet_head`, is epoch 0, and is kept if no later epoch is better.
+    (LP-FT, Kumar et al., https://arxiv.org/abs/2202.10054). With `logistic_regression`, the head is
+    the result of one. The network with that head, or with `imagenet_head`, is epoch 0, and is kept
+    if no later epoch is better.
     """
     model_config = config.model_config
     history = History(config.train_config.monitor)
     state = _load_checkpoint(checkpoint, config)
-    if config.train_config.channels_last:
-        model.to(memory_format=torch.channels_last)
     if state is not None:
         trainer = Trainer(model, train, val, config)
         history.load_state_dict(state)
         trainer.load_state_dict(state, history.last_epoch)
-    elif model_config.head_epochs:
+    elif model_config.head_epochs or model_config.logistic_regression:
         record = _fit_head(model, train, val, config, checkpoint)
         trainer = Trainer(model, train, val, config)
         history.append(record, trainer.learner)
@@ -149,25 +154,68 @@ def _fit_head(
     config: FitConfig,
     checkpoint: Path | None,
 ) -> EpochRecord:
-    """Fit the head on the features of the frozen backbone; return its best epoch as epoch 0."""
+    """Fit the head on the features of the frozen backbone; return its state as epoch 0."""
     model_config = config.model_config
     trainable = {name: p.requires_grad for name, p in model.named_parameters()}
-    head_config = replace(
+    alone = replace(
         model_config, frozen=True, unfreeze_last_n=0, imagenet_head=False, head_epochs=0,
-        head_learning_rate=0.0, epochs=model_config.head_epochs,
-        learning_rate=model_config.head_learning_rate,
+        head_learning_rate=0.0, logistic_regression=False, epochs=model_config.head_epochs or 1,
+        learning_rate=model_config.head_learning_rate or 1.0,
     )  # fmt: skip
+    head_config = replace(config, model_config=alone)
+    if model_config.logistic_regression:
+        record = _fit_logistic_regression(model, train, val, head_config)
+    else:
+        record = _fit_head_epochs(model, train, val, head_config, checkpoint)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(trainable[name])
+    return record
+
+
+def _fit_head_epochs(
+    model: nn.Module,
+    train: LabeledPhotos,
+    val: LabeledPhotos,
+    config: FitConfig,
+    checkpoint: Path | None,
+) -> EpochRecord:
+    """Fit the head for `head_epochs`; return its best epoch as epoch 0."""
     path = None if checkpoint is None else checkpoints.head_path(checkpoint)
     try:
-        result = fit(model, train, val, replace(config, model_config=head_config), checkpoint=path)
+        result = fit(model, train, val, config, checkpoint=path)
     except ValueError as error:
         message = str(error).replace("the model's learning_rate", "head_learning_rate")
         if message == str(error):  # the error is not about the learning rate
             raise
         raise ValueError(f"while fitting the head: {message}") from error
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(trainable[name])
     return replace(result.records[result.best_epoch - 1], epoch=0)
+
+
+def _fit_logistic_regression(
+    model: nn.Module, train: LabeledPhotos, val: LabeledPhotos, config: FitConfig
+) -> EpochRecord:
+    """Fit the head by logistic regression; return its scores as epoch 0.
+
+    Raises:
+        ValueError: The network does not end in one linear layer, or the photos have no folds.
+    """
+    trainer = Trainer(model, train, val, config)
+    learner = trainer.learner
+    if not trainer.head_alone or not isinstance(learner, nn.Linear):
+        raise ValueError(
+            f"logistic_regression needs a network that ends in one linear layer, but "
+            f"{config.model_config.architecture} does not; use head_epochs, or epochs with frozen"
+        )
+    if train.folds is None:
+        raise ValueError("logistic_regression needs training photos with folds")
+    examples = logistic.Examples(
+        trainer.train_features, trainer.targets, trainer.weights, train.folds
+    )
+    layer = logistic.fit(examples, config.train_config.loss)
+    with torch.no_grad():
+        learner.weight.copy_(layer.weight)
+        learner.bias.copy_(layer.bias)
+    return _validate(trainer, 0, _initial_loss(trainer))
 
 
 def _initial_loss(trainer: Trainer) -> float:

@@ -7,11 +7,12 @@ import copy
 import time
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from anklealign.models import factory
-from anklealign.models.inputs import CHUNK
+from anklealign.models.inputs import CHUNK, InputConfig, logits
 from anklealign.training.trainer import FitConfig, pick_precision
 
 # Optimizer moments per weight. AdamW keeps two, SGD one, Adafactor almost none.
@@ -110,6 +111,19 @@ def activation_memory(model: nn.Module, side: int) -> tuple[int, int]:
     with torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor):
         shadow(x)
     return sum(size for _, size in storages.values()) // 2, max(output_sizes) // 2
+
+
+def photos_per_second(model: nn.Module, input_config: InputConfig, device: torch.device) -> float:
+    """Return how many photos a network takes per second, from the second of two forward passes."""
+    side = input_config.image_size
+    photos = np.zeros((CHUNK, side, side, 3), np.uint8)
+    model.to(memory_format=torch.channels_last)
+    seconds = 0.0
+    for _ in range(2):
+        start = time.perf_counter()
+        logits(model, photos, np.arange(CHUNK), input_config, device)
+        seconds = time.perf_counter() - start
+    return CHUNK / seconds
 
 
 class StepTimer:

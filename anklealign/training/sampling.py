@@ -21,6 +21,7 @@ class LabeledPhotos:
     """N labeled photos: the pixel store, and the row, id and class index of each photo.
 
     `soft` (N, K), rows summing to 1, holds soft labels; they replace the class as training target.
+    `folds` (N,) divides training photos for cross-validation, without dividing a group.
     """
 
     pixels: Photos
@@ -28,6 +29,18 @@ class LabeledPhotos:
     ids: tuple[str, ...]
     labels: Integers
     soft: Floats | None = None
+    folds: Integers | None = None
+
+    def subset(self, chosen: Integers) -> "LabeledPhotos":
+        """Return the photos at these positions (n,)."""
+        return LabeledPhotos(
+            self.pixels,
+            self.rows[chosen],
+            tuple(self.ids[position] for position in chosen.tolist()),
+            self.labels[chosen],
+            None if self.soft is None else self.soft[chosen],
+            None if self.folds is None else self.folds[chosen],
+        )
 
 
 def epoch_order(labels: Integers, seed: int, epoch: int, *, balanced: bool = False) -> Integers:

@@ -25,7 +25,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from anklealign.config.params import Model, Train
+from anklealign.io.pixel_store import Photos
 from anklealign.models.factory import classifier_of_features, freeze, freeze_batch_norm
+from anklealign.models.features import stored_features
 from anklealign.models.inputs import (
     Floats,
     InputConfig,
@@ -149,11 +151,7 @@ class Trainer:
         self.train, self.val = train, val
         settings, device, model_config = config.train_config, config.device, config.model_config
         self.learner = model
-        classifier = None
-        if model_config.head_alone:
-            side, channels = config.input_config.image_size, config.input_config.channels
-            x = torch.linspace(-1, 1, channels * side * side, device=device)
-            classifier = classifier_of_features(model, x.view(1, channels, side, side))
+        classifier = separate_head(model, config)
         # Without features that the classifier alone maps to logits, the whole network runs.
         self.head_alone = classifier is not None
         if model_config.frozen:
@@ -324,9 +322,45 @@ class Trainer:
     def _extract_features(self, photos: LabeledPhotos) -> Tensor:
         """Return the input of the head for each photo: (N, C), on the device."""
         config = self.config
+        if config.process_group.size == 1:
+            return frozen_features(self.model, photos.pixels, photos.rows, config)
         rows = config.process_group.shard(photos.rows)
         own = features(self.model, photos.pixels, rows, config.input_config, config.device)
         return config.process_group.gather(own.to(config.device), len(photos.rows))
+
+
+def separate_head(model: nn.Module, config: FitConfig) -> nn.Module | None:
+    """Return the head, if it is trained alone and maps the backbone's features to the logits."""
+    if not config.model_config.head_alone:
+        return None
+    side, channels = config.input_config.image_size, config.input_config.channels
+    x = torch.linspace(-1, 1, channels * side * side, device=config.device)
+    return classifier_of_features(model, x.view(1, channels, side, side))
+
+
+def frozen_features(model: nn.Module, pixels: Photos, rows: Integers, config: FitConfig) -> Tensor:
+    """Return the features of a frozen backbone, which are computed once: (N, C) on the device."""
+    own = stored_features(
+        model,
+        config.model_config,
+        pixels,
+        rows,
+        input_config=config.input_config,
+        device=config.device,
+    )
+    return own.to(config.device)
+
+
+def predict(model: nn.Module, pixels: Photos, rows: Integers, config: FitConfig) -> Floats:
+    """Return the logits of rows of the store after a fit, without augmentation: (N, K)."""
+    head = separate_head(model, config)
+    if head is None:
+        return logits(model, pixels, rows, config.input_config, config.device)
+    head.eval()
+    with torch.no_grad(), full_precision():
+        outputs = head(frozen_features(model, pixels, rows, config))
+    predicted: Floats = outputs.cpu().numpy().astype(np.float64)
+    return predicted
 
 
 def _targets_and_weights(train: LabeledPhotos, config: FitConfig) -> tuple[Tensor, Tensor]:

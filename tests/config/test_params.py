@@ -1,6 +1,6 @@
 """An error in params.yaml is one line that names the key, the value and the remedy."""
 
-import copy
+import json
 import re
 import shutil
 import subprocess
@@ -19,7 +19,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def raw():
-    return copy.deepcopy(params.read(ROOT / "params.yaml"))
+    # Through JSON, so that the candidates of `auto` are no longer the configs they are copied from.
+    return json.loads(json.dumps(params.read(ROOT / "params.yaml")))
 
 
 def test_the_committed_params_yaml_is_valid(raw):
@@ -32,6 +33,7 @@ def test_every_setting_has_a_comment():
     raw = params.read(ROOT / "params.yaml")
     names = {*raw, *raw["datasets"], *raw["models"], "classes", "augmentation", "arguments"}
     names |= {name for block in raw["datasets"].values() for name in block["classes"]}
+    names |= raw["models"]["auto"]["candidates"].keys()
     text = (ROOT / "params.yaml").read_text(encoding="utf-8")
     lines = re.sub(r",\n +", ", ", text).splitlines()  # a flow mapping may be wrapped
     keys = {line.split(":")[0].strip(): line for line in lines if re.match(r" *\w+:", line)}
@@ -158,6 +160,34 @@ ERRORS = {
     "zero-shot with epochs": (
         lambda raw: raw["models"]["vit"].update(zero_shot=True),
         r"models\.vit: zero_shot .*epochs: 0",
+    ),
+    "a logistic regression without pretrained weights": (
+        lambda raw: raw["models"]["grid_pool_cnn"].update(logistic_regression=True),
+        r"models\.grid_pool_cnn: logistic_regression fits .*set pretrained: true",
+    ),
+    "a logistic regression of a frozen backbone with epochs": (
+        lambda raw: raw["models"]["lite0_probe"].update(epochs=3, learning_rate=0.1),
+        r"models\.lite0_probe: logistic_regression with epochs = 3 and frozen = true: .*epochs: 0",
+    ),
+    "a logistic regression of two layers": (
+        lambda raw: raw["models"]["lite0_probe"].update(head_hidden_dim=8),
+        r"models\.lite0_probe: logistic_regression .*remove head_epochs, head_hidden_dim",
+    ),
+    "three hidden layers": (
+        lambda raw: raw["models"]["vit"].update(head_hidden_dim=8, head_hidden_layers=3),
+        r"models\.vit\.head_hidden_layers = 3",
+    ),
+    "auto without candidates": (
+        lambda raw: raw["models"]["auto"].update(candidates={}),
+        r"models\.auto\.candidates",
+    ),
+    "a candidate of auto with a wrong value": (
+        lambda raw: raw["models"]["auto"]["candidates"].update(x={"epochs": 1}),
+        r"models\.auto\.candidates\.x\.architecture is missing",
+    ),
+    "a budget of nothing": (
+        lambda raw: raw["models"]["auto"].update(budget=0),
+        r"models\.auto\.budget = 0",
     ),
     "weights without a hash": (
         lambda raw: raw["models"]["vit"].update(weights="w.pth"),

@@ -113,6 +113,39 @@ def test_the_imagenet_table_has_every_breed_of_cat_and_dog() -> None:
     assert cat[30] == pytest.approx(5 / (5 + 118))
 
 
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_an_ordinal_head_orders_its_classes_by_one_score(classes: int) -> None:
+    head = networks.CumulativeLink(classes).double()
+    scores = torch.linspace(-12, 12, 49, dtype=torch.float64)[:, None]
+    logits = head(scores)
+    probabilities = logits.exp()
+    # They are log probabilities: a softmax changes nothing.
+    torch.testing.assert_close(probabilities, logits.softmax(1))
+    torch.testing.assert_close(
+        head(torch.zeros(1, 1, dtype=torch.float64)).exp(),
+        torch.full((1, classes), 1 / classes, dtype=torch.float64),
+    )
+    cumulative = probabilities.cumsum(1)[:, :-1]
+    assert (cumulative.diff(dim=0) < 0).all()  # a larger score means a higher class
+    assert probabilities.argmax(1)[[0, -1]].tolist() == [0, classes - 1]
+    assert head(torch.tensor([[-1000.0], [1000.0]]).double()).isfinite().all()
+
+
+def test_an_ordinal_head_s_gradients_are_right() -> None:
+    head = networks.CumulativeLink(4).double()
+    x = torch.randn(3, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert torch.autograd.gradcheck(head, x.requires_grad_())
+
+
+def test_a_head_has_its_layers_and_dropout() -> None:
+    block = replace(CNN, head_hidden_dim=8, head_hidden_layers=2, head_drop_rate=0.25)
+    layers = [type(layer).__name__ for layer in factory.build("x", block, 3).get_classifier()]
+    assert layers == ["Dropout", "Linear", "GELU", "Dropout", "Linear", "GELU", "Dropout", "Linear"]
+    linear = factory.build("x", replace(CNN, head_drop_rate=0.25), 3).get_classifier()
+    assert [type(layer).__name__ for layer in linear] == ["Dropout", "Linear"]
+    assert linear[0].p == 0.25
+
+
 def test_a_hidden_layer_needs_one_linear_layer_to_replace() -> None:
     block = replace(CNN, architecture="anklealign_majority", head_hidden_dim=8)
     with pytest.raises(

@@ -55,6 +55,15 @@ def test_a_package_that_is_not_installed_is_named_with_the_command(raw):
 
 
 @pytest.mark.usefixtures("unreachable", "in_project")
+def test_the_weights_of_every_candidate_of_auto_are_checked(raw):
+    raw["model"] = "auto"
+    assert weights.errors(raw) == []
+    raw["models"]["auto"]["candidates"]["dinov2"] = raw["models"]["dinov2_frozen"]
+    (error,) = weights.errors(raw)
+    assert "'auto.candidates.dinov2': its weights" in error
+
+
+@pytest.mark.usefixtures("unreachable", "in_project")
 @pytest.mark.parametrize(
     ("name", "variant"),
     [

@@ -146,6 +146,212 @@ def test_a_network_of_one_channel_is_trained_exported_and_explained() -> None:
     assert len(label_issues.features_of(predictor, pixels, np.arange(6))) == 6
 
 
+DIALS = {
+    "dropout in the head": ({}, {"head_drop_rate": 0.2}),
+    "two hidden layers": ({}, {"head_hidden_dim": 8, "head_hidden_layers": 2}),
+    "ordinal head": ({}, {"ordinal_head": True}),
+    "sgd and bce": (
+        {"optimizer": "sgd", "loss": "bce", "optimizer_arguments": {"momentum": 0.9}},
+        {"learning_rate": 0.05},
+    ),
+    "logistic regression": (
+        {}, {"pretrained": True, "frozen": True, "logistic_regression": True, "epochs": 0},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DIALS)
+def test_a_dial_s_network_is_trained_exported_and_explained(name: str) -> None:
+    training, model = DIALS[name]
+    raw = params.read()
+    raw["train"] |= training
+    raw["datasets"]["bars"]["ordered"] = True
+    raw["models"]["small"] |= {"epochs": 12} | with_weights(model)
+    Path("params.yaml").write_text(json.dumps(raw))
+    train.main()
+    scores = results.read_details(train.METRICS)["train"]
+    assert scores["accuracy"] > 0.6, scores
+    predictor = Predictor.load("model", "cpu")
+    pixels = np.asarray(pixel_store.open_store()[:6])
+    expected = predictor.probabilities(pixels)
+    session = onnx_predictor.open_session(export.exported(predictor.bundle).SerializeToString())
+    candidate = onnx_predictor.OnnxPredictor(predictor.bundle, predictor.device, session)
+    assert export.compare(predictor, candidate, pixels) < 1e-4
+    assert heat_maps(predictor.bundle, pixels, expected.argmax(1)).max() == pytest.approx(1)
+    assert len(label_issues.features_of(predictor, pixels, np.arange(6))) == 6
+
+
+def with_weights(model: dict[str, object]) -> dict[str, object]:
+    """Return a model config with a weights file of the small network, if it is pretrained."""
+    if not model.get("pretrained"):
+        return model
+    weights = Path("weights.safetensors")
+    torch.manual_seed(0)
+    save_file(Cnn(7, widths=(8, 16), grid=(2, 2)).state_dict(), weights)
+    return model | {"weights": str(weights), "weights_sha256": files.sha256(weights)}
+
+
+def test_an_ordinal_head_needs_ordered_classes_and_cross_entropy() -> None:
+    raw = params.read()
+    raw["models"]["small"]["ordinal_head"] = True
+    (error,) = [e for e in params.input_errors(raw) if "ordinal_head" in e]
+    assert "datasets.bars.ordered is false; set it to true if they do" in error
+    raw["train"]["loss"] = "bce"
+    with pytest.raises(ValueError, match=r"models\.small: ordinal_head .*set train\.loss"):
+        train.read_settings(raw)
+
+
+@pytest.fixture
+def count_features(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return the list to which each computation of features adds its number of photos."""
+    counts: list[int] = []
+    compute = inputs.features
+
+    def counted(model, pixels, rows, *others):
+        counts.append(len(rows))
+        return compute(model, pixels, rows, *others)
+
+    monkeypatch.setattr(inputs, "features", counted)
+    return counts
+
+
+def test_features_of_a_frozen_network_are_computed_once_for_all_seeds(
+    count_features: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = params.read()
+    raw["train"] |= {"repeats": 3, "false_refusals": 0.0}
+    raw["models"]["small"] |= with_weights({"pretrained": True, "frozen": True})
+    Path("params.yaml").write_text(json.dumps(raw))
+    monkeypatch.setattr(inputs, "logits", lambda *_: pytest.fail("it ran the whole network"))
+    train.main()
+    assert sum(count_features) == 48
+    assert pd.read_csv(paths.REPEATS).seed.nunique() == 3
+
+
+def auto_params(budget: int = 100_000) -> dict[str, object]:
+    """Return params.yaml with `auto` over a probe, its fine-tuning, and a network from scratch."""
+    raw = params.read()
+    probe = raw["models"]["small"] | with_weights(
+        {"pretrained": True, "frozen": True, "logistic_regression": True, "epochs": 0}
+    )
+    tuned = probe | {
+        "frozen": False, "logistic_regression": False, "epochs": 2, "learning_rate": 0.02,
+        "head_epochs": 2, "head_learning_rate": 0.02,
+    }  # fmt: skip
+    candidates = {"probe": probe, "tuned": tuned, "small": raw["models"]["small"]}
+    raw["models"] |= candidates
+    raw["models"]["auto"] = {"budget": budget, "candidates": candidates}
+    raw["train"] |= {"repeats": 2, "false_refusals": 0.0, "monitor": "log_loss"}
+    return raw | {"model": "auto"}
+
+
+def run(raw: dict[str, object]) -> dict[str, bytes]:
+    Path("params.yaml").write_text(json.dumps(raw))
+    train.main()
+    return outputs()
+
+
+def test_auto_becomes_the_candidate_with_the_best_cross_validated_score(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    raw = auto_params()
+    first = run(raw)
+    output = " ".join(capsys.readouterr().out.split())
+    assert "image passes of the budget of 100,000, about" in output
+    table = pd.read_csv(paths.CANDIDATES).set_index("candidate")
+    assert set(table.index) == {"probe", "tuned", "small"}
+    (chosen,) = table.index[table.status == "chosen"]
+    assert table.log_loss[chosen] == table.log_loss.min()
+    for name in table.index:
+        assert f"train: {name} on folds of train: log_loss {table.log_loss[name]:.3f}" in output
+    details = results.read_details(train.METRICS)
+    assert details["candidates"][chosen]["log_loss"] == table.log_loss[chosen]
+    assert details["params"]["model_name"] == "auto"
+    epochs = details["params"]["candidates"][chosen]["epochs"]
+    assert details["params"]["model"]["epochs"] == epochs
+    assert not list(Path("checkpoints").iterdir())
+    # Again, without the cache; and the chosen candidate alone.
+    shutil.rmtree(".anklealign_cache")
+    assert run(raw) == first
+    alone = run(raw | {"model": chosen})
+    assert alone["model/model.safetensors"] == first["model/model.safetensors"]
+    predictor = Predictor.load("model", "cpu")
+    session = onnx_predictor.open_session(export.exported(predictor.bundle).SerializeToString())
+    candidate = onnx_predictor.OnnxPredictor(predictor.bundle, predictor.device, session)
+    assert export.compare(predictor, candidate, np.asarray(pixel_store.open_store()[:6])) < 1e-4
+
+
+def test_auto_leaves_out_what_the_budget_does_not_allow(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run(auto_params(budget=2))
+    table = pd.read_csv(paths.CANDIDATES).set_index("candidate")
+    assert table.status.to_dict() == {
+        "probe": "chosen", "tuned": "over budget", "small": "over budget",
+    }  # fmt: skip
+    assert table.log_loss.notna().to_dict() == {"probe": True, "tuned": False, "small": False}
+    assert "tuned needs more" in " ".join(capsys.readouterr().out.split())
+
+
+def test_auto_never_uses_the_test_split_to_choose() -> None:
+    run(auto_params())
+    first = pd.read_csv(paths.CANDIDATES)
+    table = pixel_store.read_table(paths.SPLIT / "photos.csv")
+    table.loc[table.split == "test", "label"] = CLASSES[0]
+    files.write_table(paths.SPLIT / "photos.csv", table)
+    run(auto_params())
+    pd.testing.assert_frame_equal(pd.read_csv(paths.CANDIDATES), first)
+
+
+@pytest.mark.slow
+def test_an_interrupted_auto_resumes_to_the_same_bytes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    raw = auto_params()
+    expected = run(raw)
+    shutil.rmtree("model")
+    take_step = Trainer.step
+    total = 0
+    for stop_at in (2, 5, 9, 14, 20, 27, 35):
+        taken = 0
+
+        def stop(self: Trainer) -> None:
+            nonlocal taken, total
+            taken += 1
+            if taken == stop_at:  # noqa: B023 - called in this iteration only
+                total += 1
+                raise StoppedError
+            take_step(self)
+
+        with monkeypatch.context() as patch, contextlib.suppress(StoppedError):
+            patch.setattr(Trainer, "step", stop)
+            train.main()
+    assert total >= 5
+    train.main()
+    assert outputs() == expected
+
+
+def test_auto_needs_three_groups_of_each_class_in_train() -> None:
+    table = pixel_store.read_table(paths.SPLIT / "photos.csv")
+    own = table.split == "train"
+    table.loc[own, "group"] = ["a" if i % 2 else "b" for i in range(own.sum())]
+    files.write_table(paths.SPLIT / "photos.csv", table)
+    with pytest.raises(ValueError, match="each class needs 3 groups; choose one of its candidates"):
+        run(auto_params())
+
+
+def test_folds_divide_no_group_and_have_each_class() -> None:
+    table = pixel_store.read_table(paths.SPLIT / "photos.csv")
+    table["group"] = [f"g{row // 3}" for row in table.row]
+    files.write_table(paths.SPLIT / "photos.csv", table)
+    Path("params.yaml").write_text(json.dumps(auto_params()))
+    data = train.read_data(train.read_settings(params.read()))
+    groups = data.table.set_index("id").group[list(data.train.ids)].to_numpy()
+    folds = data.train.folds
+    assert all(len(set(folds[groups == name])) == 1 for name in set(groups))
+    assert all(len(set(data.train.labels[folds == fold])) == 3 for fold in set(folds))
+
+
 def test_a_network_that_cannot_be_explained_is_refused_before_training(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -414,6 +620,12 @@ SETTINGS: dict[str, tuple[dict[str, object], dict[str, object]]] = {
     "layer decay": ({}, {"layer_decay": 0.7}),
     "frozen batch norm": ({}, {"freeze_batch_norm": True}),
     "hidden layer": ({}, {"head_hidden_dim": 8}),
+    "two hidden layers with dropout": (
+        {},
+        {"head_hidden_dim": 8, "head_hidden_layers": 2, "head_drop_rate": 0.3},
+    ),
+    "ordinal head": ({}, {"ordinal_head": True}),
+    "logistic regression first": ({}, {"pretrained": True, "logistic_regression": True}),
     "frozen backbone": ({}, {"frozen": True, "pretrained": True}),
     "last block": ({}, {"frozen": True, "pretrained": True, "unfreeze_last_n": 1}),
 }
@@ -426,13 +638,9 @@ def test_a_resumed_run_has_the_same_bytes_with_every_setting(
 ) -> None:
     training, model = SETTINGS[name]
     raw = params.read()
-    if "pretrained" in model:
-        weights = Path("weights.safetensors")
-        torch.manual_seed(0)
-        save_file(Cnn(7, widths=(8, 16), grid=(2, 2)).state_dict(), weights)
-        model = model | {"weights": str(weights), "weights_sha256": files.sha256(weights)}
     raw["train"] |= training
-    raw["models"]["small"] |= model
+    raw["datasets"]["bars"]["ordered"] = True
+    raw["models"]["small"] |= with_weights(model)
     Path("params.yaml").write_text(json.dumps(raw))
     train.main()
     expected = outputs()

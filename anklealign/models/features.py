@@ -1,0 +1,101 @@
+"""Features of a frozen network, computed once for each photo and kept between runs.
+
+Shapes: N photos, C features.
+
+A seed of `train.repeats`, a fold, a penalty of a logistic regression and the calibration all need
+the same features of a frozen network, whose computation is almost all of the work of a linear
+probe. They are kept in the result cache (io/result_cache.py), which is safe to delete.
+
+The rounding of a photo's features may depend on the other photos of its forward pass. So the passes
+do not follow the split: they are the store's rows, `CHUNK` at a time, and an entry is the pass of
+these pixels by these weights. Any run therefore gets the bytes that it would compute.
+"""
+
+import hashlib
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from anklealign.config.params import Model
+from anklealign.io.pixel_store import Photos
+from anklealign.io.result_cache import ResultCache, key_of
+from anklealign.models import factory, inputs
+from anklealign.models.inputs import CHUNK, InputConfig, Integers
+
+COMMITTED = 128  # passes after which an interrupted run has lost nothing
+
+
+def stored_features(
+    model: nn.Module,
+    config: Model,
+    pixels: Photos,
+    rows: Integers,
+    *,
+    input_config: InputConfig,
+    device: torch.device,
+) -> Tensor:
+    """Return what `inputs.features` returns, from the cache where it is known: (N, C) on the CPU.
+
+    Args:
+        model: A timm model; the weights of its classifier do not count.
+        config: Its model config.
+        pixels: The store, uint8 (n, S, S, 3).
+        rows: N rows of it.
+        input_config: Input of the network.
+        device: Device of the network.
+    """
+    chunks, position = np.unique(rows // CHUNK, return_inverse=True)
+    parameters = _parameters(model, config, input_config, device)
+    passes: dict[int, Tensor] = {}
+    with ResultCache(
+        "features", parameters, ["anklealign.models.inputs"], ["torch", "timm"]
+    ) as cache:
+        keys = {chunk: key_of(pixels[_rows_of(chunk, pixels)]) for chunk in chunks.tolist()}
+        missing = []
+        for chunk, key in keys.items():
+            value = cache.get(key)
+            if value is None:
+                missing.append(chunk)
+            else:
+                array = np.frombuffer(value, np.float32).reshape(len(_rows_of(chunk, pixels)), -1)
+                passes[chunk] = torch.from_numpy(array.copy())
+        for first in range(0, len(missing), COMMITTED):
+            group = missing[first : first + COMMITTED]
+            wanted = np.concatenate([_rows_of(chunk, pixels) for chunk in group])
+            computed = inputs.features(model, pixels, wanted, input_config, device)
+            for chunk, part in zip(group, computed.split(CHUNK), strict=True):
+                passes[chunk] = part
+                cache.put(keys[chunk], part.numpy().tobytes())
+            cache.commit()
+    table = torch.cat([passes[chunk] for chunk in chunks.tolist()])
+    # All passes but the store's last one have `CHUNK` rows.
+    return table[torch.from_numpy(position * CHUNK + rows % CHUNK)]
+
+
+def _rows_of(chunk: int, pixels: Photos) -> Integers:
+    return np.arange(chunk * CHUNK, min((chunk + 1) * CHUNK, len(pixels)))
+
+
+def _parameters(
+    model: nn.Module, config: Model, input_config: InputConfig, device: torch.device
+) -> dict[str, Any]:
+    """Return all that the features depend on besides the pixels."""
+    weights = hashlib.sha256()
+    heads = {id(head) for head in factory.classifiers(model)}
+    own = tuple(f"{name}." for name, module in model.named_modules() if id(module) in heads)
+    for name, tensor in model.state_dict().items():
+        if not name.startswith(own):
+            # Another memory format selects other kernels.
+            weights.update(f"{name} {tensor.stride()}\0".encode())
+            weights.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return {
+        "architecture": config.architecture,
+        "arguments": config.arguments,
+        "weights": weights.hexdigest(),
+        "input": asdict(input_config),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "threads": torch.get_num_threads(),
+    }
