@@ -10,6 +10,8 @@ config in params.yaml is used unchanged. The source folder is never written to; 
 nothing is written. Exit status: 0 on success, 1 on an error, 2 for wrong usage.
 """
 
+import contextlib
+import fcntl
 import filecmp
 import os
 import re
@@ -57,6 +59,7 @@ SPLITS = ("train", "val", "test")
 LISTED = 10  # items per reason in the report without --verbose
 # A dot separates DVC keys and a space shell words; YAML reads digits and some words as other types.
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
+LEFTOVER = re.compile(rf"\.{NAME.pattern}\.[a-z0-9_]{{8}}")  # as tempfile names them
 
 
 @dataclass(frozen=True)
@@ -167,6 +170,8 @@ def add(
     """
     check_name(name)
     target = RAW / name
+    if not dry and (removed := remove_leftovers(RAW)):
+        print(*_wrapped("removed   ", f"copies of killed runs: {', '.join(removed)}"), sep="\n")
     with download.local_copy(data, name, dry=dry) as source:
         check_place(source, target)
         with archives.unpacked(source, None if dry else RAW, name) as (folder, remarks):
@@ -653,6 +658,10 @@ def copy(sources: Mapping[str, Path], target: Path, own: Path | None = None) -> 
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     half = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    # Held until this process ends, so that `remove_leftovers` knows a copy in progress.
+    lock = os.open(half, os.O_RDONLY)
+    with contextlib.suppress(OSError):  # a file system without locks
+        fcntl.flock(lock, fcntl.LOCK_EX)
     try:
         size = sum(source.stat().st_size for source in sources.values())
         with tqdm(total=size, desc="copy", unit="B", unit_scale=True, delay=1, disable=None) as bar:
@@ -669,6 +678,25 @@ def copy(sources: Mapping[str, Path], target: Path, own: Path | None = None) -> 
         half.rename(target)
     finally:
         shutil.rmtree(half, ignore_errors=True)
+        os.close(lock)
+
+
+def remove_leftovers(folder: Path) -> list[str]:
+    """Remove the hidden copies that a killed `anklealign add` has left; return their names."""
+    removed = []
+    for path in sorted(folder.glob(".*")) if folder.is_dir() else []:
+        if not LEFTOVER.fullmatch(path.name) or not path.is_dir() or path.is_symlink():
+            continue
+        lock = os.open(path, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(path)
+            removed.append(path.name)
+        except OSError:
+            continue  # a copy in progress, or another owner's
+        finally:
+            os.close(lock)
+    return removed
 
 
 def check_same(target: Path, sources: Mapping[str, Path]) -> None:

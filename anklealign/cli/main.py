@@ -20,7 +20,7 @@ from typing import Annotated, Literal
 import typer
 
 from anklealign import __version__
-from anklealign.config import paths
+from anklealign.config import environment, paths
 
 Layout = Literal["folders", "file_names", "label_studio", "table"]
 Score = Literal["accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "log_loss"]
@@ -41,6 +41,8 @@ Revision = Annotated[str, typer.Argument(help="Git revision, experiment or 'work
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
+    if arguments is None:
+        environment.ensure_utf8()
     # A path may contain letters that the terminal's encoding lacks.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

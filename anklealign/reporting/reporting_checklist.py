@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from anklealign.reporting import metric_tables
+from anklealign.reporting.markdown import escape
 from anklealign.reporting.metric_tables import Metrics, ci, number, percent
 
 BLANK = "**TO FILL IN**"
@@ -245,7 +246,8 @@ def evaluation(evaluate: Metrics) -> list[Item]:
              f"{percent(evaluate['explanations']['deletion_better_share'])} of the photos."),
         Item("Comparison with annotators", "37", "-", _human(evaluate)),
         Item("Failure analysis", "39", "-",
-             f"Lowest recall: {worst['class']}. Highest-confidence errors: plots/report.html.",
+             f"Lowest recall: {escape(worst['class'])}. Highest-confidence errors: "
+             "plots/report.html.",
              "review of the errors by an expert"),
         Item("Limitations and use", "40, 41", "25, 26, 27a-27c",
              "See MODEL_CARD.md.", "interpretation, role in practice, required expertise"),
@@ -279,10 +281,10 @@ def _subjects(split: Metrics) -> str:
 
 
 def _worst(worst: Metrics) -> str:
-    entry = f"Worst class: {worst['class']}, recall {number(worst['class_recall'])}."
+    entry = f"Worst class: {escape(worst['class'])}, recall {number(worst['class_recall'])}."
     if "collector" in worst:
         entry += (
-            f" Worst collector: {worst['collector']}, accuracy "
+            f" Worst collector: {escape(worst['collector'])}, accuracy "
             f"{number(worst['collector_accuracy'])} on {worst['collector_photos']} photos."
         )
     return entry

@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -440,3 +442,27 @@ def test_every_line_fits_the_terminal_whatever_the_names(project, capsys):
     assert "no_class_folder" in printed
     assert max(map(len, printed.splitlines())) <= 80
     assert "x" * 90 in printed.replace("\n", "").replace(" ", "")  # no name is cut short
+
+
+def test_the_copy_of_a_killed_run_is_removed_and_one_in_progress_is_not(tmp_path):
+    raw = tmp_path / "raw"
+    code = (
+        "import sys, time; from pathlib import Path; from anklealign.cli import add;"
+        "print('copying', flush=True);"
+        "add.tqdm.update = lambda *_: time.sleep(60);"
+        "add.copy({'a.txt': Path(__file__)}, Path(sys.argv[1]))"
+    )
+    script = tmp_path / "copying.py"
+    script.write_text(code)
+    process = subprocess.Popen([sys.executable, script, raw / "own"], stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"copying\n"
+    end = time.monotonic() + 20
+    while not list(raw.glob(".own.*/a.txt")) and time.monotonic() < end:
+        time.sleep(0.05)
+    (raw / ".gitkeep.d").mkdir()
+    assert add.remove_leftovers(raw) == []
+    process.kill()
+    process.wait()
+    (half,) = raw.glob(".own.*")
+    assert add.remove_leftovers(raw) == [half.name]
+    assert [path.name for path in raw.iterdir()] == [".gitkeep.d"]

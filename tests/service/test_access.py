@@ -84,6 +84,7 @@ def test_public_access_needs_keys_and_hosts_and_limits_clients(
             (tmp_path / "keys").write_text(content, encoding="latin-1")
         with pytest.raises(ValueError, match="keys"):
             settings.read_keys()
+    monkeypatch.undo()
     assert ServiceSettings().limits == (0, 0)
 
 
