@@ -97,12 +97,28 @@ def _add(
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Report only; write nothing.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="List every skipped item.")] = False,
+    strip_metadata: Annotated[
+        bool,
+        typer.Option(
+            "--strip-metadata",
+            help="Remove positions, names and all other metadata from the copies of JPEG, PNG and "
+            "WebP photos; the pixels and the orientation stay.",
+        ),
+    ] = False,
 ) -> None:
     """Report on a folder of photos, copy it to data/raw/NAME and version it with DVC."""
     from anklealign.cli import add  # noqa: PLC0415 - see the module docstring
 
     raise typer.Exit(
-        add.add_folder(data, name, layout, settings or (), dry_run=dry_run, verbose=verbose)
+        add.add_folder(
+            data,
+            name,
+            layout,
+            settings or (),
+            dry_run=dry_run,
+            verbose=verbose,
+            strip_metadata=strip_metadata,
+        )
     )
 
 

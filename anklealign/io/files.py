@@ -98,8 +98,9 @@ def read_table(source: Path | IO[bytes], text_columns: Collection[str]) -> pd.Da
     """
     types = dict.fromkeys(text_columns, str)
     table = pd.read_csv(source, dtype=types, keep_default_na=False)  # type: ignore[arg-type]
-    text = [name for name in table if name in types]
-    table.columns = table.columns.map(_unescape_formula)
+    names = {name: _unescape_formula(name) for name in table}
+    table.columns = list(names.values())
+    text = [names[name] for name in types if name in names]
     return table.assign(**{name: table[name].map(_unescape_formula) for name in text})
 
 

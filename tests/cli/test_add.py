@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
@@ -466,3 +467,28 @@ def test_the_copy_of_a_killed_run_is_removed_and_one_in_progress_is_not(tmp_path
     (half,) = raw.glob(".own.*")
     assert add.remove_leftovers(raw) == [half.name]
     assert [path.name for path in raw.iterdir()] == [".gitkeep.d"]
+
+
+def test_metadata_are_counted_and_removed_from_the_copy_alone(project, tmp_path, capsys):
+    exif = Image.Exif()
+    exif.get_ifd(0x8825)[2] = (47.0, 29.0, 33.0)
+    exif[0x013B] = "Anna"
+    for number in range(12):
+        path = tmp_path / "mine" / ("ant", "bee")[number % 2] / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(number).integers(0, 256, (80, 80, 3), np.uint8)
+        Image.fromarray(noise).save(path, exif=exif if number < 3 else b"")
+    before = tree(tmp_path / "mine")
+    add_mine = ["add", str(tmp_path / "mine"), "mine"]
+    assert main([*add_mine, "--dry-run"]) == 0
+    output = joined(capsys.readouterr().out)
+    assert "3 photos have a position (GPS), 3 the name of a person" in output
+    assert "--strip-metadata" in output
+    assert main([*add_mine, "--strip-metadata"]) == 0
+    assert main([*add_mine, "--strip-metadata"]) == 0  # the same again
+    assert tree(tmp_path / "mine") == before
+    copies = sorted(Path("data/raw/mine").rglob("*.jpg"))
+    assert len(copies) == 12
+    assert not any(b"Anna" in path.read_bytes() for path in copies)
+    assert main(["add", "data/raw/mine", "mine", "--strip-metadata"]) == 1
+    assert "changes copies only" in joined(capsys.readouterr().err)
