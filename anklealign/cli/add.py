@@ -238,8 +238,8 @@ def write(
         check_names(target, report_data)
         if strip:
             raise ValueError(
-                f"--strip-metadata changes copies only, and {folder} is the place of the copy; move "
-                "the folder elsewhere and add it from there"
+                f"--strip-metadata changes copies only, and {folder} is the place of the copy; "
+                "move the folder elsewhere and add it from there"
             )
     if not Path(".dvc").is_dir():
         raise ValueError(

@@ -469,7 +469,8 @@ def test_the_copy_of_a_killed_run_is_removed_and_one_in_progress_is_not(tmp_path
     assert [path.name for path in raw.iterdir()] == [".gitkeep.d"]
 
 
-def test_metadata_are_counted_and_removed_from_the_copy_alone(project, tmp_path, capsys):
+@pytest.mark.usefixtures("project")
+def test_metadata_are_counted_and_removed_from_the_copy_alone(tmp_path, capsys):
     exif = Image.Exif()
     exif.get_ifd(0x8825)[2] = (47.0, 29.0, 33.0)
     exif[0x013B] = "Anna"
