@@ -499,6 +499,7 @@ class Evaluate:
     explained: Count
     robustness: Annotated[int, Field(ge=0)]
     learning_curve: Annotated[int, Field(ge=0)] = 3
+    pseudonyms: Literal["auto", "all", "none"] = "auto"
 
 
 # Keys of earlier releases: old dotted key -> new dotted key. `*` is any dataset or model.
