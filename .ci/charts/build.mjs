@@ -27,18 +27,26 @@ const result = await build({
   metafile: true,
   write: false,
 });
-writeFileSync(path.join(assets, "plot.min.js"), result.outputFiles[0].text);
 
+// Packages with the same license text are listed above one copy of it.
 const packages = new Set(
   Object.keys(result.metafile.inputs)
     .map((file) => file.match(/node_modules\/((?:@[^/]+\/)?[^/]+)/)?.[1])
     .filter(Boolean),
 );
-const licenses = [...packages].sort().map((name) => {
+const owners = new Map();
+for (const name of [...packages].sort()) {
   const folder = path.join(here, "node_modules", name);
   const { version } = JSON.parse(readFileSync(path.join(folder, "package.json"), "utf8"));
   const file = readdirSync(folder).find((entry) => /^licen[cs]e/i.test(entry));
   if (!file) throw new Error(`${name} has no license file`);
-  return `${name} ${version}\n\n${readFileSync(path.join(folder, file), "utf8").trim()}\n`;
-});
-writeFileSync(path.join(assets, "plot.LICENSE.txt"), licenses.join(`\n${"-".repeat(80)}\n\n`));
+  const text = readFileSync(path.join(folder, file), "utf8").trim();
+  if (text.includes("*/")) throw new Error(`${name}: its license would end a comment`);
+  owners.set(text, [...(owners.get(text) ?? []), `${name} ${version}`]);
+}
+const licenses = [...owners]
+  .map(([text, names]) => `${names.join("\n")}\n\n${text}\n`)
+  .join(`\n${"-".repeat(80)}\n\n`);
+writeFileSync(path.join(assets, "plot.LICENSE.txt"), licenses);
+// The licenses go with every copy, and the script is copied into each report.
+writeFileSync(path.join(assets, "plot.min.js"), `/*!\n${licenses}*/\n${result.outputFiles[0].text}`);

@@ -65,7 +65,7 @@ def compare(run: RunFiles, against: str) -> RunComparison:
         if balanced.conclusion == "within noise"
         else f"This run is {balanced.conclusion} than {against}"
     )
-    rows = [
+    rows: list[list[str | int | Cell]] = [
         [
             display_name(name),
             f"{row.first:.3f}",

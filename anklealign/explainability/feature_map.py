@@ -141,7 +141,10 @@ def layout(features: Features) -> npt.NDArray[np.uint16]:
     )
     xy = estimator.fit_transform(reduced)
     low, high = xy.min(axis=0), xy.max(axis=0)
-    return np.rint(EDGE * (xy - low) / np.maximum(high - low, 1e-12)).astype(np.uint16)
+    places: npt.NDArray[np.uint16] = np.rint(
+        EDGE * (xy - low) / np.maximum(high - low, 1e-12)
+    ).astype(np.uint16)
+    return places
 
 
 def small_heat_maps(
@@ -179,5 +182,6 @@ def small_heat_maps(
         )
         for place, values in enumerate(heat, start):
             picture = Image.fromarray(np.rint(255 * values).astype(np.uint8))
-            maps[place] = picture.resize((HEAT_SIDE, HEAT_SIDE), Image.Resampling.BOX)
+            small = picture.resize((HEAT_SIDE, HEAT_SIDE), Image.Resampling.BOX)
+            maps[place] = np.asarray(small)
     return {"heat_ids": rows.id.to_numpy(str), "heat": maps}

@@ -29,7 +29,7 @@ ASSETS = Path(__file__).parent / "assets"
 LONG_TEXT = 24  # characters; longer cells wrap, as a phone shows about forty per line
 EXAMPLES = 3  # right and wrong photos on the first screen
 MAX_CELLS = 12  # classes; of more, the report lists the most frequent confusions
-MAX_ROWS = 25  # bars of a chart, confusions, and collectors or subjects before 'more'
+MAX_ROWS = 20  # bars of a chart, confusions, and collectors or subjects before 'more'
 MAX_AUGMENTED = 4  # photos
 
 # Section to the optional blocks of metrics/details/evaluate.json that it shows under 'more', each

@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -150,6 +151,26 @@ def test_optional_blocks_of_evaluate_are_shown_and_missing_ones_are_not(run):
     assert "<h3>Learning curve</h3>" in page
     assert "More photos help." in page
     assert "0.810" in page
+
+
+def test_a_baseline_without_epochs_maps_and_optional_blocks_has_a_page(run):
+    for name in ("robustness", "novelty", "seeds", "human_baseline"):
+        del run.metrics["evaluate"][name]
+    arrays = {"heat_ids": run.arrays["heat_ids"], "heat": np.zeros_like(run.arrays["heat"])}
+    none = run.augmented["augmented"][:0]
+    bare = replace(
+        run,
+        history=run.history.head(0),
+        arrays=arrays,
+        augmented={"originals": none, "augmented": none},
+        skipped=run.skipped.head(0),
+        votes=run.votes.head(0),
+    )
+    page = html_report.html(bare)
+    assert "This model has no epochs." in page
+    for place in ("history", "robustness", "map"):
+        assert f'id="chart-{place}"' not in page
+    assert "More: augmented photos" not in page
 
 
 def test_many_classes_have_a_list_of_confusions(run):

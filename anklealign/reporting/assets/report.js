@@ -407,8 +407,9 @@
   /** Values with their intervals, one row each. */
   function intervals(rows, key, width, fill, extra = []) {
     const labels = rows.map((row) => row[key]);
+    const many = rows.length > 8; // then the values stand in a column
     return Plot.plot({
-      width, height: 34 + rows.length * (rows.length > 8 ? 24 : 46), marginTop: 8, marginRight: 26,
+      width, height: 34 + rows.length * (many ? 24 : 46), marginTop: 8, marginRight: many ? 52 : 26,
       marginLeft: margin(labels, width), style,
       x: shares({ ticks: width < 360 ? 2 : 5 }), y: { domain: labels, label: null, tickSize: 0, tickFormat: (d) => short(d, width) },
       marks: [
@@ -416,8 +417,9 @@
         Plot.ruleY(rows.filter((row) => row.low != null),
           { x1: "low", x2: "high", y: key, stroke: fill, strokeWidth: 5, strokeOpacity: 0.35, strokeLinecap: "round" }),
         Plot.dot(rows, { x: "value", y: key, fill, r: 6 }),
-        Plot.text(rows, { x: "value", y: key, text: (row) => percent(row.value), dy: rows.length > 8 ? 0 : -14,
-          dx: rows.length > 8 ? 20 : 0, fill: "var(--ink)", fontWeight: 600 }),
+        Plot.text(rows, { x: (row) => (many ? 1 : row.value), y: key, text: (row) => percent(row.value),
+          dy: many ? 0 : -14, dx: many ? 10 : 0, textAnchor: many ? "start" : "middle", fill: "var(--ink)",
+          fontWeight: 600 }),
         ...extra,
       ],
     });
