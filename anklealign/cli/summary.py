@@ -167,7 +167,27 @@ def remarks(evaluate: dict[str, Any]) -> list[str]:
             f"annotators        match the majority of the others on {human:.0%} of "
             f"{humans['votes']} votes, the model on {model:.0%}"
         )
-    return lines
+    if published := evaluate.get("label_reliability"):
+        lines.append(
+            f"published         {published['measure']} {published['published']:.2f} "
+            f"({published['source']})"
+        )
+    return [*lines, *set_remarks(evaluate)]
+
+
+def set_remarks(evaluate: Mapping[str, Any]) -> list[str]:
+    """Return the scores by subject, whether more photos would help, and shortcuts to the class."""
+    lines = []
+    if subjects := evaluate.get("subjects"):
+        lines.append(
+            f"per subject       accuracy {subjects['accuracy']['value']:.3f} on "
+            f"{subjects['subjects']} subjects, photo by photo "
+            f"{subjects['photo_accuracy']['value']:.3f}"
+        )
+    if curve := evaluate.get("learning_curve"):
+        lines.append(f"more photos       {curve['answer']}")
+    sentences = evaluate.get("shortcuts", {}).get("warnings", {}).values()
+    return [*lines, *(f"shortcut          {sentence}" for sentence in sentences)]
 
 
 def pictures() -> list[str]:

@@ -222,7 +222,8 @@ def drift_warnings(metrics: Mapping[str, Any]) -> list[str]:
         if least > unlike["nominal"] and unlike["value"] >= 2 * unlike["nominal"]:
             lines.append(
                 f"{unlike['value']:.0%} of the photos are unlike the training photos "
-                f"({unlike['nominal']:.0%} expected): the scores are about photos of another kind"
+                f"({unlike['nominal']:.0%} expected); look at these (in_distribution is False in "
+                "predictions.csv), as the model may not be made for them"
             )
     changed = [
         name

@@ -111,3 +111,22 @@ def test_the_readme_shows_the_committed_runs_real_output(monkeypatch, capsys):
     printed = capsys.readouterr().out.strip()
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert printed in readme
+
+
+def test_what_the_set_says_is_in_the_summary_where_it_was_measured():
+    assert summary.set_remarks({}) == []
+    sentence = "brightness alone predicts the class"
+    lines = summary.set_remarks(
+        {
+            "subjects": {
+                "subjects": 12, "accuracy": {"value": 0.9}, "photo_accuracy": {"value": 0.8},
+            },
+            "learning_curve": {"answer": "more photos of new subjects would help"},
+            "shortcuts": {"warnings": {"brightness": sentence}},
+        }
+    )  # fmt: skip
+    assert lines == [
+        "per subject       accuracy 0.900 on 12 subjects, photo by photo 0.800",
+        "more photos       more photos of new subjects would help",
+        f"shortcut          {sentence}",
+    ]
