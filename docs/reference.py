@@ -97,6 +97,8 @@ def params_page() -> str:
         ]
     lines += config_section("datasets.<name>", params.Dataset, COMMENTS, params.Dataset.__doc__)
     lines += config_section("models.<name>", params.Model, model_comments(text), "")
+    auto = {key: described[f"models.auto.{key}"] for key in ("budget", "candidates")}
+    lines += config_section("models.auto", params.Auto, auto, params.Auto.__doc__)
     return HEAD + "\n".join(lines)
 
 
@@ -163,6 +165,8 @@ def schema_of(kind: type) -> dict[str, Any]:
 
 def type_text(schema: Mapping[str, Any]) -> str:
     """Return the type and range of a key in words."""
+    if "$ref" in schema:
+        return "model config"
     if "anyOf" in schema:
         return " or ".join(dict.fromkeys(type_text(s) for s in schema["anyOf"]))
     if "enum" in schema or "const" in schema:
