@@ -90,11 +90,21 @@ class BusyError(Exception):
 
 
 class Admission:
-    """Bounds the number and the memory of the photos decoded at a time that are not quick."""
+    """Bounds the number and the memory of the photos decoded at a time that are not quick.
 
-    def __init__(self, max_bytes: int = MAX_BYTES, max_count: int | None = None) -> None:
+    A photo that takes more than `max_bytes` is decoded alone, or refused with `refuse_larger`.
+    """
+
+    def __init__(
+        self,
+        max_bytes: int = MAX_BYTES,
+        max_count: int | None = None,
+        *,
+        refuse_larger: bool = False,
+    ) -> None:
         """Start with no photo."""
         self._max_bytes, self._max_count = max_bytes, max_count
+        self._refuse_larger = refuse_larger
         self._bytes = self._count = 0
         self._released = threading.Condition()
 
@@ -104,7 +114,14 @@ class Admission:
 
         Raises:
             BusyError: There is no place, and `wait` is False.
+            PhotoError: The photo takes more than all of the memory, and is refused.
         """
+        if self._refuse_larger and cost.memory > self._max_bytes:
+            raise PhotoError(
+                "too_large",
+                f"decoding this photo of {cost.megapixels:.3g} MP may take "
+                f"{cost.memory / 1e6:.0f} MB; the limit is {self._max_bytes / 1e6:.0f} MB",
+            )
         with self._released:
             while not self._fits(cost):
                 if not wait:
@@ -164,20 +181,42 @@ class DecoderPool:
         try:
             reply, pixels = worker.request(request, data, HEADER_SECONDS + DECODE_SECONDS)
             if "ask" in reply:
-                cost = Cost(**reply["ask"])
-                with self._admission.place(cost, wait=wait):
-                    seconds = DECODE_SECONDS + SECONDS_PER_MEGAPIXEL * cost.megapixels
-                    reply, pixels = worker.request({"go": True}, b"", seconds)
+                reply, pixels = self._decode_slowly(worker, Cost(**reply["ask"]), wait=wait)
             photo = _photo(reply, pixels, target.size)
         except BaseException as error:
-            # A worker that has replied with an error is ready for the next photo.
-            if isinstance(error, PhotoError) and worker.alive:
+            # A worker that has replied with an error, or got no place, is ready for the next photo.
+            if isinstance(error, PhotoError | BusyError) and worker.alive:
                 self._give_back(worker)
             else:
-                worker.kill()  # it waits for an answer, or is in an unknown state
+                worker.kill()  # in an unknown state
             raise
         self._give_back(worker)
         return photo
+
+    def _decode_slowly(
+        self, worker: "Worker", cost: Cost, *, wait: bool
+    ) -> tuple[dict[str, Any], bytearray]:
+        """Return a worker's reply to `go` for a photo that is not quick, once it has a place."""
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(self._admission.place(cost, wait=wait))
+            except (BusyError, PhotoError):
+                worker.dismiss()
+                raise
+            seconds = DECODE_SECONDS + SECONDS_PER_MEGAPIXEL * cost.megapixels
+            return worker.request({"go": True}, b"", seconds)
+
+    def replace_dead(self) -> None:
+        """Replace the idle workers that have died, and try again after a failed start.
+
+        Raises:
+            DecoderUnavailableError: One cannot be started.
+        """
+        with self._lock:
+            count = len(self._idle)
+            alive = sum(worker.alive for worker in self._idle)
+        if self.broken or alive < count:
+            self.start(max(1, count))
 
     def start(self, count: int = 1) -> None:
         """Start workers until `count` are idle.
@@ -302,6 +341,11 @@ class Worker:
             reason = reply[0]["error"]
             raise PhotoError(reason if reason in REASONS else "unreadable", reply[0]["message"])
         return reply
+
+    def dismiss(self) -> None:
+        """End the child that waits for `go`; the process is then ready for the next photo."""
+        with contextlib.suppress(OSError):  # it has died
+            decoder_worker.send(self._link, {"go": False})
 
     def kill(self) -> None:
         """End the process and its children."""

@@ -10,7 +10,7 @@ the system.
 
 Each message is a head of HEAD bytes, a JSON object and raw bytes. A request has the photo's bytes.
 The reply is `photo` with the pixels of the stored square, `error`, or `ask` with the cost of a
-photo that is not quick, whose decoding then waits for `go`.
+photo that is not quick, whose decoding then waits for `go`, and ends if that is false.
 """
 
 import json
@@ -36,6 +36,9 @@ QUICK_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF")
 HEADER_SECONDS = 2.0
 DECODE_SECONDS = 2.0
 SECONDS_PER_MEGAPIXEL = 0.25
+# Address space that libwebp reserves for two frames of the largest WebP when it opens one, before
+# its size is known here. It is not touched.
+WEBP_HEADER_BYTES = 2 * 4 * 16_383**2
 # Address space on top of a photo's bytes and its estimated cost: profiles, tables, arenas.
 SPARE_BYTES = 256 << 20
 
@@ -48,19 +51,21 @@ def main() -> None:
     link = socket.socket(fileno=sys.stdin.fileno())
     send(link, {"ready": True})
     while (message := receive(link)) is not None:
-        respond(link, *message)
-        del message
+        request, data = message[0], bytes(message[1])
+        del message  # one copy of a large file
+        respond(link, request, data)
+        del data
 
 
-def respond(link: socket.socket, request: dict[str, Any], data: bytearray) -> None:
+def respond(link: socket.socket, request: dict[str, Any], data: bytes) -> None:
     """Reply to a request."""
     if not data.startswith(QUICK_SIGNATURES):
-        in_child(link, lambda: decode_photo(link, request, bytes(data)))
+        in_child(link, lambda: decode_photo(link, request, data))
         return
     try:
-        decode_photo(link, request, bytes(data), quick_only=True)
+        decode_photo(link, request, data, quick_only=True)
     except NotQuick:
-        in_child(link, lambda: decode_photo(link, request, bytes(data)))
+        in_child(link, lambda: decode_photo(link, request, data))
 
 
 class NotQuick(Exception):  # noqa: N818 - not an error
@@ -105,13 +110,14 @@ def decode_photo(
             if quick_only:
                 raise NotQuick
             send(link, {"ask": cost._asdict()})
-            if receive(link) is None:
+            answer = receive(link)
+            if answer is None or not answer[0]["go"]:
                 os._exit(0)
-        limit_memory(cost.memory)
+        limit_memory(2 * len(data) + cost.memory)
         seconds = DECODE_SECONDS + SECONDS_PER_MEGAPIXEL * cost.megapixels
         signal.setitimer(signal.ITIMER_PROF, seconds)
 
-    limit_memory(2 * len(data))
+    limit_memory(2 * len(data) + (WEBP_HEADER_BYTES if data.startswith(b"RIFF") else 0))
     signal.setitimer(signal.ITIMER_PROF, HEADER_SECONDS)
     size = request["size"]
     pixels: memoryview | bytes = b""

@@ -177,3 +177,53 @@ def test_without_wait_a_photo_that_is_not_quick_is_deferred():
         assert pool.decode(good_files()["JPEG"], TARGET, wait=False).format == "JPEG"
     assert pool.decode(good_files()["HEIC"], TARGET, wait=False).format == "HEIF"
     pool.close()
+
+
+def test_a_photo_without_a_place_leaves_its_worker_for_the_next_one():
+    admission = Admission(max_count=1)
+    pool = DecoderPool(admission)
+    process = worker_of(pool)
+    with admission.place(Cost(1, 1, quick=False), wait=False):
+        for _ in range(3):
+            with pytest.raises(BusyError):
+                pool.decode(good_files()["HEIC"], TARGET, wait=False)
+            assert pool.decode(good_files()["JPEG"], TARGET).format == "JPEG"
+    assert [worker._process.pid for worker in pool._idle] == [process]
+    pool.close()
+
+
+def test_a_photo_over_the_memory_limit_is_refused_and_the_worker_stays():
+    pool = DecoderPool(Admission(max_bytes=1000, refuse_larger=True))
+    process = worker_of(pool)
+    with pytest.raises(PhotoError, match="the limit is") as caught:
+        pool.decode(good_files()["HEIC"], TARGET)
+    assert caught.value.reason == "too_large"
+    assert pool.decode(good_files()["JPEG"], TARGET).format == "JPEG"
+    assert [worker._process.pid for worker in pool._idle] == [process]
+    pool.close()
+
+
+def test_dead_idle_workers_are_replaced_before_they_are_needed():
+    pool = DecoderPool()
+    pool.start(2)
+    before = [worker._process.pid for worker in pool._idle]
+    os.kill(before[0], signal.SIGKILL)
+    end = time.monotonic() + 10
+    while all(worker.alive for worker in pool._idle) and time.monotonic() < end:
+        time.sleep(0.01)
+    pool.replace_dead()
+    after = [worker._process.pid for worker in pool._idle]
+    assert len(after) == 2
+    assert before[0] not in after
+    assert before[1] in after
+    assert all(worker.alive for worker in pool._idle)
+    pool.close()
+
+
+@pytest.mark.slow
+def test_a_webp_of_39_mp_is_read_and_a_larger_one_is_too_large(pool):
+    # libwebp reserves two frames before the size of the photo is known.
+    wide = encoded(Image.new("RGB", (7800, 5000)), "WEBP", method=0)
+    assert pool.decode(wide, TARGET).width == 7800
+    huge = encoded(Image.new("L", (16_000, 16_000)), "WEBP", method=0)
+    assert reason(pool, huge) == "too_large"
