@@ -21,7 +21,7 @@ from dvc_data.index import DataIndexDirError
 from ruamel.yaml import YAML
 
 from anklealign.config import paths
-from anklealign.io import results
+from anklealign.io import files, results
 from anklealign.io.pixel_store import TEXT_COLUMNS
 
 WORKSPACE = "workspace"
@@ -131,7 +131,7 @@ class Revision:
             ValueError: The file cannot be read; see `read_result`.
         """
         content = io.BytesIO(self.read_result(path))
-        return pd.read_csv(content, dtype=dict.fromkeys(TEXT_COLUMNS, str), keep_default_na=False)
+        return files.read_table(content, TEXT_COLUMNS)
 
     def details(self, stage: str) -> dict[str, Any]:
         """Return the details of a stage.

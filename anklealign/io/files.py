@@ -1,15 +1,21 @@
 """Atomic file writes: write to a temporary file, then rename it."""
 
+import contextlib
 import hashlib
 import json
 import os
+import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pandas as pd
+
+# A spreadsheet takes such a cell for a formula, which can read files and open addresses; with an
+# apostrophe, it is text (https://owasp.org/www-community/attacks/CSV_Injection).
+FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 
 @contextmanager
@@ -46,6 +52,22 @@ def apply_umask(temporary: Path) -> None:
     temporary.chmod(0o666 & ~umask)
 
 
+def walk(folder: Path) -> Iterator[Path]:
+    """Yield all paths below a folder but links to folders; folders may be a thousand deep.
+
+    A folder that cannot be opened has none. `Path.rglob` and `os.walk` recurse up to Python 3.12.
+    """
+    folders = [folder]
+    while folders:
+        with contextlib.suppress(OSError):
+            for path in sorted(folders.pop().iterdir()):
+                if path.is_dir():
+                    if path.is_symlink():
+                        continue
+                    folders.append(path)
+                yield path
+
+
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text with LF line endings on all platforms."""
     with replacing(path) as temporary:
@@ -58,8 +80,42 @@ def write_json(path: Path, value: Any) -> None:  # noqa: ANN401 - any JSON value
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as CSV with its column names and without its index."""
-    write_text(path, table.to_csv(index=False, lineterminator="\n"))
+    """Write a table as CSV with its column names and without its index.
+
+    Text that a spreadsheet takes for a formula gets an apostrophe, which `read_table` removes.
+    """
+    safe = table.copy(deep=False)
+    for name in table:
+        if not pd.api.types.is_numeric_dtype(table[name]):
+            safe[name] = table[name].map(_escape_formula)
+    safe.columns = safe.columns.map(_escape_formula)
+    write_text(path, safe.to_csv(index=False, lineterminator="\n"))
+
+
+def read_table(source: Path | IO[bytes], text_columns: Collection[str]) -> pd.DataFrame:
+    """Return a table of `write_table`; some columns are read as text, so '007' and 'NA' are kept.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
+    types = dict.fromkeys(text_columns, str)
+    table = pd.read_csv(source, dtype=types, keep_default_na=False)
+    names = {name: _unescape_formula(name) for name in table}
+    table.columns = list(names.values())
+    text = [names[name] for name in types if name in names]
+    for name in text:
+        if table[name].str.startswith("'").any():
+            table[name] = table[name].map(_unescape_formula)
+    return table
+
+
+def _escape_formula(value: Any) -> Any:  # noqa: ANN401 - any cell
+    return f"'{value}" if isinstance(value, str) and FORMULA.match(value) else value
+
+
+def _unescape_formula(value: Any) -> Any:  # noqa: ANN401 - any cell
+    escaped = isinstance(value, str) and value.startswith("'") and FORMULA.match(value)
+    return value[1:] if escaped else value
 
 
 def sha256(path: Path) -> str:

@@ -106,9 +106,7 @@ def read_table(path: Path) -> pd.DataFrame:
     Raises:
         FileNotFoundError: The stage that writes the table has not run.
     """
-    columns = pd.read_csv(path, nrows=0).columns
-    text = {name: str for name in columns if name in TEXT_COLUMNS}
-    return pd.read_csv(path, dtype=text, keep_default_na=False)
+    return files.read_table(path, TEXT_COLUMNS)
 
 
 class PixelStore(Sequence[Pixels]):
