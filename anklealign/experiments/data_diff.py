@@ -17,6 +17,7 @@ import pandas as pd
 from anklealign.config import paths
 from anklealign.experiments.revisions import Revision
 from anklealign.io import files
+from anklealign.reporting.markdown import code, escape
 
 KINDS = {
     "added": "new photos",
@@ -101,7 +102,7 @@ def report(changes: pd.DataFrame, first: str, second: str) -> list[str]:
         return [f"The data of {second} and {first} are identical."]
     classes = sorted(set(changes["class"]))
     lines = [
-        "| | " + " | ".join([*classes, "all"]) + " |",
+        "| | " + " | ".join([*map(escape, classes), "all"]) + " |",
         "|---|" + "---:|" * (len(classes) + 1),
     ]
     lists: list[str] = []
@@ -121,9 +122,9 @@ def report(changes: pd.DataFrame, first: str, second: str) -> list[str]:
 
 def _line(kind: str, path: str, label: str, before: str, after: str) -> str:
     if kind in ("added", "removed"):
-        return f"`{path}` ({label}, {before or after})"
+        return f"{code(path)} ({escape(label)}, {escape(before or after)})"
     if kind == "renamed":
-        return f"`{before}` -> `{path}` ({label})"
+        return f"{code(before)} -> {code(path)} ({escape(label)})"
     if kind == "changed":
-        return f"`{path}` ({label})"
-    return f"`{path}`: {before} -> {after}"
+        return f"{code(path)} ({escape(label)})"
+    return f"{code(path)}: {escape(before)} -> {escape(after)}"

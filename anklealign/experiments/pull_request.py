@@ -19,6 +19,7 @@ from anklealign.experiments import comparison, data_diff
 from anklealign.experiments.revisions import WORKSPACE, Revision
 from anklealign.experiments.runs import flat, used_params
 from anklealign.io import files
+from anklealign.reporting.markdown import code, code_block, escape
 
 FOLDER = paths.PULL_REQUEST
 PICTURES = Path("pictures")  # below FOLDER
@@ -37,14 +38,14 @@ def write_report(base: str) -> int:
         pictures = changed_pictures(before, after)
         picture_lines = picture_table(pictures)
     except ValueError as error:
-        pictures, picture_lines = {}, ["", f"Not compared: {error}.", ""]
+        pictures, picture_lines = {}, ["", f"Not compared: {escape(error)}.", ""]
     shutil.rmtree(FOLDER, ignore_errors=True)
     for path, sides in pictures.items():
         for side, content in sides.items():
             with files.replacing(FOLDER / picture_path(path, side)) as temporary:
                 temporary.write_bytes(content)
     sections = [
-        f"# Changes since {base}",
+        f"# Changes since {escape(base)}",
         *scores(before, after),
         "## Parameters",
         *parameters(before, after),
@@ -66,10 +67,10 @@ def scores(before: Revision, after: Revision) -> list[str]:
         first, second = (side.table(comparison.PREDICTIONS) for side in (before, after))
         predictions = comparison.pair(first, second, (before.name, "this change"))
     except ValueError as error:
-        return ["", f"Not compared: {error}.", ""]
+        return ["", f"Not compared: {escape(error)}.", ""]
     lines = comparison.report(predictions, before.name, "this change", "balanced_accuracy")
     head, table = lines[:2], lines[2:]
-    return ["", f"**{head[0]}**; {head[1]}.", "", "```text", *table[1:], "```", ""]
+    return ["", f"**{escape(head[0])}**; {escape(head[1])}.", "", *code_block(table[1:]), ""]
 
 
 def parameters(before: Revision, after: Revision) -> list[str]:
@@ -77,13 +78,16 @@ def parameters(before: Revision, after: Revision) -> list[str]:
     try:
         values = [dict(flat(used_params(side.yaml("params.yaml")))) for side in (before, after)]
     except ValueError as error:
-        return ["", f"Not compared: {error}.", ""]
+        return ["", f"Not compared: {escape(error)}.", ""]
     first, second = values
     changed = [key for key in {**first, **second} if first.get(key) != second.get(key)]
     if not changed:
         return ["", "No parameter changed.", ""]
-    rows = [f"| `{key}` | {first.get(key, '-')} | {second.get(key, '-')} |" for key in changed]
-    return ["", f"| parameter | {before.name} | this change |", "|---|---|---|", *rows, ""]
+    rows = [
+        f"| {code(key)} | {escape(first.get(key, '-'))} | {escape(second.get(key, '-'))} |"
+        for key in changed
+    ]
+    return ["", f"| parameter | {escape(before.name)} | this change |", "|---|---|---|", *rows, ""]
 
 
 def data(before: Revision, after: Revision) -> list[str]:
@@ -91,7 +95,7 @@ def data(before: Revision, after: Revision) -> list[str]:
     try:
         first, second = data_diff.data_of(before), data_diff.data_of(after)
     except ValueError as error:
-        return ["", f"Not compared: {error}.", ""]
+        return ["", f"Not compared: {escape(error)}.", ""]
     changes = data_diff.difference(first, second)
     return ["", *data_diff.report(changes, before.name, "this change"), ""]
 

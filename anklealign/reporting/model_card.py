@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 
 from anklealign.reporting import metric_tables
+from anklealign.reporting.markdown import code, escape
 from anklealign.reporting.metric_tables import Cell, Metrics, Table, overall_scores
 
 # Score to its name on the Hugging Face Hub.
@@ -74,15 +75,15 @@ def summary(metrics: Mapping[str, Metrics], run: Metrics) -> list[str]:
     config, chosen = run["params"]["model"], run["chosen"]
     names = list(run["train_class_counts"])
     more = len(names) - metric_tables.MAX_CLASSES
-    classes = ", ".join(names[: metric_tables.MAX_CLASSES])
+    classes = ", ".join(map(escape, names[: metric_tables.MAX_CLASSES]))
     if more > 0:
         classes += f" and {more:,} more, which config.json of the bundle lists"
     versions = ", ".join(f"{name} {run['versions'][name]}" for name in ("python", "torch", "timm"))
     return [
-        f"# {model} on {dataset}",
+        f"# {escape(model)} on {escape(dataset)}",
         "",
         (
-            f"Classes: {classes}. Architecture `{config['architecture']}`, "
+            f"Classes: {classes}. Architecture {code(config['architecture'])}, "
             f"{metrics['evaluate']['parameters']:,} parameters, input {config['image_size']} x "
             f"{config['image_size']} pixels."
         ),
@@ -106,7 +107,7 @@ def data(metrics: Mapping[str, Metrics], run: Metrics) -> list[str]:
         "## Data",
         "",
         (
-            f"Dataset `{run['params']['dataset_name']}`: {prepare['files_seen']} files and "
+            f"Dataset {code(run['params']['dataset_name'])}: {prepare['files_seen']} files and "
             f"{prepare['tasks_seen']} labeling tasks yielded {prepare['photos']} photos; "
             f"{clean['removed']} were removed as duplicates or as unusable, {split['excluded']} "
             f"are excluded from all splits. {metric_tables.split_origin(split)} No group and no "
@@ -246,4 +247,4 @@ def markdown(table: Table) -> list[str]:
 def _cell(value: str | int | Cell) -> str:
     if isinstance(value, Cell):
         return f"{value.text} ({value.ci})" if value.ci else value.text
-    return str(value)
+    return escape(value)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from anklealign.reporting import metric_tables
+from anklealign.reporting.markdown import code, escape
 from anklealign.reporting.metric_tables import Metrics, ci, number, percent
 
 BLANK = "**TO FILL IN**"
@@ -50,7 +51,10 @@ def checklist(metrics: Mapping[str, Metrics], run: Metrics) -> str:
     }
     blanks = sum(item.blank != "" for items in sections.values() for item in items)
     lines = [
-        f"# Reporting checklist: {run['params']['model_name']} on {run['params']['dataset_name']}",
+        (
+            f"# Reporting checklist: {escape(run['params']['model_name'])} on "
+            f"{escape(run['params']['dataset_name'])}"
+        ),
         "",
         (
             f"Bundle `{metrics['evaluate']['bundle']}`. The items of CLAIM (2024 update, "
@@ -87,7 +91,7 @@ def study(run: Metrics) -> list[Item]:
     return [
         Item(
             "Title and abstract", "1, 2", "1, 2",
-            f"Deep learning classifier of photos (`{config['architecture']}`), "
+            f"Deep learning classifier of photos ({code(config['architecture'])}), "
             f"{len(run['train_class_counts'])} classes.",
             "title, structured summary, target population",
         ),
@@ -107,7 +111,7 @@ def data(metrics: Mapping[str, Metrics], run: Metrics) -> list[Item]:
     return [
         Item(
             "Data sources", "7", "5a, 5b, 6a",
-            f"Dataset `{run['params']['dataset_name']}`: {prepare['files_seen']} files"
+            f"Dataset {code(run['params']['dataset_name'])}: {prepare['files_seen']} files"
             f"{_collectors(prepare)}.",
             "sources, centers, first and last date of collection",
         ),
@@ -170,7 +174,7 @@ def reference_standard(metrics: Mapping[str, Metrics], run: Metrics) -> list[Ite
         )
     return [
         Item("Definition and rationale", "14, 15", "8a",
-             f"Classes: {_listed(list(run['train_class_counts']))}.",
+             f"Classes: {_listed([escape(name) for name in run['train_class_counts']])}.",
              "definition of each class, reference standard and why it was chosen"),
         Item("Annotators", "16, 17", "8b, 8c",
              f"{agreement['annotators']} annotators voted on photos with several labels."
@@ -191,7 +195,7 @@ def model(metrics: Mapping[str, Metrics], run: Metrics) -> list[Item]:
     used = [name for name, value in settings["augmentation"].items() if value]
     return [
         Item("Architecture and output", "22", "12c, 15, 22",
-             f"`{config['architecture']}`, {metrics['evaluate']['parameters']:,} parameters; "
+             f"{code(config['architecture'])}, {metrics['evaluate']['parameters']:,} parameters; "
              "output: a probability of each class and a prediction set."),
         Item("Software", "23", "-", f"{versions}."),
         Item("Initialization", "24", "12c", f"{start}, seed {run['params']['seed']}."),
@@ -245,7 +249,8 @@ def evaluation(evaluate: Metrics) -> list[Item]:
              f"{percent(evaluate['explanations']['deletion_better_share'])} of the photos."),
         Item("Comparison with annotators", "37", "-", _human(evaluate)),
         Item("Failure analysis", "39", "-",
-             f"Lowest recall: {worst['class']}. Highest-confidence errors: plots/report.html.",
+             f"Lowest recall: {escape(worst['class'])}. Highest-confidence errors: "
+             "plots/report.html.",
              "review of the errors by an expert"),
         Item("Limitations and use", "40, 41", "25, 26, 27a-27c",
              "See MODEL_CARD.md.", "interpretation, role in practice, required expertise"),
@@ -279,10 +284,10 @@ def _subjects(split: Metrics) -> str:
 
 
 def _worst(worst: Metrics) -> str:
-    entry = f"Worst class: {worst['class']}, recall {number(worst['class_recall'])}."
+    entry = f"Worst class: {escape(worst['class'])}, recall {number(worst['class_recall'])}."
     if "collector" in worst:
         entry += (
-            f" Worst collector: {worst['collector']}, accuracy "
+            f" Worst collector: {escape(worst['collector'])}, accuracy "
             f"{number(worst['collector_accuracy'])} on {worst['collector_photos']} photos."
         )
     return entry
@@ -302,7 +307,7 @@ def _counts(counts: Metrics) -> str:
     """Return the counts above 0 as 'name n'; of many, the largest."""
     above = [(key, n) for key, n in counts.items() if n and key != "total"]
     above.sort(key=lambda pair: (-pair[1], pair[0]))
-    return _listed([f"{name} {n}" for name, n in above]) or "none"
+    return _listed([f"{escape(name)} {n}" for name, n in above]) or "none"
 
 
 def _listed(names: list[str]) -> str:
