@@ -20,6 +20,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from anklealign.inference.predictor import Predictor
+from anklealign.ingest.inventory import escape_unprintable
 from anklealign.io import decode, files
 from anklealign.models import calibration
 
@@ -86,10 +87,9 @@ def list_photos(paths: Iterable[Path]) -> list[Path]:
 
 
 def _photos_in(folder: Path) -> Iterator[Path]:
-    for path in folder.rglob("*"):
+    for path in files.walk(folder):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        broken = path.is_symlink() and not path.exists()
-        if not hidden and (path.is_file() or broken) and _looks_like_photo(path):
+        if not hidden and (path.is_file() or not path.exists()) and _looks_like_photo(path):
             yield path
 
 
@@ -98,8 +98,11 @@ def _looks_like_photo(path: Path) -> bool:
         return True
     if not path.exists():
         return False
-    with path.open("rb") as stream:
-        return decode.is_photo(stream.read(decode.HEAD))
+    try:
+        with path.open("rb") as stream:
+            return decode.is_photo(stream.read(decode.HEAD))
+    except OSError:
+        return False
 
 
 def predictions(predictor: Predictor, paths: Sequence[Path]) -> pd.DataFrame:
@@ -114,11 +117,13 @@ def predictions(predictor: Predictor, paths: Sequence[Path]) -> pd.DataFrame:
         for start in range(0, len(paths), CHUNK):
             pixels = []
             for path in paths[start : start + CHUNK]:
-                row: dict[str, object] = {"path": str(path), "predicted": "", "reason": ""}
+                # A name that is not UTF-8 cannot be written as it is.
+                shown = escape_unprintable(str(path))
+                row: dict[str, object] = {"path": shown, "predicted": "", "reason": ""}
                 try:
                     pixels.append(predictor.preprocess(path))
                 except decode.PhotoError as error:
-                    row["reason"] = f"{error.reason}: {error}"
+                    row["reason"] = escape_unprintable(f"{error.reason}: {error}")
                 rows.append(row)
                 bar.update()
             if pixels:

@@ -1,6 +1,9 @@
-"""Compare installed library versions with the pins in pins.yaml; results depend on them."""
+"""The environment of a run: UTF-8 file names, and the pinned versions of the libraries."""
 
+import locale
+import os
 import platform
+import sys
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -10,6 +13,26 @@ from ruamel.yaml import YAML
 PINS = Path("pins.yaml")  # copied from requirements.txt by `anklealign sync-deps`
 # The libraries that training uses; their versions are recorded in the bundle.
 TRAINING = ("numpy", "pandas", "pillow", "safetensors", "scipy", "timm", "torch")
+
+
+def ensure_utf8() -> None:
+    """Start this command again in Python's UTF-8 mode if the locale is another one.
+
+    In another locale, Python reads other names from the same folder, so that patterns and tables
+    miss photos with accents (PEP 540).
+
+    Raises:
+        ValueError: UTF-8 mode is turned off on Python's command line.
+    """
+    encodings = {sys.getfilesystemencoding(), locale.getencoding()}
+    if {name.lower().replace("-", "") for name in encodings} == {"utf8"} or sys.flags.utf8_mode:
+        return
+    if os.environ.get("PYTHONUTF8") == "1":
+        raise ValueError(
+            f"file names are read as {sys.getfilesystemencoding()}; start Python without -X utf8=0"
+        )
+    os.environ["PYTHONUTF8"] = "1"
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - this command itself
 
 
 def read_pins(path: Path = PINS) -> dict[str, str]:

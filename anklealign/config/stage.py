@@ -33,6 +33,7 @@ def run(name: str, main: Callable[[], None]) -> NoReturn:
     Therefore the error message includes a second line with the command that restores them. The
     check stage is the exception: it has no results.
     """
+    environment.ensure_utf8()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if os.environ.get("RANK", "0") == "0":  # torchrun starts one process per rank
         pins = environment.read_pins()

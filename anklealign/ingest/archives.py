@@ -9,6 +9,7 @@ relative one, and links, pipes and devices are left out and counted. The number 
 and the compression ratio are bounded while the archive is read, because its headers may lie.
 """
 
+import fcntl
 import filecmp
 import os
 import re
@@ -22,7 +23,7 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from lzma import LZMAError
 from pathlib import Path, PurePosixPath
@@ -33,6 +34,7 @@ from tqdm import tqdm
 from anklealign.ingest.filename_matching import is_code
 from anklealign.ingest.inventory import LIKE_A_PHOTO, escape_unprintable, list_files
 from anklealign.io.decode import PHOTO_SUFFIXES
+from anklealign.io.files import walk
 
 SUFFIXES = (
     ".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz",
@@ -144,10 +146,15 @@ def unpacked(source: Path, below: Path | None, name: str) -> Iterator[tuple[Path
 def _temporary(below: Path | None, name: str) -> Iterator[Path]:
     """Yield a new folder that is removed afterwards."""
     folder = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=below))
+    # Held until this process ends: `anklealign add` removes such folders of killed runs.
+    lock = os.open(folder, os.O_RDONLY)
+    with suppress(OSError):  # a file system without locks
+        fcntl.flock(lock, fcntl.LOCK_EX)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
 
 
 @contextmanager
@@ -189,7 +196,7 @@ def _link_files(source: Path, folder: Path, without: set[str]) -> None:
 
 def _unpack_inner(folder: Path, progress: _Progress, depth: int) -> None:
     """Unpack the archives that came out of an archive, and remove them."""
-    files = sorted(path for path in folder.rglob("*") if not path.is_symlink() and is_archive(path))
+    files = sorted(path for path in walk(folder) if not path.is_symlink() and is_archive(path))
     if not files:
         return
     if not depth:

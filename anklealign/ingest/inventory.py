@@ -94,6 +94,8 @@ SYSTEM_FILES = {
     "system volume information", "__macosx", "icon\r", "@eadir", "@tmp", "#recycle", "#snapshot",
     "@recycle", "@recently-snapshot", "lost+found", "__pycache__",
 }  # fmt: skip
+# Folders in each other; DVC and Python's own copies recurse, and end at some 900.
+DEEPEST = 200
 LIKE_A_PHOTO = "a folder named like a photo"
 UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}  # control, surrogate, line and paragraph separator
 
@@ -250,23 +252,18 @@ def list_files(root: Path) -> tuple[list[str], list[Skip]]:
     # The total is unknown; a small folder shows no bar.
     bar = tqdm(desc="scan", unit=" files", delay=1, disable=None)
 
-    def enter(folder: str) -> None:
+    def enter(folder: str) -> list[str]:
+        """Add the files of a folder; return its folders."""
         status = (root / folder).stat()
         if (status.st_dev, status.st_ino) in seen:
             detail = "a link to a folder that is already counted"
             skips.setdefault(folder, Skip(folder, "file", "not_a_file", detail))
-            return
+            return []
         seen.add((status.st_dev, status.st_ino))
-        try:
-            names = sorted(item.name for item in (root / folder).iterdir())
-        except OSError as error:
-            if not folder:
-                raise ValueError(
-                    f"{root} cannot be opened: {error.strerror}; grant read permission"
-                ) from None
-            detail = f"folder: {error.strerror}"
-            skips.setdefault(folder, Skip(folder, "file", "cannot_open", detail))
-            return
+        names, skip = _names_in(root, folder)
+        if skip:
+            skips.setdefault(folder, skip)
+        folders = []
         for name in names:
             path = f"{folder}/{name}" if folder else name
             bar.update()
@@ -276,13 +273,34 @@ def list_files(root: Path) -> tuple[list[str], list[Skip]]:
             if kind == "file":
                 files.append(path)
             elif kind == "folder":
-                enter(path)
+                folders.append(path)
+        return folders
 
     with bar:
-        enter("")
+        waiting = [""]
+        while waiting:
+            waiting += reversed(enter(waiting.pop()))
     masks = find_masks(root, sorted(files))
     skips |= {mask: Skip(mask, "file", "mask", f"of {photo}") for mask, photo in masks.items()}
     return sorted(set(files) - masks.keys()), list(skips.values())
+
+
+def _names_in(root: Path, folder: str) -> tuple[list[str], Skip | None]:
+    """Return the sorted names in a folder, or none and its skip if it cannot be opened.
+
+    Raises:
+        ValueError: The folder is the root.
+    """
+    if folder.count("/") >= DEEPEST:
+        return [], Skip(folder, "file", "cannot_open", f"folder: over {DEEPEST} deep")
+    try:
+        return sorted(item.name for item in (root / folder).iterdir()), None
+    except OSError as error:
+        if not folder:
+            raise ValueError(
+                f"{root} cannot be opened: {error.strerror}; grant read permission"
+            ) from None
+        return [], Skip(folder, "file", "cannot_open", f"folder: {error.strerror}")
 
 
 def _kind(root: Path, path: str) -> tuple[str, Skip | None]:

@@ -1,5 +1,7 @@
 """The predict command: one row per photo, and an exit status for unreadable photos."""
 
+import os
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from anklealign.cli import predict
 from anklealign.cli.main import main
 from anklealign.config.params import Model
 from anklealign.inference.predictor import Predictor
+from anklealign.ingest.inventory import list_files
 from anklealign.models import bundle, factory, novelty
 from anklealign.models.bundle import Bundle, Preprocessing
 
@@ -162,3 +165,40 @@ def test_a_wrong_command_exits_with_2_and_one_line(
 
 def test_a_command_without_photos_exits_with_2() -> None:
     assert main(["predict", "--out", "x.csv"]) == 2
+
+
+def test_a_name_that_is_not_utf_8_costs_nothing(place: Path) -> None:
+    photo(place / "in/a.png")
+    photo(place / "in/b.png", 1)
+    (place / "in/a.png").rename(place / "in" / os.fsdecode(b"\xff.png"))
+    (place / "in" / os.fsdecode(b"\xfe.jpg")).write_bytes(b"no photo")
+    status, table = run("in")
+    assert status == 1
+    assert sorted(table.path) == ["in/\\xfe.jpg", "in/\\xff.png", "in/b.png"]
+    assert sorted(table.reason.str.partition(":")[0]) == ["", "", "not_an_image"]
+
+
+def test_folders_may_be_1200_deep(place: Path) -> None:
+    top = place / "in"
+    top.mkdir()
+    photo(place / "one.png")
+    here = os.open(top, os.O_RDONLY)
+    for _ in range(1200):
+        os.mkdir("d", dir_fd=here)
+        here, above = os.open("d", os.O_RDONLY, dir_fd=here), here
+        os.close(above)
+    copy = os.open("deep.png", os.O_WRONLY | os.O_CREAT, dir_fd=here)
+    os.write(copy, (place / "one.png").read_bytes())
+    os.close(copy)
+    os.close(here)
+    status, table = run("in")
+    assert status == 0
+    assert len(table) == 1
+    assert table.path[0].count("/") == 1201
+    files, skips = list_files(top)
+    assert files == []
+    assert [(skip.reason, skip.detail) for skip in skips] == [
+        ("cannot_open", "folder: over 200 deep")
+    ]
+    # pytest's own clean-up recurses.
+    subprocess.run(["rm", "-rf", top], check=True)
