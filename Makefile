@@ -21,9 +21,10 @@ override DATA := $(value DATA)
 export DATA
 add: .venv/repro
 	@test -n "$$DATA" -a -n "$$NAME" || { \
-		echo "make add DATA=FOLDER NAME=name [LAYOUT=layout] [SET=key=value] [DRY=1] [ALL=1]"; exit 2; }
+		echo "make add DATA=FOLDER NAME=name [LAYOUT=layout] [SET=key=value] [DRY=1] [ALL=1] [STRIP=1]"; exit 2; }
 	@$(ANKLEALIGN) add $(if $(LAYOUT),--layout "$$LAYOUT") $(if $(SET),--set "$$SET") \
-		$(if $(filter-out 0,$(DRY)),--dry-run) $(if $(filter-out 0,$(ALL)),--verbose) -- "$$DATA" "$$NAME"
+		$(if $(filter-out 0,$(DRY)),--dry-run) $(if $(filter-out 0,$(ALL)),--verbose) \
+		$(if $(filter-out 0,$(STRIP)),--strip-metadata) -- "$$DATA" "$$NAME"
 
 compare report check sync-deps: .venv/repro
 	@$(ANKLEALIGN) $@

@@ -10,6 +10,8 @@ config in params.yaml is used unchanged. The source folder is never written to; 
 nothing is written. Exit status: 0 on success, 1 on an error, 2 for wrong usage.
 """
 
+import contextlib
+import fcntl
 import filecmp
 import os
 import re
@@ -28,7 +30,13 @@ from ruamel.yaml import YAML
 from tqdm import tqdm
 
 from anklealign.annotation import aggregation
-from anklealign.cli import clean_preview, dataset_config, download, layout_detection
+from anklealign.cli import (
+    clean_preview,
+    dataset_config,
+    download,
+    layout_detection,
+    photo_metadata,
+)
 from anklealign.cli.layout_candidates import LayoutCandidate
 from anklealign.config import params
 from anklealign.config.class_names import Labels
@@ -43,7 +51,7 @@ from anklealign.ingest.inventory import (
     escape_unprintable,
     list_files,
 )
-from anklealign.io import files
+from anklealign.io import decode, files
 
 # Keys of the config that are text, whatever YAML would read: path_column=1, label_column=yes.
 TEXT_KEYS = {
@@ -57,6 +65,7 @@ SPLITS = ("train", "val", "test")
 LISTED = 10  # items per reason in the report without --verbose
 # A dot separates DVC keys and a space shell words; YAML reads digits and some words as other types.
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
+LEFTOVER = re.compile(rf"\.{NAME.pattern}\.[a-z0-9_]{{8}}")  # as tempfile names them
 
 
 @dataclass(frozen=True)
@@ -106,12 +115,13 @@ def add_folder(
     *,
     dry_run: bool,
     verbose: bool = False,
+    strip_metadata: bool = False,
 ) -> int:
     """Add a folder of photos to the project; return the exit status, 1 on an error."""
     listed = sys.maxsize if verbose else LISTED
     try:
         forced = read_settings(settings)
-        add(str(data), name, layout, forced, dry=dry_run, listed=listed)
+        add(str(data), name, layout, forced, dry=dry_run, listed=listed, strip=strip_metadata)
     except (ValueError, OSError) as error:
         first, *evidence = f"add: {error}".splitlines()
         lines = [_wrapped("", first), *(_wrapped("  - ", line.strip()) for line in evidence)]
@@ -150,6 +160,7 @@ def add(
     *,
     dry: bool,
     listed: int,
+    strip: bool = False,
 ) -> None:
     """Print the report; unless `dry`, copy the photos, add the config and run `dvc add`.
 
@@ -160,6 +171,7 @@ def add(
         forced: Keys of the config that the user has set.
         dry: Write nothing.
         listed: Number of items per reason in the report.
+        strip: Remove the metadata from the copies of the photos.
 
     Raises:
         ValueError: The name, the data or its labels cannot be used; the message has the remedy.
@@ -167,6 +179,8 @@ def add(
     """
     check_name(name)
     target = RAW / name
+    if not dry and (removed := remove_leftovers(RAW)):
+        print(*_wrapped("removed   ", f"copies of killed runs: {', '.join(removed)}"), sep="\n")
     with download.local_copy(data, name, dry=dry) as source:
         check_place(source, target)
         with archives.unpacked(source, None if dry else RAW, name) as (folder, remarks):
@@ -183,13 +197,13 @@ def add(
             lines = clean_preview.preview_lines(
                 folder, used, report_data.sample, name=name, dataset=config, raw=params.read()
             )
-            print("\n".join(["", *lines]))
+            print("\n".join(["", *lines, *metadata_lines(folder, used, strip=strip)]))
             if dry:
                 if folder.resolve() == target.resolve():
                     check_names(target, report_data)
                 print("\nnext      nothing was written; run without --dry-run to add the dataset")
                 return
-            write(report_data, name, own=folder if folder != source else None)
+            write(report_data, name, own=folder if folder != source else None, strip=strip)
     imports = [str(source)] if download.is_address(data) else []
     tracked = dict.fromkeys([f"{path}.dvc" for path in [target, *imports]])
     like = report_data.proposal.named.like
@@ -203,13 +217,16 @@ def add(
         print(*_wrapped("          " if number else "models    ", sentence), sep="\n")
 
 
-def write(report_data: FolderReport, name: str, own: Path | None = None) -> None:
+def write(
+    report_data: FolderReport, name: str, own: Path | None = None, *, strip: bool = False
+) -> None:
     """Copy the photos of a folder, add the config and run `dvc add`.
 
     Args:
         report_data: The folder and its config.
         name: The name of the dataset.
         own: The folder if it is temporary, so that its files are moved instead of copied.
+        strip: Remove the metadata from the copies of the photos.
 
     Raises:
         ValueError: This is not a DVC repository, the copy exists and differs, or DVC failed.
@@ -219,12 +236,18 @@ def write(report_data: FolderReport, name: str, own: Path | None = None) -> None
     in_place = folder.resolve() == target.resolve()
     if in_place:
         check_names(target, report_data)
+        if strip:
+            raise ValueError(
+                f"--strip-metadata changes copies only, and {folder} is the place of the copy; "
+                "move the folder elsewhere and add it from there"
+            )
     if not Path(".dvc").is_dir():
         raise ValueError(
             "this folder is not a DVC repository; run the command in the root folder of the project"
         )
     if not in_place:
-        copy({portable(path): folder / path for path in report_data.files}, target, own)
+        sources = {portable(path): folder / path for path in report_data.files}
+        copy(sources, target, own, strip=strip)
     if report_data.config_text:
         write_config(name, report_data.proposal.dataset, report_data.config_text)
     if in_place and download.is_import(target):
@@ -617,6 +640,29 @@ def skip_lines(skips: Iterable[Skip], listed: int) -> Iterable[str]:
             yield f"      … and {len(items) - listed} more; --verbose (ALL=1) lists them"
 
 
+def metadata_lines(folder: Path, used: Sequence[Entry], *, strip: bool) -> list[str]:
+    """Return the number of photos with a position or a name in their metadata."""
+    positions = names = kept = 0
+    for entry in tqdm(used, "metadata", unit="photo", delay=1, leave=False, disable=None):
+        with (folder / entry.file).open("rb") as stream:
+            data = stream.read(photo_metadata.HEAD_BYTES)
+        position, name = photo_metadata.has_position_and_name(data)
+        positions, names = positions + position, names + name
+        kept += (position or name) and not data.startswith((b"\xff\xd8", b"\x89PNG", b"RIFF"))
+    if not positions and not names:
+        return []
+    counted = f"{positions} photos have a position (GPS), {names} the name of a person"
+    if not strip:
+        end = (
+            "; they go to DVC's remote with the photos. --strip-metadata removes them from the copy"
+        )
+    else:
+        end = "; they are removed from the copy"
+        if kept:
+            end += f", except from {kept} that are not JPEG, PNG or WebP: convert these first"
+    return ["", *_wrapped("metadata  ", counted + end)]
+
+
 def _first_names(names: Sequence[str], listed: int) -> str:
     more = f" and {len(names) - listed} more" if len(names) > listed else ""
     return ", ".join(map(escape_unprintable, names[:listed])) + more
@@ -638,21 +684,27 @@ def _quoted(text: str) -> str:
 # --- What is written ---------------------------------------------------------------------------
 
 
-def copy(sources: Mapping[str, Path], target: Path, own: Path | None = None) -> None:
+def copy(
+    sources: Mapping[str, Path], target: Path, own: Path | None = None, *, strip: bool = False
+) -> None:
     """Copy files to their paths below a folder, all or none.
 
     Copies and not links: with a cache of hard links DVC makes its files read-only. Files below
-    `own`, which were unpacked there, are moved instead.
+    `own`, which were unpacked there, are moved instead. With `strip`, photos lose their metadata.
 
     Raises:
         ValueError: The target has other content.
         OSError: A file cannot be read or written; the partial copy is removed.
     """
     if target.exists():
-        check_same(target, sources)
+        check_same(target, sources, strip=strip)
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     half = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    # Held until this process ends, so that `remove_leftovers` knows a copy in progress.
+    lock = os.open(half, os.O_RDONLY)
+    with contextlib.suppress(OSError):  # a file system without locks
+        fcntl.flock(lock, fcntl.LOCK_EX)
     try:
         size = sum(source.stat().st_size for source in sources.values())
         with tqdm(total=size, desc="copy", unit="B", unit_scale=True, delay=1, disable=None) as bar:
@@ -662,6 +714,8 @@ def copy(sources: Mapping[str, Path], target: Path, own: Path | None = None) -> 
                     source.replace(half / path)
                 else:
                     shutil.copyfile(source, half / path)
+                if strip and (stripped := stripped_photo(half / path)):
+                    (half / path).write_bytes(stripped)
                 bar.update((half / path).stat().st_size)
         umask = os.umask(0)
         os.umask(umask)
@@ -669,14 +723,48 @@ def copy(sources: Mapping[str, Path], target: Path, own: Path | None = None) -> 
         half.rename(target)
     finally:
         shutil.rmtree(half, ignore_errors=True)
+        os.close(lock)
 
 
-def check_same(target: Path, sources: Mapping[str, Path]) -> None:
+def remove_leftovers(folder: Path) -> list[str]:
+    """Remove the hidden copies that a killed `anklealign add` has left; return their names."""
+    removed = []
+    for path in sorted(folder.glob(".*")) if folder.is_dir() else []:
+        if not LEFTOVER.fullmatch(path.name) or not path.is_dir() or path.is_symlink():
+            continue
+        lock = os.open(path, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(path)
+            removed.append(path.name)
+        except OSError:
+            continue  # a copy in progress, or another owner's
+        finally:
+            os.close(lock)
+    return removed
+
+
+def stripped_photo(path: Path) -> bytes | None:
+    """Return a photo without metadata; None for other files and formats, and if it has none."""
+    if inventory.suffix(path.name) not in decode.PHOTO_SUFFIXES:
+        return None
+    data = path.read_bytes()
+    stripped = photo_metadata.without_metadata(data)
+    return stripped if stripped != data else None
+
+
+def check_same(target: Path, sources: Mapping[str, Path], *, strip: bool = False) -> None:
     """Check that a folder has the same files, by name and content."""
+
+    def same(path: str) -> bool:
+        if strip and (stripped := stripped_photo(sources[path])):
+            return (target / path).read_bytes() == stripped
+        return filecmp.cmp(target / path, sources[path], shallow=False)
+
     existing = set(list_files(target)[0])
     differing = sorted(existing ^ sources.keys())
     common = tqdm(sorted(existing & sources.keys()), "compare", unit="file", delay=1, disable=None)
-    differing += [p for p in common if not filecmp.cmp(target / p, sources[p], shallow=False)]
+    differing += [path for path in common if not same(path)]
     if differing:
         raise ValueError(
             f"{target} already exists and differs from the folder in {len(differing)} files: "

@@ -20,7 +20,7 @@ from typing import Annotated, Literal
 import typer
 
 from anklealign import __version__
-from anklealign.config import paths
+from anklealign.config import environment, paths
 
 Layout = Literal["folders", "file_names", "label_studio", "table"]
 Score = Literal["accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "log_loss"]
@@ -41,6 +41,8 @@ Revision = Annotated[str, typer.Argument(help="Git revision, experiment or 'work
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
+    if arguments is None:
+        environment.ensure_utf8()
     # A path may contain letters that the terminal's encoding lacks.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -95,12 +97,28 @@ def _add(
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Report only; write nothing.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="List every skipped item.")] = False,
+    strip_metadata: Annotated[
+        bool,
+        typer.Option(
+            "--strip-metadata",
+            help="Remove positions, names and all other metadata from the copies of JPEG, PNG and "
+            "WebP photos; the pixels and the orientation stay.",
+        ),
+    ] = False,
 ) -> None:
     """Report on a folder of photos, copy it to data/raw/NAME and version it with DVC."""
     from anklealign.cli import add  # noqa: PLC0415 - see the module docstring
 
     raise typer.Exit(
-        add.add_folder(data, name, layout, settings or (), dry_run=dry_run, verbose=verbose)
+        add.add_folder(
+            data,
+            name,
+            layout,
+            settings or (),
+            dry_run=dry_run,
+            verbose=verbose,
+            strip_metadata=strip_metadata,
+        )
     )
 
 

@@ -5,8 +5,11 @@ import json
 import os
 import shutil
 import subprocess
+import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
@@ -440,3 +443,53 @@ def test_every_line_fits_the_terminal_whatever_the_names(project, capsys):
     assert "no_class_folder" in printed
     assert max(map(len, printed.splitlines())) <= 80
     assert "x" * 90 in printed.replace("\n", "").replace(" ", "")  # no name is cut short
+
+
+def test_the_copy_of_a_killed_run_is_removed_and_one_in_progress_is_not(tmp_path):
+    raw = tmp_path / "raw"
+    code = (
+        "import sys, time; from pathlib import Path; from anklealign.cli import add;"
+        "print('copying', flush=True);"
+        "add.tqdm.update = lambda *_: time.sleep(60);"
+        "add.copy({'a.txt': Path(__file__)}, Path(sys.argv[1]))"
+    )
+    script = tmp_path / "copying.py"
+    script.write_text(code)
+    process = subprocess.Popen([sys.executable, script, raw / "own"], stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"copying\n"
+    end = time.monotonic() + 20
+    while not list(raw.glob(".own.*/a.txt")) and time.monotonic() < end:
+        time.sleep(0.05)
+    (raw / ".gitkeep.d").mkdir()
+    assert add.remove_leftovers(raw) == []
+    process.kill()
+    process.wait()
+    (half,) = raw.glob(".own.*")
+    assert add.remove_leftovers(raw) == [half.name]
+    assert [path.name for path in raw.iterdir()] == [".gitkeep.d"]
+
+
+@pytest.mark.usefixtures("project")
+def test_metadata_are_counted_and_removed_from_the_copy_alone(tmp_path, capsys):
+    exif = Image.Exif()
+    exif.get_ifd(0x8825)[2] = (47.0, 29.0, 33.0)
+    exif[0x013B] = "Anna"
+    for number in range(12):
+        path = tmp_path / "mine" / ("ant", "bee")[number % 2] / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(number).integers(0, 256, (80, 80, 3), np.uint8)
+        Image.fromarray(noise).save(path, exif=exif if number < 3 else b"")
+    before = tree(tmp_path / "mine")
+    add_mine = ["add", str(tmp_path / "mine"), "mine"]
+    assert main([*add_mine, "--dry-run"]) == 0
+    output = joined(capsys.readouterr().out)
+    assert "3 photos have a position (GPS), 3 the name of a person" in output
+    assert "--strip-metadata" in output
+    assert main([*add_mine, "--strip-metadata"]) == 0
+    assert main([*add_mine, "--strip-metadata"]) == 0  # the same again
+    assert tree(tmp_path / "mine") == before
+    copies = sorted(Path("data/raw/mine").rglob("*.jpg"))
+    assert len(copies) == 12
+    assert not any(b"Anna" in path.read_bytes() for path in copies)
+    assert main(["add", "data/raw/mine", "mine", "--strip-metadata"]) == 1
+    assert "changes copies only" in joined(capsys.readouterr().err)
