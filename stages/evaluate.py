@@ -35,6 +35,7 @@ from anklealign.explainability import faithfulness
 from anklealign.inference.predictor import Predictor
 from anklealign.io import files, pixel_store, results
 from anklealign.io.pixel_store import Photos
+from anklealign.io.pseudonyms import Pseudonyms
 from anklealign.metrics.scores import Floats, confidence_bins, point_scores
 from anklealign.models import calibration, inputs
 
@@ -101,6 +102,7 @@ def main() -> None:
     metrics["explanations"] = explain(
         rows, test, store, predictor, limit=settings.explained, seed=seed
     )
+    without_names(metrics, rows, Pseudonyms(settings.pseudonyms))
     write_outputs(metrics, rows, predictions, classes)
     stage.print_wrapped(summary_line(metrics))
 
@@ -160,6 +162,22 @@ def write_outputs(
     files.write_table(PLOTS / "reliability.csv", reliability_table(predictions))
     counts = score_tables.confusion_table(rows, classes)
     files.write_table(PLOTS / "classes.csv", score_tables.class_table(metrics, counts))
+
+
+def without_names(metrics: dict[str, Any], rows: pd.DataFrame, names: Pseudonyms) -> None:
+    """Replace the names of persons in metrics and predictions, which git keeps, in place."""
+    rows["path"] = [
+        names.path(*row) for row in rows[["path", "collector", "group", "id"]].to_numpy().tolist()
+    ]
+    rows["collector"] = rows.collector.map(names.name)
+    rows["group"] = rows.group.map(names.group)
+    worst, human = metrics["worst"], metrics.get("human_baseline", {})
+    if "collector" in worst:
+        worst["collector"] = names.name(worst["collector"])
+    if "by_annotator" in human:
+        human["by_annotator"] = {
+            names.name(name): scores for name, scores in human["by_annotator"].items()
+        }
 
 
 def reliability_table(predictions: Predictions) -> pd.DataFrame:

@@ -417,6 +417,7 @@ class Evaluate:
     mistakes: Count
     explained: Count
     robustness: Annotated[int, Field(ge=0)]
+    pseudonyms: Literal["auto", "all", "none"] = "auto"
 
 
 # Keys of earlier releases: old dotted key -> new dotted key. `*` is any dataset or model.
