@@ -238,7 +238,7 @@ def seeds() -> dict[str, bytes]:
         "PNG": (image, "PNG", described),
         "palette PNG": (image.quantize(64), "PNG", {"transparency": 3}),
         "16-bit PNG": (gray16, "PNG", {"exif": exif}),
-        "WEBP": (image, "WEBP", described | {"quality": 90}),
+        "WEBP": (image, "WEBP", described | {"quality": 90, "xmp": b"<x:xmpmeta/>"}),
         "lossless WEBP": (alpha, "WEBP", described | {"lossless": True} | frames),
         "GIF": (image, "GIF", frames),
         "TIFF": (image, "TIFF", described),
@@ -249,7 +249,8 @@ def seeds() -> dict[str, bytes]:
         "BMP": (image, "BMP", {}),
         "JPEG2000": (image, "JPEG2000", {}),
         "PPM": (image, "PPM", {}),
-        "AVIF": (image, "AVIF", described | {"quality": 90}),
+        "AVIF": (image, "AVIF", described | {"quality": 90, "xmp": b"<x:xmpmeta/>"}),
+        "AVIF sequence": (image, "AVIF", frames | {"quality": 90}),
     }
     files = {}
     for kind, (picture, encoder, keywords) in options.items():

@@ -14,6 +14,7 @@ Exit status 1: an error other than 503, a ratio below 0.8, or a health check slo
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import statistics
@@ -298,9 +299,13 @@ def cpu_seconds(pid: int) -> float:
 
 
 def children(pid: int) -> list[int]:
-    """Return the child processes of a process; none without /proc."""
-    lists = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for path in lists for child in path.read_text().split()]
+    """Return the descendants of a process; none without /proc."""
+    found = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # the thread has ended
+            for child in map(int, path.read_text().split()):
+                found += [child, *children(child)]
+    return found
 
 
 def machine_seconds() -> float:

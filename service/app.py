@@ -14,6 +14,7 @@ from anklealign.inference import onnx_predictor
 from anklealign.inference.predictor import Predictor
 from anklealign.models.inputs import pick_device
 from service import problems, routes
+from service.access import AccessMiddleware
 from service.batcher import Batcher
 from service.observability import Metrics, ObservabilityMiddleware
 from service.problems import ProblemDetails, ProblemError
@@ -42,11 +43,18 @@ def create(settings: ServiceSettings, predictor: Predictor, engine: str) -> Obse
     """Return the application.
 
     Raises:
-        ValueError: metrics/details/evaluate.json is not what evaluate writes.
+        ValueError: metrics/details/evaluate.json is not what evaluate writes, or the file of the
+            API keys is invalid.
     """
     model = routes.describe_model(predictor, engine, settings)
     metrics = Metrics(predictor.classes)
-    batcher = Batcher(predictor, settings.threads, settings.queue, metrics.batch.observe)
+    batcher = Batcher(
+        predictor,
+        settings.threads,
+        settings.queue,
+        int(settings.max_decode_mb * 1e6),
+        metrics.batch.observe,
+    )
     metrics.waiting.set_function(lambda: batcher.pending)
 
     @asynccontextmanager
@@ -66,7 +74,7 @@ def create(settings: ServiceSettings, predictor: Predictor, engine: str) -> Obse
         redoc_url=None,
         # Return 404 instead of a redirect for a trailing slash: curl does not follow redirects.
         redirect_slashes=False,
-        responses=problems.openapi_responses("internal"),
+        responses=problems.openapi_responses(*problems.COMMON_PROBLEMS),
     )
     for error in (ProblemError, HTTPException, Exception):
         app.add_exception_handler(error, problems.handle_exception)
@@ -75,11 +83,13 @@ def create(settings: ServiceSettings, predictor: Predictor, engine: str) -> Obse
     app.include_router(routes.status_routes(model, batcher, metrics))
     add_page(app)
     add_problem_schema(app)
-    if settings.origins:
+    app.add_middleware(AccessMiddleware, settings=settings, keys=settings.read_keys())
+    if settings.origins:  # the outer one: problems of access have its headers, too
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.origins,
             allow_methods=["GET", "POST"],
+            allow_headers=["Authorization"],
             expose_headers=["X-Request-ID", "Retry-After"],
         )
     return ObservabilityMiddleware(app, metrics)

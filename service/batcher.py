@@ -15,7 +15,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from queue import SimpleQueue
+from itertools import count
+from queue import PriorityQueue
 from typing import TypeVar
 
 import numpy as np
@@ -35,7 +36,6 @@ from service.problems import ProblemError, busy
 
 Floats = npt.NDArray[np.float64]
 T = TypeVar("T")
-TaskQueue = SimpleQueue[Callable[[], None] | None]
 ResultFuture = asyncio.Future[tuple[OpenedPhoto, Floats, float]]
 
 # Seconds of one network call after which the network counts as stuck and not merely busy.
@@ -44,12 +44,42 @@ STUCK_SECONDS = 30.0
 GROW_SECONDS = 0.05
 # Seconds of one photo after which its decoder counts as stuck: over the limit of CPU time of most.
 STUCK_DECODER_SECONDS = 30.0
-# Peak bytes of all photos that are not quick (decode.Cost); a larger one is decoded alone.
-MAX_DECODE_BYTES = 512 << 20
+# Photos of one request in the queue at a time, so that some requests cannot fill it.
+REQUEST_PHOTOS = 8
+# Photos that are not quick and wait for others; one decodes in 1 to 5 s.
+MAX_DEFERRED = 8
+# Bytes per second of decoding, as assumed for the order of photos: fewer than in truth, so that
+# small photos overtake large ones.
+DECODE_RATE = 4e6
+
+
+class TaskQueue:
+    """A queue of tasks for threads, ordered by their deadlines and then as they were put."""
+
+    def __init__(self) -> None:
+        """Create an empty queue."""
+        self._queue: PriorityQueue[tuple[float, int, Callable[[], None] | None]] = PriorityQueue()
+        self._numbers = count()
+
+    def put(self, task: Callable[[], None] | None, deadline: float = 0.0) -> None:
+        """Add a task; None ends the thread that gets it."""
+        self._queue.put((deadline, next(self._numbers), task))
+
+    def get(self) -> Callable[[], None] | None:
+        """Wait for the next task and return it."""
+        return self._queue.get()[2]
+
+    def empty(self) -> bool:
+        """Return True if no task waits."""
+        return self._queue.empty()
 
 
 class Batcher:
     """A predictor behind a bounded queue.
+
+    Photos are decoded in the order of the time at which they would be done if each request had a
+    decoder of its own (fair queueing). A small photo therefore does not wait behind the queued
+    photos of clients that send many or large ones, and no photo waits forever.
 
     Attributes:
         pending: Number of photos queued or in progress.
@@ -60,24 +90,26 @@ class Batcher:
         predictor: Predictor,
         threads: int,
         queue: int,
+        max_decode: int,
         on_batch: Callable[[int], None],
     ) -> None:
-        """Create the queues; the network thread calls `on_batch` with the size of each batch."""
+        """Create the queues; the network thread calls `on_batch` with the size of each batch.
+
+        `max_decode` is the peak memory in bytes of the photos decoded at a time that are not quick.
+        """
         self.predictor = predictor
         self.pending = 0
         self._threads = threads
         self._queue = queue
         self._on_batch = on_batch
-        # One batch in the network, one waiting for it, and two photos per decoder. A client that
-        # disconnects while it waits for a slot has cost nothing.
-        self._slots = asyncio.Semaphore(2 * CHUNK + 2 * threads)
-        self._decode_tasks: TaskQueue = SimpleQueue()
-        self._network_tasks: TaskQueue = SimpleQueue()
+        self._places = 0  # of the queue, that are taken
+        self._decode_tasks = TaskQueue()
+        self._network_tasks = TaskQueue()
         self._decoded: deque[tuple[OpenedPhoto, ResultFuture]] = deque()
         # Photos that are not quick use at most half of the decoders, and share their memory.
-        self._admission = Admission(MAX_DECODE_BYTES, max(1, threads // 2))
+        self._admission = Admission(max_decode, max(1, threads // 2), refuse_larger=True)
         self._decoders = DecoderPool(self._admission)
-        self._deferred: deque[tuple[Cost, Callable[[], None]]] = deque()
+        self._deferred: deque[tuple[Cost, float, Callable[[], None]]] = deque()
         self._lock = threading.Lock()
         self._batch_grown = threading.Event()
         self._busy_since: float | None = None
@@ -103,18 +135,17 @@ class Batcher:
             self._decoders.close()
 
     async def problem(self) -> str:
-        """Return why the service is not ready, or ''; try again to start a decoder that failed."""
+        """Return why the service is not ready, or ''; replace decoders that have died."""
         now, since = time.monotonic(), self._busy_since
         if since is not None and now - since > STUCK_SECONDS:
             return "the network is stuck"
         started = list(self._decoding_since.values())
         if len(started) == self._threads and now - max(started) > STUCK_DECODER_SECONDS:
             return "all decoders are stuck"
-        if self._decoders.broken:
-            try:
-                await asyncio.to_thread(self._decoders.start)
-            except DecoderUnavailableError:
-                return "no decoder can be started"
+        try:
+            await asyncio.to_thread(self._decoders.replace_dead)
+        except DecoderUnavailableError:
+            return "no decoder can be started"
         return ""
 
     def check_capacity(self) -> None:
@@ -123,7 +154,7 @@ class Batcher:
         Raises:
             ProblemError: The queue is full.
         """
-        if self.pending >= self._queue:
+        if self._places >= self._queue:
             raise busy(f"{self.pending} photos are pending")
 
     async def classify(
@@ -138,17 +169,24 @@ class Batcher:
         Raises:
             ProblemError: The queue is full, or a photo is unreadable; no photo is classified then.
         """
+        places = min(len(photos), REQUEST_PHOTOS)
         # An idle service accepts more photos than the queue holds; otherwise such a request would
         # never succeed.
-        if self.pending and self.pending + len(photos) > self._queue:
+        if self._places and self._places + places > self._queue:
             raise busy(f"{self.pending} photos are pending")
+        # A client that disconnects while it waits for one of its places has cost nothing.
+        slots = asyncio.Semaphore(REQUEST_PHOTOS)
+        self._places += places
         self.pending += len(photos)
+        done = time.monotonic()
+        tasks = []
+        for number, data in enumerate(photos, 1):
+            done += 0.01 + len(data) / DECODE_RATE
+            tasks.append(self._classify_one(data, number, done, disconnected, slots))
         try:
-            outcomes = await asyncio.gather(
-                *(self._classify_one(data, i, disconnected) for i, data in enumerate(photos, 1)),
-                return_exceptions=True,
-            )
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         finally:
+            self._places -= places
             self.pending -= len(photos)
         results = []
         for outcome in outcomes:
@@ -159,19 +197,24 @@ class Batcher:
         return list(opened), np.stack(rows), np.array(novelty)
 
     async def _classify_one(
-        self, data: bytes, number: int, disconnected: Callable[[], Awaitable[bool]]
+        self,
+        data: bytes,
+        number: int,
+        deadline: float,
+        disconnected: Callable[[], Awaitable[bool]],
+        slots: asyncio.Semaphore,
     ) -> tuple[OpenedPhoto, Floats, float]:
-        async with self._slots:
+        async with slots:
             if await disconnected():
                 raise ProblemError("bad_request", "the client disconnected before the response")
             future: ResultFuture = asyncio.get_running_loop().create_future()
-            self._decode_tasks.put(partial(self._decode, data, future))
+            self._decode_tasks.put(partial(self._decode, data, deadline, future), deadline)
             try:
                 return await future
             except PhotoError as error:
                 raise ProblemError(error.reason, str(error), number) from None
 
-    def _decode(self, data: bytes, future: ResultFuture) -> None:
+    def _decode(self, data: bytes, deadline: float, future: ResultFuture) -> None:
         """Decode a photo in a decoder thread; defer it if photos that are not quick wait."""
         if future.done():  # cancelled
             return
@@ -181,7 +224,12 @@ class Batcher:
             opened = self.predictor.open_photo(data, self._decoders, wait=False)
         except BusyError as error:
             with self._lock:
-                self._deferred.append((error.cost, partial(self._decode, data, future)))
+                full = len(self._deferred) >= MAX_DEFERRED
+                if not full:
+                    task = partial(self._decode, data, deadline, future)
+                    self._deferred.append((error.cost, deadline, task))
+            if full:
+                deliver([(future, busy(f"{MAX_DEFERRED} slow photos are waiting"))])
         except DecoderUnavailableError as error:
             deliver([(future, busy(str(error)))])
         except Exception as error:  # noqa: BLE001 - the request reports every error
@@ -198,7 +246,8 @@ class Batcher:
         # After a deferral as well: the last photo that held a place may have ended meanwhile.
         with self._lock:
             if self._deferred and self._admission.fits(self._deferred[0][0]):
-                self._decode_tasks.put(self._deferred.popleft()[1])
+                _, deadline, task = self._deferred.popleft()
+                self._decode_tasks.put(task, deadline)
 
     def _run_batch(self) -> None:
         """Classify the decoded photos in the network thread; skip if an earlier batch took them."""
@@ -231,10 +280,12 @@ class Batcher:
         """
         self.check_capacity()
         self.pending += 1
+        self._places += 1
         try:
             return await self._run_in_network_thread(function)
         finally:
             self.pending -= 1
+            self._places -= 1
 
     async def _run_in_network_thread(self, function: Callable[[], T]) -> T:
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()

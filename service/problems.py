@@ -12,6 +12,8 @@ from anklealign.io import decode
 
 MEDIA_TYPE = "application/problem+json"
 INTERNAL_DETAIL = "the service failed to handle the request"
+# Every operation may answer with these.
+COMMON_PROBLEMS = ("internal", "unauthorized", "wrong_host", "too_many_requests", "bad_request")
 
 
 class ProblemType(NamedTuple):
@@ -38,6 +40,9 @@ PROBLEM_TYPES = {
     code: ProblemType(status, decode.REASONS[code].partition(":")[0])
     for code, status in PHOTO_STATUS.items()
 } | {
+    "unauthorized": ProblemType(401, "an API key is required"),
+    "wrong_host": ProblemType(421, "the service does not answer for this host"),
+    "too_many_requests": ProblemType(429, "too many requests of one client; retry later"),
     "no_file": ProblemType(400, "the request contains no photo"),
     "wrong_field": ProblemType(400, "a file in the form is not named 'file'"),
     "bad_form": ProblemType(400, "the form is not valid multipart/form-data"),

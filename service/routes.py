@@ -1,6 +1,7 @@
 """Routes of the API: predictions, heat maps, model description, health and metrics."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -261,10 +262,26 @@ def evaluation_of(digest: str, folder: Path) -> tuple[dict[str, Any] | None, str
     if scores is not None and scores.get(results.BUNDLE) != digest:
         log.warning("%s belongs to another bundle and is not shown", scores_path)
         scores = None
+    if scores is not None:
+        scores = aggregates(scores)
     if card is not None and digest not in card:
         log.warning("%s belongs to another bundle and is not shown", card_path)
         card = None
     return scores, card
+
+
+def aggregates(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the scores without those of single annotators and collectors."""
+    return {
+        key: {
+            name: score
+            for name, score in value.items()
+            if not name.startswith(("by_annotator", "collector"))
+        }
+        if isinstance(value, dict)
+        else value
+        for key, value in scores.items()
+    }
 
 
 def upload_schema(max_files: int) -> dict[str, Any]:

@@ -119,8 +119,8 @@ class ModelResponse(BaseModel):
     )
     record: dict[str, Any] = Field(description="Training record stored in the bundle.")
     scores: dict[str, Any] | None = Field(
-        description="Content of metrics/details/evaluate.json; null if the file does not exist "
-        "or belongs to another bundle."
+        description="Content of metrics/details/evaluate.json without the scores of single "
+        "annotators and collectors; null if the file does not exist or belongs to another bundle."
     )
     card: str | None = Field(
         description="Content of metrics/MODEL_CARD.md; null if the file does not exist or "

@@ -2,15 +2,19 @@
 
 import difflib
 import os
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from anklealign.config import paths
 
 PREFIX = "ANKLEALIGN_"
+# Of one client per minute and at a time, with public access.
+PUBLIC_LIMITS = (120, 8)
+MIN_KEY = 16  # characters of an API key
 
 
 def default_threads() -> int:
@@ -36,14 +40,24 @@ class ServiceSettings(BaseSettings):
         engine: Inference engine; auto selects the faster available one.
         device: PyTorch device: auto, cpu, cuda, cuda:1 or mps.
         threads: Photos decoded in parallel; large photos use at most half of the threads.
-        queue: Maximum number of queued or in-progress photos; further requests get a 503.
+        queue: Maximum number of queued or in-progress photos, of which a request counts at most
+            8; further requests get a 503.
         max_upload_mb: Maximum size of a request body, in MB (10^6 bytes).
         max_memory_mb: Maximum total size of all request bodies in memory, in MB.
+        max_decode_mb: Maximum memory for decoding the photos that are not quick, in MB. A photo
+            that takes more is refused: a WebP over 37 MP, a PNG with transparency over 53 MP.
         max_files: Maximum number of photos per request.
         upload_seconds: Maximum time to receive a request body, in seconds.
         unlike: Photos that are unlike the training photos: mark (keep the prediction and set
             in_distribution to false) or refuse (predict no class).
         cors_origins: Comma-separated origins whose pages may call the API.
+        access: local (for this machine, or behind a proxy that limits access) or public, which
+            requires keys_file and hosts, and limits each client.
+        keys_file: File with one API key a line; # starts a comment. Empty: no key is required.
+        hosts: Comma-separated names in the Host header that are answered; empty: all.
+        proxies: Comma-separated addresses of proxies whose X-Forwarded-For names the client.
+        client_rate: Requests of one client per minute; 0 is unlimited. Default 0, public 120.
+        client_requests: Simultaneous requests of one client; 0 is unlimited. Default 0, public 8.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
@@ -56,13 +70,35 @@ class ServiceSettings(BaseSettings):
     engine: Literal["auto", "onnx", "torch"] = "auto"
     device: str = "auto"
     threads: Annotated[int, Field(ge=1, le=256)] = Field(default_factory=default_threads)
-    queue: Annotated[int, Field(ge=1)] = 64
+    queue: Annotated[int, Field(ge=1)] = 128
     max_upload_mb: Annotated[float, Field(gt=0)] = 32
-    max_memory_mb: Annotated[float, Field(gt=0)] = 256
+    max_memory_mb: Annotated[float, Field(gt=0)] = 96
+    max_decode_mb: Annotated[float, Field(gt=0)] = 640
     max_files: Annotated[int, Field(ge=1)] = 16
     upload_seconds: Annotated[float, Field(gt=0)] = 60
     unlike: Literal["mark", "refuse"] = "mark"
     cors_origins: str = ""
+    access: Literal["local", "public"] = "local"
+    keys_file: Path | None = None
+    hosts: str = ""
+    proxies: str = ""
+    client_rate: Annotated[int, Field(ge=0)] | None = None
+    client_requests: Annotated[int, Field(ge=0)] | None = None
+
+    @field_validator("proxies")
+    @classmethod
+    def _check_proxies(cls, text: str) -> str:
+        for item in _items(text):
+            ip_network(item)
+        return text
+
+    @model_validator(mode="after")
+    def _check_public(self) -> "ServiceSettings":
+        if self.access == "public":
+            for name in ("keys_file", "hosts"):
+                if not getattr(self, name):
+                    raise ValueError(f"public access needs {PREFIX}{name.upper()}")
+        return self
 
     @property
     def max_upload(self) -> int:
@@ -72,7 +108,53 @@ class ServiceSettings(BaseSettings):
     @property
     def origins(self) -> list[str]:
         """Return the origins whose pages may call the API."""
-        return [origin.strip() for origin in self.cors_origins.split(",") if origin.strip()]
+        return _items(self.cors_origins)
+
+    @property
+    def host_names(self) -> frozenset[str]:
+        """Return the names that are answered, in lower case; empty for all."""
+        return frozenset(name.lower() for name in _items(self.hosts))
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """Return the requests of one client per minute and at a time; 0 is unlimited."""
+        default_rate, default_requests = PUBLIC_LIMITS if self.access == "public" else (0, 0)
+        rate, requests = self.client_rate, self.client_requests
+        return (
+            default_rate if rate is None else rate,
+            default_requests if requests is None else requests,
+        )
+
+    @property
+    def proxy_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """Return the networks of the trusted proxies."""
+        return tuple(ip_network(item) for item in _items(self.proxies))
+
+    def read_keys(self) -> tuple[str, ...]:
+        """Return the API keys; none if no key is required.
+
+        Raises:
+            ValueError: The file cannot be read, has no key, or a key is too short.
+        """
+        if self.keys_file is None:
+            return ()
+        try:
+            lines = self.keys_file.read_text(encoding="ascii").splitlines()
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or "it is not ASCII text"
+            raise ValueError(f"{self.keys_file} cannot be read: {reason}") from None
+        keys = [line.partition("#")[0].strip() for line in lines]
+        keys = [key for key in keys if key]
+        if not keys or min(map(len, keys)) < MIN_KEY:
+            raise ValueError(
+                f"{self.keys_file} has no key, or one of fewer than {MIN_KEY} characters; make one "
+                "with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+            )
+        return tuple(keys)
+
+
+def _items(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",") if item.strip()]
 
 
 VARIABLES = {PREFIX + name.upper(): field for name, field in ServiceSettings.model_fields.items()}
@@ -94,6 +176,8 @@ def from_environment() -> ServiceSettings:
         return ServiceSettings()
     except ValidationError as error:
         first = error.errors()[0]
+        if not first["loc"]:  # several settings together
+            raise ValueError(first["msg"].removeprefix("Value error, ")) from None
         name = PREFIX + str(first["loc"][0]).upper()
         raise ValueError(
             f"{name} = {first['input']!r}: {first['msg']}; change or unset it"
@@ -103,6 +187,6 @@ def from_environment() -> ServiceSettings:
 def defaults() -> dict[str, str]:
     """Return the default of each variable as text, as in the table of docs/serving.md."""
     return {
-        name: "cores + 1" if field.default_factory else str(field.default)
+        name: "cores + 1" if field.default_factory else str(field.default or "")
         for name, field in VARIABLES.items()
     }

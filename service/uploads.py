@@ -8,6 +8,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from email.message import Message
 
 from fastapi import Request
@@ -17,22 +18,42 @@ from service.problems import ProblemError, busy
 from service.settings import ServiceSettings
 
 FIELD = "file"
-# Seconds without a byte until an upload times out; mobile networks pause for a few seconds.
+# Seconds without progress until an upload times out; mobile networks pause for a few seconds.
 IDLE_SECONDS = 10.0
+# Bytes per second below which an upload makes no progress: each byte extends the deadline by the
+# time that it may take, up to IDLE_SECONDS from now. A photo of 1 MB passes within a minute.
+FLOOR_RATE = 16_000
+# Seconds after which an upload may be ended to make room for others.
+EVICTION_SECONDS = 2.0
 RAW = re.compile(r"image/[\w.+-]+|application/octet-stream")
 MAX_FIELDS = 32  # form parts besides the photos
 # Maximum size of the headers of a form part, in bytes; normal parts have a few lines.
 MAX_PART_HEADERS = 4096
 
 
+@dataclass(eq=False)
+class Upload:
+    """An upload in progress: its bytes so far, its start and its time limit."""
+
+    started: float
+    limit: asyncio.Timeout
+    body: bytearray = field(default_factory=bytearray)
+    evicted: bool = False
+
+
 class UploadReader:
-    """Reads request bodies and tracks their total size in memory."""
+    """Reads request bodies and tracks their total size in memory.
+
+    If all memory is taken, the upload that has held the most memory for the longest time is ended.
+    Clients that hold large bodies open therefore lose them as soon as others need the memory.
+    """
 
     def __init__(self, settings: ServiceSettings) -> None:
         """Start with no bytes in memory."""
         self._settings = settings
         self._max_held = max(int(settings.max_memory_mb * 1e6), settings.max_upload)
         self._held = 0
+        self._uploads: set[Upload] = set()
 
     @asynccontextmanager
     async def photos(self, request: Request) -> AsyncIterator[list[bytes]]:
@@ -59,43 +80,69 @@ class UploadReader:
         """Return the body of a request and count it as held."""
         seconds = self._settings.upload_seconds
         content_length = request.headers.get("content-length", "")
-        if content_length.isdigit():
-            self._check_limits(int(content_length), 0)
+        if content_length.isascii() and content_length.isdecimal():
+            self._check_size(int(content_length))
         now = asyncio.get_running_loop().time
-        end = now() + seconds
-        chunks: list[bytes] = []
-        size = 0
+        started = now()
+        end, deadline = started + seconds, started + IDLE_SECONDS
+        upload = Upload(started, asyncio.timeout_at(min(end, deadline)))
         try:
-            async with asyncio.timeout_at(min(end, now() + IDLE_SECONDS)) as limit:
+            async with upload.limit:
+                self._uploads.add(upload)
                 async for chunk in request.stream():
-                    self._check_limits(size + len(chunk), len(chunk))
+                    self._check_size(len(upload.body) + len(chunk))
+                    self._make_room(len(chunk), upload, now())
                     self._held += len(chunk)
-                    size += len(chunk)
-                    chunks.append(chunk)
-                    limit.reschedule(min(end, now() + IDLE_SECONDS))
-            return b"".join(chunks)
+                    upload.body += chunk  # one object: chunks may be single bytes
+                    deadline = min(deadline + len(chunk) / FLOOR_RATE, now() + IDLE_SECONDS)
+                    if not upload.evicted:
+                        upload.limit.reschedule(min(end, deadline))
+            if upload.evicted:  # while its last chunk arrived
+                raise TimeoutError  # noqa: TRY301 - as if it had ended in time
+            return bytes(upload.body)
         except BaseException as error:  # includes cancellation: release the counted bytes
-            self._held -= size
+            if not upload.evicted:
+                self._held -= len(upload.body)
+            if upload.evicted and isinstance(error, TimeoutError):
+                raise busy("other uploads need the memory of this slow one") from None
             if isinstance(error, TimeoutError):
                 raise ProblemError(
                     "upload_too_slow",
-                    f"the upload stopped after {size} bytes: no data for {IDLE_SECONDS:g} s, or "
-                    f"incomplete after {seconds:g} s",
+                    f"the upload stopped after {len(upload.body)} bytes: less than "
+                    f"{FLOOR_RATE / 1000:g} kB/s for {IDLE_SECONDS:g} s, or incomplete after "
+                    f"{seconds:g} s",
                 ) from None
             if isinstance(error, ClientDisconnect):
                 detail = "the client disconnected before the body was complete"
                 raise ProblemError("bad_request", detail) from None
             raise
+        finally:
+            self._uploads.discard(upload)
 
-    def _check_limits(self, size: int, added: int) -> None:
-        """Raise if a body of `size` bytes, or `added` further bytes in memory, exceed a limit."""
+    def _check_size(self, size: int) -> None:
+        """Raise if a body of `size` bytes is too large."""
         if size > self._settings.max_upload:
             raise ProblemError(
                 "upload_too_large",
                 f"the body is larger than {self._settings.max_upload_mb:g} MB; send a smaller one",
             )
-        if self._held + added > self._max_held:
-            raise busy("too many uploads are in progress")
+
+    def _make_room(self, added: int, own: Upload, now: float) -> None:
+        """End slow uploads until there is memory for `added` bytes; raise if none can be ended."""
+        while self._held + added > self._max_held:
+            slow = [
+                upload
+                for upload in self._uploads
+                if upload is not own and not upload.evicted
+                and upload.body and now - upload.started > EVICTION_SECONDS
+            ]  # fmt: skip
+            if not slow:
+                raise busy("too many uploads are in progress")
+            victim = max(slow, key=lambda upload: len(upload.body) * (now - upload.started))
+            victim.evicted = True
+            self._held -= len(victim.body)
+            victim.body.clear()
+            victim.limit.reschedule(now)
 
 
 def parse_content_type(headers: Mapping[str, str]) -> tuple[str, bytes]:
@@ -109,7 +156,10 @@ def parse_content_type(headers: Mapping[str, str]) -> tuple[str, bytes]:
     message["content-type"] = content_type
     media_type = message.get_content_type()
     if media_type == "multipart/form-data":
-        boundary = message.get_boundary("")
+        try:
+            boundary = message.get_boundary("")
+        except (LookupError, ValueError):  # a character set of RFC 2231 that does not decode
+            boundary = ""
         # RFC 2046, section 5.1.1: 1 to 70 characters.
         if not 1 <= len(boundary) <= 70 or not boundary.isascii():
             raise ProblemError("bad_form", "the content type has no boundary of 1 to 70 characters")
@@ -172,7 +222,12 @@ def _field(headers: bytes) -> tuple[str, bool]:
         if key.strip().lower() == "content-disposition":
             message = Message()
             message["content-disposition"] = " ".join(value.split())
-            name = message.get_param("name", "", "content-disposition")
-            filename = message.get_param("filename", None, "content-disposition")
+            try:
+                name = message.get_param("name", "", "content-disposition")
+                filename = message.get_param("filename", None, "content-disposition")
+            except (LookupError, ValueError):
+                raise ProblemError(
+                    "bad_form", "a header of a part has an invalid character set"
+                ) from None
             return name if isinstance(name, str) else "", filename is not None
     return "", False

@@ -66,7 +66,7 @@ async function requestExplanation(photo) {
   form.append("file", photo, "photo");
   let response;
   try {
-    response = await fetch("explain", {
+    response = await fetchWithKey("explain", {
       method: "POST",
       body: form,
       headers: { Accept: "application/json" },
@@ -79,6 +79,21 @@ async function requestExplanation(photo) {
     throw new Error(MESSAGES[content.code] ?? content.detail ?? `The service returned status ${response.status}.`);
   }
   return content;
+}
+
+// Where the service requires an API key, ask for it once per tab.
+async function fetchWithKey(url, options = {}) {
+  const send = () => {
+    const key = sessionStorage.getItem("key");
+    const headers = { ...options.headers, ...(key ? { Authorization: `Bearer ${key}` } : {}) };
+    return fetch(url, { ...options, headers });
+  };
+  const response = await send();
+  if (response.status !== 401) return response;
+  const key = prompt("API key of this service");
+  if (!key) return response;
+  sessionStorage.setItem("key", key.trim());
+  return send();
 }
 
 // --- results --------------------------------------------------------------------------------
@@ -236,7 +251,7 @@ async function showModel() {
   // All URLs are relative: behind a proxy, the service may be below a path.
   const base = new URL(".", location.href).href.replace(/\/$/, "");
   for (const node of document.querySelectorAll(".origin")) node.textContent = base;
-  model = await (await fetch("model")).json();
+  model = await (await fetchWithKey("model")).json();
   const facts = [["Classes", model.classes.join(", ")], ["Model ID", model.model]];
   const accuracy = model.scores?.balanced_accuracy;
   if (accuracy) {
@@ -320,9 +335,11 @@ function renderTable(lines) {
 function appendInline(target, text) {
   const plain = text.replace(/!\[[^\]]*\]\([^)]*\)/g, "").replace(/\[([^\]]*)\]\([^)]*\)/g, "$1");
   for (const piece of plain.split(/(`[^`]+`|\*\*[^*]+\*\*)/)) {
+    // Names are escaped with entities (anklealign/reporting/markdown.py).
+    const decoded = piece.replace(/&#(\d+);/g, (_, code) => String.fromCodePoint(Number(code)));
     if (piece.startsWith("`")) target.append(element("code", piece.slice(1, -1)));
-    else if (piece.startsWith("**")) target.append(element("strong", piece.slice(2, -2)));
-    else target.append(piece);
+    else if (piece.startsWith("**")) target.append(element("strong", decoded.slice(2, -2)));
+    else target.append(decoded);
   }
   return target;
 }

@@ -15,13 +15,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import uvicorn
 from PIL import Image
 
 from anklealign.config.params import Model
 from anklealign.models import bundle, factory
 from anklealign.models.bundle import Bundle, Preprocessing
 from service import app, observability
-from service.__main__ import listen, server
+from service.__main__ import listen
+from service.server import config
 from service.settings import ServiceSettings
 
 CLASSES = ("pronation", "neutral", "supination")
@@ -127,7 +129,7 @@ def serving(settings: ServiceSettings) -> Iterator[Served]:
     application = app.create(settings, predictor, engine)
     listener = listen(settings.model_copy(update={"port": 0}))
     port = listener.getsockname()[1]
-    run = server(application)
+    run = uvicorn.Server(config(application))
     thread = threading.Thread(target=run.run, args=([listener],), daemon=True)
     thread.start()
     end = time.monotonic() + 30

@@ -156,7 +156,7 @@ def test_invalid_http_is_a_problem(service: Served) -> None:
 
 
 def test_an_idle_connection_is_closed(service: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.__main__.HEADER_SECONDS", 0.5)
+    monkeypatch.setattr("service.protocol.HEADER_SECONDS", 0.5)
     start = time.perf_counter()
     with socket.create_connection(("127.0.0.1", service.port), timeout=10) as link:
         link.sendall(b"GET / HT")
@@ -299,3 +299,87 @@ def test_10_000_damaged_files_are_classified_or_rejected_without_memory_leak(
 def resident_bytes() -> int:
     """Return the resident memory of this process, which runs the service, in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+@pytest.mark.parametrize(
+    ("kind", "part"),
+    [
+        ("multipart/form-data; boundary*=idna'en'%ff", b""),
+        ("multipart/form-data; boundary*=nonsense'en'edge", b""),
+        ("multipart/form-data; boundary=edge", b"name*=utf-7'en'%2B%ff%fe"),
+        ("multipart/form-data; boundary=edge", b"name*=idna'en'%ff%fe"),
+        ("multipart/form-data; boundary=edge", b"name*=nonsense'en'file"),
+        ("multipart/form-data; boundary=edge", b"name=\"file\"; filename*=idna'en'%ff"),
+    ],
+)
+def test_headers_in_broken_character_sets_are_bad_forms(
+    service: Served, kind: str, part: bytes
+) -> None:
+    head = b"--edge\r\nContent-Disposition: form-data; " + part
+    body = head + b"\r\n\r\nx\r\n--edge--\r\n"
+    response = service.request("POST", "/predict", body, Content_Type=kind)
+    assert 400 <= response.status < 500
+    assert response.json["code"] in {"bad_form", "no_file", "not_an_image"}
+
+
+def test_a_request_with_two_lengths_is_refused_and_its_connection_closed(service: Served) -> None:
+    received = service.raw(
+        b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n"
+        b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+        b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+    )
+    assert received.startswith(b"HTTP/1.1 400")
+    assert received.count(b"HTTP/1.1") == 1
+    assert service.predict(photo()).status == 200
+
+
+def open_upload(port: int, size: int, sent: int) -> socket.socket:
+    link = socket.create_connection(("127.0.0.1", port), timeout=30)
+    head = "POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n"
+    link.sendall(f"{head}Content-Length: {size}\r\n\r\n".encode() + bytes(sent))
+    return link
+
+
+def test_clients_that_hold_large_bodies_open_do_not_shut_out_others(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.uploads.EVICTION_SECONDS", 0.3)
+    with serving(settings_for(model_folder, max_upload_mb=4, max_memory_mb=16)) as served:
+        holders = [open_upload(served.port, 4_000_000, 3_999_000) for _ in range(4)]
+        time.sleep(0.8)
+        large = photo(
+            1, (1000, 800), "PNG", compress_level=0
+        )  # 2.4 MB: takes the memory of a holder
+        for _ in range(3):
+            assert served.predict(large).status == 200
+            for link in holders[:]:
+                link.sendall(b"x")  # they stay busy
+        heads = [head for link in holders if (head := arrived(link))]
+        assert heads
+        assert all(head.startswith(b"HTTP/1.1 503") for head in heads)
+        for link in holders:
+            link.close()
+        assert served.predict(photo()).status == 200
+
+
+def arrived(link: socket.socket) -> bytes:
+    link.setblocking(False)
+    try:
+        return link.recv(4096)
+    except OSError:
+        return b""
+
+
+def test_an_upload_below_the_floor_rate_times_out(
+    service: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.uploads.IDLE_SECONDS", 0.5)
+    with open_upload(service.port, 100_000, 50_000) as link:
+        start = time.perf_counter()
+        reply = b""
+        while not reply and time.perf_counter() - start < 5:
+            link.sendall(b"x")  # 20 bytes per second
+            time.sleep(0.05)
+            reply = arrived(link)
+        assert reply.startswith(b"HTTP/1.1 408")
+        assert time.perf_counter() - start < 1.8  # the limit of the whole upload is 2 s
