@@ -3,6 +3,8 @@
 import contextlib
 import ctypes
 import gc
+import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -29,6 +31,11 @@ def application() -> ASGIApp:
 
     A configuration or model that cannot be used ends the service with one line.
     """
+    # uvicorn would act on a signal only after the model is loaded.
+    handlers = {
+        number: signal.signal(number, lambda *_: os._exit(0))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
     from service import app  # noqa: PLC0415 - PyTorch, which only the server process needs
 
     observability.log_to_stdout()
@@ -39,6 +46,8 @@ def application() -> ASGIApp:
     except (ValueError, OSError) as error:
         print(f"serve: {error}", file=sys.stderr)
         sys.exit(STARTUP_FAILURE)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
     tune_runtime()
     # Pillow warns about broken metadata; Python keeps the text of every distinct warning in memory.
     warnings.simplefilter("ignore")

@@ -84,8 +84,10 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 
     Text that a spreadsheet takes for a formula gets an apostrophe, which `read_table` removes.
     """
-    text = [name for name in table if not pd.api.types.is_numeric_dtype(table[name])]
-    safe = table.assign(**{name: table[name].map(_escape_formula) for name in text})
+    safe = table.copy(deep=False)
+    for name in table:
+        if not pd.api.types.is_numeric_dtype(table[name]):
+            safe[name] = table[name].map(_escape_formula)
     safe.columns = safe.columns.map(_escape_formula)
     write_text(path, safe.to_csv(index=False, lineterminator="\n"))
 
@@ -97,11 +99,14 @@ def read_table(source: Path | IO[bytes], text_columns: Collection[str]) -> pd.Da
         FileNotFoundError: There is no such file.
     """
     types = dict.fromkeys(text_columns, str)
-    table = pd.read_csv(source, dtype=types, keep_default_na=False)  # type: ignore[arg-type]
+    table = pd.read_csv(source, dtype=types, keep_default_na=False)
     names = {name: _unescape_formula(name) for name in table}
     table.columns = list(names.values())
     text = [names[name] for name in types if name in names]
-    return table.assign(**{name: table[name].map(_unescape_formula) for name in text})
+    for name in text:
+        if table[name].str.startswith("'").any():
+            table[name] = table[name].map(_unescape_formula)
+    return table
 
 
 def _escape_formula(value: Any) -> Any:  # noqa: ANN401 - any cell

@@ -307,7 +307,7 @@ def _counts(counts: Metrics) -> str:
     """Return the counts above 0 as 'name n'; of many, the largest."""
     above = [(key, n) for key, n in counts.items() if n and key != "total"]
     above.sort(key=lambda pair: (-pair[1], pair[0]))
-    return _listed([f"{name} {n}" for name, n in above]) or "none"
+    return _listed([f"{escape(name)} {n}" for name, n in above]) or "none"
 
 
 def _listed(names: list[str]) -> str:

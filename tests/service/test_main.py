@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from anklealign.cli.sync_deps import closure
@@ -124,6 +125,7 @@ def test_the_service_imports_no_stages_and_no_packages_missing_in_the_image() ->
         ({"ANKLEALIGN_PORT": "x"}, "ANKLEALIGN_PORT = 'x'"),
         ({"ANKLEALIGN_ENGINE": "onnx"}, "model.onnx cannot be read"),
         ({"ANKLEALIGN_HOST": "192.0.2.1"}, "change ANKLEALIGN_PORT"),
+        ({"ANKLEALIGN_KEYS_FILE": "nowhere"}, "nowhere cannot be read"),
     ],
 )
 def test_a_startup_error_is_one_line(
@@ -135,3 +137,22 @@ def test_a_startup_error_is_one_line(
     assert error.decode().startswith("serve: ")
     assert words in error.decode()
     assert error.count(b"\n") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the server process in /proc")
+def test_a_dead_server_process_is_replaced(model_folder: Path) -> None:
+    process = start(model_folder)
+    served = Served(port_of(process), settings_for(model_folder), None)
+    assert served.predict(photo()).status == 200
+    (server,) = [
+        child
+        for child in psutil.Process(process.pid).children()
+        if "spawn_main" in " ".join(child.cmdline())
+    ]
+    server.kill()
+    server.wait(10)
+    assert served.predict(photo()).status == 200  # the connection waits for the next one
+    assert process.poll() is None
+    process.terminate()
+    assert process.wait(10) == 0

@@ -347,7 +347,9 @@ def test_clients_that_hold_large_bodies_open_do_not_shut_out_others(
     with serving(settings_for(model_folder, max_upload_mb=4, max_memory_mb=16)) as served:
         holders = [open_upload(served.port, 4_000_000, 3_999_000) for _ in range(4)]
         time.sleep(0.8)
-        large = photo(1, (1600, 1200), "PNG", compress_level=0)  # takes the memory of a holder
+        large = photo(
+            1, (1000, 800), "PNG", compress_level=0
+        )  # 2.4 MB: takes the memory of a holder
         for _ in range(3):
             assert served.predict(large).status == 200
             for link in holders[:]:
