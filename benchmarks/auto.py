@@ -119,7 +119,7 @@ def test_table() -> pd.DataFrame:
     table = pd.read_csv(paths.REPEATS, dtype={"id": str}).set_index("id").sort_index()
     labels = pd.read_csv(paths.SPLIT / "photos.csv", dtype={"id": str}).set_index("id").label
     probabilities = table.filter(regex="^p_")
-    classes = [column.removeprefix("p_") for column in probabilities]
+    classes = [str(column).removeprefix("p_") for column in probabilities]
     actual = labels[table.index].map(classes.index).to_numpy()
     values = probabilities.to_numpy()
     loss = -np.log(np.maximum(values[np.arange(len(actual)), actual], 1e-6))

@@ -162,11 +162,11 @@ def mixup(examples: Examples, x: torch.Tensor, penalty: float) -> torch.Tensor:
     rng = np.random.default_rng(0)
     count = len(examples.features)
     other, share = rng.permutation(count), torch.from_numpy(rng.beta(0.2, 0.2, (count, 1)))
-    mixed = [
+    features, targets = (
         torch.cat([t.double(), t.double() * share + t.double()[other] * (1 - share)])
         for t in (examples.features, examples.targets)
-    ]
-    doubled = Examples(*mixed, examples.weights.repeat(2), np.tile(examples.folds, 2))
+    )
+    doubled = Examples(features, targets, examples.weights.repeat(2), np.tile(examples.folds, 2))
     return next(logistic.fit_path(doubled, "cross_entropy", (penalty,))).logits(x)
 
 

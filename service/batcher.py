@@ -246,8 +246,8 @@ class Batcher:
         # After a deferral as well: the last photo that held a place may have ended meanwhile.
         with self._lock:
             if self._deferred and self._admission.fits(self._deferred[0][0]):
-                _, deadline, task = self._deferred.popleft()
-                self._decode_tasks.put(task, deadline)
+                _, due, deferred = self._deferred.popleft()
+                self._decode_tasks.put(deferred, due)
 
     def _run_batch(self) -> None:
         """Classify the decoded photos in the network thread; skip if an earlier batch took them."""

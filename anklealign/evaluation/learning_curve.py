@@ -190,15 +190,15 @@ def extrapolated_gain(scores: Floats, sizes: Floats, photos: int) -> Floats:
 
 def answer(twice: dict[str, float]) -> str:
     """Return in words whether more photos would help."""
-    gain = f"balanced accuracy {twice['gain']:+.3f}"
+    gain = f"with twice as many, balanced accuracy {twice['gain']:+.3f}"
     if "ci_low" not in twice:
-        return f"twice as many subjects: {gain} (too few groups for an interval)"
+        return f"{gain} (too few groups for an interval)"
     gain += f" ({twice['ci_low']:+.3f} to {twice['ci_high']:+.3f})"
     if twice["ci_low"] > LEAST_GAIN:
-        return f"more photos of new subjects would help; twice as many: {gain}"
+        return f"more photos would help; {gain}"
     if twice["ci_high"] < LEAST_GAIN:
-        return f"more photos of the same kind would hardly help; twice as many: {gain}"
-    return f"more photos of new subjects may help; twice as many: {gain}"
+        return f"more photos of the same kind would hardly help; {gain}"
+    return f"more photos may help; {gain}"
 
 
 # What a curve is measured with, and the numbers of groups and photos of its points.
@@ -258,6 +258,6 @@ def of_probe(
     if not represents:
         metrics["answer"] = (
             "the linear model is much weaker than this model, so its curve does not answer for it; "
-            "`anklealign learning-curve` trains this model on parts of the subjects"
+            "`anklealign learning-curve` trains this model on parts of the photos"
         )
     return {"method": "linear model on general features", "represents_model": represents} | metrics

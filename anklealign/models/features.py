@@ -66,7 +66,7 @@ def stored_features(
             group = missing[first : first + COMMITTED]
             wanted = np.concatenate([_rows_of(chunk, pixels) for chunk in group])
             computed = inputs.features(model, pixels, wanted, input_config, device)
-            for chunk, part in zip(group, computed.split(CHUNK), strict=True):
+            for chunk, part in zip(group, torch.split(computed, CHUNK), strict=True):
                 passes[chunk] = part
                 cache.put(keys[chunk], part.numpy().tobytes())
             cache.commit()

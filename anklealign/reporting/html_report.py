@@ -32,13 +32,6 @@ MAX_CELLS = 12  # classes; of more, the report lists the most frequent confusion
 MAX_ROWS = 20  # bars of a chart, confusions, and collectors or subjects before 'more'
 MAX_AUGMENTED = 4  # photos
 
-# Section to the optional blocks of metrics/details/evaluate.json that it shows under 'more', each
-# as a title, its `summary`, if it has one, and a table of its values.
-PARTS = {
-    "result": ("learning_curve", "subgroups"),
-    "explanations": ("shortcuts", "shortcut_audit"),
-}
-
 
 @dataclass(frozen=True)
 class RunComparison:
@@ -110,10 +103,10 @@ def html(files: RunFiles, comparison: RunComparison | None = None) -> str:
         augmented=_augmented(files),
         origin=_origin_table(files),
         epochs=len(files.history),
-        blocks={
-            section: {name: evaluate[name] for name in names if evaluate.get(name)}
-            for section, names in PARTS.items()
-        },
+        curve=evaluate.get("learning_curve"),
+        curve_table=metric_tables.learning_curve_table,
+        shortcuts=evaluate.get("shortcuts"),
+        shortcut_table=metric_tables.shortcut_table,
         comparison=comparison,
     )
 

@@ -136,6 +136,24 @@ def value_table(block: Metrics) -> Table:
     return Table(["metric", "value"], rows)
 
 
+def learning_curve_table(curve: Metrics) -> Table:
+    """Return the balanced accuracy by number of training photos."""
+    rows = [
+        [f"{point['photos']:.0f}", Cell(number(point["value"]), f"± {point['sd']:.3f}")]
+        for point in curve["points"].values()
+    ]
+    return Table(["training photos", "balanced accuracy (± sd over repeats)"], rows)
+
+
+def shortcut_table(audit: Metrics) -> Table:
+    """Return how well each attribute alone predicts the class."""
+    rows = [
+        [name.replace("_", " "), Cell(number(score["value"]), ci(score)), number(score["majority"])]
+        for name, score in audit["attributes"].items()
+    ]
+    return Table(["attribute", "balanced accuracy (95% CI)", "majority class"], rows)
+
+
 def flat(block: Metrics, prefix: str = "") -> list[tuple[str, Any]]:
     """Return nested metrics as (name, value)."""
     rows: list[tuple[str, Any]] = []

@@ -25,7 +25,7 @@ SIDE = 224  # px, of the image that one pass counts; another size counts by its 
 
 
 @dataclass(frozen=True)
-class Cost:
+class TrialCost:
     """Image passes of a candidate's cross-validation, and of the run that follows if chosen."""
 
     cross_validation: int
@@ -37,7 +37,7 @@ class Trial:
     """A candidate, its cost, and its cross-validated scores; none if it was over budget."""
 
     name: str
-    cost: Cost
+    cost: TrialCost
     scores: Mapping[str, float] = field(default_factory=dict)
 
     def describe(self, monitor: str) -> str:
@@ -47,7 +47,7 @@ class Trial:
         return f"{self.name} on folds of train: {scores}"
 
 
-def image_passes(config: Model, train: int, val: int, repeats: int) -> Cost:
+def image_passes(config: Model, train: int, val: int, repeats: int) -> TrialCost:
     """Return the cost of a candidate; an upper bound, as a fit may stop early.
 
     Args:
@@ -65,20 +65,21 @@ def image_passes(config: Model, train: int, val: int, repeats: int) -> Cost:
         features = train + val if config.head_epochs or config.logistic_regression else 0
         cost = (features + cross_validation, run)
     scale = (config.image_size / SIDE) ** 2
-    return Cost(*(int(np.ceil(passes * scale)) for passes in cost))
+    return TrialCost(*(int(np.ceil(passes * scale)) for passes in cost))
 
 
 def _fit_passes(config: Model, train: int, val: int) -> int:
     return config.epochs * (TRAINING * train + val)
 
 
-def plan(costs: Mapping[str, Cost], budget: int) -> list[str]:
+def plan(costs: Mapping[str, TrialCost], budget: int) -> list[str]:
     """Return the candidates that fit into the budget, cheapest first.
 
     The passes of a candidate are those of its cross-validation, of those before it, and of its run.
     The cheapest candidate is always one of them.
     """
-    spent, names = 0, []
+    spent = 0
+    names: list[str] = []
     for name in sorted(costs, key=lambda key: costs[key].cross_validation + costs[key].run):
         cost = costs[name]
         if not names or spent + cost.cross_validation + cost.run <= budget:
@@ -93,7 +94,9 @@ def best(trials: list[Trial], monitor: str) -> Trial:
     return min((t for t in trials if t.scores), key=lambda trial: sign * trial.scores[monitor])
 
 
-def describe(planned: Sequence[str], costs: Mapping[str, Cost], budget: int, speed: float) -> str:
+def describe(
+    planned: Sequence[str], costs: Mapping[str, TrialCost], budget: int, speed: float
+) -> str:
     """Return which candidates are compared, at what cost, in words.
 
     Args:

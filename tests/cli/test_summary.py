@@ -121,12 +121,12 @@ def test_what_the_set_says_is_in_the_summary_where_it_was_measured():
             "subjects": {
                 "subjects": 12, "accuracy": {"value": 0.9}, "photo_accuracy": {"value": 0.8},
             },
-            "learning_curve": {"answer": "more photos of new subjects would help"},
+            "learning_curve": {"answer": "more photos would help"},
             "shortcuts": {"warnings": {"brightness": sentence}},
         }
     )  # fmt: skip
     assert lines == [
         "per subject       accuracy 0.900 on 12 subjects, photo by photo 0.800",
-        "more photos       more photos of new subjects would help",
+        "more photos       more photos would help",
         f"shortcut          {sentence}",
     ]

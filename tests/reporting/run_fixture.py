@@ -92,6 +92,9 @@ def without_people(metrics: dict) -> None:
     metrics["prepare"]["tasks_seen"] = 0
     for key in ("collector", "collector_photos", "collector_accuracy"):
         metrics["evaluate"]["worst"].pop(key, None)
+    # evaluate writes none of these without subjects and collectors.
+    metrics["evaluate"].pop("subjects", None)
+    metrics["evaluate"].get("shortcuts", {}).get("attributes", {}).pop("collector", None)
 
 
 def arrays(kept: pd.DataFrame, predictions: pd.DataFrame) -> dict[str, np.ndarray]:

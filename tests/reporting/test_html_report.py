@@ -144,17 +144,24 @@ def test_the_first_screen_has_three_right_and_three_wrong_photos(run):
     assert photos["test"][str(first)]["p"][0][1] == pytest.approx(most, abs=1e-4)
 
 
-def test_optional_blocks_of_evaluate_are_shown_and_missing_ones_are_not(run):
-    assert "Learning curve" not in html_report.html(run)
-    run.metrics["evaluate"]["learning_curve"] = {"summary": "More photos help.", "100": 0.81}
+def test_the_learning_curve_and_the_shortcuts_are_shown_if_they_were_measured(run):
     page = html_report.html(run)
-    assert "<h3>Learning curve</h3>" in page
-    assert "More photos help." in page
-    assert "0.810" in page
+    assert "<h3>Would more photos help?</h3>" in page
+    assert f"{run.metrics['evaluate']['learning_curve']['points']['100']['value']:.3f}" in page
+    assert "none of these attributes alone comes near the model" in page
+    run.metrics["evaluate"]["shortcuts"]["warnings"] = {"brightness": "brightness alone predicts"}
+    page = html_report.html(run)
+    assert "Brightness alone predicts." in page
+    assert "none of these attributes alone comes near the model" not in page
+    for name in ("learning_curve", "shortcuts"):
+        del run.metrics["evaluate"][name]
+    page = html_report.html(run)
+    assert "Would more photos help?" not in page
+    assert "Could the class be guessed" not in page
 
 
 def test_a_baseline_without_epochs_maps_and_optional_blocks_has_a_page(run):
-    for name in ("robustness", "novelty", "seeds", "human_baseline"):
+    for name in ("robustness", "novelty", "seeds", "human_baseline", "learning_curve", "shortcuts"):
         del run.metrics["evaluate"][name]
     arrays = {"heat_ids": run.arrays["heat_ids"], "heat": np.zeros_like(run.arrays["heat"])}
     none = run.augmented["augmented"][:0]

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from anklealign.experiments import data_diff
 from anklealign.io import results
 from anklealign.reporting import html_report, model_card, reporting_checklist
 from anklealign.reporting.markdown import code, code_block, escape
+from tests.reporting.run_fixture import new_run
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("prepare", "clean", "split", "train", "evaluate")
@@ -124,7 +126,16 @@ class Tags(HTMLParser):
 
 
 def test_the_html_report_shows_hostile_names_as_text(hostile):
-    page = html_report.html(hostile, hostile["train"], {})
+    run = new_run()
+    names = dict(zip(run.classes, hostile["train"]["train_class_counts"], strict=True))
+    columns = {f"p_{old}": f"p_{new}" for old, new in names.items()}
+    tables = {
+        name: getattr(run, name).replace(names).rename(columns=columns)
+        for name in ("photos", "split", "removed", "flagged", "votes", "predictions")
+    }
+    tables["photos"] = tables["photos"].assign(collector="<script>alert(3)</script>")
+    page = html_report.html(replace(run, metrics=hostile, **tables))
+    assert "alert(1)" in page
     parser = Tags()
     parser.feed(page)
     assert parser.bad == []

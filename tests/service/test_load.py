@@ -46,9 +46,10 @@ def test_64_clients_get_no_errors_and_80_percent_of_the_predictor_throughput(
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="measures memory in /proc (Linux)")
-def test_bad_files_are_rejected_within_a_second_and_two_80_mp_photos_fit_in_2_5_gb(
+def test_hostile_uploads_are_refused_within_1_5_gb_and_other_clients_wait_under_a_second(
     tmp_path: Path,
 ) -> None:
+    """`benchmarks.hostile` exits with 1 if a bound does not hold."""
     save_bundle(tmp_path / "model", max_megapixels=80)
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.hostile"],
@@ -63,5 +64,5 @@ def test_bad_files_are_rejected_within_a_second_and_two_80_mp_photos_fit_in_2_5_
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert len(re.findall(r"\| 4\d\d ", done.stdout)) == 5, done.stdout
-    assert len(re.findall(r"\| 200 ", done.stdout)) == 3, done.stdout
+    assert len(re.findall(r"^\|[^|]*\| 4\d\d ", done.stdout, re.MULTILINE)) >= 9, done.stdout
+    assert len(re.findall(r"^\|[^|]*\| 200 ", done.stdout, re.MULTILINE)) >= 3, done.stdout

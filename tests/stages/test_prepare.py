@@ -502,8 +502,10 @@ def test_a_missing_folder_is_an_error_with_a_remedy(project):
         project({})
 
 
-def test_metrics_contain_only_values_that_dvc_shows(project):
+def test_metrics_are_counts_and_the_hashes_of_the_outputs(project):
     _, _, metrics = project({"ants/1.jpg": photo(), "bees/1.jpg": photo(), "x.jpg": photo()})
+    for key in ("photos_sha256", "pixels_sha256"):
+        assert len(metrics.pop(key)) == 64
 
     def leaves(value):
         return (

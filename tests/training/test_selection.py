@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from anklealign.config.params import Model
 from anklealign.training import selection
-from anklealign.training.selection import Cost, Trial
+from anklealign.training.selection import Trial, TrialCost
 
 PROBE = Model(
     "x", image_size=224, epochs=0, learning_rate=0.0, pretrained=True, frozen=True,
@@ -14,7 +14,7 @@ TUNED = replace(PROBE, epochs=5, learning_rate=0.1, frozen=False)
 
 
 def test_a_probe_passes_each_photo_once() -> None:
-    assert selection.image_passes(PROBE, 400, 100, 3) == Cost(500, 0)
+    assert selection.image_passes(PROBE, 400, 100, 3) == TrialCost(500, 0)
 
 
 def test_fine_tuning_costs_its_folds_and_its_seeds() -> None:
@@ -26,11 +26,11 @@ def test_fine_tuning_costs_its_folds_and_its_seeds() -> None:
 
 def test_a_pass_of_a_smaller_image_costs_by_its_area() -> None:
     small = replace(PROBE, image_size=112)
-    assert selection.image_passes(small, 400, 100, 3) == Cost(125, 0)
+    assert selection.image_passes(small, 400, 100, 3) == TrialCost(125, 0)
 
 
 def test_the_plan_starts_with_the_cheapest_and_stays_within_the_budget() -> None:
-    costs = {"dear": Cost(500, 400), "cheap": Cost(100, 0), "middle": Cost(200, 100)}
+    costs = {"dear": TrialCost(500, 400), "cheap": TrialCost(100, 0), "middle": TrialCost(200, 100)}
     assert selection.plan(costs, 1000) == ["cheap", "middle"]
     assert selection.plan(costs, 1200) == ["cheap", "middle", "dear"]
     assert selection.plan(costs, 399) == ["cheap"]
@@ -38,7 +38,7 @@ def test_the_plan_starts_with_the_cheapest_and_stays_within_the_budget() -> None
 
 
 def test_the_best_trial_has_the_smallest_loss_or_the_largest_score() -> None:
-    cost = Cost(1, 1)
+    cost = TrialCost(1, 1)
     trials = [
         Trial("a", cost, {"log_loss": 0.2, "accuracy": 0.8}),
         Trial("b", cost, {"log_loss": 0.3, "accuracy": 0.9}),
@@ -49,7 +49,7 @@ def test_the_best_trial_has_the_smallest_loss_or_the_largest_score() -> None:
 
 
 def test_the_record_says_what_was_chosen_and_what_was_over_budget() -> None:
-    trials = [Trial("a", Cost(1, 2), {"log_loss": 0.2}), Trial("b", Cost(10, 20))]
+    trials = [Trial("a", TrialCost(1, 2), {"log_loss": 0.2}), Trial("b", TrialCost(10, 20))]
     assert selection.record(trials, "a")["candidates"] == {
         "a": {"image_passes": 3, "status": "chosen", "log_loss": 0.2},
         "b": {"image_passes": 30, "status": "over budget"},
