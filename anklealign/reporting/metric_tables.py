@@ -138,7 +138,7 @@ def value_table(block: Metrics) -> Table:
 
 def learning_curve_table(curve: Metrics) -> Table:
     """Return the balanced accuracy by number of training photos."""
-    rows = [
+    rows: list[list[str | int | Cell]] = [
         [f"{point['photos']:.0f}", Cell(number(point["value"]), f"± {point['sd']:.3f}")]
         for point in curve["points"].values()
     ]
@@ -147,7 +147,7 @@ def learning_curve_table(curve: Metrics) -> Table:
 
 def shortcut_table(audit: Metrics) -> Table:
     """Return how well each attribute alone predicts the class."""
-    rows = [
+    rows: list[list[str | int | Cell]] = [
         [name.replace("_", " "), Cell(number(score["value"]), ci(score)), number(score["majority"])]
         for name, score in audit["attributes"].items()
     ]
