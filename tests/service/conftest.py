@@ -66,6 +66,21 @@ def form(
     return body + b"--edge--\r\n", "multipart/form-data; boundary=edge"
 
 
+def rounded(prediction: dict[str, Any]) -> dict[str, Any]:
+    """Return a prediction whose numbers are rounded to four decimals.
+
+    The photos of a request lie in one batch or in several, depending on when they are decoded, and
+    the last digits depend on the size of the batch.
+    """
+
+    def of(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: of(inner) for key, inner in value.items()}
+        return round(value, 4) if isinstance(value, float) else value
+
+    return {key: of(value) for key, value in prediction.items()}
+
+
 def eventually(holds: Callable[[], bool], seconds: float = 5) -> bool:
     """Wait until a condition holds: the log line is written after the response arrives."""
     end = time.monotonic() + seconds
