@@ -85,6 +85,13 @@ def next_steps(files: RunFiles, statistics: Sequence[dict[str, Any]]) -> list[st
             "Look at the removed photos under Data. Cleaning removed or flagged many photos, or "
             "mainly those of one class."
         )
+    audit = evaluate.get("shortcuts", {})
+    if guessed := [name.replace("_", " ") for name in audit.get("warnings", {})]:
+        names = ", ".join(guessed[:-1]) + " or " + guessed[-1] if guessed[1:] else guessed[0]
+        steps.append(
+            f"Find out what the model looks at: the class can be guessed from {names} alone (see "
+            "Explanations). Photos of all classes from the same source would tell."
+        )
     things = unit(split)
     if "ci_low" not in accuracy:
         steps.append(

@@ -152,6 +152,8 @@ def test_the_learning_curve_and_the_shortcuts_are_shown_if_they_were_measured(ru
     run.metrics["evaluate"]["shortcuts"]["warnings"] = {"brightness": "brightness alone predicts"}
     page = html_report.html(run)
     assert "Brightness alone predicts." in page
+    steps = re.search(r'<ol class="steps">(.*?)</ol>', page, re.DOTALL)[1]
+    assert "the class can be guessed from brightness alone" in steps
     assert "none of these attributes alone comes near the model" not in page
     for name in ("learning_curve", "shortcuts"):
         del run.metrics["evaluate"][name]
