@@ -1,4 +1,4 @@
-"""Train the selected model on parts of the subjects: would more photos help?
+"""Train the selected model on parts of the photos: would more photos help?
 
     anklealign learning-curve                # writes to learning_curve/
 
