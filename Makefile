@@ -46,10 +46,11 @@ check-lock: .venv/repro
 	echo "$$output" | grep -q "Data and pipelines are up to date" || { \
 	echo "dvc.lock is stale: run 'make repro' and commit dvc.lock, metrics and plots" >&2; exit 1; }
 
-# Each process holds PyTorch (some 1 GB), so their number is bounded. Slow tests measure times and
-# memory, so they run alone.
+# Each process holds PyTorch (some 1 GB), so their number is bounded. Slow tests and those of times
+# run alone.
 test: .venv/dev lint
-	pytest -m "not slow" --numprocesses logical --maxprocesses 4
+	pytest -m "not slow and not timing" --numprocesses logical --maxprocesses 4
+	pytest -m "timing and not slow"
 
 test-all: test
 	pytest -m slow

@@ -568,6 +568,7 @@ def test_any_bytes_behind_a_signature_are_read_or_refused(tail, signature):
     assert photo is not None or why in REASONS
 
 
+@pytest.mark.timing
 def test_a_bomb_of_few_kilobytes_is_refused_by_its_header():
     line = zlib.compress(b"\0" * (60_000 // 8 + 1) * 200, 9)
     bomb = png(60_000, 60_000, 1, 0, line)
@@ -585,6 +586,7 @@ def test_the_limit_in_megapixels_is_a_parameter():
     assert reason(between) == "too_large"
 
 
+@pytest.mark.timing
 def test_a_photo_with_huge_metadata_is_read():
     exif = b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + b"\x12\x01\x07\0\xff\xff\xff\x7f\0\0\0\0" * 5000
     segment = b"\xff\xe1" + struct.pack(">H", 65535) + exif[:65533].ljust(65533, b"\0")
@@ -595,6 +597,7 @@ def test_a_photo_with_huge_metadata_is_read():
     assert time.perf_counter() - start < 5
 
 
+@pytest.mark.timing
 def test_a_nested_profile_bomb_is_read_or_refused():
     bomb = zlib.compress(b"\0" * 200_000_000, 9)
     rows = zlib.compress(b"\0ab\0cd")
@@ -606,6 +609,7 @@ def test_a_nested_profile_bomb_is_read_or_refused():
         assert time.perf_counter() - start < 5
 
 
+@pytest.mark.timing
 def test_a_jpeg_of_thousands_of_scans_is_refused():
     data = encoded(gradient(2000, 1500), "JPEG", progressive=True, quality=30)
     last = data.rindex(b"\xff\xda")
@@ -644,6 +648,7 @@ def test_the_refusal_message_is_deterministic():
     assert message == {"cannot identify image file"}
 
 
+@pytest.mark.timing
 def test_a_file_far_too_long_for_a_photo_is_not_read(tmp_path):
     path = tmp_path / "long.jpg"
     with path.open("wb") as stream:
@@ -722,6 +727,7 @@ def test_damaged_pngs_are_refused_and_12_bits_are_bright(tmp_path):
         assert photo.notes[0].startswith("scaled as ")
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("size", [(1, 70_000), (70_000, 1), (1, 40_000_000), (1, 1100), (5000, 4)])
 def test_thin_photos_are_refused_by_their_header(size):
     thin = png(*size, 8, 0, b"")

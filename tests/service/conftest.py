@@ -1,5 +1,6 @@
 """Fixtures: a small bundle, and a service on a real socket in a thread of the test process."""
 
+import faulthandler
 import http.client
 import io
 import json
@@ -156,8 +157,10 @@ def serving(settings: ServiceSettings) -> Iterator[Served]:
         yield Served(port, settings, application)
     finally:
         run.should_exit = True
-        thread.join(10)
-        assert not thread.is_alive()
+        thread.join(30)  # test_main bounds the time; here a machine may stall
+        if thread.is_alive():
+            faulthandler.dump_traceback(all_threads=True)
+        assert not thread.is_alive(), "the service did not stop; its threads are on stderr"
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from service.problems import ProblemError
 from service.settings import ServiceSettings, from_environment
 from tests.service.conftest import Served, photo, serving, settings_for
 
+pytestmark = pytest.mark.timing
 KEYS = ("first-key-0123456789", "second-key-0123456789")
 
 

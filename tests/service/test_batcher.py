@@ -15,6 +15,7 @@ from anklealign.io.decoder_pool import Worker
 from anklealign.io.pixel_store import Pixels
 from tests.service.conftest import HttpResponse, Served, form, photo, serving, settings_for
 
+pytestmark = pytest.mark.timing
 ROOT = Path(__file__).resolve().parents[2]
 
 

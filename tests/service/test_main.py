@@ -17,6 +17,7 @@ from anklealign.cli.sync_deps import closure
 from benchmarks.serving import port_of
 from tests.service.conftest import Served, photo, settings_for
 
+pytestmark = pytest.mark.timing
 ROOT = Path(__file__).resolve().parents[2]
 
 

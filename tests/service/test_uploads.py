@@ -26,6 +26,8 @@ from tests.service.conftest import (
     settings_for,
 )
 
+pytestmark = pytest.mark.timing
+
 
 def png_header(width: int, height: int) -> bytes:
     """Return a PNG whose header announces more pixels than it contains."""
