@@ -9,8 +9,9 @@ the next file. `--file 1234` writes a single mutation to standard output.
 
 Exit status 1 if a file takes over 5 CPU seconds or 1 GiB, crashes a decoder that also runs in the
 stages' own process (JPEG, PNG, WebP), or is read here although the plain library refuses it:
-`Image.open(file).load()`, or pi-heif's for HEIC. Crashes of other decoders are counted; these run
-in a process that may die (anklealign/io/decoder_pool.py).
+`Image.open(file).load()`, or pi-heif's for HEIC. Crashes of other decoders are counted. Each file
+that crashed one is then decoded as the stages and the service do it, in a process that may die
+(anklealign/io/decoder_pool.py), and must be read or refused with a reason.
 """
 
 import argparse
@@ -35,6 +36,7 @@ from pi_heif import HeifImageFile  # type: ignore[import-untyped]
 from PIL import Image, ImageCms, ImageFile
 
 from anklealign.io import decode
+from anklealign.io.decoder_pool import DecoderPool, Target
 
 MAX_MEGAPIXELS = 80
 SIZE = 256
@@ -117,6 +119,9 @@ def run(count: int, seed: int, command: Sequence[str] = ()) -> tuple[dict[str, R
             kind = kinds[at % len(kinds)]
             rows[kind].files += 1
             rows[kind].crashed += 1
+            reason = open_isolated(mutation(seed, at, seeds())[1])
+            rows[kind].refused += reason != "read"
+            rows[kind].reasons[reason] += 1
             if child.returncode == -signal.SIGPROF:
                 failures.append(f"file {at} of seed {seed}, {kind}: over {MAX_SECONDS} CPU s")
             elif kind in IN_PROCESS:
@@ -164,6 +169,18 @@ def open_here(data: bytes) -> str:
         decode.fit(photo.image, SIZE, "letterbox", 114)
     except decode.PhotoError as error:
         return error.reason
+    return "read"
+
+
+def open_isolated(data: bytes) -> str:
+    """Return 'read' or the reason code; the decoder has a process of its own."""
+    pool = DecoderPool()
+    try:
+        pool.decode(data, Target(MAX_MEGAPIXELS, SIZE, "letterbox", 114))
+    except decode.PhotoError as error:
+        return error.reason
+    finally:
+        pool.close()
     return "read"
 
 

@@ -689,6 +689,17 @@ def test_nothing_is_read_that_the_plain_library_refuses():
 
 
 @linux
+def test_a_file_that_crashes_a_decoder_is_decoded_again_in_isolation():
+    crash = "import os, sys; print(sys.argv[2], 'here', flush=True); os.abort()"
+    rows, failures = fuzzing.run(20, seed=3, command=[sys.executable, "-c", crash])
+    crashed = {kind for kind, row in rows.items() if row.crashed}
+    assert len(crashed) == 20
+    assert all(rows[kind].reasons.total() == 1 for kind in crashed)
+    assert set().union(*(row.reasons for row in rows.values())) <= {"read", *REASONS}
+    assert len(failures) == len(fuzzing.IN_PROCESS)
+
+
+@linux
 @pytest.mark.slow
 def test_nothing_is_read_that_the_plain_library_refuses_in_10_000_files():
     assert fuzzing.run(10_000, seed=4)[1] == []
