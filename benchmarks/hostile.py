@@ -53,11 +53,12 @@ DAMAGED = ROOT.parent / "shared/cases/heic_damaged"
 
 @dataclass(frozen=True)
 class Case:
-    """A file, and whether it is a valid photo."""
+    """A file, whether the service classifies it, and whether the commands do."""
 
     name: str
     content: bytes
     good: bool = False
+    good_in_commands: bool = False
 
 
 @dataclass
@@ -162,7 +163,9 @@ def cases(ordinary: bytes) -> Iterator[Case]:
     yield Case("PNG of 60,000 x 60,000", png(60_000, 60_000, 2, rows=100))
     yield Case("PNG of 20,000 x 20,000", png(20_000, 20_000, 2))
     yield Case("PNG of 1 x 40,000,000", png(1, 40_000_000, 2, rows=1000))
-    yield Case("PNG of 80 MP with transparency", png(10_000, 8_000, 6))
+    yield Case(
+        "PNG of 80 MP with transparency", png(10_000, 8_000, 6), good_in_commands=True
+    )  # the service has no memory for it
     yield Case("ASCII PPM", b"P3 5000 2000 255\n" + b"1 " * (BODY // 2 - 100))
     yield Case(
         "JPEG of 7 million comments", ordinary[:2] + b"\xff\xfe\0\2" * 7_000_000 + ordinary[2:]
@@ -251,7 +254,11 @@ def run_commands(files: list[Case]) -> list[str]:
         for number, case in enumerate(files):
             (folder / ("one", "two")[number % 2]).mkdir(exist_ok=True)
             (folder / ("one", "two")[number % 2] / f"{number:02d}.jpg").write_bytes(case.content)
-        bad = sum(not case.good for case in files)
+        bad = {
+            f"{number:02d}.jpg"
+            for number, case in enumerate(files)
+            if not (case.good or case.good_in_commands)
+        }
         commands = {
             "add": ["add", name, "hostile", "--dry-run"],
             "predict": ["predict", name, "--out", f"{name}.csv"],
@@ -268,11 +275,9 @@ def run_commands(files: list[Case]) -> list[str]:
                 text = output.read()
             seconds = time.perf_counter() - start
             print(f"| {title} | {status} | {seconds:.1f} | {peak.bytes / 1e6:.0f} |", flush=True)
-            named = sum(
-                f"{number:02d}.jpg" in text for number, case in enumerate(files) if not case.good
-            )
-            if status not in {0, 1} or named < bad or "Traceback" in text:
-                failed.append(f"{title}: status {status}, {named} of {bad} bad files named")
+            missing = sorted(file for file in bad if file not in text)
+            if status not in {0, 1} or missing or "Traceback" in text:
+                failed.append(f"{title}: status {status}, {missing} not named")
         Path(f"{name}.csv").unlink(missing_ok=True)
     return failed
 

@@ -9,6 +9,7 @@ would idle while it writes sixteen responses.
 
 import asyncio
 import contextlib
+import heapq
 import threading
 import time
 from collections import deque
@@ -16,7 +17,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from itertools import count
-from queue import PriorityQueue
 from typing import TypeVar
 
 import numpy as np
@@ -36,6 +36,8 @@ from service.problems import ProblemError, busy
 
 Floats = npt.NDArray[np.float64]
 T = TypeVar("T")
+# Deadline, number, and what to do; no two tasks have the same number.
+Task = tuple[float, int, Callable[[], None] | None]
 ResultFuture = asyncio.Future[tuple[OpenedPhoto, Floats, float]]
 
 # Seconds of one network call after which the network counts as stuck and not merely busy.
@@ -51,6 +53,9 @@ MAX_DEFERRED = 8
 # Bytes per second of decoding, as assumed for the order of photos: fewer than in truth, so that
 # small photos overtake large ones.
 DECODE_RATE = 4e6
+# Bytes of a small photo. One decoder takes no other: large ones may take half a second each, even
+# if they are quick by their headers (a PNG of noise).
+SMALL_BYTES = 1_500_000
 
 
 class TaskQueue:
@@ -58,20 +63,42 @@ class TaskQueue:
 
     def __init__(self) -> None:
         """Create an empty queue."""
-        self._queue: PriorityQueue[tuple[float, int, Callable[[], None] | None]] = PriorityQueue()
+        self._small: list[Task] = []
+        self._large: list[Task] = []
         self._numbers = count()
+        self._changed = threading.Condition()
 
-    def put(self, task: Callable[[], None] | None, deadline: float = 0.0) -> None:
+    def put(
+        self, task: Callable[[], None] | None, deadline: float = 0.0, *, small: bool = True
+    ) -> None:
         """Add a task; None ends the thread that gets it."""
-        self._queue.put((deadline, next(self._numbers), task))
+        with self._changed:
+            tasks = self._small if small else self._large
+            heapq.heappush(tasks, (deadline, next(self._numbers), task))
+            self._changed.notify_all()
 
-    def get(self) -> Callable[[], None] | None:
-        """Wait for the next task and return it."""
-        return self._queue.get()[2]
+    def get(self, *, small_only: bool = False) -> Callable[[], None] | None:
+        """Wait for the next task, or the next small one, and return it."""
+        with self._changed:
+            while not (self._small or (self._large and not small_only)):
+                self._changed.wait()
+            if small_only or not self._large:
+                return heapq.heappop(self._small)[2]
+            if not self._small:
+                return heapq.heappop(self._large)[2]
+            return heapq.heappop(min(self._small, self._large, key=lambda tasks: tasks[0]))[2]
 
     def empty(self) -> bool:
         """Return True if no task waits."""
-        return self._queue.empty()
+        with self._changed:
+            return not (self._small or self._large)
+
+
+class QuickOnly(Admission):
+    """Has no place for a photo that is not quick."""
+
+    def _fits(self, cost: Cost) -> bool:  # noqa: ARG002 - the same for all
+        return False
 
 
 class Batcher:
@@ -79,7 +106,8 @@ class Batcher:
 
     Photos are decoded in the order of the time at which they would be done if each request had a
     decoder of its own (fair queueing). A small photo therefore does not wait behind the queued
-    photos of clients that send many or large ones, and no photo waits forever.
+    photos of clients that send many or large ones, and no photo waits forever. One decoder, if
+    there are several, decodes small and quick photos only.
 
     Attributes:
         pending: Number of photos queued or in progress.
@@ -109,6 +137,9 @@ class Batcher:
         # Photos that are not quick use at most half of the decoders, and share their memory.
         self._admission = Admission(max_decode, max(1, threads // 2), refuse_larger=True)
         self._decoders = DecoderPool(self._admission)
+        self._reserved = int(threads > 1)  # decoders for small and quick photos
+        self._reserved_decoder = DecoderPool(QuickOnly())
+        self._reserved_thread: int | None = None
         self._deferred: deque[tuple[Cost, float, Callable[[], None]]] = deque()
         self._lock = threading.Lock()
         self._batch_grown = threading.Event()
@@ -120,19 +151,25 @@ class Batcher:
         """Run the threads until the context exits; a first batch warms up the network."""
         # One thread for the network: its libraries use all cores for one batch.
         queues = [self._network_tasks] + [self._decode_tasks] * self._threads
-        for tasks in queues:
+        for number, tasks in enumerate(queues):
+            reserved = 0 < number <= self._reserved
             # Daemon threads: a decoder cannot be interrupted in the middle of a huge photo.
-            threading.Thread(target=run_tasks, args=(tasks,), daemon=True).start()
+            thread = threading.Thread(target=run_tasks, args=(tasks, reserved), daemon=True)
+            thread.start()
+            if reserved:
+                self._reserved_thread = thread.ident
         side = self.predictor.bundle.preprocessing.size
         blank = np.zeros((1, side, side, 3), np.uint8)
         await self._run_in_network_thread(lambda: self._predict(blank))
-        await asyncio.to_thread(self._decoders.start, self._threads)
+        await asyncio.to_thread(self._decoders.start, self._threads - self._reserved)
+        await asyncio.to_thread(self._reserved_decoder.start, self._reserved)
         try:
             yield
         finally:
             for tasks in queues:
                 tasks.put(None)
             self._decoders.close()
+            self._reserved_decoder.close()
 
     async def problem(self) -> str:
         """Return why the service is not ready, or ''; replace decoders that have died."""
@@ -144,6 +181,8 @@ class Batcher:
             return "all decoders are stuck"
         try:
             await asyncio.to_thread(self._decoders.replace_dead)
+            if self._reserved:
+                await asyncio.to_thread(self._reserved_decoder.replace_dead)
         except DecoderUnavailableError:
             return "no decoder can be started"
         return ""
@@ -208,7 +247,8 @@ class Batcher:
             if await disconnected():
                 raise ProblemError("bad_request", "the client disconnected before the response")
             future: ResultFuture = asyncio.get_running_loop().create_future()
-            self._decode_tasks.put(partial(self._decode, data, deadline, future), deadline)
+            task = partial(self._decode, data, deadline, future)
+            self._decode_tasks.put(task, deadline, small=len(data) <= SMALL_BYTES)
             try:
                 return await future
             except PhotoError as error:
@@ -220,8 +260,10 @@ class Batcher:
             return
         thread = threading.get_ident()
         self._decoding_since[thread] = time.monotonic()
+        reserved = thread == self._reserved_thread
+        decoders = self._reserved_decoder if reserved else self._decoders
         try:
-            opened = self.predictor.open_photo(data, self._decoders, wait=False)
+            opened = self.predictor.open_photo(data, decoders, wait=False)
         except BusyError as error:
             with self._lock:
                 full = len(self._deferred) >= MAX_DEFERRED
@@ -247,7 +289,7 @@ class Batcher:
         with self._lock:
             if self._deferred and self._admission.fits(self._deferred[0][0]):
                 _, due, deferred = self._deferred.popleft()
-                self._decode_tasks.put(deferred, due)
+                self._decode_tasks.put(deferred, due, small=False)
 
     def _run_batch(self) -> None:
         """Classify the decoded photos in the network thread; skip if an earlier batch took them."""
@@ -302,9 +344,9 @@ class Batcher:
             self._busy_since = None
 
 
-def run_tasks(tasks: TaskQueue) -> None:
+def run_tasks(tasks: TaskQueue, small_only: bool) -> None:
     """Run the tasks of a queue until it yields None; the main loop of each thread."""
-    while task := tasks.get():
+    while task := tasks.get(small_only=small_only):
         task()
 
 

@@ -13,6 +13,7 @@ import pytest
 from anklealign.inference.predictor import Predictor
 from anklealign.io.decoder_pool import Worker
 from anklealign.io.pixel_store import Pixels
+from service.batcher import SMALL_BYTES
 from tests.service.conftest import HttpResponse, Served, form, photo, serving, settings_for
 
 pytestmark = pytest.mark.timing
@@ -146,6 +147,31 @@ def test_photos_that_are_not_quick_leave_a_decoder_for_small_photos(
         assert not all(future.done() for future in pending)
         assert [future.result().status for future in pending] == [200] * 4
     assert peak == 1
+
+
+def test_large_photos_leave_a_decoder_for_small_ones(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_photo = Predictor.open_photo
+
+    def slow_open(self: Predictor, data: bytes, *args, **options):
+        if len(data) > SMALL_BYTES:
+            time.sleep(1)
+        return open_photo(self, data, *args, **options)
+
+    monkeypatch.setattr(Predictor, "open_photo", slow_open)
+    large = photo(1) + bytes(SMALL_BYTES)  # a viewer ignores what follows the photo
+    # The two large photos that the other decoders get, and more that wait.
+    with (
+        serving(settings_for(model_folder, threads=3)) as served,
+        ThreadPoolExecutor(6) as pool,
+    ):
+        pending = [pool.submit(served.predict, large) for _ in range(6)]
+        time.sleep(0.2)
+        for seed in range(3):
+            assert served.predict(photo(seed)).seconds < 0.5
+        assert not any(future.done() for future in pending)
+        assert [future.result().status for future in pending] == [200] * 6
 
 
 CRASHING = ROOT.parent / "shared" / "cases" / "heic_damaged"
