@@ -33,10 +33,11 @@ MAX_PART_HEADERS = 4096
 
 @dataclass(eq=False)
 class Upload:
-    """An upload in progress: its bytes so far, its start and its time limit."""
+    """An upload in progress: its start, its time limit, its size if declared, its bytes so far."""
 
     started: float
     limit: asyncio.Timeout
+    size: int
     body: bytearray = field(default_factory=bytearray)
     evicted: bool = False
 
@@ -80,12 +81,13 @@ class UploadReader:
         """Return the body of a request and count it as held."""
         seconds = self._settings.upload_seconds
         content_length = request.headers.get("content-length", "")
-        if content_length.isascii() and content_length.isdecimal():
-            self._check_size(int(content_length))
+        declared = content_length.isascii() and content_length.isdecimal()
+        size = int(content_length) if declared else 0
+        self._check_size(size)
         now = asyncio.get_running_loop().time
         started = now()
         end, deadline = started + seconds, started + IDLE_SECONDS
-        upload = Upload(started, asyncio.timeout_at(min(end, deadline)))
+        upload = Upload(started, asyncio.timeout_at(min(end, deadline)), size)
         try:
             async with upload.limit:
                 self._uploads.add(upload)
@@ -128,14 +130,19 @@ class UploadReader:
             )
 
     def _make_room(self, added: int, own: Upload, now: float) -> None:
-        """End slow uploads until there is memory for `added` bytes; raise if none can be ended."""
+        """End slow uploads until there is memory for `added` bytes; raise if none can be ended.
+
+        An upload within its share of the memory also ends those that take more than theirs.
+        """
         while self._held + added > self._max_held:
-            slow = [
-                upload
-                for upload in self._uploads
-                if upload is not own and not upload.evicted
-                and upload.body and now - upload.started > EVICTION_SECONDS
+            others = [
+                upload for upload in self._uploads
+                if upload is not own and not upload.evicted and upload.body
             ]  # fmt: skip
+            share = self._max_held / len(self._uploads)
+            slow = [upload for upload in others if now - upload.started > EVICTION_SECONDS]
+            if not slow and max(own.size, len(own.body) + added) <= share:
+                slow = [upload for upload in others if len(upload.body) > share]
             if not slow:
                 raise busy("too many uploads are in progress")
             victim = max(slow, key=lambda upload: len(upload.body) * (now - upload.started))

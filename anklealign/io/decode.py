@@ -375,7 +375,10 @@ def _open_ended(jpeg: bytes) -> tuple[bytes, int]:
         if not scan and MARKER.match(jpeg, at):
             at += 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
             continue
-        following = MARKER.search(jpeg, at + 2 * scan)
+        end = len(jpeg) if scans else min(len(jpeg), at + MAX_FILL + 2)
+        following = MARKER.search(jpeg, at + 2 * scan, end)
+        if following is None and end < len(jpeg):
+            raise PhotoError("too_slow", "a JPEG header of too many fill bytes")
         if following is None:
             if scans:
                 raise PhotoError("truncated", "the picture has no end marker")

@@ -367,6 +367,18 @@ def test_clients_that_hold_large_bodies_open_do_not_shut_out_others(
         assert served.predict(photo()).status == 200
 
 
+def test_a_small_upload_ends_one_that_takes_more_than_its_share(model_folder: Path) -> None:
+    with serving(settings_for(model_folder, max_upload_mb=4, max_memory_mb=12)) as served:
+        holders = [open_upload(served.port, 4_000_000, 3_990_000) for _ in range(3)]
+        time.sleep(0.3)  # below EVICTION_SECONDS
+        assert served.predict(photo(1, (400, 300), "PNG", compress_level=0)).status == 200
+        heads = [head for link in holders if (head := arrived(link))]
+        assert len(heads) == 1
+        assert heads[0].startswith(b"HTTP/1.1 503")
+        for link in holders:
+            link.close()
+
+
 def arrived(link: socket.socket) -> bytes:
     link.setblocking(False)
     try:
