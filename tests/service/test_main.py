@@ -118,6 +118,17 @@ def test_the_service_imports_no_stages_and_no_packages_missing_in_the_image() ->
     assert not missing
 
 
+def test_the_image_starts_from_a_digest_and_copies_what_the_build_context_has() -> None:
+    recipe = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    assert re.search(r"^ARG PYTHON=\S+@sha256:[0-9a-f]{64}$", recipe, re.MULTILINE)
+    context = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", recipe, re.MULTILINE)
+    sources = {name for names in copied for name in names.split()}
+    assert "requirements.lock" in sources
+    assert {f"!{name}" for name in sources} <= set(context)
+    assert all((ROOT / name).exists() for name in sources)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("variables", "words"),
