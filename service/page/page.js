@@ -190,7 +190,7 @@ function showTable(shown) {
   const head = element("tr");
   const titles = shown.length > 1 ? shown.map((model) => model.title) : ["Prediction", "Probability", "Note"];
   for (const title of ["Photo", ...titles]) {
-    const cell = element("th", title);
+    const cell = element("th", title, title === "Probability" ? "number" : "");
     cell.scope = "col";
     head.append(cell);
   }
@@ -427,7 +427,8 @@ function showSnippets(model) {
 async function showClasses(shown) {
   const examples = await Promise.all(shown.map(({ name }) => backend.examples(name).catch(() => ({}))));
   const rows = shown.flatMap((model, index) => model.classes
-    .map((name) => classRow(name, model.meanings[name], examples[index][name] ?? []))
+    .map((name) => classRow(name, model.meanings[name], examples[index][name] ?? [],
+      shown.length > 1 ? model.title : ""))
     .filter(Boolean));
   $("meanings").querySelector("ul").replaceChildren(...rows);
   $("meanings").hidden = rows.length === 0;
@@ -435,10 +436,11 @@ async function showClasses(shown) {
   $("or-example").hidden = $("examples-hint").hidden = !any;
 }
 
-function classRow(name, meaning, photos) {
+function classRow(name, meaning, photos, title) {
   if (!meaning && !photos.length) return null;
   const row = element("li");
   row.append(element("h3", name));
+  if (title) row.append(element("p", title));
   if (photos.length) {
     const images = element("div", "", "examples");
     images.append(...photos.map((url, number) => {
