@@ -23,7 +23,6 @@ import onnxruntime
 
 from anklealign.cli import export
 from anklealign.config import paths
-from anklealign.inference import onnx_predictor
 from anklealign.inference.predictor import Predictor
 from anklealign.io import files
 from anklealign.models import novelty
@@ -54,10 +53,12 @@ def write_demo(model: Path, out: Path, metrics: Path = paths.METRICS) -> int:
     try:
         check_target(out)
         with replacing_folder(out) as folder:
-            copy_runtime(folder / "page/ort")
-            if status := write_model(model, metrics, folder):
+            if status := export.export_model(model, folder / MODEL_FILES / "model.onnx"):
                 return status
-            copy_page(served(model, metrics), folder)
+            own = serve_model("model", model, metrics, Predictor.load(model, "cpu"), "onnx")
+            describe_model(own, folder / MODEL_FILES)
+            copy_runtime(folder / "page/ort")
+            copy_page(own, folder)
     except (ValueError, OSError) as error:
         print(f"export: {error}", file=sys.stderr)
         return 1
@@ -117,17 +118,8 @@ def copy_runtime(target: Path) -> None:
         shutil.copyfile(Path(onnxruntime.__file__).parent / name, target / name)
 
 
-def served(model: Path, metrics: Path) -> ServedModel:
-    """Return the bundle as the service describes it."""
-    return serve_model("model", model, metrics, Predictor.load(model, "cpu"), "onnx")
-
-
-def write_model(model: Path, metrics: Path, folder: Path) -> int:
-    """Write model.onnx, novelty.onnx, novelty.bin and model.json; return the exit status."""
-    target = folder / MODEL_FILES
-    if status := export.export_model(model, target / "model.onnx"):
-        return status
-    own = served(model, metrics)
+def describe_model(own: ServedModel, target: Path) -> None:
+    """Write novelty.bin and model.json beside the exported networks."""
     content: dict[str, Any] = {
         "model": own.description.model_dump(exclude=PRIVATE),
         "examples": own.examples.examples,
@@ -141,10 +133,7 @@ def write_model(model: Path, metrics: Path, folder: Path) -> int:
         }
         with files.replacing(target / "novelty.bin") as path:
             path.write_bytes(detector.references.astype("<f2").tobytes())
-    else:
-        (target / onnx_predictor.NOVELTY_FILE).unlink(missing_ok=True)
     files.write_json(target / "model.json", content)
-    return 0
 
 
 def copy_page(model: ServedModel, folder: Path) -> None:

@@ -238,7 +238,8 @@ def test_every_control_has_a_name_and_every_image_a_text_alternative(visit: Visi
     visit.upload(photo(1))
     visit.page.wait_for_selector("#heat:visible")
     unnamed = visit.page.evaluate("""() =>
-      [...document.querySelectorAll("button, input, select, summary, a, img, dialog")].filter((e) => {
+      [...document.querySelectorAll("button, input, select, summary, a, img, dialog")]
+      .filter((e) => {
         if (e.tagName === "IMG") return !e.hasAttribute("alt");
         const text = e.innerText || e.textContent || e.labels?.[0]?.textContent ||
           e.getAttribute("aria-labelledby") || e.getAttribute("aria-hidden");
