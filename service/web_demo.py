@@ -53,7 +53,8 @@ def write_demo(model: Path, out: Path, metrics: Path = paths.METRICS) -> int:
     try:
         check_target(out)
         with replacing_folder(out) as folder:
-            if status := export.export_model(model, folder / MODEL_FILES / "model.onnx"):
+            file = Path(MODEL_FILES, "model.onnx")
+            if status := export.export_model(model, folder / file, out / file):
                 return status
             own = serve_model("model", model, metrics, Predictor.load(model, "cpu"), "onnx")
             describe_model(own, folder / MODEL_FILES)

@@ -53,8 +53,11 @@ class Speed:
     batched: float
 
 
-def export_model(model: Path, out: Path) -> int:
-    """Export a bundle, check and time it, write the file; return the exit status, 1 on an error."""
+def export_model(model: Path, out: Path, final: Path | None = None) -> int:
+    """Export a bundle, check and time it, write the file; return the exit status, 1 on an error.
+
+    `final` is the path to print if the file is moved there later.
+    """
     try:
         reference = Predictor.load(model, "cpu")
         onnx_model = exported(reference.bundle)
@@ -81,7 +84,7 @@ def export_model(model: Path, out: Path) -> int:
     for name, times in speeds.items():
         print(f"{name:5}  {times.single:7.2f} ms per photo, {times.batched:7.2f} in batches of 16")
     print(
-        f"export: {out}, {len(pixels)} {source}: same classes, probabilities within "
+        f"export: {final or out}, {len(pixels)} {source}: same classes, probabilities within "
         f"{difference:.1e}; {faster} is faster on this CPU"
     )
     return 0
