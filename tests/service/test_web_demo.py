@@ -28,9 +28,9 @@ from tests.service.test_page import AXE, CHROMIUM, FLAGS, browser  # noqa: F401 
 
 ROOT = Path(__file__).resolve().parents[2]
 HYMENOPTERA = ROOT.parent / "shared/photos/hymenoptera/val"
-# Of a probability and of a novelty score: six times and twice the largest difference on photos of ants
-# and bees (8e-4, 5e-3; 7e-4 and 1e-3 with a store of 256 px). Browsers decode JPEG at its full size
-# and Pillow large ones at a part of it, and WebAssembly rounds otherwise.
+# Of a probability and of a novelty score: six times and twice the largest difference on photos of
+# ants and bees (8e-4 and 5e-3; 7e-4 and 1e-3 with a store of 256 px). Browsers decode JPEG at its
+# full size and Pillow large ones at a part of it, and WebAssembly rounds otherwise.
 TOLERANCE = 5e-3
 NOVELTY_TOLERANCE = 1e-2
 
