@@ -31,7 +31,7 @@ def main() -> None:
     ):
         page = browser.new_page(viewport=SIZE)  # type: ignore[arg-type]
         page.goto(address)
-        page.click("[data-class=neutral] button")
+        page.click("#meanings .example >> nth=1")
         page.wait_for_selector("#heat:visible")
         page.wait_for_timeout(1000)  # until the bar animation ends
         save(page, "page.jpg")

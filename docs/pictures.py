@@ -1,9 +1,9 @@
-"""Create the README's pictures from the last run, and the example photos of the service.
+"""Create the README's pictures from the last run, and the photos of the notebook.
 
     python -m docs.pictures
 
 Reads data/prepared and plots/evaluate. Writes synthetic.jpg, confusion.png and history.png to
-docs/, and service/page/examples/.
+docs/, and examples/photos/.
 """
 
 import shutil
@@ -19,7 +19,7 @@ from synthetic import camera
 
 DOCS = Path("docs")
 PER_CLASS = 2
-EXAMPLES = Path("service/page/examples")
+EXAMPLES = Path("examples/photos")
 # Class: a subject that no synthetic set contains, and the mean rearfoot angle in degrees.
 EXAMPLE_SUBJECTS = {
     "pronation": ("example-5", 16),

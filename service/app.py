@@ -1,6 +1,7 @@
-"""The FastAPI application: the API and the web page for one predictor."""
+"""The FastAPI application: the API and the web page for one or more bundles."""
 
 import hashlib
+import html
 import mimetypes
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,40 +17,63 @@ from anklealign.models.inputs import pick_device
 from service import problems, routes
 from service.access import AccessMiddleware
 from service.batcher import Batcher
+from service.catalog import Catalog, serve_model
 from service.observability import Metrics, ObservabilityMiddleware
 from service.problems import ProblemDetails, ProblemError
+from service.schemas import ModelResponse
 from service.settings import ServiceSettings
 
 PAGE = Path(__file__).parent / "page"
+INDEX = "index.html"
 
 
-def load(settings: ServiceSettings) -> tuple[Predictor, str]:
-    """Return the predictor and the name of its engine, onnx or torch.
+def load(settings: ServiceSettings, name: str | None = None) -> tuple[Predictor, str]:
+    """Return a bundle's predictor and the name of its engine, onnx or torch.
+
+    Args:
+        settings: Of the service.
+        name: Of the bundle; default, the default one.
 
     Raises:
         ValueError: The bundle is missing or invalid, the export is stale, or the device does not
             exist.
     """
-    engine = settings.engine
+    bundles = settings.bundles()
+    name = name or next(iter(bundles))
+    folder, export, engine = bundles[name], settings.export_of(name), settings.engine
     on_cpu = pick_device(settings.device).type == "cpu"
-    if engine == "onnx" or (engine == "auto" and on_cpu and settings.export.is_file()):
-        exported = onnx_predictor.load(settings.model, settings.export)
+    if engine == "onnx" or (engine == "auto" and on_cpu and export.is_file()):
+        exported = onnx_predictor.load(folder, export)
         if engine == "onnx" or exported.faster_engine == "onnx":
             return exported, "onnx"
-    return Predictor.load(settings.model, settings.device), "torch"
+    return Predictor.load(folder, settings.device), "torch"
+
+
+def load_catalog(settings: ServiceSettings, predictor: Predictor, engine: str) -> Catalog:
+    """Return all served models, of which the default one is loaded already.
+
+    Raises:
+        ValueError: As `load`, or metrics/details/evaluate.json is not what evaluate writes.
+    """
+    models = {}
+    for name, folder in settings.bundles().items():
+        if models:
+            predictor, engine = load(settings, name)
+        models[name] = serve_model(name, folder, settings.metrics_of(name), predictor, engine)
+    return Catalog(models)
 
 
 def create(settings: ServiceSettings, predictor: Predictor, engine: str) -> ObservabilityMiddleware:
-    """Return the application.
+    """Return the application for the default bundle, and for further ones of the settings.
 
     Raises:
-        ValueError: metrics/details/evaluate.json is not what evaluate writes, or the file of the
-            API keys is invalid.
+        ValueError: A further bundle cannot be loaded, metrics/details/evaluate.json is not what
+            evaluate writes, or the file of the API keys is invalid.
     """
-    model = routes.describe_model(predictor, engine, settings)
-    metrics = Metrics(predictor.classes)
+    catalog = load_catalog(settings, predictor, engine)
+    metrics = Metrics({m.description.name: m.description.classes for m in catalog})
     batcher = Batcher(
-        predictor,
+        [model.predictor for model in catalog],
         settings.threads,
         settings.queue,
         int(settings.max_decode_mb * 1e6),
@@ -78,10 +102,11 @@ def create(settings: ServiceSettings, predictor: Predictor, engine: str) -> Obse
     )
     for error in (ProblemError, HTTPException, Exception):
         app.add_exception_handler(error, problems.handle_exception)
-    handler = routes.PhotoHandler(settings, model, batcher, metrics)
+    handler = routes.PhotoHandler(settings, catalog, batcher, metrics)
     app.include_router(routes.photo_routes(handler, settings))
-    app.include_router(routes.status_routes(model, batcher, metrics))
-    add_page(app)
+    app.include_router(routes.model_routes(catalog))
+    app.include_router(routes.status_routes(batcher, metrics))
+    add_page(app, catalog.default.description)
     add_problem_schema(app)
     app.add_middleware(AccessMiddleware, settings=settings, keys=settings.read_keys())
     if settings.origins:  # the outer one: problems of access have its headers, too
@@ -95,17 +120,26 @@ def create(settings: ServiceSettings, predictor: Predictor, engine: str) -> Obse
     return ObservabilityMiddleware(app, metrics)
 
 
-def add_page(app: FastAPI) -> None:
+def add_page(app: FastAPI, model: ModelResponse) -> None:
     """Serve the page from memory: request paths never reach the file system."""
     for file in sorted(path for path in PAGE.rglob("*") if path.is_file()):
-        name = file.relative_to(PAGE).as_posix()
-        add_file(app, "/" if name == "index.html" else f"/page/{name}", file)
+        name, content = file.relative_to(PAGE).as_posix(), file.read_bytes()
+        if name == INDEX:
+            add_file(app, "/", name, fill_page(content.decode(), model).encode())
+        else:
+            add_file(app, f"/page/{name}", name, content)
 
 
-def add_file(app: FastAPI, url_path: str, file: Path) -> None:
-    """Read a file into memory and serve it at a URL path."""
-    content = file.read_bytes()
-    kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
+def fill_page(template: str, model: ModelResponse) -> str:
+    """Return index.html with the title, description and notice of a model."""
+    for key in ("title", "description", "notice"):
+        template = template.replace("{{" + key + "}}", html.escape(getattr(model, key)))
+    return template
+
+
+def add_file(app: FastAPI, url_path: str, name: str, content: bytes) -> None:
+    """Serve the content of a file with this name at a URL path."""
+    kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
     tag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
     headers = {"Cache-Control": "no-cache", "ETag": tag}
 

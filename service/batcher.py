@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from itertools import count
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -56,6 +56,14 @@ DECODE_RATE = 4e6
 # Bytes of a small photo. One decoder takes no other: large ones may take half a second each, even
 # if they are quick by their headers (a PNG of noise).
 SMALL_BYTES = 1_500_000
+
+
+class PhotoFile(NamedTuple):
+    """The content of a photo file, who classifies it, and its place in the order of decoding."""
+
+    predictor: Predictor
+    data: bytes
+    deadline: float
 
 
 class TaskQueue:
@@ -102,7 +110,10 @@ class QuickOnly(Admission):
 
 
 class Batcher:
-    """A predictor behind a bounded queue.
+    """Predictors behind one bounded queue, with one set of decoders and one network thread.
+
+    The limits hold for all predictors together: a further one takes memory for its weights, but
+    admits no further photos.
 
     Photos are decoded in the order of the time at which they would be done if each request had a
     decoder of its own (fair queueing). A small photo therefore does not wait behind the queued
@@ -115,7 +126,7 @@ class Batcher:
 
     def __init__(
         self,
-        predictor: Predictor,
+        predictors: Sequence[Predictor],
         threads: int,
         queue: int,
         max_decode: int,
@@ -125,7 +136,7 @@ class Batcher:
 
         `max_decode` is the peak memory in bytes of the photos decoded at a time that are not quick.
         """
-        self.predictor = predictor
+        self._predictors = predictors
         self.pending = 0
         self._threads = threads
         self._queue = queue
@@ -133,7 +144,7 @@ class Batcher:
         self._places = 0  # of the queue, that are taken
         self._decode_tasks = TaskQueue()
         self._network_tasks = TaskQueue()
-        self._decoded: deque[tuple[OpenedPhoto, ResultFuture]] = deque()
+        self._decoded: deque[tuple[Predictor, OpenedPhoto, ResultFuture]] = deque()
         # Photos that are not quick use at most half of the decoders, and share their memory.
         self._admission = Admission(max_decode, max(1, threads // 2), refuse_larger=True)
         self._decoders = DecoderPool(self._admission)
@@ -148,7 +159,7 @@ class Batcher:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Run the threads until the context exits; a first batch warms up the network."""
+        """Run the threads until the context exits; a first batch warms up each network."""
         # One thread for the network: its libraries use all cores for one batch.
         queues = [self._network_tasks] + [self._decode_tasks] * self._threads
         for number, tasks in enumerate(queues):
@@ -158,9 +169,10 @@ class Batcher:
             thread.start()
             if reserved:
                 self._reserved_thread = thread.ident
-        side = self.predictor.bundle.preprocessing.size
-        blank = np.zeros((1, side, side, 3), np.uint8)
-        await self._run_in_network_thread(lambda: self._predict(blank))
+        for predictor in self._predictors:
+            side = predictor.bundle.preprocessing.size
+            blank = np.zeros((1, side, side, 3), np.uint8)
+            await self._run_in_network_thread(partial(self._predict, predictor, blank))
         await asyncio.to_thread(self._decoders.start, self._threads - self._reserved)
         await asyncio.to_thread(self._reserved_decoder.start, self._reserved)
         try:
@@ -197,11 +209,15 @@ class Batcher:
             raise busy(f"{self.pending} photos are pending")
 
     async def classify(
-        self, photos: Sequence[bytes], disconnected: Callable[[], Awaitable[bool]]
+        self,
+        predictor: Predictor,
+        photos: Sequence[bytes],
+        disconnected: Callable[[], Awaitable[bool]],
     ) -> tuple[list[OpenedPhoto], Floats, Floats]:
         """Return N decoded photos, their (N, K) probabilities and their (N,) novelty scores.
 
         Args:
+            predictor: One of the predictors.
             photos: File content of each photo.
             disconnected: Returns True if the client has disconnected; its photos are then skipped.
 
@@ -221,7 +237,8 @@ class Batcher:
         tasks = []
         for number, data in enumerate(photos, 1):
             done += 0.01 + len(data) / DECODE_RATE
-            tasks.append(self._classify_one(data, number, done, disconnected, slots))
+            file = PhotoFile(predictor, data, done)
+            tasks.append(self._classify_one(file, number, disconnected, slots))
         try:
             outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         finally:
@@ -237,9 +254,8 @@ class Batcher:
 
     async def _classify_one(
         self,
-        data: bytes,
+        file: PhotoFile,
         number: int,
-        deadline: float,
         disconnected: Callable[[], Awaitable[bool]],
         slots: asyncio.Semaphore,
     ) -> tuple[OpenedPhoto, Floats, float]:
@@ -247,14 +263,14 @@ class Batcher:
             if await disconnected():
                 raise ProblemError("bad_request", "the client disconnected before the response")
             future: ResultFuture = asyncio.get_running_loop().create_future()
-            task = partial(self._decode, data, deadline, future)
-            self._decode_tasks.put(task, deadline, small=len(data) <= SMALL_BYTES)
+            task = partial(self._decode, file, future)
+            self._decode_tasks.put(task, file.deadline, small=len(file.data) <= SMALL_BYTES)
             try:
                 return await future
             except PhotoError as error:
                 raise ProblemError(error.reason, str(error), number) from None
 
-    def _decode(self, data: bytes, deadline: float, future: ResultFuture) -> None:
+    def _decode(self, file: PhotoFile, future: ResultFuture) -> None:
         """Decode a photo in a decoder thread; defer it if photos that are not quick wait."""
         if future.done():  # cancelled
             return
@@ -263,13 +279,13 @@ class Batcher:
         reserved = thread == self._reserved_thread
         decoders = self._reserved_decoder if reserved else self._decoders
         try:
-            opened = self.predictor.open_photo(data, decoders, wait=False)
+            opened = file.predictor.open_photo(file.data, decoders, wait=False)
         except BusyError as error:
             with self._lock:
                 full = len(self._deferred) >= MAX_DEFERRED
                 if not full:
-                    task = partial(self._decode, data, deadline, future)
-                    self._deferred.append((error.cost, deadline, task))
+                    task = partial(self._decode, file, future)
+                    self._deferred.append((error.cost, file.deadline, task))
             if full:
                 deliver([(future, busy(f"{MAX_DEFERRED} slow photos are waiting"))])
         except DecoderUnavailableError as error:
@@ -277,7 +293,7 @@ class Batcher:
         except Exception as error:  # noqa: BLE001 - the request reports every error
             deliver([(future, error)])
         else:
-            self._decoded.append((opened, future))
+            self._decoded.append((file.predictor, opened, future))
             # A quarter of the pending photos: with more, decoders idle if there are few clients.
             full = len(self._decoded) >= min(CHUNK, self.pending // 4)
             if full or self._decode_tasks.empty():
@@ -292,17 +308,29 @@ class Batcher:
                 self._decode_tasks.put(deferred, due, small=False)
 
     def _run_batch(self) -> None:
-        """Classify the decoded photos in the network thread; skip if an earlier batch took them."""
+        """Classify the decoded photos of one predictor in the network thread.
+
+        Each decoded photo has put this task, so that the photos of others are not forgotten; it
+        does nothing if earlier batches took them all.
+        """
         if self._decoded:
             self._batch_grown.wait(GROW_SECONDS)
             self._batch_grown.clear()
         taken = [self._decoded.popleft() for _ in range(min(CHUNK, len(self._decoded)))]
-        batch = [(opened, future) for opened, future in taken if not future.done()]
+        if not taken:
+            return
+        predictor = taken[0][0]
+        self._decoded.extendleft(reversed([entry for entry in taken if entry[0] is not predictor]))
+        batch = [
+            (opened, future)
+            for owner, opened, future in taken
+            if owner is predictor and not future.done()
+        ]
         if not batch:
             return
         self._on_batch(len(batch))
         outcome = self._timed(
-            lambda: self._predict(np.stack([opened.pixels for opened, _ in batch]))
+            lambda: self._predict(predictor, np.stack([opened.pixels for opened, _ in batch]))
         )
         if isinstance(outcome, Exception):
             deliver([(future, outcome) for _, future in batch])
@@ -310,9 +338,9 @@ class Batcher:
             rows = zip(batch, *outcome, strict=True)
             deliver([(future, (opened, row, score)) for (opened, future), row, score in rows])
 
-    def _predict(self, pixels_nhwc: Pixels) -> tuple[Floats, Floats]:
+    def _predict(self, predictor: Predictor, pixels_nhwc: Pixels) -> tuple[Floats, Floats]:
         """Return probabilities and novelty scores: uint8 (N, S, S, 3) -> (N, K), (N,)."""
-        return self.predictor.probabilities(pixels_nhwc), self.predictor.novelty_scores(pixels_nhwc)
+        return predictor.probabilities(pixels_nhwc), predictor.novelty_scores(pixels_nhwc)
 
     async def run_exclusive(self, function: Callable[[], T]) -> T:
         """Return the result of a function that needs the network; it waits for its turn.

@@ -10,7 +10,7 @@ import logging
 import secrets
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from prometheus_client import (
@@ -48,10 +48,15 @@ RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADER
 
 
 class Metrics:
-    """Prometheus metrics of the service."""
+    """Prometheus metrics of the service.
 
-    def __init__(self, classes: Iterable[str]) -> None:
-        """Register the metrics; the counter of each class starts at zero."""
+    Attributes:
+        several: Whether there are several models; photos then have a label with the model's name.
+    """
+
+    def __init__(self, models: Mapping[str, Collection[str]]) -> None:
+        """Register the metrics from the models' classes, whose counters start at zero."""
+        self.several = len(models) > 1
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         options: dict[str, Any] = {"namespace": "anklealign", "registry": self.registry}
@@ -62,13 +67,19 @@ class Metrics:
             "request_seconds", "Request duration in seconds", ["route"], buckets=SECONDS, **options
         )
         self.problems = Counter("problems", "Requests that ended in a problem", ["code"], **options)
-        self.photos = Counter("photos", "Classified photos", ["predicted"], **options)
+        labels = ["model", "predicted"] if self.several else ["predicted"]
+        self._photos = Counter("photos", "Classified photos", labels, **options)
         self.abstained = Counter("abstained", "Photos for which the model abstained", **options)
         self.unlike = Counter("unlike", "Photos unlike the training photos", **options)
         self.waiting = Gauge("photos_waiting", "Photos queued or in progress", **options)
         self.batch = Histogram("batch_photos", "Photos per batch", buckets=BATCHES, **options)
-        for name in classes:
-            self.photos.labels(name)
+        for name, classes in models.items():
+            for predicted in classes:
+                self.count_photo(name, predicted, 0)
+
+    def count_photo(self, model: str, predicted: str, photos: int = 1) -> None:
+        """Count photos for which a model predicts a class."""
+        self._photos.labels(*[model] * self.several, predicted).inc(photos)
 
     def render(self) -> bytes:
         """Return all metrics in the Prometheus text format."""

@@ -49,6 +49,7 @@ PROBLEM_TYPES = {
     "too_many_files": ProblemType(400, "the request contains too many photos"),
     "bad_request": ProblemType(400, "the request is malformed"),
     "not_found": ProblemType(404, "no such URL"),
+    "unknown_model": ProblemType(404, "no served model has this name"),
     "method_not_allowed": ProblemType(405, "the URL does not support this method"),
     "not_acceptable": ProblemType(406, "no response format matches the Accept header"),
     "upload_too_slow": ProblemType(408, "the upload timed out"),

@@ -1,28 +1,26 @@
 """Routes of the API: predictions, heat maps, model description, health and metrics."""
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from fastapi import APIRouter, Request, Response
 
-from anklealign.inference.predictor import OpenedPhoto, Predictor
-from anklealign.io import results
-from anklealign.models import bundle, calibration
+from anklealign.inference.predictor import OpenedPhoto
+from anklealign.models import calibration
 from anklealign.models.inputs import Floats
 from anklealign.plotting import heat_maps
 from service import heatmaps, problems
 from service.batcher import Batcher
-from service.observability import Metrics, log
+from service.catalog import Catalog, ServedModel
+from service.observability import Metrics
 from service.problems import ProblemError, openapi_responses
 from service.schemas import (
+    ExamplesResponse,
     ExplainResponse,
     HealthResponse,
     ModelResponse,
+    ModelsResponse,
     Prediction,
     PredictResponse,
 )
@@ -34,6 +32,7 @@ UPLOAD_PROBLEMS = (
     "no_file", "wrong_field", "bad_form", "bad_request", "upload_too_slow", "upload_too_large",
     "too_many_files", "too_large", "wrong_type", "not_an_image", "zero_bytes", "truncated",
     "unreadable", "unsupported", "camera_raw", "too_slow", "decoder_crashed", "busy",
+    "unknown_model",
 )  # fmt: skip
 
 
@@ -41,10 +40,10 @@ class PhotoHandler:
     """Handles uploads and builds responses."""
 
     def __init__(
-        self, settings: ServiceSettings, model: ModelResponse, batcher: Batcher, metrics: Metrics
+        self, settings: ServiceSettings, catalog: Catalog, batcher: Batcher, metrics: Metrics
     ) -> None:
         """Store the shared objects and create the upload reader."""
-        self.model = model
+        self.catalog = catalog
         self._batcher = batcher
         self._metrics = metrics
         self._uploads = UploadReader(settings)
@@ -52,44 +51,47 @@ class PhotoHandler:
 
     async def classify(
         self, request: Request, max_files: int
-    ) -> tuple[list[OpenedPhoto], Floats, Floats]:
-        """Return a request's N decoded photos, (N, K) probabilities and (N,) novelty scores.
+    ) -> tuple[ServedModel, list[OpenedPhoto], Floats, Floats]:
+        """Return a request's model, N photos, (N, K) probabilities and (N,) novelty scores.
 
         Raises:
-            ProblemError: The upload is invalid, a photo is unreadable, or the queue is full.
+            ProblemError: The model is unknown, the upload is invalid, a photo is unreadable, or the
+                queue is full.
         """
+        model = self.catalog.pick(request)
         self._batcher.check_capacity()
         async with self._uploads.photos(request) as photos:
             if len(photos) > max_files:
                 detail = f"the request contains {len(photos)} photos; the maximum is {max_files}"
                 raise ProblemError("too_many_files", detail)
             opened, probabilities, novelty = await self._batcher.classify(
-                photos, request.is_disconnected
+                model.predictor, photos, request.is_disconnected
             )
-        refused = self._refused(novelty)
+        refused = self._refused(model, novelty)
         best = probabilities.argmax(1)
-        predicted = [self.model.classes[k] for k in best[~refused]]
+        predicted = [model.description.classes[k] for k in best[~refused]]
         request.state.log_fields |= {"photos": len(opened), "predicted": predicted}
+        if self._metrics.several:
+            request.state.log_fields["model"] = model.description.name
         for name in predicted:
-            self._metrics.photos.labels(name).inc()
-        return opened, probabilities, novelty
+            self._metrics.count_photo(model.description.name, name)
+        return model, opened, probabilities, novelty
 
-    def _refused(self, novelty: Floats) -> npt.NDArray[np.bool_]:
+    def _refused(self, model: ServedModel, novelty: Floats) -> npt.NDArray[np.bool_]:
         """Return whether photos get no class, from their novelty scores: (N,) -> (N,)."""
-        return ~self._batcher.predictor.in_distribution(novelty) & self._refuses_unlike
+        return ~model.predictor.in_distribution(novelty) & self._refuses_unlike
 
     def predictions(
-        self, opened: list[OpenedPhoto], probabilities: Floats, novelty: Floats
+        self, model: ServedModel, opened: list[OpenedPhoto], probabilities: Floats, novelty: Floats
     ) -> list[Prediction]:
         """Return the predictions for N photos: (N, K) probabilities and (N,) novelty scores."""
-        predictor = self._batcher.predictor
-        similar, refused = predictor.in_distribution(novelty), self._refused(novelty)
+        predictor, classes = model.predictor, model.description.classes
+        similar, refused = predictor.in_distribution(novelty), self._refused(model, novelty)
         sets = predictor.prediction_sets(probabilities)
         sets[refused] = True
         self._metrics.unlike.inc(int((~similar).sum()))
         abstained = calibration.abstains(sets)
         self._metrics.abstained.inc(int(abstained.sum()))
-        classes = self.model.classes
         return [
             Prediction(
                 predicted=None if refuse else classes[int(row.argmax())],
@@ -109,11 +111,17 @@ class PhotoHandler:
         ]
 
     async def explain(
-        self, photo: OpenedPhoto, probabilities: Floats, novelty: Floats, media_type: str
+        self,
+        model: ServedModel,
+        photo: OpenedPhoto,
+        probabilities: Floats,
+        novelty: Floats,
+        media_type: str,
     ) -> Response:
         """Return the heat map of the most probable class of one photo as PNG or JSON.
 
         Args:
+            model: The model that is explained.
             photo: The photo.
             probabilities: (1, K).
             novelty: (1,).
@@ -122,15 +130,15 @@ class PhotoHandler:
         Raises:
             ProblemError: The queue is full.
         """
-        predictor, predicted = self._batcher.predictor, int(probabilities[0].argmax())
+        predicted = int(probabilities[0].argmax())
         seen, heat = await self._batcher.run_exclusive(
-            lambda: heatmaps.compute(predictor, photo, predicted)
+            lambda: heatmaps.compute(model.predictor, photo, predicted)
         )
         if media_type == PNG:
             return Response(heatmaps.encode_png(heat_maps.overlay(seen, heat)), media_type=PNG)
         explanation = ExplainResponse(
-            model=self.model.model,
-            prediction=self.predictions([photo], probabilities, novelty)[0],
+            model=model.description.model,
+            prediction=self.predictions(model, [photo], probabilities, novelty)[0],
             seen=heatmaps.data_url(heatmaps.encode_png(seen)),
             heat_map=heatmaps.data_url(heatmaps.encode_png(heatmaps.to_rgba(heat))),
         )
@@ -145,7 +153,7 @@ def photo_routes(handler: PhotoHandler, settings: ServiceSettings) -> APIRouter:
         "/predict",
         summary="Classify photos",
         response_model=PredictResponse,
-        openapi_extra=upload_schema(settings.max_files),
+        openapi_extra=upload_schema(settings.max_files) | handler.catalog.parameter(),
         responses=openapi_responses(*UPLOAD_PROBLEMS),
     )
     async def predict(request: Request) -> Response:
@@ -154,9 +162,9 @@ def photo_routes(handler: PhotoHandler, settings: ServiceSettings) -> APIRouter:
         If any photo is unreadable, the whole request fails; `photo` in the problem details is the
         position of that photo.
         """
+        model, *outputs = await handler.classify(request, settings.max_files)
         response = PredictResponse(
-            model=handler.model.model,
-            predictions=handler.predictions(*await handler.classify(request, settings.max_files)),
+            model=model.description.model, predictions=handler.predictions(model, *outputs)
         )
         # Serialize directly: FastAPI would validate and copy the model again on every request.
         return Response(response.model_dump_json(), media_type=JSON)
@@ -165,7 +173,7 @@ def photo_routes(handler: PhotoHandler, settings: ServiceSettings) -> APIRouter:
         "/explain",
         summary="Explain the prediction for a photo",
         response_model=ExplainResponse,
-        openapi_extra=upload_schema(1),
+        openapi_extra=upload_schema(1) | handler.catalog.parameter(),
         responses=openapi_responses(*UPLOAD_PROBLEMS, "not_acceptable")
         | {200: {"content": {PNG: {"schema": {"type": "string", "format": "binary"}}}}},
     )
@@ -176,20 +184,41 @@ def photo_routes(handler: PhotoHandler, settings: ServiceSettings) -> APIRouter:
         heat map as a separate image.
         """
         media_type = negotiate(request.headers.get("accept", "*/*"))
-        (photo,), probabilities, novelty = await handler.classify(request, 1)
-        return await handler.explain(photo, probabilities, novelty, media_type)
+        model, (photo,), probabilities, novelty = await handler.classify(request, 1)
+        return await handler.explain(model, photo, probabilities, novelty, media_type)
 
     return router
 
 
-def status_routes(model: ModelResponse, batcher: Batcher, metrics: Metrics) -> APIRouter:
-    """Return the routes that describe the model and the state of the service."""
+def model_routes(catalog: Catalog) -> APIRouter:
+    """Return the routes that describe the models."""
     router = APIRouter()
+    options: dict[str, Any] = {
+        "openapi_extra": catalog.parameter(),
+        "responses": openapi_responses("unknown_model"),
+    }
 
-    @router.get("/model", summary="Describe the model")
-    async def describe() -> ModelResponse:
-        """Return the classes, preprocessing, hashes, scores and model card of the model."""
-        return model
+    @router.get("/models", summary="List the models")
+    async def models() -> ModelsResponse:
+        """Return the served models, the default first; `?model=NAME` chooses one."""
+        return ModelsResponse(models=catalog.summaries())
+
+    @router.get("/model", summary="Describe a model", **options)
+    async def describe(request: Request) -> ModelResponse:
+        """Return the classes, preprocessing, hashes, scores and model card of a model."""
+        return catalog.pick(request).description
+
+    @router.get("/examples", summary="Example photos of each class", **options)
+    async def examples(request: Request) -> ExamplesResponse:
+        """Return photos of the model's dataset, which the bundle has if its config allows it."""
+        return catalog.pick(request).examples
+
+    return router
+
+
+def status_routes(batcher: Batcher, metrics: Metrics) -> APIRouter:
+    """Return the routes that describe the state of the service."""
+    router = APIRouter()
 
     @router.get("/health/live", summary="Liveness probe")
     async def live() -> HealthResponse:
@@ -214,74 +243,6 @@ def status_routes(model: ModelResponse, batcher: Batcher, metrics: Metrics) -> A
         return Response(metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return router
-
-
-def describe_model(predictor: Predictor, engine: str, settings: ServiceSettings) -> ModelResponse:
-    """Return the response of GET /model from the bundle and, if present, its scores and card.
-
-    Raises:
-        ValueError: metrics/details/evaluate.json has other content than evaluate writes.
-    """
-    own = predictor.bundle
-    digest = results.bundle_hash(settings.model)
-    config = json.loads((settings.model / bundle.CONFIG).read_text(encoding="utf-8"))
-    scores, card = evaluation_of(digest, settings.metrics)
-    record = dict(own.record)
-    hashes = {"config_sha256": digest, "weights_sha256": config["anklealign"]["weights_sha256"]}
-    hashes |= {key: record.pop(key) for key in sorted(record) if key.endswith("_sha256")}
-    return ModelResponse(
-        model=digest[:12],
-        classes=list(own.classes),
-        engine=engine,
-        device=str(predictor.device),
-        preprocessing={
-            "preparation": asdict(own.preprocessing),
-            "input": asdict(own.input_config),
-            "temperature": own.temperature,
-            "class_bias": list(own.class_bias),
-        },
-        hashes=hashes,
-        conformal_threshold=own.conformal_threshold,
-        record=record,
-        scores=scores,
-        card=card,
-    )
-
-
-def evaluation_of(digest: str, folder: Path) -> tuple[dict[str, Any] | None, str | None]:
-    """Return the scores and the model card of the bundle with this hash.
-
-    A missing file, and one that belongs to another bundle, is None; the latter is logged.
-
-    Raises:
-        ValueError: The scores file has other content than evaluate writes.
-    """
-    scores_path, card_path = folder / "details/evaluate.json", folder / "MODEL_CARD.md"
-    scores = results.read_details(scores_path) if scores_path.is_file() else None
-    card = card_path.read_text(encoding="utf-8") if card_path.is_file() else None
-    if scores is not None and scores.get(results.BUNDLE) != digest:
-        log.warning("%s belongs to another bundle and is not shown", scores_path)
-        scores = None
-    if scores is not None:
-        scores = aggregates(scores)
-    if card is not None and digest not in card:
-        log.warning("%s belongs to another bundle and is not shown", card_path)
-        card = None
-    return scores, card
-
-
-def aggregates(scores: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the scores without those of single annotators and collectors."""
-    return {
-        key: {
-            name: score
-            for name, score in value.items()
-            if not name.startswith(("by_annotator", "collector"))
-        }
-        if isinstance(value, dict)
-        else value
-        for key, value in scores.items()
-    }
 
 
 def upload_schema(max_files: int) -> dict[str, Any]:

@@ -85,15 +85,63 @@ class ExplainResponse(BaseModel):
     )
 
 
-class ModelResponse(BaseModel):
-    """Description of the served model."""
+SUMMARY: dict[str, Any] = {
+    "name": "ankles",
+    "model": MODEL_ID,
+    "title": "AnkleAlign",
+    "description": "Estimates from a photo of two legs from behind how the ankles are aligned.",
+    "classes": ["pronation", "neutral", "supination"],
+}
+
+
+class ModelSummary(BaseModel):
+    """A served model."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [SUMMARY]})
+    name: str = Field(description="Value of `?model=`.")
+    model: str = Field(description="First 12 hex digits of the bundle's SHA-256 hash.")
+    title: str = Field(description="What the model is about, from its dataset config.")
+    description: str = Field(description="One sentence on what the model does.")
+    classes: list[str]
+
+
+class ModelsResponse(BaseModel):
+    """The served models, the default first."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"models": [SUMMARY]}]})
+    models: list[ModelSummary]
+
+
+class ExamplesResponse(BaseModel):
+    """Example photos of each class, from the dataset of a model."""
 
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
                 {
                     "model": MODEL_ID,
-                    "classes": ["pronation", "neutral", "supination"],
+                    "examples": {"neutral": ["data:image/jpeg;base64,/9j/4AAQSkZJRg…"]},
+                }
+            ]
+        }
+    )
+    model: str = Field(description="ID of the model.")
+    examples: dict[str, list[str]] = Field(
+        description="JPEG photos as data URLs by class; empty unless the dataset config allows "
+        "examples."
+    )
+
+
+class ModelResponse(ModelSummary):
+    """Description of a served model."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                SUMMARY
+                | {
+                    "notice": "The prediction is a statistical estimate from a photo.",
+                    "meanings": {"neutral": "The heel and the lower leg are nearly in line."},
                     "engine": "onnx",
                     "device": "cpu",
                     "preprocessing": {"preparation": {"size": 256}, "input": {"image_size": 96}},
@@ -106,8 +154,10 @@ class ModelResponse(BaseModel):
             ]
         }
     )
-    model: str = Field(description="First 12 hex digits of the bundle's SHA-256 hash.")
-    classes: list[str]
+    notice: str = Field(description="What users must know, from the dataset config.")
+    meanings: dict[str, str] = Field(
+        description="What classes mean, from the dataset config; may be empty."
+    )
     engine: str = Field(description="Inference engine: onnx or torch.")
     device: str
     preprocessing: dict[str, Any] = Field(

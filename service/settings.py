@@ -2,11 +2,12 @@
 
 import difflib
 import os
+import re
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from anklealign.config import paths
@@ -14,6 +15,8 @@ from anklealign.config import paths
 PREFIX = "ANKLEALIGN_"
 # Of one client per minute and at a time, with public access.
 PUBLIC_LIMITS = (120, 8)
+CONFIG = "config.json"  # of a bundle; its module imports PyTorch, which only the server needs
+MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 MIN_KEY = 16  # characters of an API key
 
 
@@ -34,9 +37,13 @@ class ServiceSettings(BaseSettings):
     Attributes:
         host: Address to listen on; 0.0.0.0 listens on all interfaces.
         port: TCP port; 0 selects a free one.
-        model: Folder of the bundle.
-        export: ONNX file written by `make export`; optional.
-        metrics: Folder with details/evaluate.json and MODEL_CARD.md; both are optional.
+        model: Folder of the bundle. Or several bundles: a folder of their folders, or a
+            comma-separated list of folders, each with NAME= before it if it is to have another
+            name than its folder. The first is the default.
+        export: ONNX file written by `make export`; optional. Of several bundles, NAME.onnx beside
+            it.
+        metrics: Folder with details/evaluate.json and MODEL_CARD.md; both are optional. Of several
+            bundles, its folders NAME.
         engine: Inference engine; auto selects the faster available one.
         device: PyTorch device: auto, cpu, cuda, cuda:1 or mps.
         threads: Photos decoded in parallel; large photos use at most half of the threads.
@@ -64,7 +71,7 @@ class ServiceSettings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
-    model: Path = paths.MODEL
+    model: Annotated[str, BeforeValidator(str)] = str(paths.MODEL)
     export: Path = paths.EXPORT
     metrics: Path = paths.METRICS
     engine: Literal["auto", "onnx", "torch"] = "auto"
@@ -99,6 +106,45 @@ class ServiceSettings(BaseSettings):
                 if not getattr(self, name):
                     raise ValueError(f"public access needs {PREFIX}{name.upper()}")
         return self
+
+    def bundles(self) -> dict[str, Path]:
+        """Return the folder of each bundle by its name; the first is the default.
+
+        Raises:
+            ValueError: Two bundles have one name, or a name has other characters than letters,
+                digits, '.', '-' and '_'.
+        """
+        single = Path(self.model)
+        if single.is_dir() and not (single / CONFIG).exists():
+            items = [("", path.parent) for path in sorted(single.glob(f"*/{CONFIG}"))]
+        elif single.exists():
+            items = []
+        else:
+            parts = [item.rpartition("=") for item in _items(self.model)]
+            items = [(name.strip(), Path(folder.strip())) for name, _, folder in parts]
+        if len(items) < 2 and not any(name for name, _ in items):
+            folder = items[0][1] if items else single
+            name = folder.resolve().name
+            return {name if MODEL_NAME.fullmatch(name) else "model": folder}
+        named: dict[str, Path] = {}
+        for name, folder in items:
+            key = name or folder.resolve().name
+            if key in named or not MODEL_NAME.fullmatch(key):
+                problem = "names two bundles" if key in named else "is no name for a URL"
+                raise ValueError(
+                    f"{PREFIX}MODEL: {key!r} {problem}; write NAME={folder}, with a name of "
+                    "letters, digits, '.', '-' and '_'"
+                )
+            named[key] = folder
+        return named
+
+    def export_of(self, name: str) -> Path:
+        """Return the ONNX file of a bundle."""
+        return self.export if len(self.bundles()) == 1 else self.export.with_name(f"{name}.onnx")
+
+    def metrics_of(self, name: str) -> Path:
+        """Return the folder with the scores and the card of a bundle."""
+        return self.metrics if len(self.bundles()) == 1 else self.metrics / name
 
     @property
     def max_upload(self) -> int:

@@ -1,10 +1,11 @@
 """Train: fit the selected model, keep its best epoch, and calibrate it.
 
 Reads pixels/ and soft_labels.csv in data/prepared/, and data/split/photos.csv. Writes model/
-(config.json, model.safetensors and novelty.safetensors), data/train/repeats.csv (test probabilities
-of each training seed), metrics/details/train.json (inputs, settings, versions and scores of the
-run), plots/train/history.csv (one row per epoch) and plots/train/augmented.npz (augmented photos,
-which the report shows).
+(config.json, model.safetensors, novelty.safetensors and, if the dataset config allows them,
+examples/), data/train/repeats.csv (test probabilities of each training seed),
+metrics/details/train.json (inputs, settings, versions and scores of the run),
+plots/train/history.csv (one row per epoch) and plots/train/augmented.npz (augmented photos, which
+the report shows).
 
     python -m stages.train                                  # or, on several hosts, on each:
     torchrun --nnodes=2 --nproc-per-node=8 … -m stages.train
@@ -37,6 +38,7 @@ from anklealign.metrics.scores import LOWER_IS_BETTER, further_scores, point_sco
 from anklealign.models import (
     bundle,
     calibration,
+    example_photos,
     factory,
     inputs,
     novelty,
@@ -580,8 +582,30 @@ def write_bundle(
             record,
             calibrated.class_bias,
             novelty=fit_novelty(settings, data, fitted.config.device),
+            examples=choose_examples(settings, data, fitted, calibrated),
         ),
     )
+
+
+def choose_examples(
+    settings: Settings, data: Data, fitted: FittedModel, calibrated: Calibration
+) -> dict[str, tuple[bytes, ...]]:
+    """Return the example photos of each class as JPEG, without letterbox; none unless allowed."""
+    page = settings.dataset.page
+    if page is None or not page.examples:
+        return {}
+    logits = predict(fitted, data, data.val.rows)
+    probabilities = calibration.probabilities(logits, calibrated.temperature, calibrated.class_bias)
+    chosen = example_photos.choose(probabilities, data.val.labels, data.classes, page.examples)
+    boxes = data.table.set_index("row")[["left", "top", "right", "bottom"]]
+    examples = {}
+    for name, positions in chosen.items():
+        photos = []
+        for row in data.val.rows[positions].tolist():
+            left, top, right, bottom = boxes.loc[row].tolist()
+            photos.append(example_photos.encode(data.store[row][top:bottom, left:right]))
+        examples[name] = tuple(photos)
+    return examples
 
 
 def fit_novelty(settings: Settings, data: Data, device: torch.device) -> NoveltyDetector | None:

@@ -196,9 +196,8 @@ def test_the_notebook_runs(tmp_path, monkeypatch, capsys):
     notebook = json.loads((ROOT / "examples/notebook.ipynb").read_text(encoding="utf-8"))
     monkeypatch.setenv("MPLBACKEND", "agg")
     bundle.save(tmp_path / "model", made())
-    shutil.copytree(ROOT / "service/page/examples", tmp_path / "service/page/examples")
-    (tmp_path / "service/page/examples/broken.jpg").write_text("no photo")
-    (tmp_path / "examples").mkdir()
+    shutil.copytree(ROOT / "examples/photos", tmp_path / "examples/photos")
+    (tmp_path / "examples/photos/broken.jpg").write_text("no photo")
     monkeypatch.chdir(tmp_path / "examples")
     namespace: dict[str, object] = {}
     cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]

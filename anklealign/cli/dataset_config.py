@@ -36,6 +36,7 @@ COMMENTS = {
     "imagenet": "ImageNet classes of each class, for zero_shot and imagenet_head",
     "operating_point": "a class and its sensitivity, specificity or cost_ratio",
     "label_reliability": "published measure, value and source",
+    "page": "text of the service's page, and its example photos",
     "subject_pattern": "regular expression, searched in the path",
     "ordered": "true if the classes lie on a scale, in this order",
     "mirror_safe": "false if a horizontal flip changes the label",

@@ -2,23 +2,29 @@
 
     anklealign export [--model model] [--out export/model.onnx]
 
+The file stands on its own: its outputs are the logits and the calibrated probabilities, and its
+metadata has the classes and the preprocessing (onnx_predictor.py).
+
 The export is checked before it is written: its probabilities must agree with PyTorch's to 1e-4 and
 its predicted classes must be equal, on the test photos if data/split and the pixel store exist and
 on seeded noise otherwise. Both engines are then timed on this machine. The file stores which one
 is faster and the hash of its bundle, so that the service refuses a stale export.
 """
 
+import json
 import statistics
 import sys
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import torch
+from onnxruntime import InferenceSession
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -47,8 +53,11 @@ class Speed:
     batched: float
 
 
-def export_model(model: Path, out: Path) -> int:
-    """Export a bundle, check and time it, write the file; return the exit status, 1 on an error."""
+def export_model(model: Path, out: Path, final: Path | None = None) -> int:
+    """Export a bundle, check and time it, write the file; return the exit status, 1 on an error.
+
+    `final` is the path to print if the file is moved there later.
+    """
     try:
         reference = Predictor.load(model, "cpu")
         onnx_model = exported(reference.bundle)
@@ -56,11 +65,13 @@ def export_model(model: Path, out: Path) -> int:
         candidate = OnnxPredictor(reference.bundle, CPU, session)
         pixels, source = test_photos(reference.bundle)
         difference = compare(reference, candidate, pixels)
+        check_probabilities(session, reference, pixels)
         speeds = {"torch": speed(reference, pixels), "onnx": speed(candidate, pixels)}
         faster = min(speeds, key=lambda name: speeds[name].single + speeds[name].batched)
         properties = {
             onnx_predictor.BUNDLE_HASH: results.bundle_hash(model),
             onnx_predictor.FASTER_ENGINE: faster,
+            onnx_predictor.DESCRIPTION: json.dumps(describe(reference.bundle)),
         }
         onnx.helper.set_model_props(onnx_model, properties)
         if reference.bundle.novelty is not None:
@@ -73,7 +84,7 @@ def export_model(model: Path, out: Path) -> int:
     for name, times in speeds.items():
         print(f"{name:5}  {times.single:7.2f} ms per photo, {times.batched:7.2f} in batches of 16")
     print(
-        f"export: {out}, {len(pixels)} {source}: same classes, probabilities within "
+        f"export: {final or out}, {len(pixels)} {source}: same classes, probabilities within "
         f"{difference:.1e}; {faster} is faster on this CPU"
     )
     return 0
@@ -115,9 +126,65 @@ class _Features(nn.Module):
         return pooled
 
 
+def describe(bundle: Bundle) -> dict[str, Any]:
+    """Return what a program needs around the network, from photo file to prediction set."""
+    return {
+        "classes": list(bundle.classes),
+        "preprocessing": asdict(bundle.preprocessing),
+        "input": asdict(bundle.input_config),
+        "temperature": bundle.temperature,
+        "class_bias": list(bundle.class_bias),
+        "conformal_threshold": bundle.conformal_threshold,
+    }
+
+
 def exported(bundle: Bundle) -> onnx.ModelProto:
-    """Return a bundle's network as an ONNX model: float (N, 3, H, H) -> (N, K), N free."""
-    return to_onnx(bundle.model, bundle.input_config)
+    """Return a bundle's network as an ONNX model: float (N, 3, H, H) -> two of (N, K), N free.
+
+    Its outputs are the logits and the calibrated probabilities.
+    """
+    model = to_onnx(bundle.model, bundle.input_config)
+    graph, classes = model.graph, len(bundle.classes)
+    constants = {
+        "calibration_scale": np.float32(1 / bundle.temperature),
+        "calibration_bias": np.array(bundle.class_bias or [0.0] * classes, np.float32),
+    }
+    for name, value in constants.items():
+        graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(value), name))
+    scale, bias = constants
+    scaled, shifted = "scaled_logits", "calibrated_logits"
+    graph.node.extend(
+        [
+            onnx.helper.make_node("Mul", [onnx_predictor.OUTPUT, scale], [scaled]),
+            onnx.helper.make_node("Add", [scaled, bias], [shifted]),
+            onnx.helper.make_node("Softmax", [shifted], [onnx_predictor.PROBABILITIES], axis=1),
+        ]
+    )
+    shape = [graph.output[0].type.tensor_type.shape.dim[0].dim_param or "photos", classes]
+    graph.output.append(
+        onnx.helper.make_tensor_value_info(
+            onnx_predictor.PROBABILITIES, onnx.TensorProto.FLOAT, shape
+        )
+    )
+    onnx.checker.check_model(model)
+    return model
+
+
+def check_probabilities(session: InferenceSession, reference: Predictor, pixels: Pixels) -> None:
+    """Check the probabilities in the file, which other programs use.
+
+    Raises:
+        ValueError: One differs from PyTorch's by more than the tolerance.
+    """
+    chunk = pixels[: inputs.CHUNK]
+    x = inputs.to_input(chunk, reference.bundle.input_config, CPU).numpy()
+    (actual,) = session.run([onnx_predictor.PROBABILITIES], {onnx_predictor.INPUT: x})
+    difference = float(np.abs(actual - reference.probabilities(chunk)).max())
+    if not difference <= TOLERANCE:
+        raise ValueError(
+            f"the file's probabilities differ from PyTorch's by up to {difference:.2g} "
+            f"({TOLERANCE:g} is the limit); nothing was written, serve with PyTorch"
+        )
 
 
 def to_onnx(network: nn.Module, input_config: InputConfig) -> onnx.ModelProto:

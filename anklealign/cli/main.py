@@ -8,6 +8,7 @@ pandas and no NumPy. Exit status: 0 done, 1 failed, 2 wrong command; `predict`, 
 and `pr-report` state what 1 and 2 mean in their help.
 """
 
+import importlib
 import importlib.util
 import os
 import runpy
@@ -230,9 +231,20 @@ def _evaluate(
 def _export(
     model: ModelFolder = paths.MODEL,
     out: Annotated[Path, typer.Option(help="ONNX file to write.")] = paths.EXPORT,
+    web: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Write instead a folder for any web space: the page, which runs the model in the "
+            "browser, so that no photo leaves the device. Needs npm.",
+        ),
+    ] = None,
 ) -> None:
     """Export a trained bundle to ONNX and check it against PyTorch."""
-    _require("onnx", "onnxruntime", "onnxscript")
+    _require("onnx", "onnxruntime", "onnxscript", *(SERVE_MODULES if web else ()))
+    if web:
+        # By name: the library does not import the service.
+        raise typer.Exit(importlib.import_module("service.web_demo").write_demo(model, web))
     from anklealign.cli import export  # noqa: PLC0415
 
     raise typer.Exit(export.export_model(model, out))

@@ -79,6 +79,22 @@ class LabelReliability:
 
 
 @dataclass(frozen=True, config=STRICT)
+class Page:
+    """What the service's page shows of a dataset; the bundle carries it.
+
+    `title` and `description` stand at the top, `notice` at the bottom, and `classes` says what a
+    class means. `examples` photos of each class become part of the bundle, and with it public
+    wherever the bundle or the page is: 0 unless everyone may see photos of the dataset.
+    """
+
+    title: Name | None = None
+    description: Name | None = None
+    notice: Name | None = None
+    classes: dict[Name, Name] | None = None
+    examples: Annotated[int, Field(ge=0, le=6)] = 0
+
+
+@dataclass(frozen=True, config=STRICT)
 class Dataset:
     """A dataset below data/raw: its layout and the meaning of its labels.
 
@@ -97,7 +113,8 @@ class Dataset:
     `operating_point` chooses the threshold of one class on validation. `label_reliability` is a
     published agreement of labels of such photos, which the report shows beside the scores.
     `label_level` is the level of nested answers (Taxonomy, nested Choices) in the label_studio
-    layout that is the label: 1 is the topmost, None the last.
+    layout that is the label: 1 is the topmost, None the last. `page` is text for the service's
+    page, and whether it may show photos of the dataset.
     """
 
     layout: Literal["folders", "file_names", "label_studio", "table"]
@@ -121,6 +138,7 @@ class Dataset:
     imagenet: dict[Name, Annotated[tuple[ImageNetIndex, ...], Field(min_length=1)]] | None = None
     operating_point: OperatingTarget | None = None
     label_reliability: LabelReliability | None = None
+    page: Page | None = None
 
     def imagenet_indices(self) -> tuple[tuple[int, ...], ...]:
         """Return the sorted ImageNet indices of each class, or () without a mapping."""
@@ -141,6 +159,14 @@ class Dataset:
                 raise ValueError(
                     f"imagenet: {twice[0]} is listed twice; map each ImageNet class to one class"
                 )
+        unknown = [
+            name for name in (self.page and self.page.classes) or () if name not in self.classes
+        ]
+        if unknown:
+            raise ValueError(
+                f"page.classes: {unknown[0]!r} is not a class; choose among: "
+                f"{', '.join(self.classes)}"
+            )
         if self.operating_point and self.operating_point.positive not in self.classes:
             raise ValueError(
                 f"operating_point.positive = {self.operating_point.positive!r} is not a class; "

@@ -21,11 +21,13 @@ from anklealign.models import bundle, inputs, novelty
 from anklealign.models.inputs import Floats, InputConfig, Integers
 from anklealign.models.weights import GENERAL_NETWORK
 
-# Keys of the ONNX file's metadata.
+# Keys of the ONNX file's metadata. DESCRIPTION is JSON with everything around the network: classes,
+# preprocessing, input, temperature, class_bias and conformal_threshold, as in the bundle's config.
 BUNDLE_HASH = "bundle_sha256"
 FASTER_ENGINE = "faster_engine"
+DESCRIPTION = "anklealign"
 # Must differ from all parameter names: the exporter confuses equal names.
-INPUT, OUTPUT = "normalized_photos", "class_logits"
+INPUT, OUTPUT, PROBABILITIES = "normalized_photos", "class_logits", "class_probabilities"
 # Beside the export: the general network of the novelty detector (novelty.py), and the key of its
 # config. It takes a quarter of PyTorch's time for one photo.
 NOVELTY_FILE, NOVELTY_CONFIG = "novelty.onnx", "config"

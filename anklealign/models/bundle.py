@@ -2,8 +2,9 @@
 
 A bundle is a folder with config.json and model.safetensors, in the format that timm and the Hugging
 Face hub load as `local-dir:FOLDER`, and novelty.safetensors, the features of training photos
-(novelty.py). Values without a key in that format are below `anklealign` in config.json. The weights
-are safetensors, not pickle, so an untrusted bundle cannot run code.
+(novelty.py). If the dataset config allows it, examples/ has photos of each class
+(example_photos.py). Values without a key in that format are below `anklealign` in config.json. The
+weights are safetensors, not pickle, so an untrusted bundle cannot run code.
 
 Plain timm loads a bundle whose `architecture` in config.json is timm's own; no arguments are
 needed, as timm reads num_classes and the other arguments from `model_args`. The architectures
@@ -22,7 +23,7 @@ import shutil
 import statistics
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,9 +36,11 @@ from torch import nn
 
 from anklealign.io import files
 from anklealign.models import (
+    example_photos,
     networks,  # noqa: F401 - registers the own networks with timm
     novelty,
 )
+from anklealign.models.example_photos import Examples
 from anklealign.models.inputs import InputConfig
 from anklealign.models.novelty import NoveltyDetector
 
@@ -77,6 +80,7 @@ class Bundle:
         record: Provenance: selected epoch, versions, data hashes, parameters.
         class_bias: K values that are added to the scaled logits, or none.
         novelty: Detector of photos that are unlike the training photos, if there is one.
+        examples: JPEG files of photos of each class; none unless the dataset config allows them.
     """
 
     model: nn.Module
@@ -88,6 +92,7 @@ class Bundle:
     record: Mapping[str, Any]
     class_bias: tuple[float, ...] = ()
     novelty: NoveltyDetector | None = None
+    examples: Examples = field(default_factory=dict)
 
 
 def default_input(model: nn.Module, image_size: int) -> InputConfig:
@@ -142,6 +147,8 @@ def save(folder: Path, bundle: Bundle) -> None:
         "novelty": bundle.novelty and novelty.save(folder, bundle.novelty),
         **bundle.record,
     }
+    if bundle.examples:
+        config["anklealign"]["examples"] = example_photos.save(folder, bundle.examples)
     files.write_json(folder / CONFIG, config)
 
 
@@ -214,6 +221,7 @@ def load(folder: Path) -> Bundle:
         conformal_threshold = float(own.pop("conformal_threshold"))
         expected_hash = own.pop("weights_sha256")
         novelty_config = own.pop("novelty")
+        example_hashes = own.pop("examples", {})
     except FileNotFoundError:
         raise ValueError(
             f"{folder / CONFIG} does not exist; train a model with `dvc repro train`, or fetch one "
@@ -234,4 +242,5 @@ def load(folder: Path) -> Bundle:
         model.eval(), classes, preprocessing, input_config, temperature, conformal_threshold, own,
         class_bias,
         novelty_config and novelty.load(folder, novelty_config),
+        example_photos.load(folder, example_hashes),
     )  # fmt: skip

@@ -1,102 +1,51 @@
-// The page: sends a photo to POST /explain and shows the prediction and its heat map.
+// The page: shows predictions and heat maps of photos, by one model or by several side by side.
+
+import * as backend from "./backend.js";
+import { headline, percent, reason } from "./certainty.js";
+import { toCsv } from "./csv.js";
+import { element, renderMarkdown } from "./markdown.js";
+import { snippets } from "./snippets.js";
 
 const $ = (id) => document.getElementById(id);
+const ALL = ""; // value of the choice of all models; no model has this name
+const THUMBNAIL = 96; // px, longer side; twice the size on the page
+const PARALLEL = 2; // photos of a table that are sent at a time
 
-// User-facing messages for problem codes; other problems show the detail of the API.
-const MESSAGES = {
-  no_file: "The photo is empty. Choose another one.",
-  zero_bytes: "The file is empty. It may not be downloaded to this device yet.",
-  not_an_image: "This file is not a photo. Supported formats include JPEG, PNG, HEIC and WebP.",
-  wrong_type: "This file is not a photo. Supported formats include JPEG, PNG, HEIC and WebP.",
-  truncated: "The photo is truncated. Download or save it again.",
-  unreadable: "The photo is damaged and cannot be read. Save it again, or choose another one.",
-  unsupported: "The photo's color format is not supported. Save it as JPEG.",
-  camera_raw: "This is a raw file of a camera. Export it as JPEG.",
-  too_slow: "The photo cannot be read. Save it again as JPEG or PNG.",
-  decoder_crashed: "The photo is damaged and cannot be read. Save it again, or choose another one.",
-  too_large: "The photo has too many pixels. Resize it and try again.",
-  upload_too_large: "The file is too large. Resize the photo and try again.",
-  upload_too_slow: "The upload timed out. Check your connection and try again.",
-  busy: "The service is busy. Try again in a few seconds.",
-  internal: "The service failed to process the photo. Try again later.",
-};
-
-let model = null;
+let models = []; // descriptions of all models
 let latestRequest = 0; // only the response to the latest request is shown
+let latestBatch = 0;
+let current = null; // the photo that is shown, and its name
+let explanations = []; // of the current photo, one for each chosen model
 let photoUrl = null; // object URL of the current photo; released with the next one
+let batch = []; // rows of the table
 
-const percent = (probability) => {
-  if (probability > 0.999 && probability < 1) return "> 99.9%";
-  if (probability < 0.001 && probability > 0) return "< 0.1%";
-  return `${(probability * 100).toFixed(1)}%`;
-};
-const joinWithOr = (names) =>
-  names.length < 2 ? names.join("") : `${names.slice(0, -1).join(", ")} or ${names.at(-1)}`;
+const chosen = () => ($("model").value === ALL ? models : models.filter((m) => m.name === $("model").value));
 
-function element(tag, text = "", className = "") {
-  const node = document.createElement(tag);
-  node.textContent = text;
-  if (className) node.className = className;
-  return node;
-}
+// --- one photo --------------------------------------------------------------------------------
 
-// --- requests -------------------------------------------------------------------------------
-
-async function classify(photo, name) {
+async function classify(photo, name, { quiet = false } = {}) {
   const request = ++latestRequest;
+  current = { photo, name };
+  explanations = [];
   showPhoto(photo, name);
   $("waiting").textContent = $("announcement").textContent = "Analyzing the photo …";
   $("waiting").hidden = false;
   $("problem").hidden = $("result").hidden = true;
   document.body.classList.add("waiting");
-  let explanation;
+  const shown = chosen();
+  let found;
   try {
-    explanation = await requestExplanation(photo);
+    // One after another: a client has few requests at a time.
+    found = [];
+    for (const model of shown) found.push(await backend.explain(model.name, photo));
   } catch (error) {
-    if (request === latestRequest) showProblem(error.message);
+    if (request === latestRequest) showProblem(error.message, quiet);
     return;
   } finally {
     if (request === latestRequest) document.body.classList.remove("waiting");
   }
-  if (request === latestRequest) await showPrediction(explanation);
+  if (request === latestRequest) await showPredictions(shown, found, quiet);
 }
-
-async function requestExplanation(photo) {
-  const form = new FormData();
-  form.append("file", photo, "photo");
-  let response;
-  try {
-    response = await fetchWithKey("explain", {
-      method: "POST",
-      body: form,
-      headers: { Accept: "application/json" },
-    });
-  } catch {
-    throw new Error("The service is unreachable, or it rejected the upload. The photo may be too large.");
-  }
-  const content = await response.json().catch(() => ({}));
-  if (!response.ok) {
-    throw new Error(MESSAGES[content.code] ?? content.detail ?? `The service returned status ${response.status}.`);
-  }
-  return content;
-}
-
-// Where the service requires an API key, ask for it once per tab.
-async function fetchWithKey(url, options = {}) {
-  const send = () => {
-    const key = sessionStorage.getItem("key");
-    const headers = { ...options.headers, ...(key ? { Authorization: `Bearer ${key}` } : {}) };
-    return fetch(url, { ...options, headers });
-  };
-  const response = await send();
-  if (response.status !== 401) return response;
-  const key = prompt("API key of this service");
-  if (!key) return response;
-  sessionStorage.setItem("key", key.trim());
-  return send();
-}
-
-// --- results --------------------------------------------------------------------------------
 
 function showPhoto(photo, name) {
   if (photoUrl) URL.revokeObjectURL(photoUrl);
@@ -112,24 +61,41 @@ function showPhoto(photo, name) {
   $("shown").hidden = false;
 }
 
-async function showPrediction({ prediction, seen, heat_map }) {
-  const { predicted, probabilities, prediction_set: set, abstain } = prediction;
-  const measured = model?.scores?.calibration;
+async function showPredictions(shown, found, quiet) {
+  explanations = found;
   $("waiting").hidden = true;
-  $("unlike").hidden = prediction.in_distribution;
-  $("predicted").className = abstain ? "abstained" : "";
-  $("predicted").textContent = abstain ? "Uncertain" : predicted;
-  if (!prediction.in_distribution) {
-    $("reason").textContent = "The probabilities say little about such a photo.";
-  } else if (!abstain) {
-    $("reason").textContent = measured?.selective_accuracy === undefined
-      ? "The only class in the prediction set."
-      : `The only class in the prediction set. Such predictions were right on ${percent(measured.selective_accuracy)} of the test photos.`;
-  } else {
-    $("reason").textContent = `The class may be ${joinWithOr(set)}: the model cannot distinguish them in this photo.`;
-    if (measured) $("reason").textContent += ` On ${percent(measured.coverage.value)} of the test photos, the true class was in the set.`;
+  const several = shown.length > 1;
+  const outcomes = shown.map((model, index) => outcome(model, found[index].prediction, several));
+  $("result").replaceChildren(...outcomes);
+  $("result").classList.toggle("several", several);
+  $("result").hidden = false;
+  $("heat-choice").hidden = !several;
+  $("heat-model").replaceChildren(...shown.map((model, index) => new Option(model.title, index)));
+  await showHeat(0);
+  $("announcement").textContent = outcomes.map((node) =>
+    [".model-name", ".unlike:not([hidden])", ".predicted", ".reason"]
+      .map((part) => node.querySelector(part)?.textContent.trim().replace(/\s+/g, " ").replace(/\.$/, ""))
+      .filter(Boolean).map((text) => `${text}.`).join(" ")).join(" ");
+  if (!quiet) reveal();
+}
+
+// Returns the block of one model's prediction.
+function outcome(model, prediction, several) {
+  const node = $("result-template").content.cloneNode(true).firstElementChild;
+  const part = (selector) => node.querySelector(selector);
+  part(".model-name").textContent = several ? model.title : "";
+  part(".model-name").hidden = !several;
+  part(".unlike").hidden = prediction.in_distribution;
+  part(".predicted").textContent = headline(prediction);
+  part(".predicted").classList.toggle("abstained", prediction.abstain);
+  part(".reason").textContent = reason(prediction, model.scores);
+  const { probabilities, predicted } = prediction;
+  let ranked = Object.entries(probabilities);
+  if (ranked.length > 10) ranked = ranked.sort((a, b) => b[1] - a[1]).slice(0, 10);
+  if (ranked.length < model.classes.length) {
+    part(".bars-title").textContent = `The most probable of ${model.classes.length} classes`;
   }
-  $("bars").replaceChildren(...Object.entries(probabilities).map(([name, probability]) => {
+  part(".bars").replaceChildren(...ranked.map(([name, probability]) => {
     const row = element("li", "", name === predicted ? "first" : "");
     const track = element("span", "", "track");
     const fill = element("span", "", "fill");
@@ -139,31 +105,28 @@ async function showPrediction({ prediction, seen, heat_map }) {
     row.append(element("span", name, "name"), track, element("span", percent(probability), "value"));
     return row;
   }));
-  if (!predicted) {
-    $("predicted").textContent = "No prediction";
-    $("reason").textContent = "This service predicts no class for such photos.";
-  }
-  $("result").hidden = false;
-  await showHeat(seen, heat_map, predicted);
-  const unlike = prediction.in_distribution ? "" : `${$("unlike").textContent} `;
-  $("announcement").textContent = `${unlike}${$("predicted").textContent}. ${$("reason").textContent}`;
-  reveal();
+  return node;
 }
 
-async function showHeat(seen, heat, predicted) {
+async function showHeat(index) {
+  const { seen, heat_map: heat, prediction } = explanations[index];
+  if (!seen) return;
   const photo = $("photo");
   const view = new Image();
   view.src = seen;
   await Promise.all([view.decode(), photo.decode().catch(() => {})]);
-  // The heat map matches the model input. Some browsers show the photo rotated, or not at all.
+  // The heat map matches the model input. Some browsers show the photo rotated, or not at all, and
+  // a model may see a part of the photo.
   const logRatio = (image) => Math.log(image.naturalWidth / image.naturalHeight);
   if (!photo.naturalWidth || !(Math.abs(logRatio(photo) - logRatio(view)) < 0.03)) photo.src = seen;
   await photo.decode();
+  const best = Object.entries(prediction.probabilities).reduce((a, b) => (b[1] > a[1] ? b : a))[0];
+  $("shown").hidden = false;
+  if (!heat) return;
   $("heat").src = heat;
-  $("heat").alt = predicted
-    ? `Heat map of the evidence for ${predicted}`
-    : "Heat map of the evidence for the most probable class";
-  $("shown").hidden = $("heat").hidden = $("slider").hidden = false;
+  $("heat").alt = `Heat map of the evidence for ${best}`;
+  $("heat-class").textContent = best;
+  $("heat").hidden = $("slider").hidden = false;
   fade();
 }
 
@@ -172,12 +135,12 @@ function fade() {
   $("strength-value").textContent = `${$("strength").value}%`;
 }
 
-function showProblem(message) {
+function showProblem(message, quiet = false) {
   $("waiting").hidden = true;
   $("shown").hidden = true;
   $("problem").textContent = message;
   $("problem").hidden = false;
-  reveal();
+  if (!quiet) reveal();
 }
 
 function reveal() {
@@ -187,19 +150,174 @@ function reveal() {
   $(target).scrollIntoView({ block: "start" });
 }
 
+// --- several photos ---------------------------------------------------------------------------
+
+async function classifyAll(files) {
+  const run = ++latestBatch;
+  batch = files.map((file) => ({ file, name: file.name || "Pasted photo", results: null }));
+  const shown = chosen();
+  showTable(shown);
+  $("batch").hidden = false;
+  classify(files[0], batch[0].name);
+  const waiting = [...batch];
+  const work = async () => {
+    while (waiting.length && run === latestBatch) {
+      const row = waiting.shift();
+      row.results = await predictions(row.file, shown);
+      if (run !== latestBatch) return;
+      showRow(row, shown);
+      showSummary();
+      await showThumbnail(row);
+    }
+  };
+  await Promise.all(Array.from({ length: PARALLEL }, work));
+}
+
+// Returns {prediction} or {reason} of a photo for each model.
+async function predictions(file, shown) {
+  const results = [];
+  for (const model of shown) {
+    try {
+      results.push({ prediction: await backend.predict(model.name, file) });
+    } catch (error) {
+      results.push({ reason: error.message });
+    }
+  }
+  return results;
+}
+
+function showTable(shown) {
+  const head = element("tr");
+  const titles = shown.length > 1 ? shown.map((model) => model.title) : ["Prediction", "Probability", "Note"];
+  for (const title of ["Photo", ...titles]) {
+    const cell = element("th", title, title === "Probability" ? "number" : "");
+    cell.scope = "col";
+    head.append(cell);
+  }
+  $("photos").tHead.replaceChildren(head);
+  $("photos").tBodies[0].replaceChildren(...batch.map((row) => {
+    row.node = element("tr");
+    row.button = element("button", "", "row");
+    row.button.type = "button";
+    row.image = element("span", "", "thumbnail");
+    row.button.append(row.image, element("span", row.name));
+    row.button.addEventListener("click", () => classify(row.file, row.name));
+    showRow(row, shown);
+    return row.node;
+  }));
+  showSummary();
+}
+
+function showRow(row, shown) {
+  const first = element("th");
+  first.scope = "row";
+  first.append(row.button);
+  const cells = [];
+  const cell = (text, className = "") => { cells.push(element("td", text, className)); return cells.at(-1); };
+  if (!row.results) {
+    cell("waiting …", "hint").colSpan = shown.length > 1 ? shown.length : 3;
+  } else if (shown.length > 1) {
+    for (const { prediction, reason: problem } of row.results) {
+      if (problem) cell(problem, "error");
+      else cell(`${headline(prediction)}${probabilityOf(prediction)}${note(prediction)}`, style(prediction));
+    }
+  } else {
+    const [{ prediction, reason: problem }] = row.results;
+    if (problem) cell(problem, "error").colSpan = 3;
+    else {
+      cell(headline(prediction), style(prediction));
+      cell(percent(Math.max(...Object.values(prediction.probabilities))), "number");
+      cell(note(prediction).replace(/^, /, ""), "hint");
+    }
+  }
+  row.node.replaceChildren(first, ...cells);
+}
+
+const style = ({ abstain, in_distribution: known }) => (abstain || !known ? "doubtful" : "sure");
+const probabilityOf = ({ abstain, predicted, probabilities }) =>
+  (abstain || !predicted ? "" : ` ${percent(probabilities[predicted])}`);
+const note = ({ abstain, predicted, prediction_set: set, in_distribution: known }) =>
+  [abstain && predicted && set.join(" or "), !known && "unlike the training photos"]
+    .filter(Boolean).map((text) => `, ${text}`).join("");
+
+function showSummary() {
+  const done = batch.filter((row) => row.results);
+  const results = done.flatMap((row) => row.results);
+  const counts = new Map();
+  for (const { prediction } of results) {
+    const name = prediction ? headline(prediction) : "not readable";
+    counts.set(name, (counts.get(name) ?? 0) + 1);
+  }
+  const unlike = results.filter((each) => each.prediction && !each.prediction.in_distribution).length;
+  const listed = [...counts].map(([name, count]) => `${name} ${count}`).join(", ");
+  $("summary").textContent = done.length < batch.length
+    ? `${done.length} of ${batch.length} photos …`
+    : `${batch.length} photos: ${listed}${unlike ? `; ${unlike} unlike the training photos` : ""}.`;
+  $("download").disabled = done.length < batch.length;
+  if (batch.length && done.length === batch.length) $("announcement").textContent = $("summary").textContent;
+}
+
+async function showThumbnail(row) {
+  try {
+    const image = await createImageBitmap(row.file);
+    const scale = THUMBNAIL / Math.max(image.width, image.height);
+    const canvas = document.createElement("canvas");
+    canvas.width = Math.max(1, Math.round(image.width * scale));
+    canvas.height = Math.max(1, Math.round(image.height * scale));
+    canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+    image.close();
+    row.image.append(canvas);
+  } catch {
+    // A format that the browser cannot show has no thumbnail.
+  }
+}
+
+$("download").addEventListener("click", () => {
+  const shown = chosen();
+  const rows = batch.flatMap(({ name, results }) => results.map((result, index) => (
+    { path: name, model: shown[index].name, reason: "", ...result })));
+  const link = element("a");
+  link.href = URL.createObjectURL(new Blob([toCsv(rows)], { type: "text/csv" }));
+  link.download = "predictions.csv";
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+});
+
+$("clear").addEventListener("click", () => {
+  clearTable();
+  latestRequest += 1;
+  $("shown").hidden = $("result").hidden = $("problem").hidden = true;
+  document.body.classList.remove("waiting");
+  $("waiting").textContent = "No photo.";
+  $("waiting").hidden = false;
+  current = null;
+  $("file").focus();
+});
+
+function clearTable() {
+  latestBatch += 1;
+  batch = [];
+  $("batch").hidden = true;
+}
+
 // --- photo sources --------------------------------------------------------------------------
 
-function submit(file, name = "Your photo") {
-  if (file) classify(file, name);
+function submit(files, name) {
+  const photos = [...files];
+  if (photos.length > 1) classifyAll(photos);
+  if (photos.length !== 1) return;
+  clearTable();
+  classify(photos[0], name ?? photos[0].name ?? "Your photo");
 }
 
 for (const id of ["file", "capture"]) {
   $(id).addEventListener("change", (event) => {
-    submit(event.target.files[0]);
+    submit(event.target.files);
     event.target.value = ""; // allows choosing the same file again
   });
 }
 $("strength").addEventListener("input", fade);
+$("heat-model").addEventListener("change", () => showHeat(Number($("heat-model").value)));
 
 addEventListener("dragover", (event) => {
   event.preventDefault();
@@ -211,9 +329,9 @@ addEventListener("dragleave", (event) => {
 addEventListener("drop", (event) => {
   event.preventDefault();
   document.body.classList.remove("dragging");
-  submit(event.dataTransfer.files[0]);
+  submit(event.dataTransfer.files);
 });
-addEventListener("paste", (event) => submit(event.clipboardData.files[0], "Pasted photo"));
+addEventListener("paste", (event) => submit(event.clipboardData.files));
 
 let stream = null;
 
@@ -237,7 +355,7 @@ $("shoot").addEventListener("click", () => {
   canvas.height = $("video").videoHeight;
   canvas.getContext("2d").drawImage($("video"), 0, 0);
   $("viewfinder").close();
-  canvas.toBlob((photo) => submit(photo, "Camera photo"), "image/jpeg", 0.92);
+  canvas.toBlob((photo) => submit([photo], "Camera photo"), "image/jpeg", 0.92);
 });
 $("cancel").addEventListener("click", () => $("viewfinder").close());
 $("viewfinder").addEventListener("close", () => {
@@ -245,103 +363,113 @@ $("viewfinder").addEventListener("close", () => {
   stream = null;
 });
 
-// --- the model --------------------------------------------------------------------------------
+// --- the models -------------------------------------------------------------------------------
+
+async function start() {
+  $("privacy").textContent = backend.privacy;
+  const summaries = await backend.models();
+  models = await Promise.all(summaries.map(({ name }) => backend.describe(name)));
+  $("model").replaceChildren(...models.map(({ name, title }) => new Option(
+    models.filter((other) => other.title === title).length > 1 ? `${title} (${name})` : title, name)));
+  if (models.length > 1) {
+    $("model").add(new Option("All models, side by side", ALL));
+    $("choice").hidden = false;
+  }
+  await showModel();
+}
 
 async function showModel() {
-  // All URLs are relative: behind a proxy, the service may be below a path.
-  const base = new URL(".", location.href).href.replace(/\/$/, "");
-  for (const node of document.querySelectorAll(".origin")) node.textContent = base;
-  model = await (await fetchWithKey("model")).json();
-  const facts = [["Classes", model.classes.join(", ")], ["Model ID", model.model]];
+  const shown = chosen();
+  const [model] = shown;
+  const several = shown.length > 1;
+  document.title = $("title").textContent = several ? shown.map((m) => m.title).join(" · ") : model.title;
+  $("description").textContent = several
+    ? "Several models classify the same photos, side by side." : model.description;
+  $("notice").textContent = [...new Set(shown.map((m) => m.notice))].join(" ");
+  $("facts").replaceChildren(...shown.flatMap((each) => facts(each, several)));
+  $("card").hidden = several || !model.card;
+  if (!$("card").hidden) $("card-text").replaceChildren(...renderMarkdown(model.card));
+  if (backend.hasApi) showSnippets(several ? model : shown[0]);
+  await showClasses(shown);
+}
+
+function facts(model, several) {
+  const rows = [["Classes", model.classes.join(", ")], ["Model ID", model.model]];
+  if (several) rows.unshift(["Model", model.title]);
   const accuracy = model.scores?.balanced_accuracy;
   if (accuracy) {
     // With few test groups there is no confidence interval.
     const interval = accuracy.ci_low === undefined
       ? "" : `; 95% CI ${accuracy.ci_low.toFixed(2)} to ${accuracy.ci_high.toFixed(2)}`;
-    facts.push([
+    rows.push([
       "Balanced accuracy",
       `${accuracy.value.toFixed(2)} on ${model.scores.photos} test photos${interval}`,
     ]);
+  } else {
+    rows.push(["Balanced accuracy", "not measured for this model"]);
   }
-  $("facts").replaceChildren(...facts.flatMap(([name, value]) => [element("dt", name), element("dd", value)]));
-  if (model.card) {
-    $("card-text").replaceChildren(...renderMarkdown(model.card));
-    $("card").hidden = false;
-  }
-  for (const row of document.querySelectorAll("#meanings [data-class]")) {
-    row.hidden = !model.classes.includes(row.dataset.class);
-    if (!row.hidden) $("meanings").hidden = $("or-example").hidden = false;
-  }
+  return rows.flatMap(([name, value]) => [element("dt", name), element("dd", value)]);
 }
 
-for (const row of document.querySelectorAll("#meanings [data-class]")) {
-  row.querySelector("button").addEventListener("click", async () => {
-    const image = row.querySelector("img");
-    submit(await (await fetch(image.src)).blob(), image.alt);
-  });
+function showSnippets(model) {
+  const base = new URL(".", location.href).href.replace(/\/$/, "");
+  const name = model === models[0] ? "" : model.name;
+  const programs = snippets(base, name, backend.hasKey());
+  $("api-examples").replaceChildren(...programs.flatMap(([language, text]) => {
+    const code = element("pre");
+    code.tabIndex = 0;
+    code.append(element("code", text));
+    return [element("h3", language), code];
+  }));
+  $("api").hidden = false;
 }
 
-// Render the Markdown subset of model cards: headings, paragraphs, lists, tables, code and bold.
-// All content is inserted as text, never as HTML.
-function renderMarkdown(markdown) {
-  const lines = markdown.replace(/^---\n[\s\S]*?\n---\n/, "").split("\n");
-  const blocks = [];
-  while (lines.length) {
-    const line = lines.shift();
-    const heading = line.match(/^(#+)\s+(.*)/);
-    const takeWhile = (pattern) => {
-      const block = [line];
-      while (lines.length && pattern.test(lines[0])) block.push(lines.shift());
-      return block;
-    };
-    if (!line.trim()) continue;
-    if (heading) {
-      blocks.push(appendInline(element(heading[1].length < 3 ? "h3" : "h4"), heading[2]));
-    } else if (line.startsWith("```")) {
-      const code = [];
-      while (lines.length && !lines[0].startsWith("```")) code.push(lines.shift());
-      lines.shift();
-      blocks.push(element("pre", code.join("\n")));
-    } else if (line.startsWith("|")) {
-      blocks.push(renderTable(takeWhile(/^\|/)));
-    } else if (/^\s*[-*]\s/.test(line)) {
-      const list = element("ul");
-      for (const item of takeWhile(/^(\s*[-*]\s|\s+\S)/).join("\n").split(/\n?^\s*[-*]\s+/m).slice(1)) {
-        list.append(appendInline(element("li"), item));
-      }
-      blocks.push(list);
-    } else {
-      blocks.push(appendInline(element("p"), takeWhile(/^(?![#|`]|\s*[-*]\s|\s*$)/).join(" ")));
-    }
+async function showClasses(shown) {
+  const examples = await Promise.all(shown.map(({ name }) => backend.examples(name).catch(() => ({}))));
+  const rows = shown.flatMap((model, index) => model.classes
+    .map((name) => classRow(name, model.meanings[name], examples[index][name] ?? [],
+      shown.length > 1 ? model.title : ""))
+    .filter(Boolean));
+  $("meanings").querySelector("ul").replaceChildren(...rows);
+  $("meanings").hidden = rows.length === 0;
+  const any = examples.some((each) => Object.values(each).some((photos) => photos.length));
+  $("or-example").hidden = $("examples-hint").hidden = !any;
+}
+
+function classRow(name, meaning, photos, title) {
+  if (!meaning && !photos.length) return null;
+  const row = element("li");
+  row.append(element("h3", name));
+  if (title) row.append(element("p", title));
+  if (photos.length) {
+    const images = element("div", "", "examples");
+    images.append(...photos.map((url, number) => {
+      const button = element("button", "", "example");
+      const image = new Image();
+      button.type = "button";
+      image.src = url;
+      image.alt = `Try the example photo of ${name}${photos.length > 1 ? `, number ${number + 1}` : ""}`;
+      button.append(image);
+      button.addEventListener("click", () => submit([blobOf(url)], `Example photo of ${name}`));
+      return button;
+    }));
+    row.append(images);
   }
-  return blocks;
+  if (meaning) row.append(element("p", meaning));
+  return row;
 }
 
-function renderTable(lines) {
-  const table = element("table");
-  lines.forEach((line, number) => {
-    const cells = line.trim().replace(/^\||\|$/g, "").split("|").map((cell) => cell.trim());
-    if (cells.every((cell) => /^:?-+:?$/.test(cell)) || cells.every((cell) => !cell)) return;
-    const row = element("tr");
-    row.append(...cells.map((cell) => appendInline(element(number ? "td" : "th"), cell)));
-    table.append(row);
-  });
-  const scroll = element("div", "", "scroll");
-  scroll.tabIndex = 0;
-  scroll.append(table);
-  return scroll;
+// fetch() of a data URL is outside of the page's Content-Security-Policy.
+function blobOf(url) {
+  const bytes = Uint8Array.from(atob(url.slice(url.indexOf(",") + 1)), (char) => char.charCodeAt(0));
+  return new Blob([bytes], { type: "image/jpeg" });
 }
 
-function appendInline(target, text) {
-  const plain = text.replace(/!\[[^\]]*\]\([^)]*\)/g, "").replace(/\[([^\]]*)\]\([^)]*\)/g, "$1");
-  for (const piece of plain.split(/(`[^`]+`|\*\*[^*]+\*\*)/)) {
-    // Names are escaped with entities (anklealign/reporting/markdown.py).
-    const decoded = piece.replace(/&#(\d+);/g, (_, code) => String.fromCodePoint(Number(code)));
-    if (piece.startsWith("`")) target.append(element("code", piece.slice(1, -1)));
-    else if (piece.startsWith("**")) target.append(element("strong", decoded.slice(2, -2)));
-    else target.append(decoded);
-  }
-  return target;
-}
+$("model").addEventListener("change", async () => {
+  const files = batch.map((row) => row.file);
+  if (files.length) classifyAll(files);
+  else if (current) classify(current.photo, current.name, { quiet: true });
+  await showModel();
+});
 
-showModel().catch(() => showProblem("The service is unreachable. Reload the page to try again."));
+start().catch((error) => showProblem(error.message));

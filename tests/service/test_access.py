@@ -148,9 +148,9 @@ def test_a_client_over_its_simultaneous_requests_gets_429(
         batcher = "service.batcher.Batcher._predict"
         predict = served.predict
 
-        def wait(self: object, pixels: object) -> object:
+        def wait(self: object, *arguments: object) -> object:
             release.wait(10)
-            return original(self, pixels)
+            return original(self, *arguments)
 
         from service.batcher import Batcher  # noqa: PLC0415
 

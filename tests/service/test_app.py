@@ -314,13 +314,14 @@ def test_the_page_has_no_inline_script_and_is_cached(
     assert " onclick" not in text
     assert "http://" not in text
     assert "https://" not in text
+    assert "{{" not in text
     again = service.request("GET", "/", If_None_Match=page.headers["etag"])
     assert (again.status, again.body) == (304, b"")
     for path, kind in (
         ("/page/page.js", "text/javascript"),
         ("/page/page.css", "text/css"),
         ("/page/icon.svg", "image/svg+xml"),
-        ("/page/examples/neutral.jpg", "image/jpeg"),
+        ("/page/backend.js", "text/javascript"),
     ):
         got = service.request("GET", path)
         assert (got.status, got.headers["content-type"].split(";")[0]) == (200, kind)
@@ -403,6 +404,8 @@ def test_openapi_lists_every_code_and_examples_match_their_schemas(service: Serv
         "PredictResponse",
         "ExplainResponse",
         "ModelResponse",
+        "ModelsResponse",
+        "ExamplesResponse",
         "HealthResponse",
         "ProblemDetails",
     ):

@@ -37,7 +37,7 @@ def test_variables_are_converted_to_their_types(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("ANKLEALIGN_MAX_UPLOAD_MB", "2.5")
     monkeypatch.setenv("ANKLEALIGN_CORS_ORIGINS", "https://a.example, https://b.example,")
     loaded = settings.from_environment()
-    assert (loaded.port, loaded.model, loaded.max_upload) == (9000, Path("other"), 2_500_000)
+    assert (loaded.port, loaded.model, loaded.max_upload) == (9000, "other", 2_500_000)
     assert loaded.origins == ["https://a.example", "https://b.example"]
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import io
 import json
 import os
 import re
@@ -20,6 +21,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
@@ -127,6 +129,39 @@ def test_the_bundle_holds_the_operating_point_and_what_its_training_photos_look_
     quantiles = predictor.bundle.record["photo_attributes"]
     assert quantiles["width"] == [32.0] * photo_attributes.QUANTILES
     assert 90 < quantiles["brightness"][10] < 160
+
+
+def test_the_bundle_holds_example_photos_only_if_the_dataset_config_allows_them() -> None:
+    page = "mirror_safe: false, page: {title: Bars, classes: {low: A low bar.}, examples: 2}"
+    Path("params.yaml").write_text(PARAMS.replace("mirror_safe: false", page))
+    train.main()
+    predictor = Predictor.load("model", "cpu")
+    assert predictor.bundle.record["params"]["dataset"]["page"]["title"] == "Bars"
+    examples = predictor.bundle.examples
+    assert list(examples) == CLASSES
+    # Each is a validation photo of its class that the model gets right.
+    val = pixel_store.read_table(paths.SPLIT / "photos.csv").query("split == 'val'")
+    store = pixel_store.open_store()
+    for name, photos in examples.items():
+        rows = val.row[val.label == name].to_numpy()
+        assert len(photos) <= 2
+        for photo in photos:
+            pixels = np.asarray(Image.open(io.BytesIO(photo)), np.int64)
+            differences = [np.abs(pixels - store[row]).mean() for row in rows]
+            row = rows[int(np.argmin(differences))]
+            assert min(differences) < 25
+            best = predictor.probabilities(store, np.array([row])).argmax()
+            assert predictor.classes[best] == name
+    assert sum(map(len, examples.values())) > 0
+    Path("model/examples").glob("*.jpg").__next__().write_bytes(b"x")
+    with pytest.raises(ValueError, match="does not match the bundle's config"):
+        Predictor.load("model", "cpu")
+    shutil.rmtree("model")
+    Path("params.yaml").write_text(PARAMS)
+    train.main()
+    assert sorted(path.name for path in Path("model").iterdir()) == [
+        "config.json", "model.safetensors", "novelty.safetensors",
+    ]  # fmt: skip
 
 
 def test_a_network_of_one_channel_is_trained_exported_and_explained() -> None:
