@@ -37,7 +37,7 @@ def read(path: Path) -> pd.DataFrame:
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     if missing := [name for name in COLUMNS if name not in table.columns]:
         raise ValueError(f"{path} has no column {', '.join(missing)}; its columns are {COLUMNS}")
-    table = table[list(COLUMNS)].apply(lambda column: column.str.strip())
+    table = pd.DataFrame({name: table[name].str.strip() for name in COLUMNS})
     empty = (table[[*KEY, "new_label"]] == "").any(axis=1)
     if empty.any():
         line = int(empty.argmax()) + 2

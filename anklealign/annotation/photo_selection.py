@@ -30,8 +30,7 @@ def uncertainty(probabilities: Floats) -> npt.NDArray[np.float64]:
     """Return 1 minus the margin of the two most probable classes: (N, K) -> (N,), 0 to 1."""
     ordered = np.sort(probabilities, axis=1)
     margin = ordered[:, -1] - (ordered[:, -2] if ordered.shape[1] > 1 else 0)
-    values: npt.NDArray[np.float64] = (1 - margin).round(DIGITS)
-    return values
+    return np.asarray(1 - margin, np.float64).round(DIGITS)
 
 
 def choose(features: Floats, uncertain: Floats, names: Sequence[str], count: int) -> list[int]:
@@ -46,7 +45,7 @@ def choose(features: Floats, uncertain: Floats, names: Sequence[str], count: int
     order = sorted(range(len(names)), key=lambda n: (-float(uncertain[n]), names[n]))
     candidates = np.array(order[: CANDIDATES * count], np.int64)
     if len(candidates) <= count:
-        return candidates.tolist()
+        return [int(n) for n in candidates]
     own = np.asarray(features, np.float64)[candidates]
     unit = own / np.maximum(np.linalg.norm(own, axis=1, keepdims=True), 1e-12)
     weights = np.maximum(np.asarray(uncertain, np.float64)[candidates], 10.0**-DIGITS)
@@ -59,7 +58,7 @@ def choose(features: Floats, uncertain: Floats, names: Sequence[str], count: int
         nearest.setdefault(int(fitted.labels_[place]), place)
     # With fewer different photos than wanted, the most uncertain others fill up.
     chosen = dict.fromkeys([*nearest.values(), *range(len(candidates))])
-    return candidates[sorted(list(chosen)[:count])].tolist()
+    return [int(candidates[place]) for place in sorted(list(chosen)[:count])]
 
 
 def without_duplicates(

@@ -89,7 +89,7 @@ def write_next(
             count,
         )
     ]
-    rows = described.rows(chosen, predictor.classes)
+    rows = described.rows(chosen.tolist(), predictor.classes)
     files.write_table(out / "next_photos.csv", rows)
     spellings = {label: next(iter(aliases), label) for label, aliases in dataset.classes.items()}
     tasks = [
