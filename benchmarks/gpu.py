@@ -438,7 +438,7 @@ def evaluated(
         "map": attribution.heat_maps(made, pixels, classes, device=device),
         # Shares of photos change by whole photos.
         "faithfulness": [value for key, value in scores.items() if not key.endswith("share")],
-        "robustness": [score for _, _, score in corrupted],
+        "robustness": [own.score for own in corrupted],
     }
     return results, time.perf_counter() - start
 

@@ -33,7 +33,7 @@ from anklealign.evaluation import (
     shortcuts,
 )
 from anklealign.evaluation.prediction_tables import (
-    predict_table,
+    describe_table,
     reliability_table,
     rounded_probabilities,
 )
@@ -43,7 +43,7 @@ from anklealign.inference.predictor import Predictor
 from anklealign.io import files, pixel_store, results
 from anklealign.io.pixel_store import Photos
 from anklealign.io.pseudonyms import Pseudonyms
-from anklealign.metrics.scores import Floats, point_scores
+from anklealign.metrics.scores import Floats
 from anklealign.models import inputs, novelty
 
 METRICS = paths.DETAILS / "evaluate.json"
@@ -64,8 +64,8 @@ def main() -> None:
     predictor = Predictor.load(paths.MODEL, params.section(raw, "train.device", str))
     classes = list(predictor.classes)
 
-    _, validation = predict_table(table[table.split == "val"], store, predictor)
-    test, predictions = predict_table(table[table.split == "test"], store, predictor)
+    _, validation, val_features = describe_table(table[table.split == "val"], store, predictor)
+    test, predictions, features = describe_table(table[table.split == "test"], store, predictor)
     rows = bundle_scores.predicted_rows(test, predictions, predictor, store)
     metrics: dict[str, Any] = {
         results.BUNDLE: results.bundle_hash(paths.MODEL),
@@ -83,7 +83,7 @@ def main() -> None:
         }  # fmt: skip
     if settings.robustness:
         metrics["robustness"] = measure_robustness(
-            test, store, predictor, limit=settings.robustness, flip=dataset.mirror_safe
+            test, store, predictor, predictions, limit=settings.robustness, flip=dataset.mirror_safe
         )
     if predictor.bundle.novelty is not None:
         metrics["novelty"] = score_tables.novelty_scores(
@@ -94,7 +94,9 @@ def main() -> None:
         table, store, predictor, metrics["balanced_accuracy"], settings=settings, seed=seed
     )
     wrong = set(rows.id[rows.actual != rows.predicted])
-    described = feature_map.describe(table, wrong, store, predictor.bundle, predictor.device)
+    described = feature_map.describe(
+        table, wrong, store, predictor.bundle, predictor.device, known=features | val_features
+    )
     metrics["explanations"] = explain(
         rows, test, store, predictor, described, limit=settings.explained, seed=seed
     )
@@ -124,11 +126,15 @@ def dataset_checks(
         blocks["shortcuts"] = audit
         for sentence in audit["warnings"].values():
             stage.print_wrapped(f"evaluate: warning: {sentence}")
-    if settings.learning_curve and predictor.bundle.novelty is not None:
+    detector = predictor.bundle.novelty
+    if settings.learning_curve and detector is not None:
+        known = detector.by_row(table[table.split == "train"])
         curve = learning_curve.of_probe(
             photos,
             predictor.classes,
-            lambda chosen: novelty.describe(store, chosen.row.to_numpy(), predictor.device),
+            lambda chosen: novelty.describe_unknown(
+                store, chosen.row.to_numpy(np.int64), predictor.device, known
+            ),
             score["value"],
             repeats=settings.learning_curve,
             **common,
@@ -221,17 +227,24 @@ def detection_rates(predictor: Predictor) -> dict[str, float]:
 
 
 def measure_robustness(
-    test: pd.DataFrame, store: Photos, predictor: Predictor, *, limit: int, flip: bool
+    test: pd.DataFrame,
+    store: Photos,
+    predictor: Predictor,
+    predictions: Predictions,
+    *,
+    limit: int,
+    flip: bool,
 ) -> dict[str, Any]:
     """Return the scores on corrupted photos, by kind and level.
 
-    Uses the first `limit` photos by id, an order independent of path and label.
+    Uses at most the first `limit` photos by id, an order independent of path and label.
     """
     photos = test.sort_values("id").head(limit)
     pixels = store[photos.row.to_numpy()]
-    labels = photos.label.map(predictor.classes.index).to_numpy(np.int64)
-    clean = point_scores(labels, predictor.probabilities(pixels))[robustness.SCORE]
+    labels = predictions.labels[photos.index]
+    unchanged = predictions.predicted[photos.index]
     scores: dict[str, dict[int, float]] = {}
+    widths, used = [], []
     corrupted = robustness.corruption_scores(
         pixels,
         photos[["left", "top", "right", "bottom"]].to_numpy(np.int64),
@@ -240,11 +253,22 @@ def measure_robustness(
         predictor.probabilities,
         fill=predictor.bundle.preprocessing.fill,
         flip=flip,
+        unchanged=unchanged,
+        groups=list(photos.group),
     )
     total = sum(map(len, robustness.LEVELS.values()))
-    for kind, level, score in tqdm(corrupted, total=total, desc="robustness", disable=None):
-        scores.setdefault(kind, {})[level] = round(score, 6)
-    return {"photos": len(photos), "unchanged": round(clean, 6), **scores}
+    for own in tqdm(corrupted, total=total, desc="robustness", disable=None):
+        scores.setdefault(own.kind, {})[own.level] = round(own.score, 6)
+        widths.append(own.width)
+        used.append(own.photos)
+    clean = robustness.class_mean((unchanged == labels).astype(float), labels)
+    return {
+        "photos": len(photos),
+        "photos_per_level": round(float(np.mean(used)), 1),
+        "widest_interval": round(max(widths), 6),
+        "unchanged": round(clean, 6),
+        **scores,
+    }
 
 
 def explain(
@@ -262,13 +286,16 @@ def explain(
     The scores use the first `limit` photos by id, an order independent of path and label.
     """
     bundle, device = predictor.bundle, predictor.device
-    maps = explained_photos.attribution_maps(predictions, test, store, bundle, device)
-    small = feature_map.small_heat_maps(predictions, test, store, bundle, device)
-    results.write_arrays(paths.EXPLANATIONS, maps | small | described)
     rows = predictions.sort_values("id").head(limit)
+    mapped = predictions[predictions.id.isin([*explained_photos.select(predictions).id, *rows.id])]
+    known = feature_map.heat_maps_by_id(mapped, test, store, bundle, device)
+    maps = explained_photos.attribution_maps(predictions, test, store, bundle, device, known=known)
+    small = feature_map.small_heat_maps(predictions, test, store, bundle, device, known=known)
+    results.write_arrays(paths.EXPLANATIONS, maps | small | described)
     predicted = rows.predicted.map(bundle.classes.index).to_numpy(np.int64)
     pixels = store[test.row[rows.index].to_numpy()]
-    return faithfulness.measure(bundle, pixels, predicted, seed, device)
+    heat = np.stack([known[name] for name in rows.id])
+    return faithfulness.measure(bundle, pixels, predicted, seed, device, maps=heat)
 
 
 def summary_line(metrics: Mapping[str, Any]) -> str:

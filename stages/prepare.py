@@ -1,10 +1,12 @@
 """Decode every photo once: raw folder in, pixel store and photo table out.
 
-Reads `data/raw/<dataset>` in the layout of the dataset config; never writes to it.
+Reads `data/raw/<dataset>` in the layout of the dataset config, never writes to it, and applies the
+corrections in `data/label_corrections.csv` (`anklealign/annotation/label_corrections.py`).
 Writes `data/prepared/`: the pixel store `pixels/`, `photos.csv`, `skipped.csv` (path, item, reason,
 detail, remedy; the reasons are listed in `anklealign/ingest/inventory.py`), `votes.csv` and
 `soft_labels.csv` (`anklealign/io/pixel_store.py`), and `metrics/details/prepare.json`. Where colors
-or a bit depth were converted, `notes.csv` (path, note) has the photos.
+or a bit depth were converted, `notes.csv` (path, note) has the photos. If labels were corrected,
+`label_corrections.csv` has the corrections and which of them are stale.
 
     python -m stages.prepare
 
@@ -21,7 +23,7 @@ from typing import Any, get_args
 
 import pandas as pd
 
-from anklealign.annotation import aggregation, agreement
+from anklealign.annotation import aggregation, agreement, label_corrections
 from anklealign.annotation.aggregation import Consensus
 from anklealign.config import params, paths, stage
 from anklealign.config.params import Dataset, Fit, Prepare
@@ -45,6 +47,7 @@ from anklealign.io.pixel_store import StoreWriter
 PHOTOS = PREPARED / "photos.csv"
 SKIPPED = PREPARED / "skipped.csv"
 NOTES = PREPARED / "notes.csv"
+CORRECTED = PREPARED / "label_corrections.csv"
 METRICS = paths.DETAILS / "prepare.json"
 
 
@@ -63,7 +66,12 @@ def main() -> None:
     unreadable = [
         skip for entry, error in refused for skip in skips_of_entry(entry, error.reason, str(error))
     ]
-    table = photo_table(rows, inventory, consensus)
+    table, corrections = label_corrections.apply(
+        photo_table(rows, inventory, consensus),
+        label_corrections.read(paths.CORRECTIONS),
+        name,
+        dataset.classes,
+    )
     votes, unused_votes = aggregation.vote_table(inventory.votes, table)
     skipped = skip_table([*inventory.skips, *ties, *unreadable, *unused_votes])
     metrics = count(inventory, table, votes, skipped, dataset)
@@ -77,10 +85,17 @@ def main() -> None:
         files.write_table(NOTES, notes)
     else:
         NOTES.unlink(missing_ok=True)
+    if len(corrections):
+        metrics["label_corrections"] = label_corrections.count(corrections)
+        files.write_table(CORRECTED, corrections)
+    else:
+        CORRECTED.unlink(missing_ok=True)
     check_classes(name, table, skipped, dataset)
     files.write_table(PHOTOS, table)
     files.write_table(VOTES, votes)
-    files.write_table(SOFT_LABELS, aggregation.soft_label_table(consensus, table, dataset))
+    # A correction replaces the votes: the photo has its new label alone.
+    voted = table[~table.id.isin(corrected_ids(table, corrections))]
+    files.write_table(SOFT_LABELS, aggregation.soft_label_table(consensus, voted, dataset))
     metrics["pixels_sha256"] = pixel_store.store_sha256()
     metrics["photos_sha256"] = files.sha256(PHOTOS)
     results.write_details(METRICS, metrics)
@@ -88,6 +103,8 @@ def main() -> None:
     for note, number in metrics.get("notes", {}).items():
         if note != "total":
             stage.print_wrapped(f"prepare: {number} photos {note} (see {NOTES})")
+    for line in correction_lines(corrections):
+        stage.print_wrapped(line)
 
 
 def decode_photos(
@@ -113,6 +130,38 @@ def photo_table(
     multi_annotated = consensus.keys() | set(map(escape_unprintable, inventory.listed))
     table["multi_annotated"] = [int(path in multi_annotated) for path in table.path]
     return table
+
+
+def corrected_ids(table: pd.DataFrame, corrections: pd.DataFrame) -> set[str]:
+    """Return the ids of the photos that a correction applies to."""
+    applied = corrections[corrections.outcome == "applied"]
+    pairs = set(zip(applied.sha256, applied.new_label, strict=True))
+    return {
+        photo
+        for photo, sha256, label in zip(table.id, table.sha256, table.label, strict=True)
+        if (sha256, label) in pairs
+    }
+
+
+def correction_lines(corrections: pd.DataFrame) -> list[str]:
+    """Return a line of counts, and one for each stale correction."""
+    if not len(corrections):
+        return []
+    numbers = label_corrections.count(corrections)
+    stale = corrections[corrections.outcome != "applied"]
+    return [
+        (
+            f"prepare: {numbers['photos']} labels corrected by {paths.CORRECTIONS}, "
+            f"{numbers['stale']} corrections are stale"
+        ),
+        *(
+            f"prepare: warning: the correction of {path} ({old} to {new}) is not applied: "
+            f"{label_corrections.OUTCOMES[outcome]}"
+            for path, old, new, outcome in zip(
+                stale.path, stale.old_label, stale.new_label, stale.outcome, strict=True
+            )
+        ),
+    ]
 
 
 def note_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

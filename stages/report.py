@@ -176,9 +176,11 @@ def figures(
     if evaluate.get("human_baseline", {}).get("votes"):
         drawn["human_baseline"] = plots.human_baseline(evaluate["human_baseline"])
     if "robustness" in evaluate:
-        block = dict(evaluate["robustness"])
-        photos, unchanged = block.pop("photos"), block.pop("unchanged")
-        drawn["robustness"] = plots.robustness(block, unchanged, photos, len(classes))
+        block = evaluate["robustness"]
+        kinds = {kind: levels for kind, levels in block.items() if isinstance(levels, Mapping)}
+        drawn["robustness"] = plots.robustness(
+            kinds, block["unchanged"], block["photos"], len(classes)
+        )
     return drawn
 
 

@@ -29,6 +29,7 @@ COMMANDS = typer.main.get_command(app).commands
 CONDITIONAL = {
     "scores.mcc": "classes without an order",
     "notes.": "photos that are converted",
+    "label_corrections.": "data/label_corrections.csv with rows for the dataset",
     "predefined": "predefined splits",
     "consensus.": "split.test: consensus",
     "operating_point.": "operating_point in the dataset config",

@@ -4,7 +4,8 @@
 
 Reads the pixel store, data/split/photos.csv and the trained bundle; writes label_issues.csv (all
 photos, ranked), sheet_01.png, … (the first 96) and label_studio.json: the first 96 as tasks with
-the suggested class as a prediction, for import into the project where the photos were labeled.
+the suggested class as a prediction, for import into Label Studio. After the review, `anklealign
+correct` takes over the export, or label_issues.csv with a column new_label.
 
 Confident learning (Northcutt, Jiang and Chuang 2021): a photo has a label issue when another class
 exceeds its own threshold by more than the label exceeds its threshold. The threshold of a class is
@@ -207,6 +208,7 @@ def ranked(
     issues = pd.DataFrame(
         {
             "id": table.id,
+            "sha256": table.sha256,
             "path": table.path,
             "split": table.split,
             "label": table.label,
@@ -243,11 +245,17 @@ def task(
     row: Mapping[Any, Any], address: str, spellings: Mapping[str, str], from_name: str, to_name: str
 ) -> dict[str, Any]:
     """Return a Label Studio task that predicts the suggested class, in the team's spelling."""
+    suggested = prediction(spellings[row["suggested"]], row["p_suggested"], from_name, to_name)
+    data = {to_name: address, "labeled": row["label"], "sha256": row["sha256"]}
+    return {"data": data, "predictions": [suggested]}
+
+
+def prediction(choice: str, score: float, from_name: str, to_name: str) -> dict[str, Any]:
+    """Return a pre-annotation in Label Studio's format (labelstud.io/guide/predictions)."""
     result = {
         "from_name": from_name,
         "to_name": to_name,
         "type": "choices",
-        "value": {"choices": [spellings[row["suggested"]]]},
+        "value": {"choices": [choice]},
     }
-    prediction = {"model_version": "anklealign", "score": row["p_suggested"], "result": [result]}
-    return {"data": {to_name: address, "labeled": row["label"]}, "predictions": [prediction]}
+    return {"model_version": "anklealign", "score": score, "result": [result]}

@@ -365,6 +365,56 @@ def _label_issues(
     raise typer.Exit(label_issues.write_label_issues(out, address, from_name, to_name))
 
 
+@app.command("correct", epilog="Example: anklealign correct project-1.json --reviewer R2")
+def _correct(
+    reviewed: Annotated[
+        Path,
+        typer.Argument(
+            help="JSON export of Label Studio, or label_issues.csv with a column new_label."
+        ),
+    ],
+    reviewer: Annotated[
+        str, typer.Option(help="Code of the reviewer, instead of the one in the file.")
+    ] = "",
+) -> None:
+    """Take over reviewed label issues as corrections, which prepare applies."""
+    from anklealign.cli import correct  # noqa: PLC0415
+
+    raise typer.Exit(correct.correct_labels(reviewed, reviewer))
+
+
+@app.command("next", epilog="Example: anklealign next --count 50")
+def _next(
+    photos: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Unlabeled photos, and folders to search. Default: the unlabeled photos of the "
+            "dataset."
+        ),
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="Number of photos.")] = 50,
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = paths.NEXT_PHOTOS,
+    *,
+    address: Annotated[
+        str, typer.Option(help="Label Studio's address before a photo's path.")
+    ] = "/data/local-files/?d=",
+    from_name: Annotated[
+        str, typer.Option(help="Name of the Choices tag in the Label Studio project.")
+    ] = "choice",
+    to_name: Annotated[
+        str, typer.Option(help="Name of the Image tag, and key of the data.")
+    ] = "image",
+) -> None:
+    """Choose the unlabeled photos to label next: uncertain and different ones."""
+    from anklealign.cli import next_photos  # noqa: PLC0415
+
+    raise typer.Exit(
+        next_photos.write_next(
+            photos or [], count, out, address=address, from_name=from_name, to_name=to_name
+        )
+    )
+
+
 @app.command("learning-curve", epilog="Example: anklealign learning-curve --repeats 3")
 def _learning_curve(
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = paths.LEARNING_CURVE,

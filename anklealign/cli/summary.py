@@ -73,6 +73,7 @@ def count_lines(metrics: dict[str, Any]) -> list[str]:
         f"input     {prepare['files_seen']} files, {prepare['tasks_seen']} labeling tasks",
         *([vote_line(agreement)] if agreement.get("votes") else []),
         f"skipped   {_reasons(skipped)}  (data/prepared/skipped.csv)",
+        *([correction_line(block)] if (block := prepare.get("label_corrections")) else []),
         f"removed   {_reasons(clean['reasons'])}  (data/clean/removed.csv)",
         *(
             [f"flagged   {_reasons(clean['flagged'])}  (data/clean/flagged.csv)"]
@@ -83,6 +84,14 @@ def count_lines(metrics: dict[str, Any]) -> list[str]:
         f"dataset   {run['params']['dataset_name']}",
         f"model     {run['params']['model_name']}, {parameters:,} parameters",
     ]
+
+
+def correction_line(corrections: Mapping[str, int]) -> str:
+    """Return the number of corrected labels and of stale corrections."""
+    return (
+        f"corrected {corrections['photos']} labels, {corrections['stale']} corrections are stale  "
+        "(data/prepared/label_corrections.csv)"
+    )
 
 
 def vote_line(agreement: Mapping[str, Any]) -> str:

@@ -3,6 +3,9 @@
 from pathlib import Path
 
 RAW = Path("data/raw")  # one folder per dataset
+CORRECTIONS = Path(
+    "data/label_corrections.csv"
+)  # in git; anklealign/annotation/label_corrections.py
 PREPARED = Path("data/prepared")
 CLEAN = Path("data/clean")
 SPLIT = Path("data/split")
@@ -30,6 +33,7 @@ CHECKLIST = METRICS / "REPORTING_CHECKLIST.md"
 # Written by commands, and neither outputs of the pipeline nor tracked by git.
 EXPORT = Path("export/model.onnx")
 LABEL_ISSUES = Path("label_issues")
+NEXT_PHOTOS = Path("next_photos")
 EVALUATION = Path("evaluation")  # of `anklealign evaluate`
 LEARNING_CURVE = Path("learning_curve")
 PULL_REQUEST = Path("report")

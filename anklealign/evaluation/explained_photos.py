@@ -3,6 +3,8 @@
 Shapes: N selected photos, S the store's side, A attention heads.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -50,8 +52,12 @@ def attribution_maps(
     store: Photos,
     bundle: Bundle,
     device: torch.device,
+    *,
+    known: Mapping[str, attribution.Maps] | None = None,
 ) -> dict[str, npt.NDArray[np.generic]]:
     """Return the maps of the selected photos, as uint8 with 255 for the maximum of a map.
+
+    `known` holds heat maps (S, S) by id, of all selected photos; without it, they are computed.
 
     Returns:
         `ids` and `kinds` (N,), and `grad_cam` (N, S, S) of the predicted class. Of a transformer,
@@ -64,7 +70,11 @@ def attribution_maps(
     arrays = {
         "ids": rows.id.to_numpy(str),
         "kinds": rows.kind.to_numpy(str),
-        "grad_cam": _to_uint8(attribution.heat_maps(bundle, pixels, predicted, device=device)),
+        "grad_cam": _to_uint8(
+            attribution.heat_maps(bundle, pixels, predicted, device=device)
+            if known is None
+            else np.stack([known[name] for name in rows.id])
+        ),
     }
     if attribution.has_attention(bundle.model):
         rollout = attribution.heat_maps(bundle, pixels, predicted, "rollout", device)

@@ -21,6 +21,8 @@ from anklealign.models.operating_point import OperatingPoint
 PROBABILITY_DIGITS = 6
 RELIABILITY_DIGITS = 4
 
+Features = npt.NDArray[np.float32]
+
 
 def predict_table(
     table: pd.DataFrame, store: Photos, predictor: Predictor
@@ -30,6 +32,18 @@ def predict_table(
     labels = rows.label.map(predictor.classes.index).to_numpy(np.int64)
     probabilities = predictor.probabilities(store, rows.row.to_numpy())
     return rows, Predictions(labels, probabilities, list(rows.group))
+
+
+def describe_table(
+    table: pd.DataFrame, store: Photos, predictor: Predictor
+) -> tuple[pd.DataFrame, Predictions, dict[int, Features]]:
+    """Return what `predict_table` returns, and the model's features (C,) by row of the store."""
+    rows = table.sort_values("path", ignore_index=True)
+    labels = rows.label.map(predictor.classes.index).to_numpy(np.int64)
+    photo_rows = rows.row.to_numpy(np.int64)
+    probabilities, features = predictor.describe(store, photo_rows)
+    by_row = dict(zip(photo_rows.tolist(), features.numpy(), strict=True))
+    return rows, Predictions(labels, probabilities, list(rows.group)), by_row
 
 
 def prediction_table(

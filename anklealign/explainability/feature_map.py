@@ -8,7 +8,9 @@ Deep k-Nearest Neighbors (2018)). The map is t-SNE (van der Maaten and Hinton, V
 using t-SNE (2008)): near photos are alike; far distances and the axes have no meaning.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -57,7 +59,13 @@ def select(table: pd.DataFrame, wrong: set[str]) -> pd.DataFrame:
 
 
 def describe(
-    table: pd.DataFrame, wrong: set[str], store: Photos, bundle: Bundle, device: torch.device
+    table: pd.DataFrame,
+    wrong: set[str],
+    store: Photos,
+    bundle: Bundle,
+    device: torch.device,
+    *,
+    known: Mapping[int, npt.NDArray[Any]] = MappingProxyType({}),
 ) -> Arrays:
     """Return the map and the neighbors of photos, or an empty dict for a model without features.
 
@@ -67,6 +75,7 @@ def describe(
         store: (N, S, S, 3) uint8.
         bundle: The trained model.
         device: Device of the model.
+        known: Features (C,) of photos by their row in the store; the others are computed.
 
     Returns:
         `map_ids` (M,), `map_xy` (M, 2) uint16, 0 to `EDGE`; `neighbors` (M, K) int32, positions in
@@ -75,9 +84,11 @@ def describe(
         many of the `VOTERS` nearest photos of other groups have the photo's label.
     """
     photos = select(table, wrong)
-    raw = inputs.features(
-        bundle.model, store, photos.row.to_numpy(), bundle.input_config, device
-    ).numpy()
+    rows = photos.row.to_numpy(np.int64)
+    unknown = np.array([row for row in rows.tolist() if row not in known], np.int64)
+    computed = inputs.features(bundle.model, store, unknown, bundle.input_config, device).numpy()
+    by_row = {**known, **dict(zip(unknown.tolist(), computed, strict=True))}
+    raw = np.stack([by_row[row] for row in rows.tolist()])
     if (
         raw.ndim != 2
         or len(photos) < 3
@@ -153,6 +164,8 @@ def small_heat_maps(
     store: Photos,
     bundle: Bundle,
     device: torch.device,
+    *,
+    known: Mapping[str, attribution.Maps] = MappingProxyType({}),
 ) -> Arrays:
     """Return Grad-CAM maps of the predicted class of up to `HEAT_MAPS` test photos.
 
@@ -164,6 +177,7 @@ def small_heat_maps(
         store: (N, S, S, 3) uint8.
         bundle: The trained model.
         device: Device of the model.
+        known: Heat maps (S, S) of photos by id; the others are computed.
 
     Returns:
         `heat_ids` (P,), and `heat` (P, HEAT_SIDE, HEAT_SIDE) uint8, 255 at the maximum of a map.
@@ -172,16 +186,37 @@ def small_heat_maps(
     wrong = ordered[ordered.actual != ordered.predicted].head(HEAT_ERRORS)
     others = predictions.drop(wrong.index).sort_values("id")
     rows = pd.concat([wrong, others]).head(HEAT_MAPS)
-    predicted = rows.predicted.map(bundle.classes.index).to_numpy(np.int64)
+    small = {name: _shrink(heat) for name, heat in known.items()}
+    unknown = rows[~rows.id.isin(list(known))]
+    for start in range(0, len(unknown), inputs.CHUNK):
+        part = unknown.iloc[start : start + inputs.CHUNK]
+        computed = heat_maps_by_id(part, test, store, bundle, device)
+        small |= {name: _shrink(heat) for name, heat in computed.items()}
     maps = np.zeros((len(rows), HEAT_SIDE, HEAT_SIDE), np.uint8)
-    photo_rows = test.row[rows.index].to_numpy()
-    for start in range(0, len(rows), inputs.CHUNK):
-        part = slice(start, start + inputs.CHUNK)
-        heat = attribution.heat_maps(
-            bundle, store[photo_rows[part]], predicted[part], device=device
-        )
-        for place, values in enumerate(heat, start):
-            picture = Image.fromarray(np.rint(255 * values).astype(np.uint8))
-            small = picture.resize((HEAT_SIDE, HEAT_SIDE), Image.Resampling.BOX)
-            maps[place] = np.asarray(small)
+    for place, name in enumerate(rows.id):
+        maps[place] = small[name]
     return {"heat_ids": rows.id.to_numpy(str), "heat": maps}
+
+
+def heat_maps_by_id(
+    rows: pd.DataFrame, test: pd.DataFrame, store: Photos, bundle: Bundle, device: torch.device
+) -> dict[str, attribution.Maps]:
+    """Return the Grad-CAM map (S, S) of the predicted class of photos by their id.
+
+    Args:
+        rows: id and predicted of some rows of `test`, with its index.
+        test: id and row.
+        store: (N, S, S, 3) uint8.
+        bundle: The trained model.
+        device: Device of the model.
+    """
+    predicted = rows.predicted.map(bundle.classes.index).to_numpy(np.int64)
+    pixels = store[test.row[rows.index].to_numpy()]
+    maps = attribution.heat_maps(bundle, pixels, predicted, device=device)
+    return dict(zip(rows.id, maps, strict=True))
+
+
+def _shrink(heat: attribution.Maps) -> npt.NDArray[np.uint8]:
+    """Return a heat map as uint8: (S, S) in 0 to 1 -> (HEAT_SIDE, HEAT_SIDE)."""
+    picture = Image.fromarray(np.rint(255 * heat).astype(np.uint8))
+    return np.asarray(picture.resize((HEAT_SIDE, HEAT_SIDE), Image.Resampling.BOX))

@@ -13,7 +13,7 @@ import torch
 from anklealign.io import decode, decoder_pool
 from anklealign.io.decoder_pool import DecoderPool, Target
 from anklealign.io.pixel_store import Photos, Pixels
-from anklealign.models import bundle, calibration, factory
+from anklealign.models import bundle, calibration, factory, inputs
 from anklealign.models.bundle import Bundle
 from anklealign.models.inputs import Floats, Integers, logits, pick_device
 
@@ -120,6 +120,17 @@ class Predictor:
         own = self.bundle
         scores = self.logits(pixels_nhwc, rows)
         return calibration.probabilities(scores, own.temperature, own.class_bias)
+
+    def describe(self, pixels_nhwc: Photos, rows: Integers) -> tuple[Floats, torch.Tensor]:
+        """Return what `probabilities` returns, and the features of the same forward pass.
+
+        uint8 (n, S, S, 3), rows (N,) -> (N, K), (N, C) on the CPU: the input of the last layer.
+        """
+        own = self.bundle
+        scores, features = inputs.logits_and_features(
+            own.model, pixels_nhwc, rows, own.input_config, self.device
+        )
+        return calibration.probabilities(scores, own.temperature, own.class_bias), features
 
     def novelty_scores(self, pixels_nhwc: Photos, rows: Integers | None = None) -> Floats:
         """Return how unlike the training photos photos are: uint8 (N, S, S, 3) -> (N,), 0 to 2.

@@ -146,6 +146,35 @@ def features(
     return _in_chunks(backbone, pixels, rows, input_config, device)
 
 
+def logits_and_features(
+    model: nn.Module,
+    pixels: Photos,
+    rows: Integers,
+    input_config: InputConfig,
+    device: torch.device,
+) -> tuple[Floats, Tensor]:
+    """Return what `logits` and `features` return, by one forward pass: (N, K), (N, C) on the CPU.
+
+    A network that does not call timm's forward_head needs a second pass for the features.
+    """
+    head = model.forward_head
+    recorded: list[Tensor] = []
+
+    def recording_head(x: Tensor, pre_logits: bool = False) -> Tensor:
+        recorded.append(head(x, pre_logits=True).float())  # type: ignore[operator]
+        output: Tensor = head(x, pre_logits=pre_logits)  # type: ignore[operator]
+        return output
+
+    model.forward_head = recording_head  # type: ignore[assignment]
+    try:
+        scores = logits(model, pixels, rows, input_config, device)
+    finally:
+        del model.forward_head
+    if sum(map(len, recorded)) != len(rows):
+        return scores, features(model, pixels, rows, input_config, device)
+    return scores, torch.cat(recorded).cpu()
+
+
 def _in_chunks(
     function: Callable[[Tensor], Tensor],
     pixels: Photos,

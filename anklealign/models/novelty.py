@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import safetensors.numpy
 import timm
 import torch
@@ -52,6 +53,17 @@ class NoveltyDetector:
     def scores(self, pixels: Photos, rows: Integers, device: torch.device) -> Floats:
         """Return the score of photos of the store: uint8 (n, S, S, 3), rows (N,) -> (N,)."""
         return distances(describe(pixels, rows, device), self.references)
+
+    def by_row(self, train: pd.DataFrame) -> dict[int, np.ndarray[Any, np.dtype[np.float32]]]:
+        """Return the references (C,) by row of the store; {} if the bundle has other photos.
+
+        Args:
+            train: id and row of the training photos that the detector was fitted on.
+        """
+        rows = train.sort_values("id").row.to_numpy(np.int64)[:MAX_REFERENCES].tolist()
+        if len(rows) != len(self.references):
+            return {}
+        return dict(zip(rows, self.references, strict=True))
 
     def scores_of(self, features: Tensor) -> Floats:
         """Return the score of photos from the network's features: (N, C) -> (N,)."""
@@ -108,6 +120,18 @@ def describe(
     """
     config = replace(input_config(), image_size=size)
     return unit(inputs.features(general_network(str(device)), pixels, rows, config, device))
+
+
+def describe_unknown(
+    pixels: Photos,
+    rows: Integers,
+    device: torch.device,
+    known: Mapping[int, np.ndarray[Any, np.dtype[np.float32]]],
+) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Return what `describe` returns, with the features of known rows from `known`: (N, C)."""
+    unknown = np.array([row for row in rows.tolist() if row not in known], np.int64)
+    computed = dict(zip(unknown.tolist(), describe(pixels, unknown, device), strict=True))
+    return np.stack([known[row] if row in known else computed[row] for row in rows.tolist()])
 
 
 def unit(features: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:

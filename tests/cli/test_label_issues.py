@@ -85,12 +85,12 @@ def test_a_class_of_two_groups_is_ranked_and_one_of_a_single_group_is_an_error(m
 
 
 def test_a_task_carries_the_suggestion_as_the_team_spells_it():
-    row = {"suggested": "neutral", "label": "pronation", "p_suggested": 0.8}
+    row = {"suggested": "neutral", "label": "pronation", "p_suggested": 0.8, "sha256": "ab"}
     found = label_issues.task(
         row, "/data/x/a%20b.jpg", {"neutral": "2_Neutralis"}, "choice", "image"
     )
     (prediction,) = found["predictions"]
-    assert found["data"] == {"image": "/data/x/a%20b.jpg", "labeled": "pronation"}
+    assert found["data"] == {"image": "/data/x/a%20b.jpg", "labeled": "pronation", "sha256": "ab"}
     assert prediction["score"] == 0.8
     assert prediction["result"] == [
         {

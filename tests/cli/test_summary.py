@@ -31,6 +31,11 @@ def test_votes_are_summarized_with_their_agreement():
     )
 
 
+def test_corrected_labels_and_stale_corrections_are_counted():
+    line = summary.correction_line({"corrections": 5, "photos": 4, "stale": 1})
+    assert line.startswith("corrected 4 labels, 1 corrections are stale")
+
+
 def test_the_score_table_has_value_interval_majority_and_gain():
     score = {
         "value": 0.75,

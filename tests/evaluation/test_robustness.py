@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from anklealign.evaluation import plots
-from anklealign.evaluation.robustness import CORRUPTIONS, LEVELS, corrupt, corruption_scores
+from anklealign.evaluation.robustness import (
+    BLOCK,
+    CORRUPTIONS,
+    LEVELS,
+    WIDTH,
+    corrupt,
+    corruption_scores,
+    drop_with_width,
+    is_known,
+)
 
 BOXES = np.array([[0, 8, 64, 56], [8, 0, 56, 64]])
 IDS = ["0123456789ab", "ba9876543210"]
@@ -85,8 +94,8 @@ def test_scores_drop_for_the_corruption_the_model_depends_on():
     assert sorted(labels.tolist()) == [0, 1]
     options = {"fill": FILL, "flip": True}
     found = {
-        (kind, level): score
-        for kind, level, score in corruption_scores(pixels, BOXES, IDS, labels, predict, **options)
+        (own.kind, own.level): own.score
+        for own in corruption_scores(pixels, BOXES, IDS, labels, predict, **options)
     }
     assert found["horizontal_flip", 1] == found["gaussian_blur", 5] == 1
     assert found["brightness", 40] == found["brightness", 200] == 0.5
@@ -96,7 +105,63 @@ def test_scores_drop_for_the_corruption_the_model_depends_on():
 def test_flip_is_left_out_when_it_changes_the_label():
     pixels = photos()
     found = corruption_scores(pixels, BOXES, IDS, np.array([0, 1]), predict, fill=FILL, flip=False)
-    assert "horizontal_flip" not in {kind for kind, _, _ in found}
+    assert "horizontal_flip" not in {own.kind for own in found}
+
+
+def many_photos(count: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Return `count` dark and bright photos in turn, their boxes and ids."""
+    squares = np.full((count, 64, 64, 3), 60, np.uint8)
+    squares[1::2] = 180
+    return squares, np.tile([0, 0, 64, 64], (count, 1)), [f"{n:012x}" for n in range(count)]
+
+
+def test_levels_that_change_nothing_or_everything_need_few_photos():
+    pixels, boxes, ids = many_photos(160)
+    labels = np.arange(160) % 2
+    asked = []
+
+    def counting(squares: np.ndarray) -> np.ndarray:
+        asked.append(len(squares))
+        return predict(squares)
+
+    found = {
+        (own.kind, own.level): own
+        for own in corruption_scores(
+            pixels, boxes, ids, labels, counting, fill=FILL, flip=True, unchanged=labels
+        )
+    }
+    assert found["gaussian_blur", 5].score == 1
+    assert found["brightness", 40].score == 0.5  # all bright photos are lost
+    assert found["brightness", 40].photos == BLOCK
+    assert found["gaussian_blur", 5].photos == 2 * BLOCK
+    assert sum(asked) == sum(own.photos for own in found.values())
+    assert all(is_known(1 - own.score, own.width) for own in found.values())
+
+
+def test_a_score_between_uses_more_photos_and_its_interval_covers_that_of_all():
+    rng = np.random.default_rng(0)
+    labels = np.arange(400) % 2
+    misses = 0
+    for _ in range(200):
+        lost = (rng.random(400) < 0.15).astype(float)
+        drop, width = drop_with_width(lost[:96], labels, np.arange(400))
+        assert not is_known(drop, width)
+        misses += abs(drop - 0.15) > width
+    assert misses <= 20  # 5% of 200 are 10; 3 standard deviations more are 20
+
+
+def test_photos_of_one_group_count_as_one():
+    rng = np.random.default_rng(0)
+    labels = np.tile([0, 1], 60)
+    lost = np.repeat((rng.random(12) < 0.3).astype(float), 10)
+    _, alone = drop_with_width(lost, labels, np.arange(120))
+    _, grouped = drop_with_width(lost, labels, np.repeat(np.arange(12), 10))
+    assert grouped > 2 * alone
+    assert drop_with_width(np.zeros(40), labels, np.arange(120))[1] > WIDTH  # no change is no proof
+
+
+def test_a_class_without_photos_so_far_gives_no_interval():
+    assert drop_with_width(np.zeros(32), np.repeat([0, 1], 40), np.arange(80))[1] == np.inf
 
 
 def test_plot_has_one_panel_per_kind_with_its_levels():

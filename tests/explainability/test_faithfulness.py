@@ -46,6 +46,45 @@ def test_a_faithful_map_beats_random_orders_and_an_inverted_one_does_not(red):
     assert (wrong.insertion < wrong.insertion_random).all()
 
 
+def test_areas_are_those_of_complete_curves_with_the_ends_computed_once(red, monkeypatch):
+    bundle, photos, classes = red
+    maps = heat_maps(bundle, photos, classes)
+    passes = []
+
+    def counting(model, steps, *arguments):
+        passes.append(len(steps))
+        return logits(model, steps, *arguments)
+
+    monkeypatch.setattr(faithfulness, "logits", counting)
+    measured = faithfulness.areas(bundle, photos, classes, maps, seed=1, device=CPU)
+    assert passes == [32] * 6
+    for n, (photo, heat) in enumerate(zip(photos, maps, strict=True)):
+        order = np.argsort(-faithfulness.cell_means(heat).ravel(), kind="stable")
+        blurred = faithfulness.gaussian_filter(photo, (faithfulness.BLUR * SIDE,) * 2 + (0,))
+        for start, end, area in (
+            (photo, blurred, measured.deletion[n]), (blurred, photo, measured.insertion[n]),
+        ):  # fmt: skip
+            steps = faithfulness.replace_cells(start, end, order)
+            outputs = logits(bundle.model, steps, np.arange(7), bundle.input_config, CPU)
+            p = faithfulness.calibration.probabilities(outputs, bundle.temperature, ())[:, 1]
+            assert area == pytest.approx(np.trapezoid(p, dx=1 / 6), abs=1e-5)
+
+
+def test_heat_maps_at_hand_are_not_computed_again(red, monkeypatch):
+    bundle, photos, classes = red
+    expected = faithfulness.measure(bundle, photos, classes, seed=1, device=CPU)
+    maps = heat_maps(bundle, photos, classes)
+    calls = []
+
+    def counting(*arguments, **options):
+        calls.append(1)
+        return heat_maps(*arguments, **options)
+
+    monkeypatch.setattr(faithfulness, "heat_maps", counting)
+    assert faithfulness.measure(bundle, photos, classes, 1, CPU, maps=maps) == expected
+    assert len(calls) == 1  # those of the random weights
+
+
 def test_the_metrics_are_deterministic(red):
     bundle, photos, classes = red
     first = faithfulness.measure(bundle, photos, classes, seed=1, device=CPU)

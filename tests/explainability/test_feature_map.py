@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 
 from anklealign.explainability import feature_map
+from anklealign.models import inputs
 from tests.explainability.test_attribution import SIDE, bundle_of
 
 CPU = torch.device("cpu")
@@ -104,6 +105,26 @@ def test_heat_maps_of_errors_come_first(monkeypatch):
     arrays = feature_map.small_heat_maps(predictions, test, store, bundle_of("anklealign_cnn"), CPU)
     assert arrays["heat_ids"].tolist() == ["a", "c", "b"]
     assert arrays["heat"].shape == (3, 32, 32)
+
+
+def test_known_features_and_heat_maps_give_the_same_arrays_without_a_pass(monkeypatch):
+    table = table_of(16)
+    store = np.random.default_rng(1).integers(0, 256, (16, SIDE, SIDE, 3), np.uint8)
+    bundle = bundle_of("anklealign_cnn")
+    rows = np.arange(16)
+    raw = inputs.features(bundle.model, store, rows, bundle.input_config, CPU).numpy()
+    test = table.rename(columns={"label": "actual"})
+    predictions = test.assign(predicted="a", probability=np.linspace(0.5, 0.9, 16))
+    expected = feature_map.describe(table, set(), store, bundle, CPU)
+    small = feature_map.small_heat_maps(predictions, test, store, bundle, CPU)
+    maps = feature_map.heat_maps_by_id(predictions, test, store, bundle, CPU)
+    bundle.model.forward_features = None  # a pass fails
+    monkeypatch.setattr(inputs, "features", lambda *_: torch.zeros(0, 1))
+    known = dict(enumerate(raw))
+    arrays = feature_map.describe(table, set(), store, bundle, CPU, known=known)
+    assert all(np.array_equal(arrays[name], expected[name]) for name in expected)
+    again = feature_map.small_heat_maps(predictions, test, store, bundle, CPU, known=maps)
+    assert all(np.array_equal(again[name], small[name]) for name in small)
 
 
 def test_the_number_of_threads_does_not_change_the_map():

@@ -8,8 +8,10 @@ from torch import nn
 from anklealign.models.inputs import (
     CHUNK,
     InputConfig,
+    features,
     full_precision,
     logits,
+    logits_and_features,
     pick_device,
     resize,
     to_input,
@@ -88,3 +90,33 @@ def test_one_channel_is_the_luma_of_the_photo() -> None:
     luma = pixels @ np.array([0.299, 0.587, 0.114]) / 255
     assert x.shape == (2, 1, 32, 32)
     np.testing.assert_allclose(x[:, 0], (luma - 0.4) / 0.5, atol=1e-5)
+
+
+def test_one_pass_gives_the_logits_and_the_features() -> None:
+    model, config = Cnn(num_classes=3), InputConfig(64, (0.5,) * 3, (0.2,) * 3, "bilinear")
+    pixels, rows, cpu = photos(20), np.arange(20)[::-1].copy(), torch.device("cpu")
+    passes = []
+    model.register_forward_hook(lambda *_: passes.append(1))
+    scores, described = logits_and_features(model, pixels, rows, config, cpu)
+    assert len(passes) == 2  # chunks of 16
+    assert np.array_equal(scores, logits(model, pixels, rows, config, cpu))
+    assert torch.equal(described, features(model, pixels, rows, config, cpu))
+    assert "forward_head" not in vars(model)
+
+
+class HeadlessForward(Cnn):
+    """A network whose forward does not call forward_head."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return Cnn.forward_head(self, self.forward_features(x)) + 1
+
+
+def test_a_network_without_a_recorded_head_gets_its_features_by_another_pass() -> None:
+    model, config = (
+        HeadlessForward(num_classes=3),
+        InputConfig(64, (0.5,) * 3, (0.2,) * 3, "bilinear"),
+    )
+    pixels, rows, cpu = photos(3), np.arange(3), torch.device("cpu")
+    scores, described = logits_and_features(model, pixels, rows, config, cpu)
+    assert np.array_equal(scores, logits(model, pixels, rows, config, cpu))
+    assert torch.equal(described, features(model, pixels, rows, config, cpu))

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -96,3 +97,25 @@ def test_photos_of_other_subjects_and_drawn_images_are_refused() -> None:
     for kind, images in reference_images.draw(160).items():
         scores = detector.scores(images[:10], np.arange(10), CPU)
         assert not detector.similar(scores).any(), kind
+
+
+def test_references_are_the_features_of_the_training_photos_by_id(monkeypatch) -> None:
+    vectors = np.eye(3, dtype=np.float32)
+    train = pd.DataFrame({"id": ["c", "a", "b"], "row": [7, 5, 9]})
+    detector = NoveltyDetector(vectors, 0.5, 0.05)
+    known = detector.by_row(train)
+    assert {row: vector.tolist() for row, vector in known.items()} == {
+        5: [1, 0, 0], 9: [0, 1, 0], 7: [0, 0, 1],
+    }  # fmt: skip
+    assert detector.by_row(train.head(2)) == {}  # of other photos
+    computed = []
+
+    def describe(_: object, rows: np.ndarray, __: object) -> np.ndarray:
+        computed.extend(rows.tolist())
+        return np.full((len(rows), 3), 2, np.float32)
+
+    monkeypatch.setattr(novelty, "describe", describe)
+    pixels, cpu = np.zeros((10, 4, 4, 3), np.uint8), torch.device("cpu")
+    found = novelty.describe_unknown(pixels, np.array([5, 1, 7]), cpu, known)
+    assert found.tolist() == [[1, 0, 0], [2, 2, 2], [0, 0, 1]]
+    assert computed == [1]
