@@ -17,7 +17,7 @@ from anklealign.models.inputs import pick_device
 from service import problems, routes
 from service.access import AccessMiddleware
 from service.batcher import Batcher
-from service.catalog import Catalog, serve_model
+from service.catalog import Catalog, ServedModel, serve_model
 from service.observability import Metrics, ObservabilityMiddleware
 from service.problems import ProblemDetails, ProblemError
 from service.schemas import ModelResponse
@@ -55,7 +55,7 @@ def load_catalog(settings: ServiceSettings, predictor: Predictor, engine: str) -
     Raises:
         ValueError: As `load`, or metrics/details/evaluate.json is not what evaluate writes.
     """
-    models = {}
+    models: dict[str, ServedModel] = {}
     for name, folder in settings.bundles().items():
         if models:
             predictor, engine = load(settings, name)

@@ -162,9 +162,10 @@ def photo_routes(handler: PhotoHandler, settings: ServiceSettings) -> APIRouter:
         If any photo is unreadable, the whole request fails; `photo` in the problem details is the
         position of that photo.
         """
-        model, *outputs = await handler.classify(request, settings.max_files)
+        model, opened, probabilities, novelty = await handler.classify(request, settings.max_files)
         response = PredictResponse(
-            model=model.description.model, predictions=handler.predictions(model, *outputs)
+            model=model.description.model,
+            predictions=handler.predictions(model, opened, probabilities, novelty),
         )
         # Serialize directly: FastAPI would validate and copy the model again on every request.
         return Response(response.model_dump_json(), media_type=JSON)
