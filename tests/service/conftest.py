@@ -157,7 +157,7 @@ def serving(settings: ServiceSettings) -> Iterator[Served]:
         yield Served(port, settings, application)
     finally:
         run.should_exit = True
-        thread.join(30)  # test_main bounds the time; here a machine may stall
+        thread.join(10)
         if thread.is_alive():
             faulthandler.dump_traceback(all_threads=True)
         assert not thread.is_alive(), "the service did not stop; its threads are on stderr"
