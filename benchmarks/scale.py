@@ -5,9 +5,10 @@
 Runs prepare, clean and split on a quarter, a half and all of the photos, in a project of their own
 and without a cache, each stage in a process of its own. For each stage, prints its CPU seconds, and
 the exponent with which they grow from the half to all photos; extrapolates with that exponent, but
-at least 1, to larger sets. The store's bytes per photo and the peak memory of a stage are measured,
-too. An extrapolation over three orders of magnitude is a rough figure: it shows which stage gives
-way first, not how long it takes.
+at least 1, to larger sets. The store's bytes per photo are measured, too. An extrapolation over
+three orders of magnitude is a rough figure: it shows which stage gives way first, not how long it
+takes. clean compares copies with each other, and a larger sample of a set has more copies of its photos:
+on a set with many copies, its exponent is too high for a set that grows by new photos.
 """
 
 import argparse
@@ -19,7 +20,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from anklealign.config import paths
@@ -29,14 +29,6 @@ STAGES = ("prepare", "clean", "split")
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 MIN_PHOTOS = 800  # two folders of the project in each size
 SIZES = (10**5, 10**6, 10**7)
-
-
-@dataclass(frozen=True)
-class Cost:
-    """CPU time of a stage in seconds, and its peak memory in bytes, with the mapped store."""
-
-    seconds: float
-    memory: int
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -60,22 +52,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     report(counts, costs, stored / counts[-1])
 
 
-def run(project: Path, stage: str) -> Cost:
-    """Run a stage in a process of its own, and return its cost."""
+def run(project: Path, stage: str) -> float:
+    """Run a stage in a process of its own, and return its CPU time in seconds."""
     shutil.rmtree(project / paths.CACHE, ignore_errors=True)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    process = subprocess.Popen(
-        [sys.executable, "-m", f"stages.{stage}"],
-        cwd=project, env=environment, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{stage} ends with exit status {process.returncode}")
+    command = [sys.executable, "-m", f"stages.{stage}"]
+    subprocess.run(command, cwd=project, env=environment, check=True, stdout=subprocess.DEVNULL)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Cost(seconds, usage.ru_maxrss * 1024)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def growth(counts: Sequence[int], seconds: Sequence[float]) -> float:
@@ -83,21 +68,21 @@ def growth(counts: Sequence[int], seconds: Sequence[float]) -> float:
     return math.log(seconds[-1] / seconds[-2]) / math.log(counts[-1] / counts[-2])
 
 
-def report(counts: Sequence[int], costs: Sequence[Mapping[str, Cost]], bytes_each: float) -> None:
+def report(counts: Sequence[int], costs: Sequence[Mapping[str, float]], bytes_each: float) -> None:
     """Print what was measured, and the extrapolation."""
     print(f"| CPU s | {' | '.join(f'{count:,} photos' for count in counts)} | exponent "
-          f"| peak memory, GiB |\n|---|{'--:|' * (len(counts) + 2)}")  # fmt: skip
+          f"|\n|---|{'--:|' * (len(counts) + 1)}")  # fmt: skip
     exponents = {}
     for name in STAGES:
-        seconds = [cost[name].seconds for cost in costs]
+        seconds = [cost[name] for cost in costs]
         exponents[name] = growth(counts, seconds)
         print(f"| {name} | {' | '.join(f'{value:.1f}' for value in seconds)} "
-              f"| {exponents[name]:.2f} | {costs[-1][name].memory / 2**30:.2f} |")  # fmt: skip
+              f"| {exponents[name]:.2f} |")  # fmt: skip
     print(f"\nExtrapolated CPU hours, and the store at {bytes_each / 1e3:.0f} kB per photo:\n")
     print(f"| photos | {' | '.join(STAGES)} | store, GB |\n|---|{'--:|' * (len(STAGES) + 1)}")
     for size in SIZES:
         hours = [
-            costs[-1][name].seconds * (size / counts[-1]) ** max(1.0, exponents[name]) / 3600
+            costs[-1][name] * (size / counts[-1]) ** max(1.0, exponents[name]) / 3600
             for name in STAGES
         ]
         print(f"| {size:,} | {' | '.join(f'{value:.1f}' for value in hours)} "

@@ -34,7 +34,10 @@ def headline(files: RunFiles) -> str:
     if accuracy["gain_ci_low"] > 0:
         return f"{start}, clearly more than {always} would ({percent(accuracy['majority'], 0)})."
     if evaluate["balanced_accuracy"].get("gain_ci_low", 0) > 0:
-        return f"{start}, and tells the classes apart better than chance."
+        return (
+            f"{start}. It is better than chance on the average class, but not certainly better "
+            f"overall than {always}."
+        )
     if accuracy["gain_ci_high"] < 0:
         return f"{start}, fewer than {always} would."
     return f"{start}; it is not certain that this is more than {always} would."
@@ -112,8 +115,8 @@ def next_steps(files: RunFiles, statistics: Sequence[dict[str, Any]]) -> list[st
     ]
     steps += _threshold(files)
     steps.append(
-        "Run `anklealign label-issues` and review the photos it ranks first: some errors are "
-        "errors of the labels."
+        "Run `anklealign label-issues` and review the photos it ranks first: some apparent "
+        "errors are wrong labels."
     )
     return steps[:MAX_STEPS]
 
@@ -136,6 +139,13 @@ def _threshold(files: RunFiles) -> list[str]:
     return []
 
 
+def least_found(files: RunFiles) -> list[str]:
+    """Return the classes with the lowest recall on the test photos, in the order of the classes."""
+    right = files.predictions.actual == files.predictions.predicted
+    recall = right.groupby(files.predictions.actual).mean()
+    return [name for name in files.classes if recall.get(name) == recall.min()]
+
+
 def _weak_class(files: RunFiles) -> list[str]:
     evaluate = files.metrics["evaluate"]
     worst = evaluate["worst"]
@@ -148,9 +158,10 @@ def _weak_class(files: RunFiles) -> list[str]:
     if wrong.empty:
         return []
     confused = wrong.predicted.value_counts().sort_index().sort_values(kind="stable").index[-1]
+    lowest = "has the lowest recall" if len(least_found(files)) == 1 else "has a low recall"
     step = (
-        f"Look at the errors on “{worst['class']}”, the class that is found least often "
-        f"({percent(worst['class_recall'], 0)} of {worst['class_photos']} photos) and often taken "
-        f"for “{confused}”. More training photos of both help, or clearer labels."
+        f"Look at the errors on “{worst['class']}”, which {lowest} "
+        f"({percent(worst['class_recall'], 0)} of {worst['class_photos']} photos) and is most "
+        f"often mistaken for “{confused}”. More training photos of both help, or clearer labels."
     )
     return [step]

@@ -76,6 +76,7 @@ def html(files: RunFiles, comparison: RunComparison | None = None) -> str:
         has_subjects=metric_tables.has_subjects(split),
         has_collectors=bool(photos["names"]["collector"]),
         majority=findings.majority_class(files),
+        least_found=findings.least_found(files),
         classes=files.classes,
         confusion=_confusion(files),
         confusions=_confusions(files),
