@@ -7,8 +7,8 @@ and without a cache, each stage in a process of its own. For each stage, prints 
 the exponent with which they grow from the half to all photos; extrapolates with that exponent, but
 at least 1, to larger sets. The store's bytes per photo are measured, too. An extrapolation over
 three orders of magnitude is a rough figure: it shows which stage gives way first, not how long it
-takes. clean compares copies with each other, and a larger sample of a set has more copies of its photos:
-on a set with many copies, its exponent is too high for a set that grows by new photos.
+takes. clean compares copies with each other, and a larger sample of a set has more copies of its
+photos: on a set with many copies, its exponent is too high for a set that grows by new photos.
 """
 
 import argparse
