@@ -50,7 +50,8 @@ class ServiceSettings(BaseSettings):
         queue: Maximum number of queued or in-progress photos, of which a request counts at most
             8; further requests get a 503.
         max_upload_mb: Maximum size of a request body, in MB (10^6 bytes).
-        max_memory_mb: Maximum total size of all request bodies in memory, in MB.
+        max_memory_mb: Maximum total size of all request bodies in memory, in MB; small ones may
+            take an eighth more.
         max_decode_mb: Maximum memory for decoding the photos that are not quick, in MB. A photo
             that takes more is refused: a WebP over 37 MP, a PNG with transparency over 53 MP.
         max_files: Maximum number of photos per request.

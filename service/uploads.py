@@ -23,6 +23,9 @@ IDLE_SECONDS = 10.0
 # Bytes per second below which an upload makes no progress: each byte extends the deadline by the
 # time that it may take, up to IDLE_SECONDS from now. A photo of 1 MB passes within a minute.
 FLOOR_RATE = 16_000
+# Bodies of requests in progress can fill the memory and cannot be ended. A small body, of at most
+# one SMALL-th of the memory, may take a RESERVE-th on top, so that it is not refused meanwhile.
+SMALL, RESERVE = 64, 8
 # Seconds after which an upload may be ended to make room for others.
 EVICTION_SECONDS = 2.0
 RAW = re.compile(r"image/[\w.+-]+|application/octet-stream")
@@ -134,14 +137,16 @@ class UploadReader:
 
         An upload within its share of the memory also ends those that take more than theirs.
         """
-        while self._held + added > self._max_held:
+        size = max(own.size, len(own.body) + added)
+        reserve = self._max_held // RESERVE if size * SMALL <= self._max_held else 0
+        while self._held + added > self._max_held + reserve:
             others = [
                 upload for upload in self._uploads
                 if upload is not own and not upload.evicted and upload.body
             ]  # fmt: skip
             share = self._max_held / len(self._uploads)
             slow = [upload for upload in others if now - upload.started > EVICTION_SECONDS]
-            if not slow and max(own.size, len(own.body) + added) <= share:
+            if not slow and size <= share:
                 slow = [upload for upload in others if len(upload.body) > share]
             if not slow:
                 raise busy("too many uploads are in progress")

@@ -1,5 +1,6 @@
 """Tests of bad input: a 4xx with a reason within a second, or a limit; other clients are served."""
 
+import asyncio
 import resource
 import socket
 import struct
@@ -14,7 +15,7 @@ import pytest
 
 from benchmarks.fuzz import mutate
 from service.problems import ProblemError
-from service.uploads import parse_content_type, parse_form
+from service.uploads import Upload, UploadReader, parse_content_type, parse_form
 from tests.io.test_decode import good_files
 from tests.service.conftest import (
     HttpResponse,
@@ -377,6 +378,19 @@ def test_a_small_upload_ends_one_that_takes_more_than_its_share(model_folder: Pa
         assert heads[0].startswith(b"HTTP/1.1 503")
         for link in holders:
             link.close()
+
+
+def test_bodies_of_requests_in_progress_do_not_shut_out_a_small_one(model_folder: Path) -> None:
+    reader = UploadReader(settings_for(model_folder, max_upload_mb=4, max_memory_mb=8))
+    small, large = (Upload(0.0, asyncio.Timeout(None), size) for size in (100_000, 1_000_000))
+    reader._uploads |= {small, large}
+    reader._held = 8_000_000  # complete bodies, whose photos are being decoded
+    reader._make_room(100_000, small, 0.0)
+    with pytest.raises(ProblemError, match="too many uploads"):
+        reader._make_room(100_000, large, 0.0)
+    reader._held = 9_000_000  # an eighth more
+    with pytest.raises(ProblemError, match="too many uploads"):
+        reader._make_room(1, small, 0.0)
 
 
 def arrived(link: socket.socket) -> bytes:
