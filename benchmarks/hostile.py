@@ -171,6 +171,10 @@ def cases(ordinary: bytes) -> Iterator[Case]:
         "JPEG of 7 million comments", ordinary[:2] + b"\xff\xfe\0\2" * 7_000_000 + ordinary[2:]
     )
     yield Case("JPEG of 28 MB of 0xFF", ordinary[:2] + b"\xff" * 28_000_000 + ordinary[2:])
+    profile = zlib.compress(bytes(1 << 20), 9)
+    profiles = chunk(b"iCCP", b"a\0\0" + profile) * 280
+    yield Case("PNG of 280 color profiles", png(64, 64, 2, before=profiles))
+    yield Case("WebP with a profile of 28 MB", webp_with_profile(0), good=True)
     for path in sorted(DAMAGED.glob("*.heic")):
         yield Case(f"damaged HEIC {path.stem}", path.read_bytes())
     yield Case("PNG of 80 MP", png(10_000, 8_000, 2), good=True)
@@ -198,8 +202,71 @@ def attacks(files: list[Case]) -> dict[str, Attack]:
         "send four PNGs of noise per request": [[quick] * 4],
     } | ({"crash decoders": [[photo] for photo in crashing]} if crashing else {})
     return {name: _repeating(requests) for name, requests in repeated.items()} | {
-        "hold bodies of 32 MB open": hold_body
+        "hold bodies of 32 MB open": hold_body,
+        "send other profiles of 28 MB each": send_profiles,
+        "send forms of 48 parts with 4,000 semicolons": raw(semicolons()),
+        "send bodies in 330,000 chunks": raw(tiny_chunks()),
     }
+
+
+def webp_with_profile(number: int) -> bytes:
+    """Return a small WebP with a large color profile that is not one; each number has its own."""
+    stream = io.BytesIO()
+    profile = struct.pack(">I", number) + bytes(28_000_000)
+    Image.new("RGB", (64, 64)).save(stream, "WEBP", icc_profile=profile)
+    return stream.getvalue()
+
+
+def send_profiles(port: int, end: float) -> list[Response]:
+    """Send photos with large color profiles, each one for the first time."""
+    responses: list[Response] = []
+    while time.perf_counter() < end:
+        number = (threading.get_ident() + len(responses)) & 0xFFFFFFFF
+        responses.append(send(port, webp_with_profile(number)))
+    return responses
+
+
+def semicolons() -> bytes:
+    """Return a form whose headers take quadratic time to parse."""
+    value = 'form-data; name="file"; filename="x"; y="' + ";" * 4000
+    part = f"\r\n--b\r\nContent-Disposition: {value}\r\n\r\nhi".encode()
+    body = part * 48 + b"\r\n--b--"
+    return (
+        b"POST /predict HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+        b"Content-Type: multipart/form-data; boundary=b\r\n"
+        b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+    )
+
+
+def tiny_chunks() -> bytes:
+    """Return a request with a body of 0.3 MB in chunks of one byte."""
+    return (
+        b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n"
+        b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+        + b"1\r\nx\r\n" * 330_000
+        + b"0\r\n\r\n"
+    )
+
+
+def raw(content: bytes) -> Attack:
+    """Send bytes repeatedly; a connection that is closed before all are sent has the status 0."""
+
+    def attack(port: int, end: float) -> list[Response]:
+        responses: list[Response] = []
+        while time.perf_counter() < end:
+            start, reply = time.perf_counter(), b""
+            with (
+                contextlib.suppress(OSError),
+                socket.create_connection(("127.0.0.1", port), timeout=60) as link,
+            ):
+                link.sendall(content)
+                reply = link.recv(4096)
+            code = reply.partition(b'"code":"')[2].partition(b'"')[0].decode()
+            status = int(reply[9:12] or b"0")
+            responses.append((status, code or "closed", time.perf_counter() - start))
+        return responses
+
+    return attack
 
 
 def _repeating(requests: list[list[bytes]]) -> Attack:
@@ -300,18 +367,22 @@ def noise(width: int, height: int, kind: str, **options: object) -> bytes:
     return stream.getvalue()
 
 
-def png(width: int, height: int, color_type: int, rows: int = 0) -> bytes:
-    """Return a black PNG of color type 2 (RGB) or 6 (RGBA), with all rows or only `rows`."""
+def png(width: int, height: int, color_type: int, rows: int = 0, before: bytes = b"") -> bytes:
+    """Return a black PNG of color type 2 (RGB) or 6 (RGBA), with all rows or only `rows`.
 
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        content = kind + data
-        return struct.pack(">I", len(data)) + content + struct.pack(">I", zlib.crc32(content))
-
+    `before` are chunks before those of the pixels.
+    """
     row = bytes(1 + width * {2: 3, 6: 4}[color_type])
     packer = zlib.compressobj(9)
     packed = b"".join(packer.compress(row) for _ in range(rows or height)) + packer.flush()
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, color_type, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + head + before + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """Return a chunk of a PNG."""
+    content = kind + data
+    return struct.pack(">I", len(data)) + content + struct.pack(">I", zlib.crc32(content))
 
 
 def send_one(port: int, photo: bytes) -> list[Response]:

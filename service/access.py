@@ -102,7 +102,9 @@ class AccessMiddleware:
     def _address(self, scope: Scope, headers: Headers) -> str:
         """Return the address of the client, which a trusted proxy names."""
         address = str((scope.get("client") or ("",))[0])
-        named = [part.strip() for part in headers.get("x-forwarded-for", "").split(",")]
+        # A proxy appends to the header or adds one of its own.
+        named = ",".join(headers.getlist("x-forwarded-for")).split(",")
+        named = [part.strip() for part in named]
         while named and named[-1] and self._is_proxy(address):
             address = named.pop()
         return address

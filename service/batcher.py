@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from itertools import count
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +46,10 @@ STUCK_SECONDS = 30.0
 GROW_SECONDS = 0.05
 # Seconds of one photo after which its decoder counts as stuck: over the limit of CPU time of most.
 STUCK_DECODER_SECONDS = 30.0
+# Seconds by which a batch overtakes a function that needs the network alone, such as a heat map.
+EXCLUSIVE_DELAY = 1.0
+# Seconds after which a request is looked at again: has its client disconnected?
+WATCH_SECONDS = 0.5
 # Photos of one request in the queue at a time, so that some requests cannot fill it.
 REQUEST_PHOTOS = 8
 # Photos that are not quick and wait for others; one decodes in 1 to 5 s.
@@ -239,9 +243,16 @@ class Batcher:
             done += 0.01 + len(data) / DECODE_RATE
             file = PhotoFile(predictor, data, done)
             tasks.append(self._classify_one(file, number, disconnected, slots))
+        gathered = asyncio.gather(*tasks, return_exceptions=True)
+        watcher = asyncio.create_task(cancel_for_disconnected(gathered, disconnected))
         try:
-            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+            outcomes = await gathered
+        except asyncio.CancelledError:
+            if watcher.done():  # it has cancelled them
+                raise disconnected_error() from None
+            raise
         finally:
+            watcher.cancel()
             self._places -= places
             self.pending -= len(photos)
         results = []
@@ -261,7 +272,7 @@ class Batcher:
     ) -> tuple[OpenedPhoto, Floats, float]:
         async with slots:
             if await disconnected():
-                raise ProblemError("bad_request", "the client disconnected before the response")
+                raise disconnected_error()
             future: ResultFuture = asyncio.get_running_loop().create_future()
             task = partial(self._decode, file, future)
             self._decode_tasks.put(task, file.deadline, small=len(file.data) <= SMALL_BYTES)
@@ -298,7 +309,7 @@ class Batcher:
             full = len(self._decoded) >= min(CHUNK, self.pending // 4)
             if full or self._decode_tasks.empty():
                 self._batch_grown.set()
-            self._network_tasks.put(self._run_batch)
+            self._network_tasks.put(self._run_batch, time.monotonic())
         finally:
             del self._decoding_since[thread]
         # After a deferral as well: the last photo that held a place may have ended meanwhile.
@@ -359,7 +370,8 @@ class Batcher:
 
     async def _run_in_network_thread(self, function: Callable[[], T]) -> T:
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._network_tasks.put(lambda: deliver([(future, self._timed(function))]))
+        deadline = time.monotonic() + EXCLUSIVE_DELAY
+        self._network_tasks.put(lambda: deliver([(future, self._timed(function))]), deadline)
         return await future
 
     def _timed(self, function: Callable[[], T]) -> T | Exception:
@@ -370,6 +382,20 @@ class Batcher:
             return error
         finally:
             self._busy_since = None
+
+
+async def cancel_for_disconnected(
+    work: asyncio.Future[Any], disconnected: Callable[[], Awaitable[bool]]
+) -> None:
+    """Cancel the work for a client that disconnects: what waits in a queue is then skipped."""
+    while not await disconnected():  # noqa: ASYNC110 - Starlette has no event for it
+        await asyncio.sleep(WATCH_SECONDS)
+    work.cancel()
+
+
+def disconnected_error() -> ProblemError:
+    """Return the error of a request whose client is gone."""
+    return ProblemError("bad_request", "the client disconnected before the response")
 
 
 def run_tasks(tasks: TaskQueue, small_only: bool) -> None:

@@ -139,7 +139,7 @@ class ObservabilityMiddleware:
             self._count(inner_scope.get("route"), scope["method"], status, seconds, code)
             line = {
                 "id": request_id,
-                "method": scope["method"],
+                "method": scope["method"][:20],
                 "path": scope["path"][:200],
                 "status": status,
                 "ms": round(seconds * 1e3, 1),
@@ -181,7 +181,7 @@ class JsonFormatter(logging.Formatter):
         line |= getattr(record, "log_fields", {})
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
+        return json.dumps(line)  # in ASCII: no control character of a path reaches a terminal
 
 
 def log_to_stdout() -> None:

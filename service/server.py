@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import gc
 import os
+import resource
 import signal
 import sys
 import warnings
@@ -23,6 +24,7 @@ DRAIN_SECONDS = 4
 # Seconds without a sign of life after which the server process is replaced: imports hold the GIL
 # for some seconds on a busy machine.
 HANG_SECONDS = 60
+BACKLOG = 128  # connections that wait to be accepted
 M_MMAP_THRESHOLD, MMAP_BYTES = -3, 4 << 20
 
 
@@ -61,8 +63,11 @@ def tune_runtime() -> None:
 
     Freeze all loaded objects, because they live until exit, and collect garbage less often. A
     thread that returns from a decoder or the network requests the GIL after 1 ms instead of 5 ms.
-    Large bodies return to the system: glibc would keep some 200 MB of them (mallopt(3)).
+    Large bodies return to the system: glibc would keep some 200 MB of them (mallopt(3)). Allow as
+    many open files as the system does: each connection is one.
     """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     if sys.platform == "linux":
         with contextlib.suppress(AttributeError):  # musl has no mallopt
             ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, MMAP_BYTES)
@@ -81,6 +86,7 @@ def config(application: ASGIApp | Callable[..., Any] | str, **options: Any) -> u
         log_config=None,
         access_log=False,
         server_header=False,
+        backlog=BACKLOG,
         workers=1,  # metrics and limits are those of one process
         proxy_headers=False,
         timeout_keep_alive=HEADER_SECONDS,

@@ -15,6 +15,9 @@ from PIL import Image, ImageCms
 
 # Profiles of cameras and printers have 0.5 to 2,800 kB; building a transform reads all of it.
 MAX_PROFILE_BYTES = 4 << 20
+# Building takes 3 to 50 ms, so that the transforms of recent profiles are kept: those of many
+# phones and cameras, whose profiles are small, and of few printers.
+SMALL_PROFILE_BYTES, KEPT_SMALL, KEPT_LARGE = 64 << 10, 32, 2
 # Gray levels. Variants of sRGB differ from Little CMS's own by rounding; such pixels are kept.
 SAME = 2
 # Profile space (ICC.1, table 19) -> pixel mode.
@@ -50,11 +53,15 @@ def to_srgb(rgb: Image.Image, mode: str, profile: bytes) -> tuple[Image.Image, s
     return converted, conversion.note
 
 
-@lru_cache(maxsize=32)  # the photos of one phone share a profile; building takes 3 to 50 ms
 def conversion_of(profile: bytes, mode: str) -> Conversion:
     """Return the conversion of an ICC profile for pixels of a mode: RGB, L or CMYK."""
-    if len(profile) > MAX_PROFILE_BYTES:
+    if len(profile) > MAX_PROFILE_BYTES:  # before the cache, which would keep it
         return Conversion(None, f"color profile ignored: {len(profile)} bytes")
+    build = _conversion_of_small if len(profile) <= SMALL_PROFILE_BYTES else _conversion_of_large
+    return build(profile, mode)
+
+
+def _build_conversion(profile: bytes, mode: str) -> Conversion:
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         space = source.profile.xcolor_space.strip()
@@ -73,6 +80,10 @@ def conversion_of(profile: bytes, mode: str) -> Conversion:
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
         return Conversion(None, f"color profile ignored: {_printable(str(error))}")
     return Conversion(None, "") if same else Conversion(transform, f"converted from {name} to sRGB")
+
+
+_conversion_of_small = lru_cache(KEPT_SMALL)(_build_conversion)
+_conversion_of_large = lru_cache(KEPT_LARGE)(_build_conversion)
 
 
 def _is_identity(transform: ImageCms.ImageCmsTransform) -> bool:

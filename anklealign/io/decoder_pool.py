@@ -157,6 +157,7 @@ class DecoderPool:
         self._admission = admission or Admission()
         self._isolate_all = isolate_all
         self._idle: list[Worker] = []
+        self._busy: set[Worker] = set()
         self._lock = threading.Lock()
         self.broken = False
 
@@ -189,6 +190,8 @@ class DecoderPool:
                 self._give_back(worker)
             else:
                 worker.kill()  # in an unknown state
+                with self._lock:
+                    self._busy.discard(worker)
             raise
         self._give_back(worker)
         return photo
@@ -228,9 +231,9 @@ class DecoderPool:
             self._give_back(worker)
 
     def close(self) -> None:
-        """End all idle workers."""
+        """End all workers; a photo that is being decoded fails as `decoder_crashed`."""
         with self._lock:
-            workers, self._idle = self._idle, []
+            workers, self._idle = [*self._idle, *self._busy], []
         for worker in workers:
             worker.kill()
 
@@ -238,10 +241,11 @@ class DecoderPool:
         while True:
             with self._lock:
                 worker = self._idle.pop() if self._idle else None
+                if worker is not None and worker.alive:
+                    self._busy.add(worker)
+                    return worker
             if worker is None:
                 break
-            if worker.alive:
-                return worker
             worker.kill()
         try:
             worker = Worker()
@@ -252,10 +256,13 @@ class DecoderPool:
                 f"{sys.executable} -m anklealign.io.decoder_worker"
             ) from None
         self.broken = False
+        with self._lock:
+            self._busy.add(worker)
         return worker
 
     def _give_back(self, worker: "Worker") -> None:
         with self._lock:
+            self._busy.discard(worker)
             self._idle.append(worker)
 
 

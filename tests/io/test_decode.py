@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, features
 
+from anklealign.io import color_profiles, decode
 from anklealign.io.decode import REASONS, PhotoError, fit, is_photo, open_photo
 from benchmarks import fuzz as fuzzing
 from benchmarks.fuzz import mutate
@@ -173,6 +174,23 @@ def png(width, height, depth, colour, rows, *chunks):
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     parts = [chunk(b"IHDR", header), *(chunk(*c) for c in chunks), chunk(b"IDAT", rows)]
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts) + chunk(b"IEND", b"")
+
+
+def test_a_png_of_many_compressed_texts_is_too_slow():
+    rows = zlib.compress((b"\0" + bytes(9)) * 2)
+    text = (b"zTXt", b"key\0\0" + zlib.compress(bytes(1 << 20)))
+    few = decode.MAX_COMPRESSED_CHUNKS
+    assert open_photo(png(3, 2, 8, 2, rows, *[text] * few), LIMIT).image.size == (3, 2)
+    with pytest.raises(PhotoError, match="compressed texts") as error:
+        open_photo(png(3, 2, 8, 2, rows, *[text] * (few + 1)), LIMIT)
+    assert error.value.reason == "too_slow"
+
+
+def test_huge_color_profiles_are_not_kept():
+    profile = bytes(color_profiles.MAX_PROFILE_BYTES + 1)
+    before = color_profiles._conversion_of_large.cache_info().misses
+    assert "ignored" in color_profiles.conversion_of(profile, "RGB").note
+    assert color_profiles._conversion_of_large.cache_info().misses == before
 
 
 @pytest.mark.parametrize(("colour", "bands"), [(2, 3), (6, 4), (4, 2)])

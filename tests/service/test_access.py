@@ -98,7 +98,8 @@ def middleware(**changed: object) -> AccessMiddleware:
 
 
 def request(address: str, forwarded: str = "") -> Scope:
-    headers = [(b"x-forwarded-for", forwarded.encode())] if forwarded else []
+    """Return a request; each line of `forwarded` is a header."""
+    headers = [(b"x-forwarded-for", line.encode()) for line in forwarded.splitlines()]
     return {"type": "http", "method": "GET", "path": "/model", "headers": headers,
             "client": (address, 1)}  # fmt: skip
 
@@ -130,6 +131,7 @@ def test_only_a_trusted_proxy_names_the_client() -> None:
         ("10.0.0.1", "1.2.3.4, 203.0.113.9, 10.0.0.2", "203.0.113.9"),
         ("10.0.0.1", "", "10.0.0.1"),
         ("10.0.0.1", "10.0.0.2", "10.0.0.2"),
+        ("10.0.0.1", "1.2.3.4\n203.0.113.9", "203.0.113.9"),  # the proxy added a header
     ):
         scope = request(address, forwarded)
         assert access._address(scope, Headers(scope=scope)) == expected

@@ -1,6 +1,7 @@
 """Tests of bad input: a 4xx with a reason within a second, or a limit; other clients are served."""
 
 import asyncio
+import contextlib
 import resource
 import socket
 import struct
@@ -15,6 +16,7 @@ import pytest
 
 from benchmarks.fuzz import mutate
 from service.problems import ProblemError
+from service.protocol import FREE_PIECES
 from service.uploads import Upload, UploadReader, parse_content_type, parse_form
 from tests.io.test_decode import good_files
 from tests.service.conftest import (
@@ -391,6 +393,83 @@ def test_bodies_of_requests_in_progress_do_not_shut_out_a_small_one(model_folder
     reader._held = 9_000_000  # an eighth more
     with pytest.raises(ProblemError, match="too many uploads"):
         reader._make_room(1, small, 0.0)
+
+
+SEMICOLONS = b'Content-Disposition: form-data; name="file"; filename="x"; y="' + b";" * 4000
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b"\r\n--b\r\n".join([b"", *[SEMICOLONS + b"\r\n\r\nhi"] * 40]) + b"\r\n--b--",
+         "multipart/form-data; boundary=b"),
+        (b"x", 'multipart/form-data; boundary=b; x="' + ";" * 15_000),
+    ],
+)  # fmt: skip
+def test_headers_of_many_parameters_are_refused_before_they_are_parsed(
+    service: Served, body: bytes, kind: str
+) -> None:
+    before = time.process_time()
+    response = service.request("POST", "/predict", body, Content_Type=kind)
+    assert 400 <= response.status < 500
+    assert "parameters" in response.json["detail"]
+    assert time.process_time() - before < 0.4  # the parser would take 0.5 and 2 s
+
+
+def test_a_body_in_tiny_chunks_is_refused_and_in_normal_ones_accepted(service: Served) -> None:
+    head = (
+        b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n"
+        b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    before = time.process_time()
+    with socket.create_connection(("127.0.0.1", service.port), timeout=10) as link:
+        with contextlib.suppress(OSError):  # closed before all of it is sent
+            link.sendall(head + b"1\r\nx\r\n" * 200_000 + b"0\r\n\r\n")
+        reply = received_from(link)
+    assert reply.startswith(b"HTTP/1.1 400") or not reply  # reset: bytes were left unread
+    assert time.process_time() - before < 1  # all chunks take 3 s
+    data = photo(1, (400, 300), "PNG", compress_level=0)
+    pieces = [data[at : at + 300] for at in range(0, len(data), 300)]
+    assert len(pieces) > FREE_PIECES
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
+    assert service.raw(head + chunks + b"0\r\n\r\n").startswith(b"HTTP/1.1 200")
+
+
+def received_from(link: socket.socket, size: int = 4096) -> bytes:
+    try:
+        return link.recv(size)
+    except OSError:
+        return b""
+
+
+def test_many_idle_connections_do_not_shut_out_others(
+    service: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.protocol.MAX_CONNECTIONS", 8)
+    with contextlib.ExitStack() as stack:
+        links = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", service.port), timeout=5))
+            for _ in range(30)
+        ]
+        assert service.predict(photo()).status == 200
+        assert all(received_from(link) == b"" for link in links[:20])  # the oldest are ended
+
+
+def test_a_client_that_does_not_read_is_disconnected(
+    service: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.protocol.WRITE_SECONDS", 0.3)
+    with socket.create_connection(("127.0.0.1", service.port), timeout=10) as link:
+        link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        with contextlib.suppress(OSError):
+            for _ in range(20):
+                link.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 100)
+                time.sleep(0.1)
+        time.sleep(0.5)
+        size = 0
+        while data := received_from(link, 1 << 20):
+            size += len(data)
+    assert size < 2000 * len(service.request("GET", "/openapi.json").body)
 
 
 def arrived(link: socket.socket) -> bytes:
