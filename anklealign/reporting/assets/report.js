@@ -167,11 +167,11 @@
       const heat = h("img", { src: source(photos.heat[n]), alt: "", id: "viewer-heat" });
       left.firstChild.append(heat);
       left.append(
-        h("label", { for: "strength", class: "faint" }, "Heat map"),
+        h("label", { for: "strength", class: "faint" }, `Heat map: support for ${prediction}`),
         h("input", { type: "range", id: "strength", min: 0, max: 100, value: 80,
           style: { width: "100%", accentColor: "var(--accent)" },
           oninput: (event) => { heat.style.opacity = event.target.value / 100; } }),
-        h("p", { class: "legend" }, h("span", {}, "no"), h("i"), h("span", {}, `support for ${prediction}`)));
+        h("p", { class: "legend" }, h("span", {}, "no support"), h("i"), h("span", {}, "strongest support")));
       heat.style.opacity = 0.8;
     } else if (!prediction) {
       left.append(h("p", { class: "faint" }, "Only test photos have a prediction and a heat map."));
