@@ -25,7 +25,7 @@ from tests.test_dvc import Clone, small_clone
 ROOT = Path(__file__).resolve().parents[1]
 SHELL, PYTHON = {"console", "sh"}, "python"
 OTHER = {"text", "yaml", "nginx", "mermaid"}  # output, files and pictures
-PORT = "PORT_OF_THE_SERVICE"
+PORT, PHOTO = "PORT_OF_THE_SERVICE", "PHOTO_OF_THE_READER"
 
 # How a command starts -> why no test runs it.
 SKIPPED = {
@@ -53,9 +53,6 @@ REFUSED = {
 
 # Command -> what the reader did before, by hand.
 BY_HAND = {
-    "dvc exp run -S dataset=ants_bees -S model=lite0_probe": (
-        "mkdir -p data/raw && cp -r ~/photos/ants_bees data/raw/"
-    ),
     "anklealign correct label_issues/label_issues.csv --reviewer R2": (
         "sed -i -e '1s/$/,new_label/' -e '2s/$/,neutral/' -e '3,$s/$/,/' "
         "label_issues/label_issues.csv"
@@ -65,8 +62,9 @@ BY_HAND = {
         "cp -r model runs/a/ && cp -r model runs/b/"
     ),
     "git merge main": (  # a colleague changed main
-        "git checkout --quiet main && dvc checkout --quiet && dvc exp run --quiet -S seed=8 && "
-        "git commit --quiet --all --message seed && git checkout --quiet more-photos && "
+        "git checkout --quiet main && dvc checkout --quiet && dvc exp run --quiet "
+        "-S evaluate.bootstrap=150 && "
+        "git commit --quiet --all --message resamples && git checkout --quiet more-photos && "
         "dvc checkout --quiet"
     ),
 }
@@ -74,12 +72,12 @@ BY_HAND = {
 # Text of a page -> text of the test: paths, addresses, and a shorter search.
 REPLACED = {
     "/mnt/share/anklealign": '"$HOME/remote"',
-    "ADDRESS_OF_THIS_REPOSITORY": '"$PROJECT"',
+    "git clone ADDRESS_OF_THIS_REPOSITORY": 'cd $(mktemp -d -p "$PARENT") && git clone "$PROJECT"',
     "http://localhost:8000": f"http://localhost:{PORT}",
     "=@photo.jpg": "=@$HOME/photos/new/1.jpg",
     "-binary @photo.jpg": "-binary @$HOME/photos/new/1.jpg",
     "=@other.jpg": "=@$HOME/photos/new/2.jpg",
-    '"photo.jpg"': '"../photo.jpg"',
+    '"photo.jpg"': f'"{PHOTO}"',
     "--trials 20": "--trials 1",
     "search-grid-pool-cnn-7": "search-grid-pool-cnn-0",
 }
@@ -90,10 +88,12 @@ MAKE = """#!/bin/bash
 mkdir -p .venv/bin && touch .venv/bin/activate
 make() {{ {make} -o .venv/repro -o .venv/serve -o .venv/dev "$@"; }}
 if [ "$1" != serve ]; then make "$@"; exit; fi
+url=http://localhost:$ANKLEALIGN_PORT/health/ready
 [ -f ~/service ] && kill -- -$(cat ~/service)
+while curl --silent --output /dev/null $url; do sleep 1; done
 set -m; make serve >~/service.log 2>&1 & echo $! >~/service
 for second in $(seq 90); do
-    curl --silent --output /dev/null "http://localhost:$ANKLEALIGN_PORT/health/ready" && exit 0
+    curl --silent --output /dev/null $url && exit 0
     sleep 1
 done
 cat ~/service.log; exit 1
@@ -141,7 +141,9 @@ def script(page: Path, folder: Path) -> str:
     for block in blocks(page):
         if block.kind == PYTHON:
             file = folder / f"{page.stem}_{block.line}.py"
-            file.write_text(replaced("\n".join(block.commands)), encoding="utf-8")
+            photo = str(folder / "photo.jpg")
+            text = replaced("\n".join(block.commands)).replace(PHOTO, photo)
+            file.write_text(text, encoding="utf-8")
             lines += [f"echo '$ python block, line {block.line}'", f"python {file}"]
         for command in block.commands if block.kind in SHELL else ():
             if command.startswith(tuple(SKIPPED)):
@@ -214,7 +216,6 @@ def home(tmp_path_factory) -> Path:
             f"bikes/{('Bike', 'Car')[ids[1]]}/{number}.jpg",
             f"pets/{label}.{ids[0]}.jpg",
             f"animals/photos/{label[0]}{ids[0]}_1.jpg",
-            f"ants_bees/{('train', 'val')[number > 31]}/{('ants', 'bees')[ids[1]]}/{number}.jpg",
             *([f"new/{number}.jpg"] if number in (1, 2) else []),
         ):
             file = folder / "photos" / path
@@ -259,14 +260,13 @@ def reader(base, home, tmp_path) -> Iterator[Clone]:
     clone = Clone(tmp_path / "project")
     (clone.folder / ".venv/bin").mkdir(parents=True)
     (clone.folder / ".venv/bin/activate").touch()
-    shutil.copy(home / "photos/new/1.jpg", tmp_path / "photo.jpg")
-    shutil.copy(home / "photos/new/1.jpg", clone.folder / "photo.jpg")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     clone.environment |= {
         "PATH": f"{tools}{os.pathsep}{clone.environment['PATH']}",
         "HOME": str(home),
-        "PYTHONPATH": str(clone.folder),
+        "PYTHONPATH": ".",  # the clone that the reader is in
+        "PARENT": str(tmp_path),
         "PROJECT": str(clone.folder),
         "DVC_GLOBAL_CONFIG_DIR": str(settings),
         "ANKLEALIGN_PORT": port,
@@ -281,6 +281,7 @@ def reader(base, home, tmp_path) -> Iterator[Clone]:
 @pytest.mark.parametrize("page", RUN, ids=lambda page: page.stem)
 def test_the_commands_of_a_page_run_in_their_order(page, reader, tmp_path):
     clone = reader
+    picture(1).save(tmp_path / "photo.jpg")
     commands = script(page, tmp_path).replace(PORT, clone.environment["ANKLEALIGN_PORT"])
     # Pages that do not begin with a clone are read after `dvc pull`.
     if "git clone" not in commands:
