@@ -4,6 +4,7 @@ A page is one Bash script: its console, sh and Python blocks from top to bottom.
 a test is in SKIPPED, with the reason. The clones have a small synthetic set and small networks.
 """
 
+import contextlib
 import os
 import re
 import shlex
@@ -274,7 +275,8 @@ def reader(base, home, tmp_path) -> Iterator[Clone]:
     }
     yield clone
     if (home / "service").exists():
-        os.killpg(int((home / "service").read_text()), signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):  # it did not start
+            os.killpg(int((home / "service").read_text()), signal.SIGTERM)
 
 
 @pytest.mark.slow

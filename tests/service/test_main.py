@@ -42,6 +42,13 @@ def test_help_is_printed_and_no_server_is_started() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("usage: python -m service")
     assert "ANKLEALIGN_KEYS_FILE" in done.stdout
+    # The command passes no argument on: it stops at its setting, not at a usage.
+    command_of_project = [sys.executable, "-m", "anklealign", "serve"]
+    environment = os.environ | {"ANKLEALIGN_PORT": "none"}
+    started = subprocess.run(
+        command_of_project, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert started.stderr.startswith("serve: ANKLEALIGN_PORT")
     wrong = subprocess.run([*command[:-1], "8080"], cwd=ROOT, capture_output=True, check=False)
     assert wrong.returncode == 2
 
