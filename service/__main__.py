@@ -1,6 +1,6 @@
 """Serve the API and the web page on one port.
 
-    python -m service
+    python -m service [--help]
 
 The settings come from environment variables (settings.py). uvicorn's process manager starts one
 server process, which holds the model, and starts another one if it dies or hangs. After SIGTERM or
@@ -8,6 +8,7 @@ Ctrl-C, the service finishes pending requests and exits with status 0 within 5 s
 start, it prints one line and exits with status 1.
 """
 
+import argparse
 import os
 import socket
 import sys
@@ -21,6 +22,13 @@ from service.settings import PREFIX, ServiceSettings, from_environment
 
 def main() -> int:
     """Serve until a signal arrives; return the exit status."""
+    names = ", ".join(f"{PREFIX}{name.upper()}" for name in ServiceSettings.model_fields)
+    argparse.ArgumentParser(
+        prog="python -m service",
+        description="Serve the API and the web page on one port, until Ctrl-C or SIGTERM.",
+        epilog=f"Settings are environment variables, all optional: {names}. docs/serving.md "
+        f"describes them. Example: {PREFIX}PORT=8080 python -m service",
+    ).parse_args()
     try:
         settings = from_environment()
         settings.read_keys()

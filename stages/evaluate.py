@@ -5,8 +5,8 @@ and metrics/details/split.json. Writes metrics/scores.json (the headline metrics
 metrics/details/evaluate.json (every score with its 95% CI over groups and the majority baseline;
 the spread over training seeds, calibration, prediction sets, unlike photos, human baseline where
 test photos have votes, robustness), in plots/evaluate/ predictions.csv (one row per test photo),
-reliability.csv, classes.csv and explanations.npz (attribution maps, most similar training photos
-and a map of the photos).
+reliability.csv (before and after calibration), classes.csv and explanations.npz (attribution maps,
+most similar training photos and a map of the photos).
 
     python -m stages.evaluate
 
@@ -44,7 +44,7 @@ from anklealign.io import files, pixel_store, results
 from anklealign.io.pixel_store import Photos
 from anklealign.io.pseudonyms import Pseudonyms
 from anklealign.metrics.scores import Floats
-from anklealign.models import inputs, novelty
+from anklealign.models import calibration, inputs, novelty
 
 METRICS = paths.DETAILS / "evaluate.json"
 PLOTS = paths.PLOTS / "evaluate"
@@ -101,7 +101,12 @@ def main() -> None:
         rows, test, store, predictor, described, limit=settings.explained, seed=seed
     )
     without_names(metrics, rows, Pseudonyms(settings.pseudonyms))
-    write_outputs(metrics, rows, predictions, classes)
+    bundle = predictor.bundle
+    uncalibrated = calibration.undo(
+        predictions.probabilities, bundle.temperature, bundle.class_bias
+    )
+    reliability = reliability_table(predictions, uncalibrated)
+    write_outputs(metrics, rows, reliability, classes)
     stage.print_wrapped(summary_line(metrics))
 
 
@@ -153,7 +158,7 @@ def class_frequencies(table: pd.DataFrame, classes: Sequence[str]) -> Floats:
 def write_outputs(
     metrics: Mapping[str, Any],
     rows: pd.DataFrame,
-    predictions: Predictions,
+    reliability: pd.DataFrame,
     classes: Sequence[str],
 ) -> None:
     """Write the metrics, the headline and the tables of predictions, confidence and classes."""
@@ -161,7 +166,7 @@ def write_outputs(
     results.write_details(METRICS, metrics)
     files.write_json(paths.SCORES, headline)
     files.write_table(paths.PREDICTIONS, rounded_probabilities(rows))
-    files.write_table(PLOTS / "reliability.csv", reliability_table(predictions))
+    files.write_table(PLOTS / "reliability.csv", reliability)
     counts = score_tables.confusion_table(rows, classes)
     files.write_table(PLOTS / "classes.csv", score_tables.class_table(metrics, counts))
 

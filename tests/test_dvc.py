@@ -3,12 +3,12 @@
 import json
 import os
 import re
-import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +23,6 @@ from anklealign.config import environment
 from anklealign.experiments import runs
 from anklealign.io import files
 from anklealign.models.networks import Cnn
-from synthetic import camera
-from tests.test_docs import console_lines
 
 ROOT = Path(__file__).resolve().parents[1]
 TORCH_FREE = [
@@ -192,7 +190,7 @@ class Clone:
         return result
 
 
-def small_clone(folder: Path) -> Clone:
+def small_clone(folder: Path, extra: Mapping[str, object] | None = None) -> Clone:
     """Copy what git would commit, without lock files and results, with small parameters."""
     listed = subprocess.check_output(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
@@ -206,7 +204,7 @@ def small_clone(folder: Path) -> Clone:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
     with modify_yaml(str(folder / "params.yaml")) as values:
-        for key, value in SMALL.items():
+        for key, value in (SMALL | dict(extra or {})).items():
             *parents, last = key.split(".")
             section = values
             for parent in parents:
@@ -309,68 +307,6 @@ def test_any_timm_network_is_trained_by_name(restored):
     assert ran == ["check", "train", "evaluate", "report"]
     config = json.loads((restored.folder / "model/config.json").read_text(encoding="utf-8"))
     assert config["architecture"] == "test_convnext"
-
-
-@pytest.mark.slow
-def test_the_commands_of_the_readme_work(restored):
-    # Excluded: installation, photos that are not in the repository, network addresses, and
-    # commands that other tests run (queue, several hosts, the sequence of the README).
-    elsewhere = (
-        "make", ". .venv", "dvc remote", "git", "cd", "dvc exp run", "gto", "dvc artifacts",
-        "dvc queue", "torchrun", "dvc commit", "dvc push", "dvc pull", "curl", "docker",
-        "anklealign pr-report", "anklealign add", "anklealign diff main", "pip install",
-        "python examples/", "dvc exp apply", "anklealign predict ~",
-        "anklealign push", "python -m docs.",
-    )  # fmt: skip
-    lines = dict.fromkeys(console_lines(ordered=True))
-    commands = [line for line in lines if not line.startswith(elsewhere)]
-    assert len(commands) >= 6
-    restored("dvc", "exp", "run", "-S", "model=majority")
-    # `anklealign` is installed from the checkout; `python -m anklealign` runs the clone.
-    module_commands = {
-        line: line.replace("anklealign ", "python -m anklealign ", 1) for line in commands
-    }
-    printed = {line: restored(*shlex.split(command)) for line, command in module_commands.items()}
-    (table,) = [text for line, text in printed.items() if line.startswith("dvc exp show")]
-    # The table names the model and fits a screen.
-    assert "majority" in table
-    assert max(map(len, table.splitlines())) <= 120
-    assert "ci.low" not in table
-    predicted = (restored.folder / "predictions.csv").read_text(encoding="utf-8").splitlines()
-    assert len(predicted) == 1 + 2  # photos of sample/
-
-
-@pytest.mark.slow
-def test_the_readme_is_typed_in_order_in_a_fresh_clone(tmp_path):
-    clone = small_clone(tmp_path / "clone")
-    clone.environment["HOME"] = str(tmp_path)
-    for label, angle in (("pronation", 15), ("neutral", 4), ("supination", -7)):
-        (tmp_path / "photos/ankles" / label).mkdir(parents=True)
-        for number in range(8):
-            name = f"{label}{number}"
-            capture = camera.Capture(name, name, 1, angle - 1, angle + 1, side=200)
-            photo = Image.fromarray(camera.photograph(1, capture).pixels)
-            photo.save(tmp_path / "photos/ankles" / label / f"{name}.jpg")
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    lines = console_lines(readme, ordered=True)
-    # The clone is there, and the environment is installed and active. The service does not end;
-    # tests/service starts it.
-    skipped = ("git clone", "cd ", ". .venv", "make serve")
-    typed = [line for line in lines if not line.startswith(skipped)]
-    assert [line.split()[0] for line in typed].count("anklealign") == 3
-    for line in typed:
-        # The stamps of the installation count as current; `anklealign` runs the clone's code.
-        command = re.sub(r"^make ", "make -o .venv/repro -o .venv/serve ", line)
-        command = re.sub(r"^anklealign ", "python -m anklealign ", command)
-        printed = clone("bash", "-c", command)
-        if line.startswith("make repro"):
-            assert "balanced accuracy" in printed
-        elif "--dry-run" in line:
-            assert clone("git", "status", "--short", "params.yaml") == ""
-        elif line.startswith("dvc exp run"):
-            assert "my_ankles" in clone("python", "-m", "anklealign", "summary")
-    assert (clone.folder / "export/model.onnx").is_file()
-    assert len(list((clone.folder / "data/raw/my_ankles").rglob("*.jpg"))) == 24
 
 
 @pytest.mark.slow

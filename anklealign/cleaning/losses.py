@@ -45,7 +45,7 @@ def warnings(table: pd.DataFrame, removed: pd.DataFrame) -> dict[str, str]:
             for label in unequal
         ]
         if parts:
-            sentences[str(reason)] = f"{reason} applies to {'; '.join(parts)}"
+            sentences[str(reason)] = f"{reason}: {'; '.join(parts)}"
     return sentences
 
 

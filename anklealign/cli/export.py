@@ -17,9 +17,8 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -34,7 +33,7 @@ from anklealign.inference.onnx_predictor import OnnxPredictor
 from anklealign.inference.predictor import Predictor
 from anklealign.io import files, pixel_store, results
 from anklealign.io.pixel_store import Pixels
-from anklealign.models import inputs, novelty
+from anklealign.models import bundle, inputs, novelty
 from anklealign.models.bundle import Bundle
 from anklealign.models.inputs import InputConfig
 from anklealign.models.weights import GENERAL_NETWORK
@@ -71,7 +70,7 @@ def export_model(model: Path, out: Path, final: Path | None = None) -> int:
         properties = {
             onnx_predictor.BUNDLE_HASH: results.bundle_hash(model),
             onnx_predictor.FASTER_ENGINE: faster,
-            onnx_predictor.DESCRIPTION: json.dumps(describe(reference.bundle)),
+            onnx_predictor.DESCRIPTION: json.dumps(bundle.describe(reference.bundle)),
         }
         onnx.helper.set_model_props(onnx_model, properties)
         if reference.bundle.novelty is not None:
@@ -124,18 +123,6 @@ class _Features(nn.Module):
         maps = self.network.forward_features(x)  # type: ignore[operator]
         pooled: Tensor = self.network.forward_head(maps, pre_logits=True)  # type: ignore[operator]
         return pooled
-
-
-def describe(bundle: Bundle) -> dict[str, Any]:
-    """Return what a program needs around the network, from photo file to prediction set."""
-    return {
-        "classes": list(bundle.classes),
-        "preprocessing": asdict(bundle.preprocessing),
-        "input": asdict(bundle.input_config),
-        "temperature": bundle.temperature,
-        "class_bias": list(bundle.class_bias),
-        "conformal_threshold": bundle.conformal_threshold,
-    }
 
 
 def exported(bundle: Bundle) -> onnx.ModelProto:

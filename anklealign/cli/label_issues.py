@@ -24,6 +24,7 @@ Shapes: N photos, F features, K classes.
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -37,6 +38,7 @@ from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
 from anklealign.config import params, paths
+from anklealign.config.params import Dataset
 from anklealign.evaluation import cross_validation
 from anklealign.inference.predictor import Predictor
 from anklealign.io import files, pixel_store, results
@@ -103,13 +105,13 @@ def write_label_issues(out: Path, address: str, from_name: str, to_name: str) ->
         tiles(top, table, store), "Label issues", "no photo", columns=4, rows=3
     )
     contact_sheets.write(out, "sheet", sheets)
-    spellings = {label: next(iter(aliases), label) for label, aliases in dataset.classes.items()}
-    tasks = [
-        task(row, f"{address}{quote(f'{name}/' + row['path'])}", spellings, from_name, to_name)
+    suggestions = [
+        Suggestion(f"{name}/{row['path']}", row["suggested"], row["p_suggested"],
+                   {"labeled": row["label"], "sha256": row["sha256"]})
         for row in top.to_dict("records")
-    ]
-    text = json.dumps(tasks, indent=1, ensure_ascii=False) + "\n"
-    files.write_text(out / "label_studio.json", text)
+    ]  # fmt: skip
+    tasks = Tasks(dataset, address, from_name, to_name)
+    tasks.write(out / "label_studio.json", suggestions)
     print(
         f"label-issues: {int(issues.confident.sum())} of {len(issues)} photos have a label issue, "
         f"about {false_alarms(probabilities):.0f} of them false alarms; the balanced accuracy of "
@@ -241,21 +243,51 @@ def tiles(
     ]
 
 
-def task(
-    row: Mapping[Any, Any], address: str, spellings: Mapping[str, str], from_name: str, to_name: str
-) -> dict[str, Any]:
-    """Return a Label Studio task that predicts the suggested class, in the team's spelling."""
-    suggested = prediction(spellings[row["suggested"]], row["p_suggested"], from_name, to_name)
-    data = {to_name: address, "labeled": row["label"], "sha256": row["sha256"]}
-    return {"data": data, "predictions": [suggested]}
+@dataclass(frozen=True)
+class Suggestion:
+    """A suggested class of a photo, its probability, and what else a task holds.
+
+    `path` is relative to data/raw, or to the folder's parent.
+    """
+
+    path: str
+    label: str
+    probability: float
+    data: Mapping[str, str]
 
 
-def prediction(choice: str, score: float, from_name: str, to_name: str) -> dict[str, Any]:
-    """Return a pre-annotation in Label Studio's format (labelstud.io/guide/predictions)."""
-    result = {
-        "from_name": from_name,
-        "to_name": to_name,
-        "type": "choices",
-        "value": {"choices": [choice]},
-    }
-    return {"model_version": "anklealign", "score": score, "result": [result]}
+@dataclass(frozen=True)
+class Tasks:
+    """How suggestions become tasks of Label Studio.
+
+    Attributes:
+        dataset: Its classes have the team's spelling.
+        address: Address in Label Studio before a photo's path.
+        from_name: Name of the project's Choices tag.
+        to_name: Name of its Image tag, and key of the data.
+    """
+
+    dataset: Dataset
+    address: str
+    from_name: str
+    to_name: str
+
+    def write(self, path: Path, suggestions: Sequence[Suggestion]) -> None:
+        """Write tasks with pre-annotations (labelstud.io/guide/predictions)."""
+        tasks = [self.task(suggestion) for suggestion in suggestions]
+        files.write_text(path, json.dumps(tasks, indent=1, ensure_ascii=False) + "\n")
+
+    def task(self, suggestion: Suggestion) -> dict[str, Any]:
+        """Return the task of one suggestion."""
+        spellings = self.dataset.classes[suggestion.label]
+        result = {
+            "from_name": self.from_name,
+            "to_name": self.to_name,
+            "type": "choices",
+            "value": {"choices": [next(iter(spellings), suggestion.label)]},
+        }
+        predicted = {
+            "model_version": "anklealign", "score": suggestion.probability, "result": [result],
+        }  # fmt: skip
+        data = {self.to_name: f"{self.address}{quote(suggestion.path)}", **suggestion.data}
+        return {"data": data, "predictions": [predicted]}

@@ -258,6 +258,7 @@ def _serve() -> None:
     """
     _require(*SERVE_MODULES)
     # By name: the library does not import the service.
+    sys.argv[1:] = []  # this command's arguments are not the service's
     runpy.run_module("service", run_name="__main__", alter_sys=True)
 
 

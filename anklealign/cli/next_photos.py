@@ -11,19 +11,17 @@ as a pre-annotation. Near-duplicates of labeled photos and of each other are lef
 """
 
 import hashlib
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
 from anklealign.annotation import photo_selection
-from anklealign.cli.label_issues import prediction
+from anklealign.cli.label_issues import Suggestion, Tasks
 from anklealign.cli.predict import list_photos
 from anklealign.config import params, paths
 from anklealign.config.params import Clean
@@ -91,18 +89,12 @@ def write_next(
     ]
     rows = described.rows(chosen.tolist(), predictor.classes)
     files.write_table(out / "next_photos.csv", rows)
-    spellings = {label: next(iter(aliases), label) for label, aliases in dataset.classes.items()}
-    tasks = [
-        {
-            "data": {to_name: f"{address}{quote(row['path'])}", "sha256": row["sha256"]},
-            "predictions": [
-                prediction(spellings[row["predicted"]], row["probability"], from_name, to_name)
-            ],
-        }
+    suggestions = [
+        Suggestion(row["path"], row["predicted"], row["probability"], {"sha256": row["sha256"]})
         for row in rows.to_dict("records")
     ]
-    text = json.dumps(tasks, indent=1, ensure_ascii=False) + "\n"
-    files.write_text(out / "label_studio.json", text)
+    tasks = Tasks(dataset, address, from_name, to_name)
+    tasks.write(out / "label_studio.json", suggestions)
     print(
         f"next: {len(rows)} of {len(photos)} unlabeled photos chosen,\n"
         f"{len(order) - len(kept)} near-duplicates left out, {described.unreadable} unreadable;\n"

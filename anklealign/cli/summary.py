@@ -7,12 +7,12 @@ Reads only metrics/details/, and the hash of model/config.json.
 
 import sys
 import textwrap
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from anklealign.io.results import read_results
+from anklealign.reporting.metric_tables import drawn_marked
 
 # The table shows kappa for ordered classes and the Matthews correlation otherwise.
 SCORES = ("accuracy", "balanced_accuracy", "macro_f1", "kappa", "mcc", "roc_auc", "log_loss")
@@ -62,17 +62,13 @@ def count_lines(metrics: dict[str, Any]) -> list[str]:
     run = metrics["train"]
     prepare, clean, split = metrics["prepare"], metrics["clean"], metrics["split"]
     splits = ", ".join(f"{name} {split[name]['photos']}" for name in ("train", "val", "test"))
-    skipped = Counter[str]()
-    for kind, counts in prepare.items():
-        if kind.startswith("skipped"):
-            skipped.update({k: n for k, n in counts.items() if k != "total"})
     excluded = f", {split['excluded']} excluded" if split["excluded"] else ""
     parameters = metrics["evaluate"]["parameters"]
     agreement = prepare.get("agreement", {})
     return [
         f"input     {prepare['files_seen']} files, {prepare['tasks_seen']} labeling tasks",
         *([vote_line(agreement)] if agreement.get("votes") else []),
-        f"skipped   {_reasons(skipped)}  (data/prepared/skipped.csv)",
+        f"skipped   {skipped(prepare)}  (data/prepared/skipped.csv)",
         *([correction_line(block)] if (block := prepare.get("label_corrections")) else []),
         f"removed   {_reasons(clean['reasons'])}  (data/clean/removed.csv)",
         *(
@@ -84,6 +80,17 @@ def count_lines(metrics: dict[str, Any]) -> list[str]:
         f"dataset   {run['params']['dataset_name']}",
         f"model     {run['params']['model_name']}, {parameters:,} parameters",
     ]
+
+
+def skipped(prepare: Mapping[str, Any]) -> str:
+    """Return the counts of skipped files, and of what labels them, each with its reasons."""
+    kinds = {
+        kind.removeprefix("skipped").strip("_") or "files": counts
+        for kind, counts in prepare.items()
+        if kind.startswith("skipped")
+    }
+    parts = [_reasons(counts, kind) for kind, counts in kinds.items() if any(counts.values())]
+    return ", ".join(parts) or "0"
 
 
 def correction_line(corrections: Mapping[str, int]) -> str:
@@ -106,10 +113,11 @@ def vote_line(agreement: Mapping[str, Any]) -> str:
     )
 
 
-def _reasons(counts: Mapping[str, int]) -> str:
+def _reasons(counts: Mapping[str, int], kind: str = "") -> str:
     nonzero = {reason: count for reason, count in counts.items() if count and reason != "total"}
     listed = ", ".join(f"{reason} {count}" for reason, count in nonzero.items())
-    return f"{sum(nonzero.values())} ({listed})" if nonzero else "0"
+    number = f"{sum(nonzero.values())} {kind}".strip()
+    return f"{number} ({listed})" if nonzero else "0"
 
 
 def score_table(evaluate: dict[str, Any]) -> list[str]:
@@ -166,8 +174,7 @@ def remarks(evaluate: dict[str, Any]) -> list[str]:
     if novelty := evaluate.get("novelty"):
         lines.append(
             f"unlike photos     {novelty['false_refusals']['value']:.0%} of the test photos are "
-            f"marked by mistake, and at least {min(novelty['detected'].values()):.0%} of each "
-            "kind of drawn images"
+            f"marked by mistake; of drawn images, {drawn_marked(novelty['detected'])} are marked"
         )
     humans = evaluate.get("human_baseline", {})
     if humans.get("votes"):

@@ -80,14 +80,26 @@ def rounded_probabilities(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(**{name: rows[name].round(PROBABILITY_DIGITS) for name in columns})
 
 
-def reliability_table(predictions: Predictions) -> pd.DataFrame:
-    """Return the mean confidence, accuracy and photos of each equal-count bin of confidence."""
-    probabilities = predictions.probabilities
+def reliability_table(predictions: Predictions, uncalibrated: Floats | None = None) -> pd.DataFrame:
+    """Return the mean confidence, accuracy and photos of each equal-count bin of confidence.
+
+    With `uncalibrated`, the probabilities before calibration (N, K), the columns
+    `confidence_before` and `accuracy_before` have the same of their own bins.
+    """
+    table = _reliability(predictions.labels, predictions.probabilities)
+    if uncalibrated is None:
+        return table
+    before = _reliability(predictions.labels, uncalibrated).drop(columns="photos")
+    return table.join(before.add_suffix("_before"), how="outer")
+
+
+def _reliability(labels: npt.NDArray[np.int64], probabilities: Floats) -> pd.DataFrame:
+    """Return one row for each bin of confidence: (N,), (N, K)."""
     table = pd.DataFrame(
         {
             "bin": confidence_bins(probabilities),
             "confidence": probabilities.max(1),
-            "accuracy": (predictions.predicted == predictions.labels).astype(float),
+            "accuracy": (probabilities.argmax(1) == labels).astype(float),
             "photos": 1,
         }
     )

@@ -137,12 +137,7 @@ def save(folder: Path, bundle: Bundle) -> None:
         with files.replacing(folder / WEIGHTS) as path:
             (Path(temporary) / WEIGHTS).replace(path)
     config["anklealign"] = {
-        "classes": list(bundle.classes),
-        "preprocessing": asdict(bundle.preprocessing),
-        "input": asdict(bundle.input_config),
-        "temperature": bundle.temperature,
-        "class_bias": list(bundle.class_bias),
-        "conformal_threshold": bundle.conformal_threshold,
+        **describe(bundle),
         "weights_sha256": files.sha256(folder / WEIGHTS),
         "novelty": bundle.novelty and novelty.save(folder, bundle.novelty),
         **bundle.record,
@@ -150,6 +145,18 @@ def save(folder: Path, bundle: Bundle) -> None:
     if bundle.examples:
         config["anklealign"]["examples"] = example_photos.save(folder, bundle.examples)
     files.write_json(folder / CONFIG, config)
+
+
+def describe(bundle: Bundle) -> dict[str, Any]:
+    """Return what a program needs around the network, from photo file to prediction set."""
+    return {
+        "classes": list(bundle.classes),
+        "preprocessing": asdict(bundle.preprocessing),
+        "input": asdict(bundle.input_config),
+        "temperature": bundle.temperature,
+        "class_bias": list(bundle.class_bias),
+        "conformal_threshold": bundle.conformal_threshold,
+    }
 
 
 def check_rebuild(bundle: Bundle) -> None:

@@ -187,9 +187,15 @@ def load(folder: Path, config: Mapping[str, Any]) -> NoveltyDetector:
     """Return the detector of a bundle from its folder and its config.
 
     Raises:
-        ValueError: The file is missing or is not the one of the config.
+        ValueError: The config is incomplete, or the file is missing or not the one of the config.
     """
     path = folder / FILE
+    if missing := [key for key in ("threshold", "false_refusals", "sha256") if key not in config]:
+        raise ValueError(
+            f"{folder / 'config.json'}: novelty.{missing[0]} is missing, so the bundle is of "
+            "another version or was edited; restore it with `dvc checkout`, or train again with "
+            "`dvc repro train`"
+        )
     if not path.is_file() or files.sha256(path) != config["sha256"]:
         raise ValueError(
             f"{path} is missing or does not match the bundle's config; restore both with "

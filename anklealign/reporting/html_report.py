@@ -98,6 +98,8 @@ def html(files: RunFiles, comparison: RunComparison | None = None) -> str:
         by_class=metric_tables.class_table(evaluate),
         class_note=metric_tables.class_note(evaluate),
         value_table=metric_tables.value_table,
+        drawn_marked=metric_tables.drawn_marked,
+        uncalibrated="confidence_before" in files.reliability,  # not in older runs
         lower_is_better=", ".join(map(metric_tables.display_name, LOWER_IS_BETTER)),
         worst_corruption=_worst_corruption(evaluate.get("robustness", {})),
         annotators=_annotators(evaluate),
@@ -127,7 +129,7 @@ def page_data(
         "photos": photos,
         "scores": findings.score_rows(files),
         "recall": _recall(evaluate),
-        "reliability": files.reliability.to_dict("records"),
+        "reliability": _without_nan(files.reliability),
         "test": {
             "confidence": predictions.probability.round(4).tolist(),
             "correct": correct.astype(int).tolist(),
@@ -231,6 +233,7 @@ def _environment() -> jinja2.Environment:
         "whole": functools.partial(metric_tables.percent, digits=0),
         "ci": metric_tables.ci,
         "code": _code,
+        "sentence": lambda text: f"{text[:1].upper()}{text[1:]}.",
         "cell_text": _cell_text,
         "cell_class": _cell_class,
     }
@@ -306,8 +309,13 @@ def _history(files: RunFiles) -> dict[str, Any]:
     names = ["epoch", "train_loss", "val_loss"]
     if not len(files.history):  # the majority baseline has no epochs
         return {}
-    rows = files.history[names].astype(object).where(files.history[names].notna(), None)
-    return {"rows": rows.to_dict("records"), "best": files.metrics["train"]["chosen"]["epoch"]}
+    rows = _without_nan(files.history[names])
+    return {"rows": rows, "best": files.metrics["train"]["chosen"]["epoch"]}
+
+
+def _without_nan(table: pd.DataFrame) -> list[dict[Any, Any]]:
+    """Return the rows, with None for NaN, which JSON does not have."""
+    return table.astype(object).where(table.notna(), None).to_dict("records")
 
 
 def _robustness(evaluate: Metrics) -> list[dict[str, Any]]:

@@ -20,6 +20,8 @@ NAMES = {
     "kappa": "kappa (quadratic weights)",
     "roc_auc": "ROC AUC",
     "brier": "Brier score",
+    "rps": "ranked probability score",
+    "two_step_errors": "two-step errors",
 }
 
 
@@ -111,11 +113,11 @@ def split_origin(split: Metrics) -> str:
     """Return the sentence that tells which splits are predefined."""
     held_out = [name for name in split.get("predefined", []) if name != "train"]
     if not held_out:
-        return "The rest was split by group."
+        return "The kept photos were split by group."
     if len(held_out) > 1:
-        return "The rest keeps the predefined splits of the dataset."
+        return "The predefined splits of the dataset are used."
     kept = (
-        "The rest keeps the predefined test split"
+        "The predefined test split is used"
         if held_out == ["test"]
         else "The predefined validation split became the test split"
     )
@@ -161,6 +163,13 @@ def flat(block: Metrics, prefix: str = "") -> list[tuple[str, Any]]:
         name = f"{prefix}{key}".replace("_", " ")
         rows += flat(value, f"{name}, ") if isinstance(value, Mapping) else [(name, value)]
     return rows
+
+
+def drawn_marked(detected: Mapping[str, float]) -> str:
+    """Return which share of the drawn images of each kind is marked as unlike the photos."""
+    if min(detected.values()) == 1:
+        return f"all ({', '.join(detected)})"
+    return ", ".join(f"{percent(share, 0)} of {kind}" for kind, share in detected.items())
 
 
 def display_name(key: str) -> str:

@@ -204,12 +204,11 @@ def unlike_photos(evaluate: Metrics) -> list[str]:
         return []
     block = evaluate["novelty"]
     refused = metric_tables.number(block["false_refusals"]["value"])
-    least = metric_tables.number(min(block["detected"].values()))
     return [
         (
             "- Photos unlike the training photos are marked. "
-            f"{refused} of the test photos are marked by mistake, and at least {least} of each "
-            "kind of drawn images that are not photos (noise, gradients, documents)."
+            f"{refused} of the test photos are marked by mistake. Of drawn images that are not "
+            f"photos, {metric_tables.drawn_marked(block['detected'])} are marked."
         )
     ]
 

@@ -26,7 +26,9 @@ export function renderMarkdown(markdown) {
       const code = [];
       while (lines.length && !lines[0].startsWith("```")) code.push(lines.shift());
       lines.shift();
-      blocks.push(element("pre", code.join("\n")));
+      const block = element("pre", code.join("\n"));
+      block.tabIndex = 0; // it may scroll sideways
+      blocks.push(block);
     } else if (line.startsWith("|")) {
       blocks.push(renderTable(takeWhile(/^\|/)));
     } else if (/^\s*[-*]\s/.test(line)) {
@@ -53,7 +55,7 @@ function renderTable(lines) {
   });
   const scroll = element("div", "", "scroll");
   scroll.tabIndex = 0;
-  scroll.setAttribute("role", "region");
+  scroll.setAttribute("role", "group"); // no landmark: there are several
   scroll.setAttribute("aria-label", "Table of the model card");
   scroll.append(table);
   return scroll;

@@ -19,7 +19,7 @@ def test_a_reason_that_takes_over_two_percent_is_warned_of() -> None:
     labels = ["a", "b"] * 150
     assert losses.warnings(*photos(labels, ["dark"] * 6 + [""] * 294)) == {}
     assert losses.warnings(*photos(labels, ["dark"] * 8 + [""] * 292)) == {
-        "dark": "dark applies to 8 of 300 photos (2.7%)"
+        "dark": "dark: 8 of 300 photos (2.7%)"
     }
     assert losses.warnings(*photos(labels, ["exact_duplicate"] * 60 + [""] * 240)) == {}
 
@@ -28,7 +28,7 @@ def test_a_reason_that_hits_one_class_is_warned_of_however_rare_it_is() -> None:
     labels = ["a"] * 100 + ["b"] * 900
     one_class = ["blurred"] * 12 + [""] * 988
     assert losses.warnings(*photos(labels, one_class)) == {
-        "blurred": "blurred applies to 12 of the 100 photos of a, but 0 of the 900 others"
+        "blurred": "blurred: 12 of the 100 photos of a, but 0 of the 900 others"
     }
     # As many photos, in proportion to the classes:
     even = ["blurred"] * 2 + [""] * 98 + ["blurred"] * 10 + [""] * 890

@@ -13,10 +13,11 @@ from anklealign.annotation import label_corrections
 from anklealign.cli import label_issues
 from anklealign.cli.main import main
 from anklealign.config import paths
+from anklealign.config.params import Dataset
 from anklealign.io import pixel_store, results
 from stages import prepare
 
-SPELLINGS = {"ants": "Ameise", "bees": "Biene"}
+DATASET = Dataset(layout="folders", classes={"ants": ("Ameise",), "bees": ("Biene",)})
 
 
 @pytest.fixture
@@ -44,11 +45,9 @@ def export(table: pd.DataFrame, answers: dict[str, str], reason: str = "") -> li
     """Return Label Studio's export of label-issues' tasks with a reviewer's answers."""
     tasks = []
     for number, (path, answer) in enumerate(answers.items()):
-        row = {
-            "suggested": "ants", "p_suggested": 0.9, "label": table.label[path],
-            "sha256": table.sha256[path],
-        }  # fmt: skip
-        task = label_issues.task(row, f"/data/x/{path}", SPELLINGS, "choice", "image")
+        data = {"labeled": table.label[path], "sha256": table.sha256[path]}
+        suggestion = label_issues.Suggestion(f"x/{path}", "ants", 0.9, data)
+        task = label_issues.Tasks(DATASET, "/data/", "choice", "image").task(suggestion)
         result = [
             {"type": "choices", "from_name": "choice", "to_name": "image",
              "value": {"choices": [answer]}},

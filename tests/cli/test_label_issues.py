@@ -10,6 +10,7 @@ import pytest
 
 from anklealign.cli import label_issues
 from anklealign.cli.main import main
+from anklealign.config.params import Dataset
 from anklealign.metrics.scores import point_scores
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,9 +86,12 @@ def test_a_class_of_two_groups_is_ranked_and_one_of_a_single_group_is_an_error(m
 
 
 def test_a_task_carries_the_suggestion_as_the_team_spells_it():
-    row = {"suggested": "neutral", "label": "pronation", "p_suggested": 0.8, "sha256": "ab"}
-    found = label_issues.task(
-        row, "/data/x/a%20b.jpg", {"neutral": "2_Neutralis"}, "choice", "image"
+    dataset = Dataset(layout="folders", classes={"neutral": ("2_Neutralis",), "pronation": ()})
+    tasks = label_issues.Tasks(dataset, "/data/", "choice", "image")
+    found = tasks.task(
+        label_issues.Suggestion(
+            "x/a b.jpg", "neutral", 0.8, {"labeled": "pronation", "sha256": "ab"}
+        )
     )
     (prediction,) = found["predictions"]
     assert found["data"] == {"image": "/data/x/a%20b.jpg", "labeled": "pronation", "sha256": "ab"}

@@ -24,6 +24,17 @@ def test_reasons_are_listed_with_their_counts_and_no_zeros():
     assert summary._reasons({"total": 0}) == "0"
 
 
+def test_skipped_files_and_labeling_tasks_are_counted_apart():
+    prepare = {
+        "files_seen": 9,
+        "skipped": {"total": 3, "no_label": 2, "truncated": 1},
+        "skipped_tasks": {"total": 1, "cancelled": 1},
+        "skipped_votes": {"total": 0},
+    }
+    assert summary.skipped(prepare) == ("3 files (no_label 2, truncated 1), 1 tasks (cancelled 1)")
+    assert summary.skipped({"skipped": {"total": 0}}) == "0"
+
+
 def test_votes_are_summarized_with_their_agreement():
     agreed = {"votes": 9, "annotators": 3, "photos": 4, "alpha_nominal": 0.231, "pairwise": 0.5}
     assert summary.vote_line(agreed) == (
@@ -101,7 +112,14 @@ def test_the_remarks_name_the_worst_class_and_the_coverage():
         ),
         ("annotators        match the majority of the others on 73% of 60 votes, the model on 68%"),
     ]
-    del evaluate["worst"]["collector"], evaluate["human_baseline"]
+    evaluate["novelty"] = {"false_refusals": {"value": 0.04}, "detected": {"noise": 1, "text": 1}}
+    assert summary.remarks(evaluate)[3] == (
+        "unlike photos     4% of the test photos are marked by mistake; of drawn images, all "
+        "(noise, text) are marked"
+    )
+    evaluate["novelty"]["detected"]["text"] = 0.98
+    assert "of drawn images, 100% of noise, 98% of text are marked" in summary.remarks(evaluate)[3]
+    del evaluate["novelty"], evaluate["worst"]["collector"], evaluate["human_baseline"]
     assert len(summary.remarks(evaluate)) == 2
 
 

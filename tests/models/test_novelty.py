@@ -1,5 +1,6 @@
 """Photos unlike the training photos are refused; few of the similar ones are."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,6 +68,11 @@ def test_a_bundle_keeps_its_detector(tmp_path: Path) -> None:
     assert loaded.in_distribution(scores)[6:].all()
     (tmp_path / novelty.FILE).write_bytes(b"other")
     with pytest.raises(ValueError, match=r"novelty\.safetensors is missing or does not match"):
+        Predictor.load(tmp_path, "cpu")
+    config = json.loads((tmp_path / bundle.CONFIG).read_text(encoding="utf-8"))
+    del config["anklealign"]["novelty"]["sha256"]
+    (tmp_path / bundle.CONFIG).write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"config\.json: novelty\.sha256 is missing.*train again"):
         Predictor.load(tmp_path, "cpu")
 
 

@@ -5,7 +5,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from anklealign.evaluation import prediction_tables
+from anklealign.evaluation.score_tables import Predictions
 from anklealign.io import pixel_store, results
+from anklealign.models import calibration
 from anklealign.reporting.run_files import RunFiles
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,7 +71,7 @@ def new_run(*, subjects: bool = True) -> RunFiles:
         ),
         predictions=predictions,
         history=pd.read_csv(ROOT / "plots/train/history.csv"),
-        reliability=pd.read_csv(ROOT / "plots/evaluate/reliability.csv"),
+        reliability=reliability(metrics, predictions),
         arrays=arrays(kept, predictions),
         augmented={
             "originals": np.zeros((2, 32, 32, 3), np.uint8),
@@ -77,6 +80,17 @@ def new_run(*, subjects: bool = True) -> RunFiles:
         store=Noise(len(table)),
         fit="letterbox",
     )
+
+
+def reliability(metrics: dict, predictions: pd.DataFrame) -> pd.DataFrame:
+    """Return what evaluate writes: the bins of confidence before and after calibration."""
+    train = metrics["train"]
+    classes = list(train["train_class_counts"])
+    probabilities = predictions[[f"p_{name}" for name in classes]].to_numpy(np.float64)
+    labels = predictions.actual.map(classes.index).to_numpy(np.int64)
+    before = calibration.undo(probabilities, train["temperature"], tuple(train["class_bias"]))
+    tested = Predictions(labels, probabilities, list(predictions.group))
+    return prediction_tables.reliability_table(tested, before)
 
 
 def without_people(metrics: dict) -> None:

@@ -108,11 +108,10 @@ def test_skipped_and_removed_files_are_counted_by_reason(run):
 
 
 def test_warnings_of_clean_are_the_first_step_and_stand_with_the_data(run):
-    run.metrics["clean"]["warnings"] = {"dark": "dark applies to 12 of 300 photos (4.0%)"}
+    run.metrics["clean"]["warnings"] = {"dark": "dark: 12 of 300 photos (4.0%)"}
     page = html_report.html(run)
-    assert (
-        page.index('id="data"') < page.index("dark applies to 12 of 300") < page.index('id="expl')
-    )
+    warning = page.index("Dark: 12 of 300 photos (4.0%).")
+    assert page.index('id="data"') < warning < page.index('id="expl')
     first = re.search(r'<ol class="steps">\s*<li>(.*?)</li>', page, re.DOTALL)[1]
     assert "Look at the removed photos" in first
     run.metrics["clean"]["warnings"] = {}

@@ -42,9 +42,9 @@ def split(classes: int) -> dict:
 @pytest.mark.parametrize(
     ("predefined", "sentence"),
     [
-        ([], "The rest was split by group."),
-        (["train", "val", "test"], "The rest keeps the predefined splits of the dataset."),
-        (["train", "test"], "The rest keeps the predefined test split; validation photos were "),
+        ([], "The kept photos were split by group."),
+        (["train", "val", "test"], "The predefined splits of the dataset are used."),
+        (["train", "test"], "The predefined test split is used; validation photos were "),
         (["train", "val"], "The predefined validation split became the test split; validation "),
     ],
 )

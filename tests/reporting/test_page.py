@@ -1,8 +1,10 @@
 """The HTML report in a real browser: every interaction, keyboard alone, phone, dark and print."""
 
+import io
 import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +21,7 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--
 AXE = ROOT / ".ci/charts/node_modules/axe-core/axe.min.js"
 DESKTOP, PHONE = {"width": 1400, "height": 900}, {"width": 390, "height": 844}
 A4 = 794  # px, 210 mm
+MARGIN = 39  # points, 14 mm
 
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None and "CI" not in os.environ, reason="Chromium is not on the PATH"
@@ -174,7 +177,7 @@ def test_filters_by_class_split_collector_and_reason_narrow_the_photos(visit):
 
 def test_collectors_and_subjects_lead_to_their_photos(visit):
     page = visit()
-    page.locator("#mistakes details.more summary").click()
+    page.locator("#mistakes details.more > summary").click()
     for by in ("collector", "subject"):
         row = page.locator(f"[data-by={by}] tr").first
         right, total = map(int, re.findall(r"\d+(?= of| right)", row.inner_text()))
@@ -289,6 +292,60 @@ def test_a_phone_needs_no_horizontal_scrolling_and_every_chart_and_photo_is_draw
     assert page.evaluate("document.getElementById('viewer').scrollWidth") <= 390
 
 
+@pytest.mark.parametrize("name", ["subjects", "folders", "comparison"])
+def test_every_figure_has_a_sentence_in_plain_words_and_how_it_is_computed(visit, name):
+    page = visit(name)
+    page.evaluate("document.querySelectorAll('details').forEach(e => { e.open = true; })")
+    bare = page.evaluate("""() =>
+        [...document.querySelectorAll('.chart, .confusion, .maps, .breakdown, .strip, svg')]
+        .filter((e) => {
+            const figure = e.closest('figure');
+            const sentence = figure?.querySelector('figcaption')?.innerText.trim() ?? '';
+            const how = figure?.querySelector('details.how > p')?.innerText.trim() ?? '';
+            return !/^[A-Z].{30,}\\.$/s.test(sentence) || !/^[A-Z].{60,}\\.$/s.test(how);
+        }).map((e) => e.id || e.className)""")
+    assert bare == []
+    drawn = page.evaluate("document.querySelectorAll('figure svg').length")
+    assert drawn == (11 if name == "subjects" else drawn) >= 10
+
+
+def test_the_reliability_chart_has_the_bins_before_and_after_calibration(visit):
+    page = visit()
+    rows = new_run().reliability
+    assert list(rows.columns) == [
+        "confidence", "accuracy", "photos", "confidence_before", "accuracy_before",
+    ]  # fmt: skip
+    assert rows.confidence_before.mean() > rows.confidence.mean()  # the network is too sure
+    assert page.locator("#chart-reliability circle").count() == 2 * len(rows)
+    assert page.locator("#confidence .key span").count() == 2
+
+
+def test_the_pdf_of_the_whole_page_is_a4_with_every_column_inside_the_margins(visit):
+    pypdf = pytest.importorskip("pypdf", reason="pypdf is not installed")
+    page = visit(size={"width": A4 - 106, "height": 1000})
+    page.evaluate("document.querySelectorAll('details').forEach(e => { e.open = true; })")
+    # The last column of each table, as it is on the screen.
+    last = page.evaluate("""() => [...document.querySelectorAll('table:not(.confusion) tr')]
+        .map((row) => row.lastElementChild.innerText.split(/\\s+/).find((word) => word.length > 2))
+        .filter((word) => word)""")
+    assert len(last) > 60
+    printed = pypdf.PdfReader(io.BytesIO(page.pdf(prefer_css_page_size=True)))
+    assert 8 <= len(printed.pages) <= 20  # everything is open
+    outside, texts = [], []
+    for sheet in printed.pages:
+        assert [round(float(side)) for side in sheet.mediabox] == [0, 0, 595, 842]
+
+        def place(text, cm, tm, *_):
+            x = tm[4] * cm[0] + tm[5] * cm[2] + cm[4]
+            if text.strip() and not MARGIN - 2 <= x <= 595 - MARGIN:
+                outside.append((round(x), text))
+
+        texts.append(sheet.extract_text(visitor_text=place))
+    assert outside == []
+    words = Counter(re.sub(r"\s+", " ", " ".join(texts)).split())
+    assert {word for word, count in Counter(last).items() if words[word] < count} == set()
+
+
 def test_a_printed_page_has_no_scroll_bar_and_no_cut_column(visit):
     page = visit(size={"width": A4 - 106, "height": 1000})
     assert 2 <= page.pdf(prefer_css_page_size=True).count(b"/Type /Page\n") <= 8
@@ -309,9 +366,8 @@ def test_a_printed_page_has_no_scroll_bar_and_no_cut_column(visit):
 @pytest.mark.skipif(
     not AXE.exists() and "CI" not in os.environ, reason="axe-core is not installed: make charts"
 )
-@pytest.mark.parametrize(
-    ("size", "scheme"), [(DESKTOP, "light"), (PHONE, "dark")], ids=["desktop", "phone"]
-)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
 def test_axe_finds_no_violation_with_everything_open(visit, size, scheme):
     page = visit("comparison", size, color_scheme=scheme, bypass_csp=True)
     page.evaluate("document.querySelectorAll('details').forEach(e => { e.open = true; })")

@@ -37,6 +37,22 @@ def start(model: Path, folder: Path = ROOT, **variables: str) -> subprocess.Pope
     )
 
 
+def test_help_is_printed_and_no_server_is_started() -> None:
+    command = [sys.executable, "-m", "service", "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("usage: python -m service")
+    assert "ANKLEALIGN_KEYS_FILE" in done.stdout
+    # The command passes no argument on: it stops at its setting, not at a usage.
+    command_of_project = [sys.executable, "-m", "anklealign", "serve"]
+    environment = os.environ | {"ANKLEALIGN_PORT": "none"}
+    started = subprocess.run(
+        command_of_project, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert started.stderr.startswith("serve: ANKLEALIGN_PORT")
+    wrong = subprocess.run([*command[:-1], "8080"], cwd=ROOT, capture_output=True, check=False)
+    assert wrong.returncode == 2
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_finishes_pending_requests_and_exits_within_5_s(

@@ -54,6 +54,27 @@ pytestmark = [
 ]
 
 
+# As long as the lines of a real one.
+CARD = """# Feet
+
+## Scores
+
+| score | value |
+|---|---|
+| accuracy | 0.9 |
+
+| class | recall | precision | average precision | mean probability | photos |
+|---|---|---|---|---|---|
+| a longer name | a longer name | a longer name | a longer name | a longer name | a longer name |
+
+- Bundle: `HASH`
+
+```console
+$ anklealign predict photo.jpg --out predictions.csv  # and the path of the bundle, if it is another
+```
+"""
+
+
 @dataclass
 class Visit:
     """An open page, its requested URLs and its console errors."""
@@ -89,7 +110,7 @@ def browser() -> Iterator[object]:
         launched.close()
 
 
-@pytest.fixture(params=[(1200, 900), (390, 844)], ids=["desktop", "phone"])
+@pytest.fixture(params=[(1400, 900), (390, 844)], ids=["desktop", "phone"])
 def size(request: pytest.FixtureRequest) -> tuple[int, int]:
     return request.param
 
@@ -303,6 +324,9 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("pair")
     save_named(folder / "models/feet", "Feet", 0)
     save_named(folder / "models/insects", "Insects", 1, ("ant", "bee", "=wasp"))
+    (folder / "metrics/feet").mkdir(parents=True)
+    card = CARD.replace("HASH", results.bundle_hash(folder / "models/feet"))
+    (folder / "metrics/feet/MODEL_CARD.md").write_text(card, encoding="utf-8")
     settings = settings_for(folder / "models", metrics=folder / "metrics")
     with serving(settings) as served:
         yield served
@@ -520,13 +544,20 @@ def test_axe_finds_no_violation_with_everything_open(
     browser: object, pair: Served, size: tuple[int, int], scheme: str
 ) -> None:
     visit = visiting(browser, pair.port, size, color_scheme=scheme, bypass_csp=True)
-    visit.page.select_option("#model", label="All models, side by side")
-    visit.upload_several({"a.jpg": photo(1), "broken.jpg": b"no photo"})
-    visit.page.wait_for_selector("#heat:visible")
-    visit.page.evaluate("document.querySelectorAll('details').forEach(e => { e.open = true; })")
     visit.page.add_script_tag(content=AXE.read_text(encoding="utf-8"))
     run_axe = """async () => (await axe.run("body")).violations.map((v) =>
         [v.id, v.nodes.map((n) => `${n.target}: ${n.failureSummary}`)])"""
+    open_all = "document.querySelectorAll('details').forEach(e => { e.open = true; })"
+    # The model card is that of one model.
+    visit.page.wait_for_selector("#card:not([hidden])")
+    visit.page.evaluate(open_all)
+    assert visit.page.locator("#card-text table").count() == 2
+    assert visit.page.evaluate(run_axe) == []
+    assert visit.page.evaluate("document.documentElement.scrollWidth") <= size[0]
+    visit.page.select_option("#model", label="All models, side by side")
+    visit.upload_several({"a.jpg": photo(1), "broken.jpg": b"no photo"})
+    visit.page.wait_for_selector("#heat:visible")
+    visit.page.evaluate(open_all)
     assert visit.page.evaluate(run_axe) == []
     visit.page.click("#camera")
     visit.page.wait_for_selector("#viewfinder[open]")

@@ -9,6 +9,7 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,6 @@ TOLERANCE = 5e-3
 NOVELTY_TOLERANCE = 1e-2
 
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.skipif(
         shutil.which("npm") is None and "CI" not in os.environ, reason="npm is not on the PATH"
     ),
@@ -98,8 +98,9 @@ def serve(folder: Path, model: Path) -> Iterator[Demo]:
     server.server_close()
 
 
-@pytest.fixture
-def page(browser: Any, demo: Demo) -> Iterator[Any]:  # noqa: F811 - the fixture
+@contextmanager
+def opened_offline(browser: Any, demo: Demo) -> Iterator[Any]:  # noqa: F811 - the fixture
+    """Open a demo, cut its network, and check afterwards that nothing failed or was sent."""
     context = browser.new_context(viewport={"width": 1200, "height": 900})
     opened = context.new_page()
     urls: list[str] = []
@@ -117,6 +118,12 @@ def page(browser: Any, demo: Demo) -> Iterator[Any]:  # noqa: F811 - the fixture
     assert {method for method, _ in demo.received} == {"GET"}
     assert not any(size for _, size in demo.received)
     context.close()
+
+
+@pytest.fixture
+def page(browser: Any, demo: Demo) -> Iterator[Any]:  # noqa: F811 - the fixture
+    with opened_offline(browser, demo) as opened:
+        yield opened
 
 
 def predict(page: Any, content: bytes) -> dict[str, Any]:
@@ -150,6 +157,32 @@ def check(page: Any, predictor: Predictor, content: bytes) -> float:
     return difference
 
 
+def test_a_small_network_predicts_offline(browser: Any, tmp_path: Path, capsys: Any) -> None:  # noqa: F811
+    """The whole way in seconds: without a novelty detector, one network is exported."""
+    save_bundle(tmp_path / "model", side=64)
+    folder = tmp_path / "out/site"
+    status = main(["export", "--model", str(tmp_path / "model"), "--web", str(folder)])
+    error = capsys.readouterr().err
+    if "npm could not install" in error and "CI" not in os.environ:
+        pytest.skip(error.strip())
+    assert status == 0, error
+    predictor = Predictor.load(tmp_path / "model", "cpu")
+    with (
+        contextmanager(serve)(folder, tmp_path / "model") as demo,
+        opened_offline(browser, demo) as page,
+    ):
+        page.set_input_files(
+            "#file", {"name": "a.png", "mimeType": "image/png", "buffer": photo(1, kind="PNG")}
+        )
+        page.wait_for_selector(".predicted:visible")
+        assert page.locator(".bars li").count() == 3
+        for content in (photo(2, size=(300, 200)), photo(3, size=(40, 60), kind="PNG")):
+            expected = predictor.probabilities(predictor.preprocess(content)[None])[0]
+            actual = list(predict(page, content)["probabilities"].values())
+            assert np.abs(np.array(actual) - expected).max() <= TOLERANCE
+
+
+@pytest.mark.slow
 def test_a_photo_is_classified_without_a_network_and_never_sent(page: Any) -> None:
     assert page.title() == "A demo"
     assert "never leave your device" in page.inner_text("#privacy")
@@ -191,6 +224,7 @@ def transparent() -> bytes:
     return stream.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fit", ["letterbox", "crop", "stretch"])
 def test_probabilities_are_those_of_python(page: Any, demo: Demo, fit: str) -> None:
     """Photos that are wide, tall, small, large, rotated, gray and transparent."""
@@ -213,6 +247,7 @@ def test_probabilities_are_those_of_python(page: Any, demo: Demo, fit: str) -> N
         check(page, predictor, content)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not HYMENOPTERA.is_dir(), reason="no photos of ants and bees in ../shared")
 def test_probabilities_of_real_photos_are_those_of_python(page: Any, demo: Demo) -> None:
     predictor = Predictor.load(demo.model, "cpu")
@@ -221,6 +256,7 @@ def test_probabilities_of_real_photos_are_those_of_python(page: Any, demo: Demo)
     print(f"{len(paths)} photos, largest difference of a probability {max(differences):.1e}")
 
 
+@pytest.mark.slow
 def test_the_policy_admits_no_other_origin_and_no_form(browser: Any, demo: Demo) -> None:  # noqa: F811
     page = browser.new_page()
     page.goto(f"http://127.0.0.1:{demo.port}/site/")
@@ -238,6 +274,7 @@ def test_the_policy_admits_no_other_origin_and_no_form(browser: Any, demo: Demo)
     page.close()
 
 
+@pytest.mark.slow
 def test_the_export_stands_on_its_own(demo: Demo) -> None:
     """A program without this project finds everything around the network in the file."""
     session = onnx_predictor.open_session((demo.folder / "model/model.onnx").read_bytes())
@@ -259,6 +296,7 @@ def test_the_export_stands_on_its_own(demo: Demo) -> None:
     np.testing.assert_allclose(probabilities, scaled / scaled.sum(1, keepdims=True), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_folder_has_licenses_and_no_training_record(demo: Demo) -> None:
     text = (demo.folder / "model/model.json").read_text(encoding="utf-8")
     assert set(json.loads(text)) == {"model", "examples", "novelty"}
@@ -267,6 +305,7 @@ def test_the_folder_has_licenses_and_no_training_record(demo: Demo) -> None:
     assert str(demo.model) not in text
 
 
+@pytest.mark.slow
 def test_a_folder_with_other_content_is_left_as_it_is(demo: Demo, tmp_path: Path, capsys) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     command = ["export", "--model", str(demo.model), "--web", str(tmp_path)]
@@ -275,6 +314,7 @@ def test_a_folder_with_other_content_is_left_as_it_is(demo: Demo, tmp_path: Path
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
+@pytest.mark.slow
 def test_without_npm_the_remedy_is_named_and_nothing_is_written(
     demo: Demo, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -440,9 +440,9 @@ def test_a_flagged_photo_is_kept_and_listed_and_an_action_off_ignores_the_reason
 def test_a_warning_is_printed_and_is_in_the_metrics(run, capsys) -> None:
     named = good() | {"A/dark.jpg": (scene(21).point(lambda level: 0.15 * level), "left")}
     _, _, metrics = run(named)
-    assert metrics["warnings"] == {"dark": "dark applies to 1 of 7 photos (14.3%)"}
+    assert metrics["warnings"] == {"dark": "dark: 1 of 7 photos (14.3%)"}
     printed = capsys.readouterr().out
-    assert "clean: warning: dark applies to 1 of 7 photos (14.3%)" in printed
+    assert "clean: warning: dark: 1 of 7 photos (14.3%)" in printed
     assert max(map(len, printed.splitlines()[:-1])) <= 80
 
 

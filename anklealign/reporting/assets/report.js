@@ -167,11 +167,11 @@
       const heat = h("img", { src: source(photos.heat[n]), alt: "", id: "viewer-heat" });
       left.firstChild.append(heat);
       left.append(
-        h("label", { for: "strength", class: "faint" }, "Heat map"),
+        h("label", { for: "strength", class: "faint" }, `Heat map: support for ${prediction}`),
         h("input", { type: "range", id: "strength", min: 0, max: 100, value: 80,
           style: { width: "100%", accentColor: "var(--accent)" },
           oninput: (event) => { heat.style.opacity = event.target.value / 100; } }),
-        h("p", { class: "legend" }, h("span", {}, "no"), h("i"), h("span", {}, `support for ${prediction}`)));
+        h("p", { class: "legend" }, h("span", {}, "no support"), h("i"), h("span", {}, "strongest support")));
       heat.style.opacity = 0.8;
     } else if (!prediction) {
       left.append(h("p", { class: "faint" }, "Only test photos have a prediction and a heat map."));
@@ -431,6 +431,8 @@
     data.recall.map((row) => ({ ...row, class: `${row.class} (${row.photos})` })), "class", width,
     "var(--right)"));
 
+  const BEFORE = { x: "confidence_before", y: "accuracy_before" };
+  const before = data.reliability.filter((row) => row.confidence_before != null);
   chart("reliability", (width) => Plot.plot({
     width: Math.min(width, 460), height: Math.min(width, 460) * 0.78, style, marginLeft: 48, marginBottom: 40,
     x: shares({ label: "confidence", labelAnchor: "center", labelArrow: "none" }),
@@ -438,6 +440,8 @@
     marks: [
       Plot.gridX(grid), Plot.gridY(grid),
       Plot.link([0], { x1: 0, y1: 0, x2: 1, y2: 1, stroke: "var(--neutral)", strokeDasharray: "4 4" }),
+      Plot.line(before, { ...BEFORE, stroke: "var(--neutral)" }),
+      Plot.dot(before, { ...BEFORE, stroke: "var(--neutral)", fill: "var(--paper)", strokeWidth: 2, r: 4.5 }),
       Plot.line(data.reliability, { x: "confidence", y: "accuracy", stroke: "var(--right)" }),
       Plot.dot(data.reliability, { x: "confidence", y: "accuracy", fill: "var(--right)", r: 6 }),
     ],
