@@ -112,8 +112,8 @@ class LeakageAudit:
     def __init__(self, photos: Sequence[Pixels], *, squares: bool = False) -> None:
         """Extract the views; `squares` says whether photos were cropped to their center square."""
         self._photos = photos
-        self._matcher = PhotoMatcher(photos, squares=squares)
-        self._views = _extract_views(photos, self._matcher.contents, squares=squares)
+        self._matcher = PhotoMatcher(photos, squares=squares, hashes=False)
+        self._views = _extract_views(photos, self._matcher, squares=squares)
         self._verified: dict[tuple[int, int, _Proposal], Pair] = {}
 
     def nearest_pairs(self, splits: Sequence[str], held_out: Sequence[str]) -> list[Pair]:
@@ -177,45 +177,52 @@ def _best_proposals(queries: _Views, others: _Views) -> dict[int, dict[int, _Pro
     return proposals
 
 
-def _extract_views(photos: Sequence[Pixels], contents: Rects, *, squares: bool) -> _Views:
-    """Return the views of (H, W, 3) photos: whole and, if different, their (4,) content.
+def _extract_views(photos: Sequence[Pixels], matcher: PhotoMatcher, *, squares: bool) -> _Views:
+    """Return the views of (H, W, 3) photos: whole and, if different, their content."""
+    owners, rects, cropped = [], [], []
+    details = [np.zeros((0, COARSE * COARSE), np.float32)]
+    for start in tqdm(range(0, len(photos), BATCH), "views", delay=1, leave=False, disable=None):
+        levels = bytearray()
+        for n in range(start, min(start + BATCH, len(photos))):
+            of_photo = _view_rects(matcher.contents[n], np.shape(photos[n]), squares=squares)
+            # Crops of a picture of 64 pixels are as good at 16, and ten times as fast.
+            thumb = Image.fromarray(matcher.thumb(n))
+            for box in (of_photo[0] * FINE).tolist():
+                levels += _resized(thumb, COARSE, box)
+            owners.append(np.full(len(of_photo[0]), n))
+            rects.append(of_photo[0])
+            cropped.append(of_photo[1])
+        grays = np.frombuffer(levels, np.uint8).reshape(-1, COARSE, COARSE)
+        details.append(_detail(grays, COARSE_SIGMA).reshape(len(grays), -1))
+    return _Views(
+        np.concatenate([np.zeros(0, np.int64), *owners]),
+        np.concatenate([np.zeros((0, 4)), *rects]),
+        np.concatenate([np.zeros(0, np.bool_), *cropped]),
+        np.concatenate(details),
+    )
+
+
+def _view_rects(
+    content: Rects, shape: tuple[int, ...], *, squares: bool
+) -> tuple[Rects, npt.NDArray[np.bool_]]:
+    """Return the (E, 4) views of a photo of shape (H, W, 3), and whether each is cropped.
 
     The content's center square is a view, too; of photos that were cropped to their center square,
     it is also cropped: a picture squared with bars is whole, while its original lacks its ends.
     """
-    owners, rects, crops, details = [], [], [], []
-    grays: list[Pixels] = []
-
-    def add(photo: int, gray: Image.Image, rect: Rects, *, cropped: bool) -> None:
-        grays.append(_region(gray, rect, COARSE))
-        owners.append(photo)
-        rects.append(rect)
-        crops.append(cropped)
-
-    for start in tqdm(range(0, len(photos), BATCH), "views", delay=1, leave=False, disable=None):
-        grays.clear()
-        for n in range(start, min(start + BATCH, len(photos))):
-            # Crops of a picture of 64 pixels are as good at 16, and ten times as fast.
-            gray = _gray(photos[n]).resize((FINE, FINE), Image.Resampling.LANCZOS)
-            square = _center_square(contents[n], photos[n].shape)
-            bases = [FULL, contents[n]]
-            if squares:
-                bases.append(square)
-            elif (square != contents[n]).any():
-                # Websites make thumbnails of the center square.
-                add(n, gray, square, cropped=False)
-            for base in np.unique(bases, axis=0):
-                sizes = np.tile(base[2:] - base[:2], 2)
-                for crop in CROPS:
-                    rect = base + crop * sizes * (1, 1, -1, -1)
-                    add(n, gray, rect, cropped=bool(crop.any()))
-        details.append(_detail(np.array(grays), COARSE_SIGMA).reshape(len(grays), -1))
-    return _Views(
-        np.array(owners, np.int64),
-        np.array(rects, np.float64).reshape(-1, 4),
-        np.array(crops, np.bool_),
-        np.concatenate([np.zeros((0, COARSE * COARSE), np.float32), *details]),
-    )
+    square = _center_square(content, shape)
+    bases = {FULL, tuple(content.tolist())}
+    thumbnails = np.zeros((0, 4))
+    if squares:
+        bases.add(tuple(square.tolist()))
+    elif (square != content).any():
+        # Websites make thumbnails of the center square.
+        thumbnails = square[None]
+    whole = np.array(sorted(bases))[:, None]
+    sizes = np.tile(whole[..., 2:] - whole[..., :2], 2)
+    rects = (whole + CROPS * sizes * (1, 1, -1, -1)).reshape(-1, 4)
+    cropped = np.tile(CROPS.any(axis=1), len(whole))
+    return np.vstack([thumbnails, rects]), np.r_[np.zeros(len(thumbnails), np.bool_), cropped]
 
 
 def _center_square(content: Rects, shape: tuple[int, ...]) -> Rects:
@@ -271,9 +278,16 @@ def _gray(photo: Pixels) -> Image.Image:
 
 def _region(gray: Image.Image, rect: Rects, side: int) -> Pixels:
     """Return a rectangle of a picture as (S, S) gray levels."""
-    left, top, right, bottom = (rect * (gray.size * 2)).tolist()
-    box = (left, top, right, bottom)
-    return np.asarray(gray.resize((side, side), Image.Resampling.LANCZOS, box=box))
+    levels = _resized(gray, side, (rect * (gray.size * 2)).tolist())
+    return np.frombuffer(levels, np.uint8).reshape(side, side)
+
+
+def _resized(gray: Image.Image, side: int, box: Sequence[float]) -> bytes:
+    """Return a box of a picture as S * S gray levels."""
+    left, top, right, bottom = box
+    return gray.resize(
+        (side, side), Image.Resampling.LANCZOS, box=(left, top, right, bottom)
+    ).tobytes()
 
 
 def _detail(grays: Pixels, sigma: float) -> Floats:
