@@ -2,8 +2,10 @@
 
 The audit selects candidate pairs and correlates them independently: no hash, cluster, or group is
 used. Small gray views of each photo, whole and without borders, uncropped and cropped on one side,
-are high-pass filtered and correlated with those of every photo of the other splits in all eight
-orientations; the nearest few photos are then correlated at a higher resolution.
+are high-pass filtered and correlated with those of the photos of the other splits in all eight
+orientations; the nearest few photos are then correlated at a higher resolution. Up to EXHAUSTIVE
+photos, all views are compared, and the nearest few of each held-out photo are verified, similar or
+not. Of more photos, an index (view_index.py) proposes similar views only.
 
 Two steps are shared with clean: the box without borders (borders.py) and the residual after
 registration of the nearest few (PhotoMatcher.register), which also finds duplicates with other
@@ -32,6 +34,7 @@ from anklealign.io.pixel_store import Pixels
 from anklealign.similarity.local_differences import Comparison
 from anklealign.similarity.perceptual_hash import ORIENTATIONS
 from anklealign.similarity.registration import PhotoMatcher, transform_between
+from anklealign.splitting.view_index import Descriptors, ViewIndex, describe
 
 Floats = npt.NDArray[np.float32]
 Rects = npt.NDArray[np.float64]
@@ -49,6 +52,7 @@ FINE, FINE_SIGMA = 64, 4.0
 CLOSE_AGREEMENT, CLOSE_COLOR = 0.93, 12.0
 NEAREST = 3  # photos verified for each held-out photo
 CELLS = 1 << 23  # correlations at once, 32 MiB, of which there are three copies at most
+EXHAUSTIVE = 1000  # photos, up to which all views are compared and all nearest pairs verified
 BATCH = 2048  # photos whose views are extracted at once: at most 40 MiB
 
 
@@ -70,7 +74,7 @@ class _Views:
     photo: Indices
     rect: Rects
     cropped: npt.NDArray[np.bool_]
-    detail: Floats
+    detail: Floats | Descriptors  # (E, S * S), or (E, 64) descriptors of many photos
 
     def select(self, mask: npt.NDArray[np.bool_]) -> "_Views":
         return _Views(self.photo[mask], self.rect[mask], self.cropped[mask], self.detail[mask])
@@ -170,7 +174,8 @@ def _best_proposals(queries: _Views, others: _Views) -> dict[int, dict[int, _Pro
         (queries, others.select(~others.cropped)),
         (queries.select(~queries.cropped), others.select(others.cropped)),
     ):
-        for a, b, proposal in _propose(left, right):
+        propose = _propose_similar if left.detail.dtype == np.int8 else _propose
+        for a, b, proposal in propose(left, right):
             known = proposals.setdefault(a, {}).get(b)
             if known is None or proposal.correlation > known.correlation:
                 proposals[a][b] = proposal
@@ -180,7 +185,8 @@ def _best_proposals(queries: _Views, others: _Views) -> dict[int, dict[int, _Pro
 def _extract_views(photos: Sequence[Pixels], matcher: PhotoMatcher, *, squares: bool) -> _Views:
     """Return the views of (H, W, 3) photos: whole and, if different, their content."""
     owners, rects, cropped = [], [], []
-    details = [np.zeros((0, COARSE * COARSE), np.float32)]
+    details: list[Floats | Descriptors] = []
+    many = len(photos) > EXHAUSTIVE
     for start in tqdm(range(0, len(photos), BATCH), "views", delay=1, leave=False, disable=None):
         levels = bytearray()
         for n in range(start, min(start + BATCH, len(photos))):
@@ -193,12 +199,13 @@ def _extract_views(photos: Sequence[Pixels], matcher: PhotoMatcher, *, squares: 
             rects.append(of_photo[0])
             cropped.append(of_photo[1])
         grays = np.frombuffer(levels, np.uint8).reshape(-1, COARSE, COARSE)
-        details.append(_detail(grays, COARSE_SIGMA).reshape(len(grays), -1))
+        detail = _detail(grays, COARSE_SIGMA)
+        details.append(describe(detail) if many else detail.reshape(len(grays), -1))
     return _Views(
         np.concatenate([np.zeros(0, np.int64), *owners]),
         np.concatenate([np.zeros((0, 4)), *rects]),
         np.concatenate([np.zeros(0, np.bool_), *cropped]),
-        np.concatenate(details),
+        np.concatenate(details or [np.zeros((0, COARSE * COARSE), np.float32)]),
     )
 
 
@@ -270,6 +277,31 @@ def _propose(queries: _Views, others: _Views) -> Iterator[tuple[int, int, _Propo
                         tuple(others.rect[b].tolist()),
                     ),
                 )
+
+
+def _propose_similar(queries: _Views, others: _Views) -> Iterator[tuple[int, int, _Proposal]]:
+    """Yield what `_propose` yields of similar views, found by an index."""
+    index = ViewIndex(others.detail, others.photo, NEAREST)
+    for query, view, orientation, correlation in index.search(queries.detail):
+        a, b = queries.photo[query], others.photo[view]
+        # The best of each pair of photos, then the nearest photos.
+        order = np.lexsort((orientation, view, query, -correlation, b, a))
+        pairs = np.stack([a, b], axis=1)[order]
+        order = order[(np.diff(pairs, axis=0, prepend=-1) != 0).any(axis=1)]
+        order = order[np.lexsort((b[order], -correlation[order], a[order]))]
+        starts = np.flatnonzero(np.diff(a[order], prepend=-1))
+        nth = np.arange(len(order)) - np.repeat(starts, np.diff(np.r_[starts, len(order)]))
+        for n in order[nth < NEAREST].tolist():
+            yield (
+                int(a[n]),
+                int(b[n]),
+                _Proposal(
+                    float(correlation[n]),
+                    int(orientation[n]),
+                    tuple(queries.rect[query[n]].tolist()),
+                    tuple(others.rect[view[n]].tolist()),
+                ),
+            )
 
 
 def _gray(photo: Pixels) -> Image.Image:
