@@ -7,8 +7,8 @@ resembles most. A photo has several views, and a copy of it resembles more than 
 miss loses no copy.
 
 Descriptors are the lowest frequencies of a view, as whole numbers: their products are exact in
-single precision, so the result does not depend on the number of threads, the processor, or the order
-of the photos. `benchmarks.leakage_audit` measures the time and what the index misses.
+single precision, so the result depends on neither the number of threads nor the processor nor the
+order of the photos. `benchmarks.leakage_audit` measures the time and what the index misses.
 
 Shapes: Q queries, M indexed views, L lists.
 """
@@ -124,7 +124,7 @@ class ViewIndex:
             rows.append(of_list[nth])
             places.append(start + place)
             values.append(products.ravel()[hits])
-        correlation = (np.concatenate(values) / LENGTH**2).round(4)
+        correlation = (np.concatenate(values) / np.float32(LENGTH**2)).round(4)
         return np.concatenate(rows), np.concatenate(places), correlation
 
 
