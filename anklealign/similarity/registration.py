@@ -136,6 +136,7 @@ class PhotoMatcher:
         chosen: Sequence[int] | None = None,
         *,
         squares: bool = False,
+        hashes: bool = True,
         cache: ResultCache | None = None,
     ) -> None:
         """Read every photo, or the chosen ones, once; about 0.2 KiB per photo stay in memory.
@@ -144,6 +145,8 @@ class PhotoMatcher:
             photos: N of (H, W, 3).
             chosen: Positions in `photos`; None for all.
             squares: Whether the photos were cropped to their center square.
+            hashes: Whether to compute the hashes, which only `propose` needs and which take most
+                of the time.
             cache: Of `cache_for`, with what is known of photos.
         """
         self._photos = photos
@@ -158,7 +161,7 @@ class PhotoMatcher:
             pixels = np.asarray(self._photo(photo))
             size = pixels.shape[1::-1]
             shift = SHIFT if squares else THUMBNAIL_SHIFT if mixed and _is_square(size) else 0
-            described = _described(pixels, shift, squares, cache)
+            described = _described(pixels, shift, squares, cache) if hashes else _outlined(pixels)
             box = described.box
             self._thumbs.write(described.thumb)
             plain.append(described.plain)
@@ -166,10 +169,11 @@ class PhotoMatcher:
             contents.append(np.array(box) / (size * 2))
             sides = np.array([box[2] - box[0], box[3] - box[1]])
             min_sides.append((np.full(2, sides.min()) if squares else sides) / size)
-            for entry in _entry_boxes(size, box, shift=shift, squares=squares):
-                owners.append(photo)
-                rects.append(np.array(entry) / (size * 2))
             words.append(described.words)
+            if hashes:
+                for entry in _entry_boxes(size, box, shift=shift, squares=squares):
+                    owners.append(photo)
+                    rects.append(np.array(entry) / (size * 2))
         self.contents = np.array(contents, np.float64).reshape(-1, 4)
         self._sizes = np.array(sizes, np.float64).reshape(-1, 2)
         min_sides_nd = np.array(min_sides, np.float64).reshape(-1, 1, 2)
@@ -178,6 +182,7 @@ class PhotoMatcher:
         self._owners = np.array(owners, np.int64)
         self._rects = np.array(rects, np.float64).reshape(-1, 4)
         self._words = np.concatenate(words)
+        self._hashes = hashes
         self._channels = lru_cache(maxsize=1024)(self._read_channels)
 
     def __len__(self) -> int:
@@ -187,7 +192,7 @@ class PhotoMatcher:
     def _photo(self, photo: int) -> Pixels:
         return self._photos[self._chosen[photo]]
 
-    def _thumb(self, photo: int) -> Pixels:
+    def thumb(self, photo: int) -> Pixels:
         """Return a photo's (64, 64) gray thumbnail."""
         self._thumbs.seek(photo * SIDE**2)
         return np.frombuffer(self._thumbs.read(SIDE**2), np.uint8).reshape(SIDE, SIDE)
@@ -204,7 +209,12 @@ class PhotoMatcher:
         Each pair occurs once per orientation, with the view whose hash is nearest, and each photo
         is paired only with its nearest photos. Plain photos resemble any other plain photo and are
         skipped.
+
+        Raises:
+            ValueError: The matcher was made without hashes.
         """
+        if not self._hashes:
+            raise ValueError("a PhotoMatcher with hashes=False proposes no pairs")
         searched = ~self._plain
         if among is not None:
             searched &= np.isin(np.arange(len(self)), among)
@@ -234,7 +244,7 @@ class PhotoMatcher:
         )
         for start in range(0, len(entries), BATCH):
             batch = entries[start : start + BATCH]
-            thumbs = np.stack([self._thumb(photo) for photo in self._owners[batch]])
+            thumbs = np.stack([self.thumb(photo) for photo in self._owners[batch]])
             spectra = _view_spectra(thumbs, _cropped(self._rects[batch], crop))
             for n, oriented in enumerate(perceptual_hash.orientations(spectra)):
                 packed[n, start : start + BATCH] = perceptual_hash.pack(oriented)
@@ -362,7 +372,7 @@ class PhotoMatcher:
     ) -> tuple[Floats, npt.NDArray[np.bool_]]:
         """Return (side, side) gray levels and validity of a region; negative sizes mirror."""
         if not fine:
-            thumb = Image.fromarray(self._thumb(photo))
+            thumb = Image.fromarray(self.thumb(photo))
             pixels = _cut_out(thumb, start, size, side, transposed=transposed)
             return pixels.astype(np.float64), pixels < SATURATED
         gray, clipped = (
@@ -432,18 +442,29 @@ def _described(
     known = cache.get(key) if cache else None
     if known is not None:
         return _Description.from_bytes(known)
-    gray = Image.fromarray(pixels).convert("L")
-    box = content_box(np.asarray(gray))
+    gray, box, thumb = _outline(pixels)
     inner = _resized(gray, SIDE, box).astype(np.float64)
     plain = bool(_contrast(inner, np.ones((SIDE, SIDE))) < MIN_CONTRAST)
     entries = _entry_boxes(gray.size, box, shift=shift, squares=squares)
     grays = np.array([_resized(gray, perceptual_hash.SIDE, entry) for entry in entries])
     # One photo at a time, so that the bits cannot depend on which others are known.
     words = perceptual_hash.pack(perceptual_hash.spectra(grays))
-    described = _Description(box, plain, _resized(gray, SIDE).tobytes(), words)
+    described = _Description(box, plain, thumb, words)
     if cache:
         cache.put(key, described.to_bytes())
     return described
+
+
+def _outlined(pixels: Pixels) -> _Description:
+    """Return the description of (H, W, 3) pixels without hashes."""
+    _, box, thumb = _outline(pixels)
+    return _Description(box, False, thumb, np.zeros((0, perceptual_hash.WORDS), np.uint64))
+
+
+def _outline(pixels: Pixels) -> tuple[Image.Image, Box, bytes]:
+    """Return the gray levels of (H, W, 3) pixels, the box of their content, and the thumbnail."""
+    gray = Image.fromarray(pixels).convert("L")
+    return gray, content_box(np.asarray(gray)), _resized(gray, SIDE).tobytes()
 
 
 def _entry_boxes(

@@ -100,7 +100,7 @@ def write_contact_sheets(
     by_path = table.assign(position=range(len(table))).set_index("path")
     tiles = [pair_tile(row, by_path, pictures, settings) for row in pairs.itertuples()]
     title = "Most similar photos of different splits"
-    pages = contact_sheets.pages(tiles, title, "no two splits to compare")
+    pages = contact_sheets.pages(tiles, title, "no similar photos in two splits")
     contact_sheets.write(folder, "nearest", pages)
 
 
