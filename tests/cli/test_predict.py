@@ -114,7 +114,7 @@ def test_unreadable_photos_are_listed_and_the_others_are_predicted(
 def test_predictions_do_not_depend_on_unreadable_photos(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(predict, "CHUNK", 2)
+    monkeypatch.setattr(predict, "SMALL", 2)
     for i in range(5):
         photo(place / f"good/{i}.png", i)
         photo(place / f"mixed/{i}.png", i)

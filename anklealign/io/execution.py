@@ -1,0 +1,242 @@
+"""Map a function over shards: in threads or processes of this machine, or on a Ray cluster.
+
+    for result in map_shards(function, shards, Resources(cpus=1)):
+        ...
+
+Results come in the order of the shards, so that neither the backend nor the number of workers nor
+their timing changes an output. A shard is whatever the function takes: photos, rows, passes.
+
+`local` is joblib. Starting a process takes about a second of imports, so a few shards run in
+threads of this process: Pillow, NumPy and PyTorch release the GIL. From `SHARDS_PER_PROCESS` shards
+for each worker on, and without a GPU, they run in processes.
+
+`ray` puts the same calls on the running cluster that `ray.init(address="auto")` finds. Ray
+schedules them by their CPUs and GPUs, and repeats the call of a worker that died up to `RETRIES`
+times. Each call is a task of its own: joblib's Ray backend runs tasks in actors, raises
+RayActorError when one of them is killed, and returns no result before the last one. Workers read
+and write the files of this folder, which must be on a file system that all nodes share, at the same
+path; a node without it is an error.
+"""
+
+import contextlib
+import os
+import socket
+import tempfile
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import cache
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import joblib
+
+Backend = Literal["local", "ray"]
+Shard = TypeVar("Shard")
+Result = TypeVar("Result")
+
+SHARDS_PER_PROCESS = 64  # of a quarter of a second or more: the start is 5% or less
+RETRIES = 3  # calls of a shard after a worker died, as in Ray's default
+AHEAD = 4  # shards in flight for each place of the cluster, so that no worker waits for the driver
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one call takes: CPU threads, and GPUs, of which several calls can share one (0.25)."""
+
+    cpus: int = 1
+    gpus: float = 0
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Where shards run; the fields of the parameters `execution`."""
+
+    backend: Backend = "local"
+    gpus: float = 1  # of a call whose network runs on a GPU
+
+
+_execution = Execution()
+_threads = 0  # of one call; 0 in the process that maps
+
+
+def configure(backend: Backend, gpus: float = 1) -> None:
+    """Set where this process runs shards."""
+    global _execution  # noqa: PLW0603
+    _execution = Execution(backend, gpus)
+
+
+def on_cluster() -> bool:
+    """Return True if shards run on a cluster, where other hosts read what a worker writes."""
+    return _execution.backend == "ray"
+
+
+def of_network(device: str, cpus: int) -> Resources:
+    """Return what a call takes whose network runs on a type of device (cpu, cuda, mps)."""
+    return Resources(cpus, 0 if device == "cpu" else _execution.gpus)
+
+
+def cluster_device() -> str:
+    """Return the type of device that `auto` means on the cluster."""
+    return "cuda" if _cluster().cluster_resources().get("GPU") else "cpu"
+
+
+def threads() -> int:
+    """Return the number of threads for the photos of one call: all cores, or those of a worker."""
+    return _threads or joblib.cpu_count()
+
+
+def map_shards(
+    function: Callable[[Shard], Result],
+    shards: Iterable[Shard],
+    resources: Resources = Resources(),
+) -> Iterator[Result]:
+    """Yield the function's results in the order of the shards, which are read as they are needed.
+
+    Args:
+        function: Of a module, or a `partial` of one; it and the shards are pickled. In threads, it
+            is called several times at a time.
+        shards: Its arguments.
+        resources: Of one call.
+
+    Raises:
+        ValueError: The backend is not installed, or the cluster is missing, lacks the resources or
+            does not see this folder.
+        OSError: A worker died, on a cluster for the last of its retries.
+        Exception: What the function raised; shards that have not started are left out.
+    """
+    mapped = _on_ray if on_cluster() else _on_this_machine
+    return mapped(function, iter(shards), resources)
+
+
+def _on_this_machine(
+    function: Callable[[Shard], Result], shards: Iterator[Shard], resources: Resources
+) -> Iterator[Result]:
+    workers = max(1, joblib.cpu_count() // resources.cpus)
+    first = list(islice(shards, SHARDS_PER_PROCESS * workers))
+    processes = len(first) == SHARDS_PER_PROCESS * workers and workers > 1 and not resources.gpus
+    failures: list[Exception] = []
+
+    def calls() -> Iterator[Any]:
+        try:
+            for shard in chain(first, shards):
+                if processes:
+                    yield joblib.delayed(_call)(function, shard, Path.cwd(), resources)
+                else:
+                    yield joblib.delayed(function)(shard)
+        except Exception as error:  # noqa: BLE001 - raised below; joblib would wait forever
+            failures.append(error)
+
+    parallel = joblib.Parallel(
+        min(workers, max(1, len(first))),
+        backend="loky" if processes else "threading",
+        return_as="generator",
+        batch_size=1,
+        max_nbytes=None,  # no copies of arrays in files
+    )
+    results = parallel(calls())
+    try:
+        for result in results:  # not `yield from`, which would close them at once
+            yield result
+    except BrokenProcessPool as error:
+        reason = " ".join(str(error).split())[:200]
+        raise OSError(
+            f"a worker process died, perhaps because memory is short ({reason}); free some, and "
+            "run the command again"
+        ) from None
+    finally:
+        with warnings.catch_warnings():  # that shards are left out
+            warnings.simplefilter("ignore")
+            results.close()
+    if failures:
+        raise failures[0]
+
+
+def _on_ray(
+    function: Callable[[Shard], Result], shards: Iterator[Shard], resources: Resources
+) -> Iterator[Result]:
+    ray = _cluster()
+    available = ray.cluster_resources()
+    cpus, gpus = available.get("CPU", 0), available.get("GPU", 0)
+    if cpus < resources.cpus or gpus < resources.gpus:
+        raise ValueError(
+            f"the Ray cluster has {cpus:g} CPUs and {gpus:g} GPUs, and a call takes "
+            f"{resources.cpus} and {resources.gpus:g}; add nodes, or choose another device"
+        )
+    places = min(cpus / resources.cpus, gpus / resources.gpus if resources.gpus else cpus)
+    call = ray.remote(_call).options(
+        num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=RETRIES
+    )
+    shared = ray.put(function)  # sent to a node once, with the weights that it may hold
+    pending: deque[Any] = deque()
+    with tempfile.NamedTemporaryFile(prefix=".shared-", dir=Path.cwd()) as mark:
+        try:
+            for shard in shards:
+                pending.append(call.remote(shared, shard, Path.cwd(), resources, Path(mark.name)))
+                if len(pending) > AHEAD * places:
+                    yield _result(ray, pending.popleft())
+            while pending:
+                yield _result(ray, pending.popleft())
+        finally:
+            if pending:  # After an error. What runs ends before the caller removes its files.
+                for reference in pending:
+                    ray.cancel(reference)
+                ray.wait(list(pending), num_returns=len(pending), timeout=60)
+
+
+def _result(ray: Any, reference: Any) -> Any:  # noqa: ANN401 - Ray has no stubs
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None
+    except ray.exceptions.RayError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise OSError(f"a worker of the Ray cluster died {RETRIES + 1} times: {reason}") from None
+
+
+@cache
+def _cluster() -> Any:  # noqa: ANN401 - Ray has no stubs
+    """Return the module of Ray, connected to the running cluster."""
+    try:
+        import ray  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise ValueError(
+            "execution.backend: ray needs Ray; install it: pip install 'anklealign[ray]'"
+        ) from None
+    if not ray.is_initialized():
+        try:
+            ray.init(address="auto", log_to_driver=False)
+        except ConnectionError:
+            raise ValueError(
+                "execution.backend: ray finds no running cluster; start one with `ray start "
+                "--head`, or set RAY_ADDRESS"
+            ) from None
+    return ray
+
+
+def _call(
+    function: Callable[[Shard], Result],
+    shard: Shard,
+    folder: Path,
+    resources: Resources,
+    mark: Path | None = None,
+) -> Result:
+    """Call a function in a worker process, in the folder of the process that maps.
+
+    Raises:
+        ValueError: This host does not see the folder of that process, where `mark` is a file.
+    """
+    global _threads  # noqa: PLW0603
+    _threads = resources.cpus
+    with contextlib.suppress(OSError):
+        os.chdir(folder)
+    if mark and not mark.exists():
+        raise ValueError(
+            f"{socket.gethostname()}, a node of the Ray cluster, does not see {folder} of the "
+            "host that runs the command; put the project on a file system that all nodes mount at "
+            "the same path (docs/scale.md)"
+        )
+    return function(shard)
