@@ -6,9 +6,9 @@
 Results come in the order of the shards, so that neither the backend nor the number of workers nor
 their timing changes an output. A shard is whatever the function takes: photos, rows, passes.
 
-`local` is joblib. Starting a process takes about a second of imports, so a few shards run in
+`local` is this machine. Starting a process takes about a second of imports, so a few shards run in
 threads of this process: Pillow, NumPy and PyTorch release the GIL. From `SHARDS_PER_PROCESS` shards
-for each worker on, and without a GPU, they run in processes.
+for each worker on, and without a GPU, they run in processes, those of joblib.
 
 `ray` puts the same calls on the running cluster that `ray.init(address="auto")` finds. Ray
 schedules them by their CPUs and GPUs, and repeats the call of a worker that died up to `RETRIES`
@@ -22,17 +22,19 @@ import contextlib
 import os
 import socket
 import tempfile
-import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import joblib
+from joblib.externals import loky
 
 Backend = Literal["local", "ray"]
 Shard = TypeVar("Shard")
@@ -40,7 +42,7 @@ Result = TypeVar("Result")
 
 SHARDS_PER_PROCESS = 64  # of a quarter of a second or more: the start is 5% or less
 RETRIES = 3  # calls of a shard after a worker died, as in Ray's default
-AHEAD = 4  # shards in flight for each place of the cluster, so that no worker waits for the driver
+AHEAD = 4  # shards submitted for each worker, so that none waits while the first one is slow
 
 
 @dataclass(frozen=True)
@@ -108,56 +110,70 @@ def map_shards(
         OSError: A worker died, on a cluster for the last of its retries.
         Exception: What the function raised; shards that have not started are left out.
     """
-    mapped = _on_ray if on_cluster() else _on_this_machine
-    return mapped(function, iter(shards), resources)
+    open_pool = _ray_pool if on_cluster() else _local_pool
+    remaining = iter(shards)
+    pending: deque[Any] = deque()
+    with open_pool(function, remaining, resources) as pool:
+        try:
+            for shard in chain(pool.first, remaining):
+                pending.append(pool.submit(shard))
+                if len(pending) > pool.ahead:
+                    yield pool.result(pending.popleft())
+            while pending:
+                yield pool.result(pending.popleft())
+        finally:
+            if pending:  # After an error. What runs ends before the caller removes its files.
+                pool.cancel(list(pending))
 
 
-def _on_this_machine(
+@dataclass(frozen=True)
+class _Pool(Generic[Shard, Result]):
+    """How shards are submitted, and how many are ahead of the one whose result is awaited."""
+
+    submit: Callable[[Shard], Any]
+    result: Callable[[Any], Result]
+    cancel: Callable[[list[Any]], object]
+    ahead: float
+    first: Sequence[Shard] = ()  # that were read to choose the pool
+
+
+@contextmanager
+def _local_pool(
     function: Callable[[Shard], Result], shards: Iterator[Shard], resources: Resources
-) -> Iterator[Result]:
+) -> Iterator[_Pool[Shard, Result]]:
     workers = max(1, joblib.cpu_count() // resources.cpus)
     first = list(islice(shards, SHARDS_PER_PROCESS * workers))
-    processes = len(first) == SHARDS_PER_PROCESS * workers and workers > 1 and not resources.gpus
-    failures: list[Exception] = []
+    if workers > 1 and len(first) == SHARDS_PER_PROCESS * workers and not resources.gpus:
+        executor: Executor = loky.get_reusable_executor(workers)
+        call = partial(executor.submit, _call, function, Path.cwd(), resources, None)
+    else:
+        executor = ThreadPoolExecutor(workers)
+        call = partial(executor.submit, function)
 
-    def calls() -> Iterator[Any]:
+    def result(future: "Future[Result]") -> Result:
         try:
-            for shard in chain(first, shards):
-                if processes:
-                    yield joblib.delayed(_call)(function, shard, Path.cwd(), resources)
-                else:
-                    yield joblib.delayed(function)(shard)
-        except Exception as error:  # noqa: BLE001 - raised below; joblib would wait forever
-            failures.append(error)
+            return future.result()
+        except BrokenProcessPool as error:
+            reason = " ".join(str(error).split())[:200]
+            raise OSError(
+                f"a worker process died, perhaps because memory is short ({reason}); free some, "
+                "and run the command again"
+            ) from None
 
-    parallel = joblib.Parallel(
-        min(workers, max(1, len(first))),
-        backend="loky" if processes else "threading",
-        return_as="generator",
-        batch_size=1,
-        max_nbytes=None,  # no copies of arrays in files
-    )
-    results = parallel(calls())
-    try:
-        for result in results:  # not `yield from`, which would close them at once
-            yield result
-    except BrokenProcessPool as error:
-        reason = " ".join(str(error).split())[:200]
-        raise OSError(
-            f"a worker process died, perhaps because memory is short ({reason}); free some, and "
-            "run the command again"
-        ) from None
-    finally:
-        with warnings.catch_warnings():  # that shards are left out
-            warnings.simplefilter("ignore")
-            results.close()
-    if failures:
-        raise failures[0]
+    def cancel(futures: "list[Future[Result]]") -> None:
+        wait([future for future in futures if not future.cancel()])
+
+    yield _Pool(call, result, cancel, AHEAD * workers, first)
+    if isinstance(executor, ThreadPoolExecutor):
+        executor.shutdown()
 
 
-def _on_ray(
-    function: Callable[[Shard], Result], shards: Iterator[Shard], resources: Resources
-) -> Iterator[Result]:
+@contextmanager
+def _ray_pool(
+    function: Callable[[Shard], Result],
+    _: Iterator[Shard],
+    resources: Resources,
+) -> Iterator[_Pool[Shard, Result]]:
     ray = _cluster()
     available = ray.cluster_resources()
     cpus, gpus = available.get("CPU", 0), available.get("GPU", 0)
@@ -167,34 +183,31 @@ def _on_ray(
             f"{resources.cpus} and {resources.gpus:g}; add nodes, or choose another device"
         )
     places = min(cpus / resources.cpus, gpus / resources.gpus if resources.gpus else cpus)
-    call = ray.remote(_call).options(
+    task = ray.remote(_call).options(
         num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=RETRIES
     )
     shared = ray.put(function)  # sent to a node once, with the weights that it may hold
-    pending: deque[Any] = deque()
-    with tempfile.NamedTemporaryFile(prefix=".shared-", dir=Path.cwd()) as mark:
+
+    def result(reference: Any) -> Result:  # noqa: ANN401 - Ray has no stubs
         try:
-            for shard in shards:
-                pending.append(call.remote(shared, shard, Path.cwd(), resources, Path(mark.name)))
-                if len(pending) > AHEAD * places:
-                    yield _result(ray, pending.popleft())
-            while pending:
-                yield _result(ray, pending.popleft())
-        finally:
-            if pending:  # After an error. What runs ends before the caller removes its files.
-                for reference in pending:
-                    ray.cancel(reference)
-                ray.wait(list(pending), num_returns=len(pending), timeout=60)
+            value: Result = ray.get(reference)
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from None
+        except ray.exceptions.RayError as error:
+            reason = " ".join(str(error).split())[:300]
+            raise OSError(
+                f"a worker on the Ray cluster died {RETRIES + 1} times: {reason}"
+            ) from None
+        return value
 
+    def cancel(references: list[Any]) -> None:
+        for reference in references:
+            ray.cancel(reference)
+        ray.wait(references, num_returns=len(references), timeout=60)
 
-def _result(ray: Any, reference: Any) -> Any:  # noqa: ANN401 - Ray has no stubs
-    try:
-        return ray.get(reference)
-    except ray.exceptions.RayTaskError as error:
-        raise error.cause from None
-    except ray.exceptions.RayError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise OSError(f"a worker of the Ray cluster died {RETRIES + 1} times: {reason}") from None
+    with tempfile.NamedTemporaryFile(prefix=".shared-", dir=Path.cwd()) as mark:
+        submit = partial(task.remote, shared, Path.cwd(), resources, Path(mark.name))
+        yield _Pool(submit, result, cancel, AHEAD * places)
 
 
 @cache
@@ -219,10 +232,10 @@ def _cluster() -> Any:  # noqa: ANN401 - Ray has no stubs
 
 def _call(
     function: Callable[[Shard], Result],
-    shard: Shard,
     folder: Path,
     resources: Resources,
-    mark: Path | None = None,
+    mark: Path | None,
+    shard: Shard,
 ) -> Result:
     """Call a function in a worker process, in the folder of the process that maps.
 

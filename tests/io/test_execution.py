@@ -1,7 +1,9 @@
 """Shards give the same results wherever they run, and a worker that dies costs none of them."""
 
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,23 +21,33 @@ BACKENDS = ["threads", "processes", pytest.param("ray", marks=pytest.mark.slow)]
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory):
-    """Start a Ray cluster of two worker processes."""
+def cluster():
+    """Start a Ray cluster of two worker processes, and end it by its own process."""
     ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'anklealign[ray]'")
-    script = Path(sys.executable).with_name("ray")
-    environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0"}
-    temporary = Path("/tmp") / f"ray-{os.getpid()}"  # noqa: S108 - its sockets need a short path
-    subprocess.run(
-        [
-            script, "start", "--head", "--num-cpus=2", "--num-gpus=0", "--port=0",
-            "--include-dashboard=false", f"--temp-dir={temporary}",
-        ],
-        env=environment, check=True, capture_output=True,
-    )  # fmt: skip
-    yield ray
-    ray.shutdown()
-    execution._cluster.cache_clear()
-    subprocess.run([script, "stop", "--force"], env=environment, check=True, capture_output=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        Path(sys.executable).with_name("ray"), "start", "--head", "--block", "--num-cpus=2",
+        "--num-gpus=0", f"--port={port}", "--include-dashboard=false",
+        f"--temp-dir=/tmp/ray-{os.getpid()}",  # its sockets need a short path
+    ]  # fmt: skip
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ADDRESS": f"127.0.0.1:{port}"}
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as head:
+        end = time.monotonic() + 120
+        while not ray.is_initialized():
+            try:
+                ray.init(address="auto", log_to_driver=False)
+            except ConnectionError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(1)
+        yield ray
+        ray.shutdown()
+        execution._cluster.cache_clear()
+        del os.environ["RAY_ADDRESS"]
+        head.terminate()
+    shutil.rmtree(f"/tmp/ray-{os.getpid()}", ignore_errors=True)  # noqa: S108
 
 
 @pytest.fixture
@@ -76,7 +88,7 @@ def refuse(number):
 
 @pytest.mark.parametrize("backend", BACKENDS, indirect=True)
 def test_an_error_of_the_function_is_raised_as_it_was(backend):  # noqa: ARG001
-    with pytest.raises(PhotoError, match="^a photo of 1 GP$") as caught:
+    with pytest.raises(PhotoError, match=r"^a photo of 1 GP$") as caught:
         list(map_shards(refuse, range(8)))
     assert caught.value.reason == "too_large"
 
@@ -139,7 +151,7 @@ def test_workers_that_die_are_an_error(backend):
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["ray"], indirect=True)
 def test_a_cluster_without_the_resources_is_an_error(backend):  # noqa: ARG001
-    with pytest.raises(ValueError, match="has 2 CPUs and 0 GPUs, and a call takes 1 and 0.5"):
+    with pytest.raises(ValueError, match=r"has 2 CPUs and 0 GPUs, and a call takes 1 and 0\.5"):
         list(map_shards(abs, [1], Resources(1, 0.5)))
 
 
@@ -147,7 +159,7 @@ def test_a_host_that_does_not_share_the_folder_is_an_error(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(execution, "_threads", 0)
     with pytest.raises(ValueError, match=f"does not see {tmp_path} of the host that runs"):
-        execution._call(abs, 1, tmp_path, Resources(), tmp_path / ".shared-xyz")
+        execution._call(abs, tmp_path, Resources(), tmp_path / ".shared-xyz", 1)
 
 
 def test_ray_without_its_extra_is_an_error(monkeypatch):
