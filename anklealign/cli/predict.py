@@ -27,7 +27,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from itertools import count, islice
 from pathlib import Path
 
@@ -128,11 +128,11 @@ def _write_table(
     else:
         device = here = str(inputs.pick_device(device))
         kind = device.partition(":")[0]
-    Predictor.load(model, here)  # an error of the bundle comes before any work
+    predictor = Predictor.load(model, here)  # an error of the bundle comes before any work
     folder = out.absolute().with_name(f"{out.name}.parts")
     job = Job(model.absolute(), device, refuse_unlike, folder, _key(model, kind, refuse_unlike))
     if not execution.on_cluster():
-        _predictor(job.model, job.device, job.key)  # once, before threads ask for it
+        _prepare(job, predictor)  # before threads ask for it
     shards = _shards(photo_sources.photos_in(sources))
     counts = dict.fromkeys(("photos", "unread", "unlike", "known"), 0)
     parts: list[str] = []
@@ -188,7 +188,7 @@ def predict_part(job: Job, shard: Numbered) -> Part:
     if known:
         table = files.read_table(file, ("path", "predicted", "in_distribution", "reason"))
     else:
-        predictor = _predictor(job.model, job.device, job.key)
+        predictor = _PREDICTORS.get(job.key) or _prepare(job, Predictor.load(job.model, job.device))
         table = predictions(predictor, photos)
         if job.refuse_unlike:
             refused = table.in_distribution == False  # noqa: E712 - unreadable photos have ''
@@ -214,13 +214,16 @@ def _stamp(name: str) -> tuple[int, ...]:
     return ()
 
 
-@lru_cache(1)
-def _predictor(model: Path, device: str, _: str) -> Predictor:
-    """Return the predictor of a bundle, which this process loads once; the last one is its key."""
+_PREDICTORS: dict[str, Predictor] = {}  # of this process, by the key of its job
+
+
+def _prepare(job: Job, predictor: Predictor) -> Predictor:
+    """Keep the predictor of a job, and load what its first prediction would."""
     inputs.set_threads(1)
-    predictor = Predictor.load(model, device)
     if predictor.bundle.novelty is not None:
         novelty.general_network(str(predictor.device))
+    _PREDICTORS.clear()
+    _PREDICTORS[job.key] = predictor
     return predictor
 
 

@@ -19,6 +19,7 @@ path; a node without it is an error.
 """
 
 import contextlib
+import importlib
 import os
 import socket
 import tempfile
@@ -141,7 +142,8 @@ class _Pool(Generic[Shard, Result]):
 def _local_pool(
     function: Callable[[Shard], Result], shards: Iterator[Shard], resources: Resources
 ) -> Iterator[_Pool[Shard, Result]]:
-    workers = max(1, joblib.cpu_count() // resources.cpus)
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # of torchrun, which share the cores
+    workers = max(1, joblib.cpu_count() // resources.cpus // ranks)
     first = list(islice(shards, SHARDS_PER_PROCESS * workers))
     if workers > 1 and len(first) == SHARDS_PER_PROCESS * workers and not resources.gpus:
         executor: Executor = loky.get_reusable_executor(workers)
@@ -214,7 +216,7 @@ def _ray_pool(
 def _cluster() -> Any:  # noqa: ANN401 - Ray has no stubs
     """Return the module of Ray, connected to the running cluster."""
     try:
-        import ray  # noqa: PLC0415 - an extra
+        ray = importlib.import_module("ray")  # an extra, which is no dependency of a stage
     except ImportError:
         raise ValueError(
             "execution.backend: ray needs Ray; install it: pip install 'anklealign[ray]'"

@@ -49,6 +49,7 @@ import threading
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Sequence
+from copy import copy
 from functools import lru_cache, partial
 from itertools import accumulate, pairwise
 from operator import sub
@@ -526,6 +527,14 @@ class Pictures(Sequence[Pixels]):
         self._sizes = table[["width", "height"]].to_numpy()
         if fit == "crop":
             self._sizes = np.repeat(self._sizes.min(axis=1, keepdims=True), 2, axis=1)
+
+    def part(self, photos: slice) -> "Pictures":
+        """Return some of the photos, without reading them."""
+        part = copy(self)
+        part._boxes = copy(self._boxes)  # noqa: SLF001 - its own class
+        part._boxes._boxes = self._boxes._boxes[photos]  # noqa: SLF001
+        part._sizes = self._sizes[photos]  # noqa: SLF001
+        return part
 
     def __len__(self) -> int:
         """Return the number of photos."""

@@ -1,21 +1,43 @@
 """Shards give the same results wherever they run, and a worker that dies costs none of them."""
 
+import contextlib
+import io
+import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from functools import partial
 from pathlib import Path
 
 import joblib
+import numpy as np
+import pandas as pd
+import psutil
 import pytest
+import torch
+from PIL import Image
+from ruamel.yaml import YAML
 
-from anklealign.io import execution
+from anklealign.cli import predict
+from anklealign.config.params import Model
+from anklealign.io import execution, pixel_store
 from anklealign.io.decode import PhotoError
 from anklealign.io.execution import Resources, map_shards
+from anklealign.models import bundle, factory, features
+from anklealign.models.bundle import Bundle, Preprocessing
+from anklealign.models.features import stored_features
+from stages import clean, prepare
+
+ROOT = Path(__file__).resolve().parents[2]
+CRASHING = ROOT.parent / "shared/cases/heic_damaged"
+CONFIG = Model(
+    "anklealign_cnn", image_size=32, epochs=1, learning_rate=0.1, arguments={"widths": (8, 16)}
+)
 
 BACKENDS = ["threads", "processes", pytest.param("ray", marks=pytest.mark.slow)]
 
@@ -42,7 +64,7 @@ def cluster():
                 if time.monotonic() > end:
                     raise
                 time.sleep(1)
-        yield ray
+        yield head.pid
         ray.shutdown()
         execution._cluster.cache_clear()
         del os.environ["RAY_ADDRESS"]
@@ -169,3 +191,114 @@ def test_ray_without_its_extra_is_an_error(monkeypatch):
     with pytest.raises(ValueError, match=r"pip install 'anklealign\[ray\]'"):
         list(map_shards(abs, [1]))
     execution.configure("local")
+
+
+def write_project(folder, hostile):
+    """Write photos of two classes and params.yaml; return nothing that depends on the folder."""
+    rng = np.random.default_rng(0)
+    for number in range(60):
+        path = folder / "data/raw/mine" / "ab"[number % 2] / f"{number:03}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        coarse = Image.fromarray(rng.integers(0, 256, (30, 40, 3), np.uint8))
+        coarse.resize((800, 600), Image.Resampling.BICUBIC).save(path, quality=95)
+    for name, content in hostile.items():
+        (folder / "data/raw/mine/a" / name).write_bytes(content)
+    raw = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    raw |= {"dataset": "mine"}
+    raw["datasets"]["mine"] = {"layout": "folders", "classes": {"a": [], "b": []}}
+    raw["execution"] = {"backend": execution._execution.backend}
+    (folder / "params.yaml").write_text(json.dumps(raw), encoding="utf-8")
+    torch.manual_seed(0)
+    model = factory.build("x", CONFIG, 2)
+    preparation = Preprocessing(size=256, fit="letterbox", fill=114, max_megapixels=80)
+    made = Bundle(model, ("a", "b"), preparation, bundle.default_input(model, 32), 1.0, 0.49, {})
+    bundle.save(folder / "model", made)
+
+
+def run_all():
+    """Run prepare, clean, features and predict; return the bytes of all that they write."""
+    prepare.main()
+    clean.main()
+    made = bundle.load(Path("model"))
+    store = pixel_store.open_store()
+    own = stored_features(
+        made.model, CONFIG, store, np.arange(len(store)), input_config=made.input_config,
+        device=torch.device("cpu"),
+    )  # fmt: skip
+    backend = execution._execution.backend
+    status = predict.predict_photos(["data/raw/mine"], Path("predictions.csv"), Path("model"),
+                                    backend=backend)  # fmt: skip
+    assert status == 1
+    written = [*Path("data/prepared").rglob("*"), *Path("data/clean").rglob("*"),
+               *Path("metrics").rglob("*"), Path("predictions.csv")]  # fmt: skip
+    contents = {str(path): path.read_bytes() for path in sorted(written) if path.is_file()}
+    return contents | {"features": own.numpy().tobytes()}
+
+
+def kill_one_worker(head, killed, done):
+    """Kill the first worker of the cluster that is seen at a call."""
+    while not killed and not done.wait(0.005):
+        for process in psutil.Process(head).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if not killed and " ".join(process.cmdline()).startswith("ray::_call"):
+                    process.kill()
+                    killed.append(process.pid)
+
+
+@pytest.fixture(scope="module")
+def hostile():
+    """Files that are refused: no photo, a cut one, and a HEIC that crashes its decoder."""
+    whole = io.BytesIO()
+    Image.fromarray(np.random.default_rng(1).integers(0, 256, (300, 300, 3), np.uint8)).save(
+        whole, "JPEG"
+    )
+    files = {"no.jpg": b"no photo", "cut.jpg": whole.getvalue()[:5000]}
+    if CRASHING.is_dir():
+        files["crash.heic"] = min(CRASHING.glob("*.heic")).read_bytes()
+    return files
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory, hostile):
+    """Return the outputs of one thread."""
+    folder = tmp_path_factory.mktemp("expected")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(joblib, "cpu_count", lambda: 1)
+        patch.setattr(pixel_store, "REACH", 1)
+        patch.setattr(features, "COMMITTED", 1)
+        threads = torch.get_num_threads()
+        write_project(folder, hostile)
+        outputs = run_all()
+        torch.set_num_threads(threads)
+    return outputs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", BACKENDS, indirect=True)
+def test_the_stages_write_the_same_bytes(backend, tmp_path, monkeypatch, hostile, request):
+    """On the cluster, one of the two workers is killed in mid-run."""
+    expected = request.getfixturevalue("expected")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pixel_store, "REACH", 1)  # some 20 shards
+    monkeypatch.setattr(features, "COMMITTED", 1)
+    write_project(tmp_path, hostile)
+    killed, done = [], threading.Event()
+    if backend == "ray":
+        head = request.getfixturevalue("cluster")
+        threading.Thread(target=kill_one_worker, args=(head, killed, done)).start()
+    try:
+        outputs = run_all()
+    finally:
+        done.set()
+    assert outputs == expected
+    assert len([name for name in outputs if name.endswith(".npy")]) > 10
+    assert len(killed) == (backend == "ray")
+    skipped = pd.read_csv("data/prepared/skipped.csv")
+    reasons = [*["decoder_crashed"] * ("crash.heic" in hostile), "not_an_image", "truncated"]
+    assert sorted(skipped.reason) == reasons
+    table = pd.read_csv("predictions.csv", keep_default_na=False)
+    assert sorted(reason.partition(":")[0] for reason in table.reason if reason) == reasons
+    assert len(table) == 60 + len(hostile)
+    assert not list(tmp_path.glob(".shared-*"))
+    assert not list(Path("data/prepared/pixels").glob(".*"))
