@@ -56,7 +56,7 @@ def cluster():
     ]  # fmt: skip
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ADDRESS": f"127.0.0.1:{port}"}
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as head:
-        end = time.monotonic() + 120
+        end = time.monotonic() + 300
         while not ray.is_initialized():
             try:
                 ray.init(address="auto", log_to_driver=False)
@@ -196,11 +196,11 @@ def test_ray_without_its_extra_is_an_error(monkeypatch):
 def write_project(folder, hostile):
     """Write photos of two classes and params.yaml; return nothing that depends on the folder."""
     rng = np.random.default_rng(0)
-    for number in range(60):
+    for number in range(40):
         path = folder / "data/raw/mine" / "ab"[number % 2] / f"{number:03}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         coarse = Image.fromarray(rng.integers(0, 256, (30, 40, 3), np.uint8))
-        coarse.resize((800, 600), Image.Resampling.BICUBIC).save(path, quality=95)
+        coarse.resize((640, 480), Image.Resampling.BICUBIC).save(path, quality=95)
     for name, content in hostile.items():
         (folder / "data/raw/mine/a" / name).write_bytes(content)
     raw = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text(encoding="utf-8"))
@@ -280,7 +280,7 @@ def test_the_stages_write_the_same_bytes(backend, tmp_path, monkeypatch, hostile
     """On the cluster, one of the two workers is killed in mid-run."""
     expected = request.getfixturevalue("expected")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(pixel_store, "REACH", 1)  # some 20 shards
+    monkeypatch.setattr(pixel_store, "REACH", 1)  # some 13 shards
     monkeypatch.setattr(features, "COMMITTED", 1)
     write_project(tmp_path, hostile)
     killed, done = [], threading.Event()
@@ -292,13 +292,13 @@ def test_the_stages_write_the_same_bytes(backend, tmp_path, monkeypatch, hostile
     finally:
         done.set()
     assert outputs == expected
-    assert len([name for name in outputs if name.endswith(".npy")]) > 10
+    assert len([name for name in outputs if name.endswith(".npy")]) > 8
     assert len(killed) == (backend == "ray")
     skipped = pd.read_csv("data/prepared/skipped.csv")
     reasons = [*["decoder_crashed"] * ("crash.heic" in hostile), "not_an_image", "truncated"]
     assert sorted(skipped.reason) == reasons
     table = pd.read_csv("predictions.csv", keep_default_na=False)
     assert sorted(reason.partition(":")[0] for reason in table.reason if reason) == reasons
-    assert len(table) == 60 + len(hostile)
+    assert len(table) == 40 + len(hostile)
     assert not list(tmp_path.glob(".shared-*"))
     assert not list(Path("data/prepared/pixels").glob(".*"))
