@@ -21,6 +21,7 @@ path; a node without it is an error.
 import contextlib
 import importlib
 import os
+import pickle
 import socket
 import tempfile
 from collections import deque
@@ -29,7 +30,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
@@ -147,10 +148,16 @@ def _local_pool(
     first = list(islice(shards, SHARDS_PER_PROCESS * workers))
     if workers > 1 and len(first) == SHARDS_PER_PROCESS * workers and not resources.gpus:
         executor: Executor = loky.get_reusable_executor(workers)
-        call = partial(executor.submit, _call, function, Path.cwd(), resources, None)
+        content = pickle.dumps(function)
+
+        def submit(shard: Shard) -> "Future[Result]":
+            return executor.submit(_call, content, Path.cwd(), resources, None, pickle.dumps(shard))
+
     else:
         executor = ThreadPoolExecutor(workers)
-        call = partial(executor.submit, function)
+
+        def submit(shard: Shard) -> "Future[Result]":
+            return executor.submit(function, shard)
 
     def result(future: "Future[Result]") -> Result:
         try:
@@ -165,9 +172,11 @@ def _local_pool(
     def cancel(futures: "list[Future[Result]]") -> None:
         wait([future for future in futures if not future.cancel()])
 
-    yield _Pool(call, result, cancel, AHEAD * workers, first)
-    if isinstance(executor, ThreadPoolExecutor):
-        executor.shutdown()
+    try:
+        yield _Pool(submit, result, cancel, AHEAD * workers, first)
+    finally:
+        if isinstance(executor, ThreadPoolExecutor):
+            executor.shutdown()
 
 
 @contextmanager
@@ -188,7 +197,7 @@ def _ray_pool(
     task = ray.remote(_call).options(
         num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=RETRIES
     )
-    shared = ray.put(function)  # sent to a node once, with the weights that it may hold
+    shared = ray.put(pickle.dumps(function))  # sent to a node once, with weights that it may hold
 
     def result(reference: Any) -> Result:  # noqa: ANN401 - Ray has no stubs
         try:
@@ -208,7 +217,11 @@ def _ray_pool(
         ray.wait(references, num_returns=len(references), timeout=60)
 
     with tempfile.NamedTemporaryFile(prefix=".shared-", dir=Path.cwd()) as mark:
-        submit = partial(task.remote, shared, Path.cwd(), resources, Path(mark.name))
+
+        def submit(shard: Shard) -> Any:  # noqa: ANN401
+            content = pickle.dumps(shard)
+            return task.remote(shared, Path.cwd(), resources, Path(mark.name), content)
+
         yield _Pool(submit, result, cancel, AHEAD * places)
 
 
@@ -233,13 +246,11 @@ def _cluster() -> Any:  # noqa: ANN401 - Ray has no stubs
 
 
 def _call(
-    function: Callable[[Shard], Result],
-    folder: Path,
-    resources: Resources,
-    mark: Path | None,
-    shard: Shard,
-) -> Result:
-    """Call a function in a worker process, in the folder of the process that maps.
+    function: bytes, folder: Path, resources: Resources, mark: Path | None, shard: bytes
+) -> Any:  # noqa: ANN401 - what the function returns
+    """Call a pickled function in a worker process, in the folder of the process that maps.
+
+    Both are unpickled in that folder, because they name files that are relative to it.
 
     Raises:
         ValueError: This host does not see the folder of that process, where `mark` is a file.
@@ -254,4 +265,4 @@ def _call(
             "host that runs the command; put the project on a file system that all nodes mount at "
             "the same path (docs/scale.md)"
         )
-    return function(shard)
+    return pickle.loads(function)(pickle.loads(shard))  # noqa: S301 - from that process

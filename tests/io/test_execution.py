@@ -181,7 +181,7 @@ def test_a_host_that_does_not_share_the_folder_is_an_error(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(execution, "_threads", 0)
     with pytest.raises(ValueError, match=f"does not see {tmp_path} of the host that runs"):
-        execution._call(abs, tmp_path, Resources(), tmp_path / ".shared-xyz", 1)
+        execution._call(b"", tmp_path, Resources(), tmp_path / ".shared-xyz", b"")
 
 
 def test_ray_without_its_extra_is_an_error(monkeypatch):
