@@ -61,7 +61,7 @@ def cluster():
             try:
                 ray.init(address="auto", log_to_driver=False)
             except ConnectionError:
-                if time.monotonic() > end:
+                if time.monotonic() > end or head.poll() is not None:
                     raise
                 time.sleep(1)
         yield head.pid
