@@ -1,34 +1,71 @@
-"""Measure how the data stages grow with the photos, and extrapolate to ten million.
+"""Measure how the stages grow with the photos, and what ten million take and what gives way first.
 
-    python -m benchmarks.scale FOLDER [--photos 4000]     # four minutes on 2 cores
+    python -m benchmarks.scale FOLDER [--photos 4000]     # ten minutes on 2 cores
 
 Runs prepare, clean and split on a quarter, a half and all of the photos, in a project of their own
-and without a cache, each stage in a process of its own. For each stage, prints its CPU seconds, and
-the exponent with which they grow from the half to all photos; extrapolates with that exponent, but
-at least 1, to larger sets. The store's bytes per photo are measured, too. An extrapolation over
-three orders of magnitude is a rough figure: it shows which stage gives way first, not how long it
-takes. clean compares copies with each other, and a larger sample of a set has more copies of its
-photos: on a set with many copies, its exponent is too high for a set that grows by new photos.
+and without a cache, each stage in a process of its own. Prints the CPU seconds and the memory of
+each, and the exponent with which the CPU seconds grow from the half to all photos. For larger sets,
+CPU hours are extrapolated with that exponent, but at least 1, and memory by what each photo added
+from the half to all photos. Prints the stage with the most CPU hours and the one with the most
+memory at ten million: what gives way first.
+
+A first run of prepare and clean removes the photos that clean removes, of which the sizes are then
+drawn: clean compares copies with each other, and a larger sample of one set has more copies of its
+photos, so that a set with many copies seems to grow with the square (exponent 1.6 on 3,995 web
+photos), which a set that grows by new photos does not. An extrapolation over three orders of
+magnitude is a rough figure all the same.
+
+`features` is a frozen EfficientNet-Lite0 at 224 px, and `predict` decoding, that network and that
+of the bundle in model/ at the rate of benchmarks/prediction.py; both grow with n by construction,
+so one size is measured. `memory` is anonymous memory, without the mapped store.
 """
 
 import argparse
+import contextlib
 import math
 import os
+import re
 import resource
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from anklealign.config import paths
-from benchmarks.incremental import ROOT, write_project
+from anklealign.io import pixel_store
+from benchmarks.incremental import PER_FOLDER, ROOT, write_project
 
 STAGES = ("prepare", "clean", "split")
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 MIN_PHOTOS = 800  # two folders of the project in each size
 SIZES = (10**5, 10**6, 10**7)
+NETWORK_PHOTOS = 256  # whose features and predictions are timed
+FEATURES = """
+import numpy as np, torch
+from anklealign.io import pixel_store
+from anklealign.models import inputs, novelty
+inputs.set_threads(1)
+store = pixel_store.open_store()
+rows = np.arange(min(len(store), {photos}))
+novelty.describe(store, rows[:16], torch.device("cpu"))
+import time
+start = time.process_time()
+novelty.describe(store, rows, torch.device("cpu"))
+print((time.process_time() - start) / len(rows))
+"""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """CPU seconds of a stage, and its peak of anonymous memory in bytes."""
+
+    seconds: float
+    memory: float
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -37,30 +74,105 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--photos", type=int, default=4000)
     options = parser.parse_args(arguments)
-    found = (path for path in options.folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    source = sorted(found)[: options.photos]
+    files = (path for path in options.folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    source = sorted(files)
+    source = source[:: max(1, len(source) // options.photos)][: options.photos]
     if len(source) < MIN_PHOTOS:
         parser.error(f"{options.folder} has {len(source)} photos, fewer than {MIN_PHOTOS}")
-    counts = [len(source) // 4, len(source) // 2, len(source)]
-    costs, stored = [], 0
+    with tempfile.TemporaryDirectory(prefix="scale-") as folder:
+        kept = distinct(Path(folder), source)
+    print(f"{len(kept):,} of {len(source):,} photos are no copies and usable\n")
+    counts = [len(kept) // 4, len(kept) // 2, len(kept)]
+    costs = []
     for count in counts:
         with tempfile.TemporaryDirectory(prefix="scale-") as folder:
+            project = Path(folder)
             # Photos of all folders, not the first half of them.
-            write_project(Path(folder), count, source[:: len(source) // count][:count])
-            costs.append({name: run(Path(folder), name) for name in STAGES})
-            stored = sum(path.stat().st_size for path in (Path(folder) / paths.STORE).iterdir())
-    report(counts, costs, stored / counts[-1])
+            write_project(project, count, kept[:: len(kept) // count][:count])
+            costs.append({name: run(project, name) for name in STAGES})
+            stored = bytes_of(project)
+            if count == counts[-1]:
+                networks = network_seconds(project)
+    report(counts, costs, stored, networks)
 
 
-def run(project: Path, stage: str) -> float:
-    """Run a stage in a process of its own, and return its CPU time in seconds."""
+def distinct(project: Path, source: Sequence[Path]) -> list[Path]:
+    """Return the photos that prepare and clean keep."""
+    write_project(project, len(source), source)
+    for name in ("prepare", "clean"):
+        run(project, name)
+    table = pixel_store.read_table(project / paths.CLEAN / "photos.csv")
+    numbers = table.path.str.extract(r"(\d+)/(\d+)\.jpg$").astype(int)
+    return [source[n] for n in sorted(numbers[0] * PER_FOLDER + numbers[1])]
+
+
+def run(project: Path, stage: str) -> Cost:
+    """Run a stage in a process of its own, and return its cost."""
     shutil.rmtree(project / paths.CACHE, ignore_errors=True)
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [sys.executable, "-m", f"stages.{stage}"]
-    subprocess.run(command, cwd=project, env=environment, check=True, stdout=subprocess.DEVNULL)
+    peak, done = [0], threading.Event()
+    with subprocess.Popen(
+        command, cwd=project, env=environment(), stdout=subprocess.DEVNULL
+    ) as process:
+        watcher = threading.Thread(target=watch, args=(process.pid, peak, done))
+        watcher.start()
+        status = process.wait()
+        done.set()
+        watcher.join()
+    if status:
+        raise SystemExit(f"stages.{stage} failed with exit status {status}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Cost(seconds, peak[0])
+
+
+def watch(process: int, peak: list[int], done: threading.Event) -> None:
+    """Keep the largest anonymous memory of a process in `peak`, until it is done (Linux)."""
+    while not done.wait(0.02):
+        with contextlib.suppress(OSError):
+            status = Path(f"/proc/{process}/status").read_text(encoding="utf-8")
+            if own := re.search(r"RssAnon:\s+(\d+)", status):
+                peak[0] = max(peak[0], int(own[1]) * 1024)
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of a command in the project."""
+    return os.environ | {"PYTHONPATH": str(ROOT)}
+
+
+def network_seconds(project: Path) -> dict[str, float]:
+    """Return the CPU seconds of a photo: of the features, and of a prediction."""
+    seconds = {}
+    features = [sys.executable, "-c", FEATURES.format(photos=NETWORK_PHOTOS)]
+    seconds["features"] = float(
+        subprocess.check_output(features, cwd=project, env=environment(), text=True)
+    )
+    command = [
+        sys.executable, "-m", "benchmarks.prediction", str(project.resolve() / paths.RAW),
+        "--photos", str(NETWORK_PHOTOS), "--rounds", "1", "--seconds-only",
+    ]  # fmt: skip
+    if (ROOT / paths.MODEL / "config.json").exists():
+        seconds["predict"] = float(
+            subprocess.check_output(command, cwd=ROOT, env=environment(), text=True).split()[-1]
+        )
+    return seconds
+
+
+def bytes_of(project: Path) -> dict[str, int]:
+    """Return the bytes of the photos, of the store, and of all tables."""
+    store = project / paths.STORE
+    tables = (project / name for name in (paths.PREPARED, paths.CLEAN, paths.SPLIT))
+    return {
+        "photos": size(project / paths.RAW),
+        "store": size(store),
+        "tables": sum(path.stat().st_size for folder in tables for path in folder.glob("*.csv")),
+    }
+
+
+def size(folder: Path) -> int:
+    """Return the bytes of all files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def growth(counts: Sequence[int], seconds: Sequence[float]) -> float:
@@ -68,25 +180,58 @@ def growth(counts: Sequence[int], seconds: Sequence[float]) -> float:
     return math.log(seconds[-1] / seconds[-2]) / math.log(counts[-1] / counts[-2])
 
 
-def report(counts: Sequence[int], costs: Sequence[Mapping[str, float]], bytes_each: float) -> None:
-    """Print what was measured, and the extrapolation."""
-    print(f"| CPU s | {' | '.join(f'{count:,} photos' for count in counts)} | exponent "
-          f"|\n|---|{'--:|' * (len(counts) + 1)}")  # fmt: skip
+def hours_at(photos: int, count: int, seconds: float, exponent: float) -> float:
+    """Return the CPU hours of a stage that took `seconds` for `count` photos."""
+    return seconds * (photos / count) ** max(1.0, exponent) / 3600
+
+
+def memory_at(photos: int, counts: Sequence[int], memory: Sequence[float]) -> float:
+    """Return the bytes of memory, by what each photo added from the half to all of them."""
+    each = max(0.0, memory[-1] - memory[-2]) / (counts[-1] - counts[-2])
+    return memory[-1] + each * (photos - counts[-1])
+
+
+def report(
+    counts: Sequence[int],
+    costs: Sequence[Mapping[str, Cost]],
+    stored: Mapping[str, int],
+    networks: Mapping[str, float],
+) -> None:
+    """Print what was measured, the extrapolation, and what gives way first."""
+    head = " | ".join(f"{count:,} photos" for count in counts)
+    print(f"| CPU s (memory, MB) | {head} | exponent |\n|---|{'--:|' * (len(counts) + 1)}")
     exponents = {}
     for name in STAGES:
-        seconds = [cost[name] for cost in costs]
-        exponents[name] = growth(counts, seconds)
-        print(f"| {name} | {' | '.join(f'{value:.1f}' for value in seconds)} "
-              f"| {exponents[name]:.2f} |")  # fmt: skip
-    print(f"\nExtrapolated CPU hours, and the store at {bytes_each / 1e3:.0f} kB per photo:\n")
-    print(f"| photos | {' | '.join(STAGES)} | store, GB |\n|---|{'--:|' * (len(STAGES) + 1)}")
-    for size in SIZES:
-        hours = [
-            costs[-1][name] * (size / counts[-1]) ** max(1.0, exponents[name]) / 3600
+        own = [cost[name] for cost in costs]
+        exponents[name] = growth(counts, [cost.seconds for cost in own])
+        cells = " | ".join(f"{cost.seconds:.1f} ({cost.memory / 1e6:.0f})" for cost in own)
+        print(f"| {name} | {cells} | {exponents[name]:.2f} |")
+    for name, seconds in networks.items():
+        print(f"{name}: {seconds * 1e3:.1f} ms of CPU for a photo")
+    print(f"\n| photos | {' | '.join((*STAGES, *networks))}, CPU hours | photos, store, tables, GB "
+          f"| memory, GB |\n|---|{'--:|' * (len(STAGES) + len(networks) + 2)}")  # fmt: skip
+    for photos in SIZES:
+        hours = {
+            name: hours_at(photos, counts[-1], costs[-1][name].seconds, exponents[name])
             for name in STAGES
-        ]
-        print(f"| {size:,} | {' | '.join(f'{value:.1f}' for value in hours)} "
-              f"| {size * bytes_each / 1e9:,.0f} |")  # fmt: skip
+        } | {name: photos * seconds / 3600 for name, seconds in networks.items()}
+        memory = {
+            name: memory_at(photos, counts, [cost[name].memory for cost in costs])
+            for name in STAGES
+        }
+        stored_at = (value / counts[-1] * photos / 1e9 for value in stored.values())
+        print(f"| {photos:,} | {' | '.join(f'{value:,.1f}' for value in hours.values())} "
+              f"| {', '.join(f'{value:,.1f}' for value in stored_at)} "
+              f"| {max(memory.values()) / 1e9:.1f} ({max(memory, key=memory.__getitem__)}) "
+              f"|")  # fmt: skip
+    slowest = max(STAGES, key=hours.__getitem__)
+    largest = max(memory, key=memory.__getitem__)
+    print(
+        f"\nAt {SIZES[-1]:,} photos, {slowest} takes the most time of the data stages, "
+        f"{hours[slowest]:,.0f} CPU hours, and {largest} the most memory, "
+        f"{memory[largest] / 1e9:.0f} GB in one process."
+    )
+    print(f"measured {time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores")
 
 
 if __name__ == "__main__":

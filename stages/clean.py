@@ -33,7 +33,7 @@ from anklealign.cleaning.image_quality import QUALITY_REASONS
 from anklealign.cleaning.removal import Cleaning
 from anklealign.config import params, paths, stage
 from anklealign.config.params import Clean
-from anklealign.io import files, pixel_store, results
+from anklealign.io import execution, files, pixel_store, results
 from anklealign.io.pixel_store import Pictures
 from anklealign.similarity import registration
 
@@ -47,6 +47,7 @@ def main() -> None:
     """Write the tables and the metrics."""
     raw = params.read()
     settings = params.section(raw, "clean", Clean)
+    execution.configure(**vars(params.execution(raw)))
     _, dataset = params.dataset(raw)
     pixel_store.keep_shards()
     prepared, clean = paths.PREPARED / "photos.csv", paths.CLEAN / "photos.csv"

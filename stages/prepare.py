@@ -39,7 +39,7 @@ from anklealign.ingest.inventory import (
     skip_rows,
     skips_of_entry,
 )
-from anklealign.io import files, pixel_store, result_cache, results
+from anklealign.io import execution, files, pixel_store, result_cache, results
 from anklealign.io.decode import PhotoError
 from anklealign.io.decoder_pool import Target
 from anklealign.io.pixel_store import StoreWriter
@@ -55,6 +55,7 @@ def main() -> None:
     """Write the pixel store, the tables and the metrics."""
     raw = params.read()
     settings = params.section(raw, "prepare", Prepare)
+    execution.configure(**vars(params.execution(raw)))
     name, dataset = params.dataset(raw)
 
     inventory = layouts.read_inventory(RAW / name, dataset)
@@ -114,7 +115,9 @@ def decode_photos(
     target = Target(settings.max_megapixels, settings.size, fit, settings.fill)
     with (
         decoding.cache_for(target) as cache,
-        StoreWriter(STORE, settings.size, pixel_store.ARCHIVE) as writer,
+        StoreWriter(
+            STORE, settings.size, pixel_store.ARCHIVE, synced=execution.on_cluster()
+        ) as writer,
     ):
         result = decoding.decode_photos(root, entries, target, writer, cache)
         writer.prune(result_cache.MAX_BYTES)

@@ -32,7 +32,7 @@ from anklealign.config import environment, params, paths, stage
 from anklealign.config.params import Auto, Dataset, Model, OperatingTarget, Prepare, Train
 from anklealign.evaluation import photo_attributes
 from anklealign.explainability import attribution
-from anklealign.io import files, pixel_store, results
+from anklealign.io import execution, files, pixel_store, results
 from anklealign.io.pixel_store import Photos
 from anklealign.metrics.scores import LOWER_IS_BETTER, further_scores, point_scores
 from anklealign.models import (
@@ -131,11 +131,13 @@ class Calibration:
 
 def main() -> None:
     """Fit in one or more processes; rank 0 calibrates the model and writes the outputs."""
-    settings = read_settings(params.read())
+    raw = params.read()
+    settings = read_settings(raw)
     data = read_data(settings)
     if settings.train.num_processes > 1 and not distributed.started_by_torchrun():
         distributed.exec_torchrun("stages.train", settings.train.num_processes)
     inputs.set_threads(settings.train.threads)
+    execution.configure(**vars(params.execution(raw)))
     with distributed.join_process_group(settings.train.device) as (group, device):
         sources = describe_sources(settings)
         if group.rank == 0:

@@ -108,6 +108,12 @@ def test_every_stage_waits_for_the_check_of_the_parameters():
             assert "data/check.txt" in stage["deps"]
 
 
+def test_where_shards_run_is_no_parameter_of_a_stage():
+    for stage in stages().values():
+        named = [params for params in stage.get("params", []) if isinstance(params, str)]
+        assert not [name for name in named if name.split(".")[0] == "execution"]
+
+
 def test_init_files_are_empty_so_no_stage_lists_them():
     command = ["git", "ls-files", "*__init__.py", ":!service"]
     tracked = subprocess.check_output(command, cwd=ROOT, text=True)
@@ -264,6 +270,12 @@ def test_another_model_reruns_train_and_going_back_restores_it_from_the_run_cach
     for stage in ("train", "evaluate", "report"):
         assert f"Stage '{stage}' is cached - skipping run, checking out outputs" in back
     assert restored("git", "status", "--short", "metrics", "plots") == ""
+
+
+@pytest.mark.slow
+def test_another_backend_reruns_only_the_check(restored):
+    restored.edit("params.yaml", "  backend: local", "  backend: ray")
+    assert restored.ran("dvc", "repro") == ["check"]
 
 
 @pytest.mark.slow

@@ -14,8 +14,8 @@ contrast.
 import json
 import math
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +24,8 @@ from PIL import Image
 from scipy import ndimage
 from tqdm import tqdm
 
-from anklealign.io import result_cache
-from anklealign.io.pixel_store import Pixels
+from anklealign.io import execution, result_cache
+from anklealign.io.pixel_store import Pictures, Pixels
 from anklealign.io.result_cache import ResultCache
 from anklealign.similarity.borders import TOLERANCE, Box, content_box, frame_box
 
@@ -42,6 +42,7 @@ FINE_SLOPE = 4.0
 FINEST = 95
 FEWEST = 50  # pixels of such slopes, at least
 MARGIN = 4  # pixels along the boundary, where the filters extend beyond the photo
+SHARD = 64  # photos of a call; a quarter of a second
 # Pixels. No edge is narrower than about half a pixel, so a photo with fewer pixels is measured
 # against this side; otherwise it would count as blurred because it is small.
 MIN_SIDE = 160
@@ -80,20 +81,42 @@ def measure_all(
     cache: ResultCache | None = None,
 ) -> list[ImageQuality]:
     """Return the measures of N photos; the table's columns `width` and `height` are used."""
+    count = len(pictures)
+    sizes = table[["width", "height"]].to_numpy()
+    slices = (slice(n, n + SHARD) for n in range(0, count, SHARD))
+    shards = (
+        # Views of the store, which another process opens itself.
+        (pictures.part(own) if isinstance(pictures, Pictures) else pictures[own], sizes[own])
+        for own in slices
+    )
+    function = partial(_measure_shard, square, cache)
+    qualities: list[ImageQuality] = []
+    with tqdm(None, "clean", count, unit="photo", disable=None) as bar:
+        for values, new in execution.map_shards(function, shards):
+            qualities += values
+            for key, value in new:
+                assert cache  # noqa: S101 - for mypy
+                cache.put(key, value)
+            bar.update(len(values))
+    return qualities
 
-    def measure_one(photo: Pixels, width: int, height: int) -> ImageQuality:
+
+def _measure_shard(
+    square: bool,
+    cache: ResultCache | None,
+    shard: tuple[Sequence[Pixels], npt.NDArray[np.int64]],
+) -> tuple[list[ImageQuality], list[tuple[bytes, bytes]]]:
+    """Return the measures of n photos of (n, 2) sizes, and the new entries of the cache."""
+    qualities, new = [], []
+    for photo, (width, height) in zip(shard[0], shard[1].tolist(), strict=True):
         key = result_cache.key_of(photo, width, height) if cache else b""
         known = cache.get(key) if cache else None
         if known is None:
-            values = astuple(measure(photo, width, height, square=square))
-            known = json.dumps(values).encode()
+            known = json.dumps(astuple(measure(photo, width, height, square=square))).encode()
             if cache:
-                cache.put(key, known)
-        return ImageQuality(*json.loads(known))
-
-    with ThreadPoolExecutor() as pool:  # Pillow and scipy release the GIL
-        qualities = pool.map(measure_one, pictures, table.width, table.height)
-        return list(tqdm(qualities, "clean", len(pictures), unit="photo", disable=None))
+                new.append((key, known))
+        qualities.append(ImageQuality(*json.loads(known)))
+    return qualities, new
 
 
 def measure(photo: Pixels, width: int, height: int, *, square: bool = False) -> ImageQuality:

@@ -168,23 +168,38 @@ def _push() -> None:
 
 @app.command("predict", epilog="Example: anklealign predict photos/ --out predictions.csv")
 def _predict(
-    photos: Annotated[list[Path], typer.Argument(help="Photos, and folders to search.")],
+    photos: Annotated[
+        list[str],
+        typer.Argument(
+            help="Photos, folders to search, lists (.txt, a path or address in each line), and "
+            "addresses (https://, s3://, ...)."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="CSV file to write.")],
     model: ModelFolder = paths.MODEL,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     *,
+    backend: Annotated[
+        Literal["local", "ray"], typer.Option(help="This machine, or the running Ray cluster.")
+    ] = "local",
+    gpus: Annotated[
+        float, typer.Option(help="GPUs of each shard on the cluster; 0.25: four share one.", min=0)
+    ] = 1,
     refuse_unlike: Annotated[
         bool, typer.Option(help="Predict no class for photos unlike the training photos.")
     ] = False,
 ) -> None:
     """Predict the classes of photos with a trained bundle.
 
+    An interrupted command continues when it is started again.
     Exit status: 0 all photos read, 1 some unreadable, 2 none readable or wrong command.
     """
     from anklealign.cli import predict  # noqa: PLC0415
 
     raise typer.Exit(
-        predict.predict_photos(photos, out, model, device, refuse_unlike=refuse_unlike)
+        predict.predict_photos(
+            photos, out, model, device, refuse_unlike=refuse_unlike, backend=backend, gpus=gpus
+        )
     )
 
 

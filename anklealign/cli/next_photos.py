@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from anklealign.annotation import photo_selection
 from anklealign.cli.label_issues import Suggestion, Tasks
-from anklealign.cli.predict import list_photos
+from anklealign.cli.photo_sources import photos_in
 from anklealign.config import params, paths
 from anklealign.config.params import Clean
 from anklealign.inference.predictor import Predictor
@@ -112,9 +112,9 @@ def unlabeled_photos(folders: Sequence[Path], name: str) -> list[tuple[Path, str
     if folders:
         parents = {folder: (folder if folder.is_dir() else folder.parent) for folder in folders}
         return [
-            (file, file.resolve().relative_to(parent.resolve().parent).as_posix())
+            (Path(file), Path(file).resolve().relative_to(parent.resolve().parent).as_posix())
             for folder, parent in parents.items()
-            for file in list_photos([folder])
+            for file in photos_in([str(folder)])
         ]
     skipped = pd.read_csv(paths.PREPARED / "skipped.csv", dtype=str, keep_default_na=False)
     rows = skipped[(skipped["item"] == "file") & skipped.reason.isin(UNLABELED)]

@@ -528,6 +528,14 @@ class Evaluate:
     pseudonyms: Literal["auto", "all", "none"] = "auto"
 
 
+@dataclass(frozen=True, config=STRICT)
+class Execution:
+    """Where stages run shards; no result depends on it, and no stage of dvc.yaml names it."""
+
+    backend: Literal["local", "ray"] = "local"
+    gpus: NonNegative = 1.0
+
+
 # Keys of earlier releases: old dotted key -> new dotted key. `*` is any dataset or model.
 RENAMED = {
     "phantom": "synthetic",
@@ -706,6 +714,11 @@ def dataset(raw: Mapping[str, Any]) -> tuple[str, Dataset]:
     return selected(raw, "dataset", "datasets", Dataset)
 
 
+def execution(raw: Mapping[str, Any]) -> Execution:
+    """Return where stages run shards: on this machine, if the file does not say."""
+    return section({"execution": {}} | dict(raw), "execution", Execution)
+
+
 SECTIONS: dict[str, type] = {
     "seed": int,
     "synthetic": Synthetic,
@@ -714,6 +727,7 @@ SECTIONS: dict[str, type] = {
     "split": Split,
     "train": Train,
     "evaluate": Evaluate,
+    "execution": Execution,
 }
 TABLES: dict[str, tuple[str, type]] = {
     "dataset": ("datasets", Dataset),
@@ -723,6 +737,7 @@ TABLES: dict[str, tuple[str, type]] = {
 
 def check(raw: Mapping[str, Any]) -> list[str]:
     """Return one line per error in the whole file; an empty list means that it is valid."""
+    raw = {"execution": {}} | dict(raw)
     errors = _unknown_sections(raw)
     sections: list[tuple[str, type]] = list(SECTIONS.items())
     for table, kind in TABLES.values():

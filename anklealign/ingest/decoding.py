@@ -1,14 +1,19 @@
-"""Decode the photos of a dataset into a pixel store, photos that are known from the cache."""
+"""Decode the photos of a dataset into a pixel store, photos that are known from the cache.
+
+The photos of a shard of the store are one call of `map_shards`: it reads, decodes and writes them,
+and returns their columns. Only the table, the index and the cache are written by the stage itself.
+"""
 
 import hashlib
 import json
-import os
 import threading
 import warnings
-from collections import Counter, deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache as cached
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,13 +21,10 @@ import numpy as np
 from tqdm import tqdm
 
 from anklealign.ingest.inventory import Entry, escape_unprintable
-from anklealign.io import decode, decoder_pool, pixel_store
+from anklealign.io import decode, decoder_pool, execution, pixel_store
 from anklealign.io.decoder_pool import Target
 from anklealign.io.pixel_store import Shard, StoreWriter
 from anklealign.io.result_cache import ResultCache
-
-# Shards filled at a time: threads go on with the next while one is hashed.
-SHARDS_AHEAD = 2
 
 
 class Place(NamedTuple):
@@ -57,8 +59,8 @@ def decode_photos(
 ) -> tuple[list[dict[str, Any]], list[tuple[Entry, decode.PhotoError]]]:
     """Write the readable photos to a store; return a table row for each, and the refused ones.
 
-    Each thread writes to the position of its photo, so that no pixels accumulate in memory and the
-    result does not depend on thread timing.
+    A photo is written to its position, so that no pixels accumulate in memory and the result does
+    not depend on timing.
 
     Args:
         root: Folder of the photos.
@@ -77,16 +79,21 @@ def decode_photos(
     slices = pixel_store.shard_slices(
         [pixel_store.photo_id(escape_unprintable(entry.file)) for entry in entries]
     )
+    shards = [entries[photos] for photos in slices]
+    function = partial(decode_shard, root, target, writer, cache)
     bar = tqdm(None, "decode", len(entries), unit="photo", disable=None)
-    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool, bar:
+    with warnings.catch_warnings(), bar:
         # Pillow warns about odd metadata and large photos; errors end up in skipped.csv.
         warnings.filterwarnings("ignore", module="PIL")
-        segments = (_Segment(root, entries[photos], target, writer, cache) for photos in slices)
-        for segment, results in _submitted(pool, segments):
-            photos = [future.result() for future in results]
-            segment.finish(photos)
-            for entry, photo in zip(segment.entries, photos, strict=True):
-                bar.update()
+        for own, shard in zip(shards, execution.map_shards(function, shards), strict=True):
+            bar.update(len(own))
+            if shard.name:
+                writer.append(shard.name, shard.count)
+            if cache:
+                for photo, place in shard.new:
+                    _remember(cache, photo, place)
+                cache.commit()
+            for entry, photo in zip(own, shard.photos, strict=True):
                 if isinstance(photo, decode.PhotoError):
                     refused.append((entry, photo))
                     continue
@@ -103,6 +110,42 @@ def decode_photos(
     for file, stamp in stamps:
         _check_unchanged(file, stamp)
     return rows, refused
+
+
+@dataclass(frozen=True)
+class DecodedShard:
+    """The photos of a shard, the name and number of those in the store, and places to remember."""
+
+    photos: list[DecodedPhoto | decode.PhotoError]
+    name: str  # '' if no photo was readable
+    new: list[tuple[DecodedPhoto, Place]]
+
+    @property
+    def count(self) -> int:
+        """Return the number of photos in the store."""
+        return sum(isinstance(photo, DecodedPhoto) for photo in self.photos)
+
+
+def decode_shard(
+    root: Path,
+    target: Target,
+    writer: StoreWriter,
+    cache: ResultCache | None,
+    entries: Sequence[Entry],
+) -> DecodedShard:
+    """Decode the photos of a shard and write it; `writer.append` lists it."""
+    segment = _Segment(root, entries, target, writer, cache)
+    with warnings.catch_warnings():  # for a process of its own
+        warnings.filterwarnings("ignore", module="PIL")
+        return segment.finish(
+            list(_pool(execution.threads()).map(segment.decode_one, range(len(entries))))
+        )
+
+
+@cached
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Return the threads of this process, which take the photos of all its shards."""
+    return ThreadPoolExecutor(threads)
 
 
 class _Segment:
@@ -149,24 +192,24 @@ class _Segment:
         }  # fmt: skip
         return DecodedPhoto(columns | own, None, stamp)
 
-    def finish(self, photos: Sequence[DecodedPhoto | decode.PhotoError]) -> None:
-        """Append the readable photos to the store, as a known shard if they are one."""
+    def finish(self, photos: list[DecodedPhoto | decode.PhotoError]) -> DecodedShard:
+        """Write the readable photos, or link the known shard that they are."""
         readable = [n for n, photo in enumerate(photos) if isinstance(photo, DecodedPhoto)]
-        places = [photo.place for photo in photos if isinstance(photo, DecodedPhoto)]
+        decoded = [photo for photo in photos if isinstance(photo, DecodedPhoto)]
+        places = [photo.place for photo in decoded]
         if not readable:
-            return
+            if self._shard:
+                self._shard.discard()
+            return DecodedShard(photos, "", [])
         if known := self._known_shard(places):
-            self._writer.reuse(known)
-            return
+            self._writer.link(known)
+            return DecodedShard(photos, known, [])
         shard = self.shard()
         for n, place in zip(readable, places, strict=True):
             if place:
                 shard.pixels[n] = self._pixels(place)
-        name = self._writer.add(shard, readable)
-        if self._cache:
-            for position, photo in enumerate(photos[n] for n in readable):
-                self._remember(photo, Place(name, position))
-            self._cache.commit()
+        name = self._writer.write(shard, readable)
+        return DecodedShard(photos, name, [(p, Place(name, n)) for n, p in enumerate(decoded)])
 
     def _known_shard(self, places: Sequence[Place | None]) -> str | None:
         """Return the name of a known shard with the pixels of these places, or None."""
@@ -202,32 +245,11 @@ class _Segment:
             return None
         return columns | {"notes": tuple(columns["notes"])}, place
 
-    def _remember(self, photo: DecodedPhoto | decode.PhotoError, place: Place) -> None:
-        assert isinstance(photo, DecodedPhoto)  # noqa: S101 - for mypy
-        assert self._cache  # noqa: S101 - for mypy
-        columns = {key: value for key, value in photo.columns.items() if key != "bytes"}
-        key = bytes.fromhex(columns.pop("sha256"))
-        self._cache.put(key, json.dumps(columns | {"place": place}).encode())
 
-
-Results = list[Future[DecodedPhoto | decode.PhotoError]]
-
-
-def _submitted(
-    pool: ThreadPoolExecutor, segments: Iterator[_Segment]
-) -> Iterator[tuple[_Segment, Results]]:
-    """Yield each segment with the results of its photos, some segments ahead."""
-    pending: deque[tuple[_Segment, Results]] = deque()
-    try:
-        for segment in segments:
-            numbers = range(len(segment.entries))
-            pending.append((segment, [pool.submit(segment.decode_one, n) for n in numbers]))
-            if len(pending) > SHARDS_AHEAD:
-                yield pending.popleft()
-        while pending:
-            yield pending.popleft()
-    finally:  # after an error, no more photos are decoded
-        pool.shutdown(wait=True, cancel_futures=True)
+def _remember(cache: ResultCache, photo: DecodedPhoto, place: Place) -> None:
+    columns = {key: value for key, value in photo.columns.items() if key != "bytes"}
+    key = bytes.fromhex(columns.pop("sha256"))
+    cache.put(key, json.dumps(columns | {"place": place}).encode())
 
 
 def _read(path: Path, max_megapixels: float) -> tuple[bytes, tuple[int, ...]]:

@@ -134,6 +134,10 @@ class PhotoError(ValueError):
         super().__init__(message)
         self.reason = reason
 
+    def __reduce__(self) -> tuple[type["PhotoError"], tuple[str, str]]:
+        """Pickle both arguments; exceptions pickle only what `Exception` was given."""
+        return PhotoError, (self.reason, str(self))
+
 
 @dataclass(frozen=True)
 class Photo:
@@ -206,7 +210,7 @@ def read_bytes(path: Path, max_megapixels: float) -> bytes:
             if kind := camera_raw.raw_format(head):
                 raise PhotoError("camera_raw", kind)
             check_signature(head)
-            most = _most_bytes(max_megapixels)
+            most = most_bytes(max_megapixels)
             if facts.st_size > most:
                 raise PhotoError(
                     "too_large",
@@ -244,7 +248,7 @@ def open_photo(
     if kind := camera_raw.raw_format(data):
         raise PhotoError("camera_raw", kind)
     check_signature(data[:HEAD])
-    if len(data) > _most_bytes(max_megapixels):
+    if len(data) > most_bytes(max_megapixels):
         raise PhotoError(
             "too_large", f"{len(data)} bytes exceed the limit for {max_megapixels:g} MP"
         )
@@ -503,7 +507,8 @@ def fit(
     return pixels, (left, top, left + width, top + height)
 
 
-def _most_bytes(max_megapixels: float) -> int:
+def most_bytes(max_megapixels: float) -> int:
+    """Return the size of the largest file that a photo of `max_megapixels` can have."""
     return int(max_megapixels * 1e6 * BYTES_PER_PIXEL) + METADATA_BYTES
 
 

@@ -49,7 +49,8 @@ import threading
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Sequence
-from functools import lru_cache
+from copy import copy
+from functools import lru_cache, partial
 from itertools import accumulate, pairwise
 from operator import sub
 from pathlib import Path
@@ -267,6 +268,11 @@ class Shard:
             with self.path.open("wb") as stream:
                 np.save(stream, kept)
 
+    def sync(self) -> None:
+        """Write the file to the disk, or to the server of a network file system."""
+        with self.path.open("r+b") as stream:
+            os.fsync(stream.fileno())
+
     def discard(self) -> None:
         """Remove the temporary file."""
         self.path.unlink(missing_ok=True)
@@ -288,25 +294,39 @@ class StoreWriter:
     copied.
     """
 
-    def __init__(self, folder: Path, side: int, archive: Path | None = None) -> None:
-        """Create the folders; write no file."""
-        self._folder, self._side, self._archive = folder, side, archive
+    def __init__(
+        self, folder: Path, side: int, archive: Path | None = None, *, synced: bool = False
+    ) -> None:
+        """Create the folders; write no file.
+
+        Args:
+            folder: Of the store.
+            side: S.
+            archive: Folder of the shards of earlier stores.
+            synced: Whether a shard is on the disk before its name is returned, for other hosts.
+        """
+        self._folder, self._side, self._archive, self._synced = folder, side, archive, synced
         self._shards: list[tuple[str, int]] = []
-        self._pending: list[Shard] = []
         self._intact: dict[str, bool] = {}  # archived shards whose bytes were compared
         self._mapped = lru_cache(MAPPED)(_load)
         self._lock = threading.Lock()
         self._locks: dict[str, threading.Lock] = {}
+        self._old: set[str] = set()
         folder.mkdir(parents=True, exist_ok=True)
         if archive:
             try:
                 archive.mkdir(parents=True, exist_ok=True)
             except OSError:  # of another user, say: the archive only saves time
                 self._archive = None
-        self._old = {path.name for path in folder.glob("*.npy")}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle a writer that writes shards into the same folder; `append` lists them here."""
+        create = partial(StoreWriter, synced=self._synced)
+        return create, (self._folder, self._side, self._archive)
 
     def __enter__(self) -> Self:
-        """Return the writer."""
+        """Note the files that are there, and return the writer."""
+        self._old = {path.name for path in self._folder.glob("*.npy")}
         return self
 
     def __exit__(
@@ -315,20 +335,19 @@ class StoreWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Write the index and remove other shards; after an error, remove the new ones."""
-        for shard in self._pending:
-            shard.discard()
-        names = {name for name, _ in self._shards}
+        """Write the index and remove other shards; after an error, remove the new ones.
+
+        So are the temporary files of worker processes that died.
+        """
+        kept = {name for name, _ in self._shards} if kind is None else self._old
         if kind is None:
             index = {"side": self._side, "photos": sum(photos for _, photos in self._shards)}
             lines = ",\n".join(json.dumps(shard) for shard in self._shards)
             start = json.dumps(index)[:-1]
             files.write_text(self._folder / INDEX, f'{start}, "shards": [\n{lines}\n]}}\n')
-            stale = self._old - names
-        else:
-            stale = names - self._old
-        for name in stale:
-            (self._folder / name).unlink(missing_ok=True)
+        for path in self._folder.glob("*.npy"):  # temporary ones, too
+            if path.name not in kept:
+                path.unlink(missing_ok=True)
 
     def reserve(self, photos: int) -> Shard:
         """Return a new shard with room for this many photos.
@@ -336,19 +355,24 @@ class StoreWriter:
         Raises:
             OSError: The disk is full.
         """
-        shard = Shard(self._folder, photos, self._side)
-        self._pending.append(shard)
-        return shard
+        return Shard(self._folder, photos, self._side)
 
-    def add(self, shard: Shard, places: Sequence[int] | None = None) -> str:
-        """Append the photos of a shard, or those at some places; return its name, '' if empty."""
+    def add(self, shard: Shard) -> str:
+        """Write and append the photos of a shard; return its name."""
+        name = self.write(shard)
+        self.append(name, len(shard.pixels))
+        return name
+
+    def append(self, name: str, photos: int) -> None:
+        """Append a shard that this writer, or a pickled one, has written or linked."""
+        self._shards.append((name, photos))
+
+    def write(self, shard: Shard, places: Sequence[int] | None = None) -> str:
+        """Write the photos of a shard, or those at some places, and return its name."""
         if places is not None:
             shard.keep(places)
-        photos = len(shard.pixels) if places is None else len(places)
-        self._pending.remove(shard)
-        if not photos:
-            shard.discard()
-            return ""
+        if self._synced:
+            shard.sync()
         name = f"{files.sha256(shard.path)}.npy"
         if self.archived(name) is None:
             files.apply_umask(shard.path)
@@ -359,15 +383,13 @@ class StoreWriter:
                 self._intact.pop(name, None)
         else:
             shard.discard()
-            self._link_archived(name)
-        self._shards.append((name, photos))
+            self.link(name)
         return name
 
-    def reuse(self, name: str) -> None:
-        """Append a shard of the archive, for which `archived` has returned its pixels."""
+    def link(self, name: str) -> None:
+        """Link a shard of the archive, for which `archived` has returned its pixels."""
         assert self._archive  # noqa: S101 - for mypy
-        self._link_archived(name)
-        self._shards.append((name, len(self._mapped(self._archive / name))))
+        _link(self._archive / name, self._folder / name)
 
     def archived(self, name: str) -> Pixels | None:
         """Return the mapped pixels of a shard of the archive, or None.
@@ -395,10 +417,6 @@ class StoreWriter:
             if most_bytes < 0 or path.name.startswith("."):  # a temporary file
                 with contextlib.suppress(OSError):
                     path.unlink()
-
-    def _link_archived(self, name: str) -> None:
-        assert self._archive  # noqa: S101 - for mypy
-        _link(self._archive / name, self._folder / name)
 
 
 def keep_shards(folder: Path = STORE, archive: Path = ARCHIVE) -> None:
@@ -509,6 +527,14 @@ class Pictures(Sequence[Pixels]):
         self._sizes = table[["width", "height"]].to_numpy()
         if fit == "crop":
             self._sizes = np.repeat(self._sizes.min(axis=1, keepdims=True), 2, axis=1)
+
+    def part(self, photos: slice) -> "Pictures":
+        """Return some of the photos, without reading them."""
+        part = copy(self)
+        part._boxes = copy(self._boxes)  # noqa: SLF001 - its own class
+        part._boxes._boxes = self._boxes._boxes[photos]  # noqa: SLF001
+        part._sizes = self._sizes[photos]  # noqa: SLF001
+        return part
 
     def __len__(self) -> int:
         """Return the number of photos."""

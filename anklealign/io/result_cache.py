@@ -14,6 +14,7 @@ A function whose result depends on other photos, such as on the others of its ba
 here.
 """
 
+import contextlib
 import hashlib
 import json
 import sqlite3
@@ -22,6 +23,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +48,7 @@ DELETE FROM results WHERE rowid <= (SELECT (min(rowid) + max(rowid)) / 2 FROM re
 class ResultCache:
     """A map from hashes to bytes, usable from several threads and processes.
 
+    A pickled cache only reads; what it computes is for the original to keep.
     Without a writable folder, or if its file fails, all results are unknown and none is kept.
     """
 
@@ -76,8 +79,7 @@ class ResultCache:
         self._namespace = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).digest()
         folder = folder or paths.CACHE
         self.path = folder / f"{name}-{self._namespace.hex()[:16]}.sqlite"
-        self._lock = threading.Lock()
-        self._database: sqlite3.Connection | None = None
+        self._connect()
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._open()
@@ -85,6 +87,29 @@ class ResultCache:
             _remove_old_files(folder, name)
         except (OSError, *FAILURES):
             self._database = None
+
+    def _connect(self) -> None:
+        self._lock = threading.Lock()
+        self._database: sqlite3.Connection | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what another process needs to read the results."""
+        return {
+            "path": self.path,
+            "_namespace": self._namespace,
+            "open": self._database is not None,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Open the file, which this process's original has checked, for reading."""
+        self.path, self._namespace = state["path"], state["_namespace"]
+        self._connect()
+        if state["open"]:
+            with contextlib.suppress(*FAILURES):
+                self._database = sqlite3.connect(
+                    f"file:{quote(str(self.path))}?mode=ro", timeout=5, check_same_thread=False,
+                    uri=True,
+                )  # fmt: skip
 
     def __enter__(self) -> Self:
         """Return the cache."""

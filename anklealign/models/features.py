@@ -13,19 +13,28 @@ these pixels by these weights. Any run therefore gets the bytes that it would co
 
 import hashlib
 from dataclasses import asdict
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from anklealign.config.params import Model
+from anklealign.io import execution
 from anklealign.io.pixel_store import Photos
 from anklealign.io.result_cache import ResultCache, key_of
 from anklealign.models import factory, inputs
 from anklealign.models.inputs import CHUNK, InputConfig, Integers
 
 COMMITTED = 128  # passes after which an interrupted run has lost nothing
+
+
+class Place(NamedTuple):
+    """The device and the CPU threads of a network, on which the rounding depends."""
+
+    device: torch.device
+    threads: int
 
 
 def stored_features(
@@ -62,17 +71,30 @@ def stored_features(
             else:
                 array = np.frombuffer(value, np.float32).reshape(len(_rows_of(chunk, pixels)), -1)
                 passes[chunk] = torch.from_numpy(array.copy())
-        for first in range(0, len(missing), COMMITTED):
-            group = missing[first : first + COMMITTED]
-            wanted = np.concatenate([_rows_of(chunk, pixels) for chunk in group])
-            computed = inputs.features(model, pixels, wanted, input_config, device)
-            for chunk, part in zip(group, torch.split(computed, CHUNK), strict=True):
-                passes[chunk] = part
-                cache.put(keys[chunk], part.numpy().tobytes())
-            cache.commit()
+        groups = [missing[n : n + COMMITTED] for n in range(0, len(missing), COMMITTED)]
+        threads = torch.get_num_threads()
+        function = partial(_computed, model, pixels, input_config, Place(device, threads))
+        shards = [np.concatenate([_rows_of(chunk, pixels) for chunk in own]) for own in groups]
+        resources = execution.of_network(device.type, threads)
+        with inputs.full_precision():  # for all threads until the last one ends
+            for group, computed in zip(
+                groups, execution.map_shards(function, shards, resources), strict=True
+            ):
+                for chunk, part in zip(group, torch.split(computed, CHUNK), strict=True):
+                    passes[chunk] = part
+                    cache.put(keys[chunk], part.numpy().tobytes())
+                cache.commit()
     table = torch.cat([passes[chunk] for chunk in chunks.tolist()])
     # All passes but the store's last one have `CHUNK` rows.
     return table[torch.from_numpy(position * CHUNK + rows % CHUNK)]
+
+
+def _computed(
+    model: nn.Module, pixels: Photos, input_config: InputConfig, place: Place, rows: Integers
+) -> Tensor:
+    """Return the features of whole passes in any process, with as many threads as in this one."""
+    inputs.set_threads(place.threads)
+    return inputs.features(model.to(place.device), pixels, rows, input_config, place.device)
 
 
 def _rows_of(chunk: int, pixels: Photos) -> Integers:

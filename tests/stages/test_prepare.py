@@ -14,6 +14,7 @@ import sys
 import tracemalloc
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,7 +23,7 @@ from PIL import Image
 from anklealign.config import paths
 from anklealign.ingest import decoding
 from anklealign.ingest.inventory import REASONS
-from anklealign.io import imports, pixel_store, results
+from anklealign.io import execution, imports, pixel_store, results
 from stages import prepare
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -333,14 +334,17 @@ def test_the_result_does_not_depend_on_threads_or_on_the_order_of_files(project,
         for n in range(12)
     } | {"ants/x.jpg": b"bad"}  # fmt: skip
 
+    monkeypatch.setattr(pixel_store, "REACH", 2)  # several shards
+
     def results():
         outputs = (prepare.PHOTOS, prepare.SKIPPED, prepare.METRICS, *sorted(paths.STORE.iterdir()))
         return [(path.name, path.read_bytes()) for path in outputs]
 
     project(contents)
     first = results()
-    for threads, cached in itertools.product((1, 7), (True, False)):
-        monkeypatch.setattr(decoding.os, "cpu_count", lambda threads=threads: threads)
+    for threads, cached, processes in itertools.product((1, 7), (True, False), (True, False)):
+        monkeypatch.setattr(execution, "SHARDS_PER_PROCESS", 0 if processes else 64)
+        monkeypatch.setattr(joblib, "cpu_count", lambda threads=threads: threads)
         if not cached:
             shutil.rmtree(paths.CACHE)
         shutil.rmtree("data/raw")
