@@ -182,7 +182,7 @@ def growth(counts: Sequence[int], seconds: Sequence[float]) -> float:
 
 def hours_at(photos: int, count: int, seconds: float, exponent: float) -> float:
     """Return the CPU hours of a stage that took `seconds` for `count` photos."""
-    return seconds * (photos / count) ** max(1.0, exponent) / 3600
+    return float(seconds * (photos / count) ** max(1.0, exponent) / 3600)
 
 
 def memory_at(photos: int, counts: Sequence[int], memory: Sequence[float]) -> float:

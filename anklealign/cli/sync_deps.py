@@ -25,7 +25,7 @@ REQUIREMENTS = "requirements.txt"
 PINS = "pins.yaml"
 HEADER = "# Versions in requirements.txt. Do not edit: `anklealign sync-deps` writes this file.\n"
 # They change no result: progress bars, and the reader of params.yaml, whose values DVC compares.
-WITHOUT_EFFECT = {"tqdm", "ruamel-yaml"}
+WITHOUT_EFFECT = {"tqdm", "ruamel-yaml", "joblib"}
 
 
 def modules_in(folder: Path) -> set[Path]:

@@ -90,8 +90,8 @@ def decode_photos(
             if shard.name:
                 writer.append(shard.name, shard.count)
             if cache:
-                for photo, place in shard.new:
-                    _remember(cache, photo, place)
+                for known, place in shard.new:
+                    _remember(cache, known, place)
                 cache.commit()
             for entry, photo in zip(own, shard.photos, strict=True):
                 if isinstance(photo, decode.PhotoError):

@@ -79,7 +79,8 @@ class ResultCache:
         self._namespace = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).digest()
         folder = folder or paths.CACHE
         self.path = folder / f"{name}-{self._namespace.hex()[:16]}.sqlite"
-        self._connect()
+        self._lock = threading.Lock()
+        self._database: sqlite3.Connection | None = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._open()
@@ -87,10 +88,6 @@ class ResultCache:
             _remove_old_files(folder, name)
         except (OSError, *FAILURES):
             self._database = None
-
-    def _connect(self) -> None:
-        self._lock = threading.Lock()
-        self._database: sqlite3.Connection | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what another process needs to read the results."""
@@ -103,7 +100,8 @@ class ResultCache:
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Open the file, which this process's original has checked, for reading."""
         self.path, self._namespace = state["path"], state["_namespace"]
-        self._connect()
+        self._lock = threading.Lock()
+        self._database = None
         if state["open"]:
             with contextlib.suppress(*FAILURES):
                 self._database = sqlite3.connect(
