@@ -56,21 +56,21 @@ class Resources:
 
 
 @dataclass(frozen=True)
-class Execution:
+class Configuration:
     """Where shards run; the fields of the parameters `execution`."""
 
     backend: Backend = "local"
     gpus: float = 1  # of a call whose network runs on a GPU
 
 
-_execution = Execution()
+_execution = Configuration()
 _threads = 0  # of one call; 0 in the process that maps
 
 
 def configure(backend: Backend, gpus: float = 1) -> None:
     """Set where this process runs shards."""
     global _execution  # noqa: PLW0603
-    _execution = Execution(backend, gpus)
+    _execution = Configuration(backend, gpus)
 
 
 def on_cluster() -> bool:

@@ -30,7 +30,7 @@ from anklealign.models.inputs import CHUNK, InputConfig, Integers
 COMMITTED = 128  # passes after which an interrupted run has lost nothing
 
 
-class Place(NamedTuple):
+class Hardware(NamedTuple):
     """The device and the CPU threads of a network, on which the rounding depends."""
 
     device: torch.device
@@ -73,7 +73,7 @@ def stored_features(
                 passes[chunk] = torch.from_numpy(array.copy())
         groups = [missing[n : n + COMMITTED] for n in range(0, len(missing), COMMITTED)]
         threads = torch.get_num_threads()
-        function = partial(_computed, model, pixels, input_config, Place(device, threads))
+        function = partial(_computed, model, pixels, input_config, Hardware(device, threads))
         shards = [np.concatenate([_rows_of(chunk, pixels) for chunk in own]) for own in groups]
         resources = execution.of_network(device.type, threads)
         with inputs.full_precision():  # for all threads until the last one ends
@@ -90,11 +90,11 @@ def stored_features(
 
 
 def _computed(
-    model: nn.Module, pixels: Photos, input_config: InputConfig, place: Place, rows: Integers
+    model: nn.Module, pixels: Photos, input_config: InputConfig, hardware: Hardware, rows: Integers
 ) -> Tensor:
     """Return the features of whole passes in any process, with as many threads as in this one."""
-    inputs.set_threads(place.threads)
-    return inputs.features(model.to(place.device), pixels, rows, input_config, place.device)
+    inputs.set_threads(hardware.threads)
+    return inputs.features(model.to(hardware.device), pixels, rows, input_config, hardware.device)
 
 
 def _rows_of(chunk: int, pixels: Photos) -> Integers:

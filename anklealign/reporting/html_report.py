@@ -94,11 +94,7 @@ def html(files: RunFiles, comparison: RunComparison | None = None) -> str:
         mapped=len(photos["map"].get("photo", ())),
         split_origin=metric_tables.split_origin(split),
         splits=metric_tables.split_table(split, files.classes),
-        overall=metric_tables.overall_table(evaluate),
-        by_class=metric_tables.class_table(evaluate),
-        class_note=metric_tables.class_note(evaluate),
-        value_table=metric_tables.value_table,
-        drawn_marked=metric_tables.drawn_marked,
+        **_tables(evaluate),
         uncalibrated="confidence_before" in files.reliability,  # not in older runs
         lower_is_better=", ".join(map(metric_tables.display_name, LOWER_IS_BETTER)),
         worst_corruption=_worst_corruption(evaluate.get("robustness", {})),
@@ -107,11 +103,22 @@ def html(files: RunFiles, comparison: RunComparison | None = None) -> str:
         origin=_origin_table(files),
         epochs=len(files.history),
         curve=evaluate.get("learning_curve"),
-        curve_table=metric_tables.learning_curve_table,
         shortcuts=evaluate.get("shortcuts"),
-        shortcut_table=metric_tables.shortcut_table,
         comparison=comparison,
     )
+
+
+def _tables(evaluate: Metrics) -> dict[str, Any]:
+    """Return the tables of scores, and what makes the other ones in the templates."""
+    return {
+        "overall": metric_tables.overall_table(evaluate),
+        "by_class": metric_tables.class_table(evaluate),
+        "class_note": metric_tables.class_note(evaluate),
+        "value_table": metric_tables.value_table,
+        "drawn_marked": metric_tables.drawn_marked,
+        "curve_table": metric_tables.learning_curve_table,
+        "shortcut_table": metric_tables.shortcut_table,
+    }
 
 
 def page_data(
