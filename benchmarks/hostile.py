@@ -260,7 +260,8 @@ def raw(content: bytes) -> Attack:
                 socket.create_connection(("127.0.0.1", port), timeout=60) as link,
             ):
                 link.sendall(content)
-                reply = link.recv(4096)
+                while more := link.recv(4096):
+                    reply += more
             code = reply.partition(b'"code":"')[2].partition(b'"')[0].decode()
             status = int(reply[9:12] or b"0")
             responses.append((status, code or "closed", time.perf_counter() - start))
