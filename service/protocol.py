@@ -72,8 +72,9 @@ class Protocol(H11Protocol):
 
     @property
     def is_idle(self) -> bool:
-        """Return True if no request is in progress."""
-        return self.cycle is None or self.cycle.response_complete
+        """Return True if no request is in progress, and the connection is not being closed."""
+        waits = self.cycle is None or self.cycle.response_complete
+        return waits and not self.transport.is_closing()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the timeout for a client that does not read."""

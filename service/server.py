@@ -67,7 +67,8 @@ def tune_runtime() -> None:
     many open files as the system does: each connection is one.
     """
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    with contextlib.suppress(ValueError, OSError):  # macOS refuses its own unlimited number
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     if sys.platform == "linux":
         with contextlib.suppress(AttributeError):  # musl has no mallopt
             ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, MMAP_BYTES)
