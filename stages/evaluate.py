@@ -45,6 +45,7 @@ from anklealign.io.pixel_store import Photos
 from anklealign.io.pseudonyms import Pseudonyms
 from anklealign.metrics.scores import Floats
 from anklealign.models import calibration, inputs, novelty
+from anklealign.models.features import frozen
 
 METRICS = paths.DETAILS / "evaluate.json"
 PLOTS = paths.PLOTS / "evaluate"
@@ -94,9 +95,11 @@ def main() -> None:
         table, store, predictor, metrics["balanced_accuracy"], settings=settings, seed=seed
     )
     wrong = set(rows.id[rows.actual != rows.predicted])
+    known = features | val_features
     described = feature_map.describe(
-        table, wrong, store, predictor.bundle, predictor.device, known=features | val_features
-    )
+        table, wrong, store, predictor.for_inference, predictor.device,
+        known=known, stored=frozen(predictor.bundle.record),
+    )  # fmt: skip
     metrics["explanations"] = explain(
         rows, test, store, predictor, described, limit=settings.explained, seed=seed
     )
@@ -290,7 +293,7 @@ def explain(
 
     The scores use the first `limit` photos by id, an order independent of path and label.
     """
-    bundle, device = predictor.bundle, predictor.device
+    bundle, device = predictor.for_inference, predictor.device
     rows = predictions.sort_values("id").head(limit)
     mapped = predictions[predictions.id.isin([*explained_photos.select(predictions).id, *rows.id])]
     known = feature_map.heat_maps_by_id(mapped, test, store, bundle, device)
@@ -300,7 +303,9 @@ def explain(
     predicted = rows.predicted.map(bundle.classes.index).to_numpy(np.int64)
     pixels = store[test.row[rows.index].to_numpy()]
     heat = np.stack([known[name] for name in rows.id])
-    return faithfulness.measure(bundle, pixels, predicted, seed, device, maps=heat)
+    return faithfulness.measure(
+        predictor.bundle, pixels, predicted, seed, device, maps=heat, fast=bundle
+    )
 
 
 def summary_line(metrics: Mapping[str, Any]) -> str:

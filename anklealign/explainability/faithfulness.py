@@ -139,17 +139,19 @@ def measure(
     device: torch.device,
     *,
     maps: Maps | None = None,
+    fast: Bundle | None = None,
 ) -> dict[str, float | int]:
     """Return the metrics for metrics/details/evaluate.json, as means over N photos.
 
     `deletion_gain` is the area of random orders minus that of the map, and `insertion_gain` the
     reverse; a positive gain means that the maps are better than chance. `deletion_better_share` and
     `insertion_better_share` are the shares of photos with a positive gain. `maps` (N, S, S) are the
-    heat maps of these classes, if they are at hand.
+    heat maps of these classes, if they are at hand, and `fast` is the bundle with a faster model of
+    the same outputs (fusion.py).
     """
     if maps is None:
         maps = heat_maps(bundle, pixels_nhwc, classes, device=device)
-    measured = areas(bundle, pixels_nhwc, classes, maps, seed=seed, device=device)
+    measured = areas(fast or bundle, pixels_nhwc, classes, maps, seed=seed, device=device)
     random_maps = heat_maps(randomize_weights(bundle, seed), pixels_nhwc, classes, device=device)
     gains = (
         measured.deletion_random - measured.deletion,

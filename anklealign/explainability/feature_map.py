@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_limits
 
 from anklealign.explainability import attribution
 from anklealign.io.pixel_store import Photos
-from anklealign.models import inputs
+from anklealign.models import features, inputs
 from anklealign.models.bundle import Bundle
 
 # Photos of each split on the map, chosen by id. More cost a forward pass each, and t-SNE of 4,000
@@ -66,6 +66,7 @@ def describe(
     device: torch.device,
     *,
     known: Mapping[int, npt.NDArray[Any]] = MappingProxyType({}),
+    stored: bool = False,
 ) -> Arrays:
     """Return the map and the neighbors of photos, or an empty dict for a model without features.
 
@@ -76,6 +77,7 @@ def describe(
         bundle: The trained model.
         device: Device of the model.
         known: Features (C,) of photos by their row in the store; the others are computed.
+        stored: Whether training computed the others, so that a cache may have them (features.py).
 
     Returns:
         `map_ids` (M,), `map_xy` (M, 2) uint16, 0 to `EDGE`; `neighbors` (M, K) int32, positions in
@@ -86,7 +88,10 @@ def describe(
     photos = select(table, wrong)
     rows = photos.row.to_numpy(np.int64)
     unknown = np.array([row for row in rows.tolist() if row not in known], np.int64)
-    computed = inputs.features(bundle.model, store, unknown, bundle.input_config, device).numpy()
+    compute = features.stored_features if stored and len(unknown) else inputs.features
+    computed = compute(
+        bundle.model, store, unknown, input_config=bundle.input_config, device=device
+    ).numpy()
     by_row = {**known, **dict(zip(unknown.tolist(), computed, strict=True))}
     raw = np.stack([by_row[row] for row in rows.tolist()])
     if (
@@ -117,9 +122,9 @@ class Neighbors:
     agreeing: npt.NDArray[np.uint8]
 
 
-def find_neighbors(features: Features, photos: pd.DataFrame) -> Neighbors:
+def find_neighbors(raw: Features, photos: pd.DataFrame) -> Neighbors:
     """Return the neighbors of photos in other groups: (M, C) and their split, group and label."""
-    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    unit = raw / np.maximum(np.linalg.norm(raw, axis=1, keepdims=True), 1e-12)
     cosine = (unit @ unit.T).round(6)  # ties are then broken by position
     groups, labels = (pd.factorize(photos[name])[0] for name in ("group", "label"))
     cosine[groups[:, None] == groups[None, :]] = -np.inf
@@ -137,13 +142,13 @@ def find_neighbors(features: Features, photos: pd.DataFrame) -> Neighbors:
     )
 
 
-def layout(features: Features) -> npt.NDArray[np.uint16]:
+def layout(raw: Features) -> npt.NDArray[np.uint16]:
     """Return positions on the map, the same for the same features: (M, C) -> (M, 2), 0 to EDGE."""
-    scaled = features - features.mean(axis=0)
+    scaled = raw - raw.mean(axis=0)
     components = min(COMPONENTS, *scaled.shape)
     reduced = PCA(components, svd_solver="full").fit_transform(scaled.astype(np.float64))
     estimator: Any = TSNE(
-        perplexity=min(30, (len(features) - 1) / 3),
+        perplexity=min(30, (len(raw) - 1) / 3),
         init=reduced[:, :2] / max(reduced[:, 0].std(), 1e-12) * 1e-4
         if components > 1
         else "random",

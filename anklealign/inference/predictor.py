@@ -3,7 +3,8 @@
 Shapes: N photos, S side of the stored image in px, K classes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from anklealign.io import decode, decoder_pool
 from anklealign.io.decoder_pool import DecoderPool, Target
 from anklealign.io.pixel_store import Photos, Pixels
-from anklealign.models import bundle, calibration, factory, inputs
+from anklealign.models import bundle, calibration, factory, fusion, inputs
 from anklealign.models.bundle import Bundle
 from anklealign.models.inputs import Floats, Integers, logits, pick_device
 
@@ -73,6 +74,15 @@ class Predictor:
         """Return the K class names, in the order of the probabilities."""
         return self.bundle.classes
 
+    @cached_property
+    def for_inference(self) -> Bundle:
+        """The bundle with a faster model that is computed from its own (fusion.py).
+
+        Its outputs are those of `bundle` but for rounding.
+        """
+        own = self.bundle
+        return replace(own, model=fusion.for_inference(own.model, own.input_config))
+
     @property
     def parameter_count(self) -> int:
         """Return the number of parameters of the model."""
@@ -110,7 +120,8 @@ class Predictor:
     def logits(self, pixels_nhwc: Photos, rows: Integers | None = None) -> Floats:
         """Return the logits of all photos, or of some rows: uint8 (N, S, S, 3) -> (N, K)."""
         index = np.arange(len(pixels_nhwc)) if rows is None else rows
-        return logits(self.bundle.model, pixels_nhwc, index, self.bundle.input_config, self.device)
+        own = self.for_inference
+        return logits(own.model, pixels_nhwc, index, own.input_config, self.device)
 
     def probabilities(self, pixels_nhwc: Photos, rows: Integers | None = None) -> Floats:
         """Return calibrated probabilities: uint8 (N, S, S, 3) -> (N, K), rows summing to 1.
@@ -126,7 +137,7 @@ class Predictor:
 
         uint8 (n, S, S, 3), rows (N,) -> (N, K), (N, C) on the CPU: the input of the last layer.
         """
-        own = self.bundle
+        own = self.for_inference
         scores, features = inputs.logits_and_features(
             own.model, pixels_nhwc, rows, own.input_config, self.device
         )

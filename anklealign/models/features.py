@@ -12,6 +12,7 @@ these pixels by these weights. Any run therefore gets the bytes that it would co
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from typing import Any, NamedTuple
@@ -20,11 +21,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from anklealign.config.params import Model
 from anklealign.io import execution
 from anklealign.io.pixel_store import Photos
 from anklealign.io.result_cache import ResultCache, key_of
-from anklealign.models import factory, inputs
+from anklealign.models import factory, fusion, inputs
 from anklealign.models.inputs import CHUNK, InputConfig, Integers
 
 COMMITTED = 128  # passes after which an interrupted run has lost nothing
@@ -39,7 +39,6 @@ class Hardware(NamedTuple):
 
 def stored_features(
     model: nn.Module,
-    config: Model,
     pixels: Photos,
     rows: Integers,
     *,
@@ -50,17 +49,17 @@ def stored_features(
 
     Args:
         model: A timm model; the weights of its classifier do not count.
-        config: Its model config.
         pixels: The store, uint8 (n, S, S, 3).
         rows: N rows of it.
         input_config: Input of the network.
         device: Device of the network.
     """
     chunks, position = np.unique(rows // CHUNK, return_inverse=True)
-    parameters = _parameters(model, config, input_config, device)
+    network = fusion.for_inference(model, input_config)
+    parameters = _parameters(network, input_config, device)
     passes: dict[int, Tensor] = {}
     with ResultCache(
-        "features", parameters, ["anklealign.models.inputs"], ["torch", "timm"]
+        "features", parameters, ["anklealign.models.fusion"], ["torch", "timm"]
     ) as cache:
         keys = {chunk: key_of(pixels[_rows_of(chunk, pixels)]) for chunk in chunks.tolist()}
         missing = []
@@ -73,7 +72,7 @@ def stored_features(
                 passes[chunk] = torch.from_numpy(array.copy())
         groups = [missing[n : n + COMMITTED] for n in range(0, len(missing), COMMITTED)]
         threads = torch.get_num_threads()
-        function = partial(_computed, model, pixels, input_config, Hardware(device, threads))
+        function = partial(_computed, network, pixels, input_config, Hardware(device, threads))
         shards = [np.concatenate([_rows_of(chunk, pixels) for chunk in own]) for own in groups]
         resources = execution.of_network(device.type, threads)
         with inputs.full_precision():  # for all threads until the last one ends
@@ -101,22 +100,31 @@ def _rows_of(chunk: int, pixels: Photos) -> Integers:
     return np.arange(chunk * CHUNK, min((chunk + 1) * CHUNK, len(pixels)))
 
 
+def frozen(record: Mapping[str, Any]) -> bool:
+    """Return whether the backbone of a bundle with this record is as it was before training."""
+    model = record.get("params", {}).get("model", {})
+    return bool(model.get("frozen")) and not model.get("unfreeze_last_n")
+
+
 def _parameters(
-    model: nn.Module, config: Model, input_config: InputConfig, device: torch.device
+    model: nn.Module, input_config: InputConfig, device: torch.device
 ) -> dict[str, Any]:
-    """Return all that the features depend on besides the pixels."""
+    """Return all that the features depend on besides the pixels.
+
+    What the network does with its weights shows in the features of a fixed picture.
+    """
     weights = hashlib.sha256()
     heads = {id(head) for head in factory.classifiers(model)}
     own = tuple(f"{name}." for name, module in model.named_modules() if id(module) in heads)
     for name, tensor in model.state_dict().items():
         if not name.startswith(own):
-            # Another memory format selects other kernels.
-            weights.update(f"{name} {tensor.stride()}\0".encode())
+            weights.update(f"{name} {tuple(tensor.shape)}\0".encode())
             weights.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    picture = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), np.uint8)
+    probe = inputs.features(model, picture, np.zeros(1, np.int64), input_config, device)
     return {
-        "architecture": config.architecture,
-        "arguments": config.arguments,
         "weights": weights.hexdigest(),
+        "features": hashlib.sha256(probe.numpy().tobytes()).hexdigest(),
         "input": asdict(input_config),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from anklealign.io import files
 from anklealign.io.pixel_store import Photos
-from anklealign.models import factory, inputs
+from anklealign.models import factory, fusion, inputs
 from anklealign.models.inputs import Floats, InputConfig, Integers
 from anklealign.models.weights import GENERAL_NETWORK
 
@@ -169,7 +169,8 @@ def input_config() -> InputConfig:
 def general_network(device: str) -> nn.Module:
     """Return the general network; a process builds it once per device."""
     with torch.random.fork_rng(devices=[]):  # building draws random weights first
-        return factory.build("novelty", GENERAL_NETWORK, 1).eval().to(device)
+        network = factory.build("novelty", GENERAL_NETWORK, 1).to(device)
+    return fusion.for_inference(network, input_config())
 
 
 def save(folder: Path, detector: NoveltyDetector) -> dict[str, Any]:

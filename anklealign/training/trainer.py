@@ -342,7 +342,6 @@ def frozen_features(model: nn.Module, pixels: Photos, rows: Integers, config: Fi
     """Return the features of a frozen backbone, which are computed once: (N, C) on the device."""
     own = stored_features(
         model,
-        config.model_config,
         pixels,
         rows,
         input_config=config.input_config,

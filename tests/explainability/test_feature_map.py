@@ -119,7 +119,7 @@ def test_known_features_and_heat_maps_give_the_same_arrays_without_a_pass(monkey
     small = feature_map.small_heat_maps(predictions, test, store, bundle, CPU)
     maps = feature_map.heat_maps_by_id(predictions, test, store, bundle, CPU)
     bundle.model.forward_features = None  # a pass fails
-    monkeypatch.setattr(inputs, "features", lambda *_: torch.zeros(0, 1))
+    monkeypatch.setattr(inputs, "features", lambda *_, **__: torch.zeros(0, 1))
     known = dict(enumerate(raw))
     arrays = feature_map.describe(table, set(), store, bundle, CPU, known=known)
     assert all(np.array_equal(arrays[name], expected[name]) for name in expected)
