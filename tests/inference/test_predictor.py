@@ -1,6 +1,9 @@
 """The predictor computes the same probabilities as validation, from files and from the store."""
 
 import io
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from anklealign.io import decode
 from anklealign.models import bundle, calibration, factory, inputs
 from anklealign.models.bundle import Bundle, Preprocessing
 
+ROOT = Path(__file__).resolve().parents[2]
 SIDE = 48
 CONFIG = Model(
     "anklealign_cnn", image_size=32, epochs=1, learning_rate=0.01, arguments={"widths": (8, 16)}
@@ -115,3 +119,25 @@ def test_a_photo_above_the_bundle_s_limit_is_refused(predictor: Predictor) -> No
 def test_classes_and_parameter_count(predictor: Predictor) -> None:
     assert predictor.classes == ("a", "b", "c")
     assert predictor.parameter_count == sum(p.numel() for p in made().model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("module", "policy"),
+    [("stages.evaluate", "PASSIVE"), ("anklealign.cli.predict", "PASSIVE"), ("stages.train", None)],
+)
+def test_threads_wait_passively_in_inference_only(module: str, policy: str | None) -> None:
+    code = f"""
+import os, sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            print(os.environ.get("OMP_WAIT_POLICY"))
+sys.meta_path.insert(0, Finder())
+import {module}
+"""
+    environment = {name: v for name, v in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment, cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert found.split() == [str(policy)]
