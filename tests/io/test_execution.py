@@ -222,7 +222,7 @@ def run_all():
     made = bundle.load(Path("model"))
     store = pixel_store.open_store()
     own = stored_features(
-        made.model, CONFIG, store, np.arange(len(store)), input_config=made.input_config,
+        made.model, store, np.arange(len(store)), input_config=made.input_config,
         device=torch.device("cpu"),
     )  # fmt: skip
     backend = execution._execution.backend
