@@ -10,7 +10,7 @@ import threading
 import warnings
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import cache as cached
 from functools import partial
@@ -135,11 +135,15 @@ def decode_shard(
 ) -> DecodedShard:
     """Decode the photos of a shard and write it; `writer.append` lists it."""
     segment = _Segment(root, entries, target, writer, cache)
+    pool = _pool(execution.threads())
     with warnings.catch_warnings():  # for a process of its own
         warnings.filterwarnings("ignore", module="PIL")
-        return segment.finish(
-            list(_pool(execution.threads()).map(segment.decode_one, range(len(entries))))
-        )
+        futures = [pool.submit(segment.decode_one, n) for n in range(len(entries))]
+        try:
+            photos = [future.result() for future in futures]
+        finally:  # After an error. What runs ends before the caller removes its files.
+            wait([future for future in futures if not future.cancel()])
+        return segment.finish(photos)
 
 
 @cached

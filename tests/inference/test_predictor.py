@@ -123,9 +123,11 @@ def test_classes_and_parameter_count(predictor: Predictor) -> None:
 
 @pytest.mark.parametrize(
     ("module", "policy"),
-    [("stages.evaluate", "PASSIVE"), ("anklealign.cli.predict", "PASSIVE"), ("stages.train", None)],
+    [("stages.evaluate", "PASSIVE"), ("stages.train", None)],
 )
-def test_threads_wait_passively_in_inference_only(module: str, policy: str | None) -> None:
+def test_threads_wait_passively_in_evaluate_and_not_in_train(
+    module: str, policy: str | None
+) -> None:
     code = f"""
 import os, sys
 class Finder:

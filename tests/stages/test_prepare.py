@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -483,7 +484,12 @@ def test_a_photo_that_is_replaced_meanwhile_stops_the_stage_with_its_name(projec
 
 
 def test_a_full_disk_is_an_error_and_no_file_is_left(project, monkeypatch):
+    calls = []
+
     def full(*_):
+        calls.append(1)
+        if len(calls) > 1:  # another thread, which is slower
+            time.sleep(0.3)
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(pixel_store.os, "posix_fallocate", full)
