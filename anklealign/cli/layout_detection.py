@@ -205,8 +205,9 @@ def _compare(
 ) -> tuple[LayoutCandidate | None, str]:
     """Return the weaker of two readings and why, or None if the user must decide.
 
-    If both give the same labels, the one with more photos wins. Otherwise, a table that labels most
-    photos wins over folders with other names: they may be parts, places or days.
+    If both give the same labels, or the table codes for them (0 and 1), the one with more photos
+    wins. Otherwise, a table that labels most photos wins over folders with other names: they may be
+    parts, places or days, also if each of them has one label.
     """
     if table.question:
         return folders, "a table names the photos, too"
@@ -215,7 +216,10 @@ def _compare(
     equal = sum(_key(one) == _key(other) for one, other in pairs)
     same = bool(pairs) and (
         equal >= AGREEING * len(pairs)
-        or table_detection.same_partition(*map(list, zip(*pairs, strict=True)))
+        or (
+            all(map(_is_code, table.texts))
+            and table_detection.same_partition(*map(list, zip(*pairs, strict=True)))
+        )
     )
     if same and not folders.doubt:
         if len(table.labels) > len(folders.labels) or (
@@ -227,6 +231,11 @@ def _compare(
     if len(words) > 1 or 2 * len(table.labels) < min(photos, max(len(folders.labels), 1)):
         return None, ""
     return folders, "the table names the photos with other labels"
+
+
+def _is_code(text: str) -> bool:
+    """Return whether a label says nothing by itself: a number, or a single letter."""
+    return len(text.strip()) == 1 or text.strip().replace(".", "", 1).lstrip("+-").isdecimal()
 
 
 def _listed(problem: str, seen: Sequence[str]) -> str:

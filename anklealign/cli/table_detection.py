@@ -59,6 +59,7 @@ RATER = re.compile(
     r"|dermatologist|r|a)[ .]*(?P<id>\d+|[a-z])"
 )
 MULTIPLE = re.compile(r"[|;,]")
+LIST = re.compile(r"\[.*,.*\]")  # of labels, as Python and JSON write it
 LEAST_KAPPA = 0.2  # "fair" agreement (Landis and Koch, 1977): columns of the same question
 RIVAL = 0.9  # share of the best column's photos that a competing path column names
 MANY = 0.5  # share that decides between two readings
@@ -447,12 +448,7 @@ def _label_columns(
 def _take_column(reading: TableReading, name: str, cells: Sequence[str]) -> None:
     """Read the labels of a column; cells that join several labels are not labels."""
     reading.keys["label_column"] = name
-    single = {cell for cell in cells if cell and not MULTIPLE.search(cell)}
-    several = Counter(
-        cell for cell in cells
-        if MULTIPLE.search(cell)
-        and all(part.strip() in single for part in MULTIPLE.split(cell) if part.strip())
-    )  # fmt: skip
+    several = _several_labels(cells)
     rows = reading.path.matched
     if several.total() > MANY * rows:
         reading.problem = (
@@ -475,6 +471,28 @@ def _take_column(reading: TableReading, name: str, cells: Sequence[str]) -> None
             f"{reading.group.name}: {conflicting} rows contradict an earlier row of their photo; "
             "if they are votes, add a column annotator"
         )
+
+
+def _several_labels(cells: Sequence[str]) -> Counter[str]:
+    """Return how often each cell that joins several labels occurs.
+
+    A part of such a cell is a label of other cells, too: alone, or beside another one. Commas may
+    be part of a label (`tench, Tinca tinca`), so that all parts must be labels alone.
+    """
+    counts = Counter(cell for cell in cells if cell)
+    parts = {
+        cell: {part.strip() for part in MULTIPLE.split(cell) if part.strip()}
+        for cell in counts if MULTIPLE.search(cell)
+    }  # fmt: skip
+    known = Counter(part for own in parts.values() for part in own)
+
+    def joins(cell: str, own: set[str]) -> bool:
+        if LIST.fullmatch(cell) or all(part in counts for part in own):
+            return True
+        alone_or_again = any(part in counts or known[part] > 1 for part in own)
+        return alone_or_again and "," not in cell
+
+    return Counter({cell: counts[cell] for cell, own in parts.items() if joins(cell, own)})
 
 
 def _split_column(values: Mapping[str, list[str]], reading: TableReading) -> str | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anklealign.cli import add, layout_detection
+from anklealign.cli import add, layout_detection, table_detection
 from anklealign.config import params
 from anklealign.config.params import Dataset
 from anklealign.ingest import layouts
@@ -418,6 +418,31 @@ def test_contradicting_classes_of_folders_and_table_are_asked_about(write, raw):
     root = write(photos, **{"t.csv": table(("path", "label"), rows)})
     with pytest.raises(ValueError, match="pass --layout table or --layout folders"):
         read(root, raw)
+
+
+@pytest.mark.parametrize(
+    ("cells", "several"),
+    [
+        (["cat|Hernia", "dog|Hernia", "cat", "dog"], 2),  # a label that never stands alone
+        (["cat|Hernia", "dog|Hernia"], 2),
+        (["['a', 'b']", "['a']", "['b']"], 1),
+        (["tench, Tinca tinca", "goldfish, Carassius auratus"], 0),  # one label with its synonym
+        (["cat; dog", "cat", "dog"], 1),
+        (["black, cat", "white, cat"], 0),
+    ],
+)
+def test_cells_that_join_several_labels(cells, several):
+    assert table_detection._several_labels(cells).total() == several
+
+
+def test_a_table_of_words_wins_over_folders_that_each_have_one_label(write, raw):
+    photos = [f"{('hospital A', 'hospital B')[n % 2]}/{n}.jpg" for n in range(24)]
+    rows = [(f"{n}.jpg", ("benign", "malignant")[n % 2]) for n in range(24)]
+    root = write(photos, **{"t.csv": table(("file", "diagnosis"), rows)})
+    proposal, _, entries = read(root, raw)
+    assert proposal.dataset.layout == "table"
+    assert set(labels_of(entries).values()) == {"benign", "malignant"}
+    assert "folders, not chosen" in " ".join(proposal.reading.remarks)
 
 
 @pytest.mark.parametrize("labels", [PETS, ("0", "1")])
