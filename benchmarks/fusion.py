@@ -1,6 +1,6 @@
 """Measure what merging batch normalizations saves (anklealign/models/fusion.py).
 
-    python -m benchmarks.fusion                      # docs/scale.md; a minute on 2 cores
+    python -m benchmarks.fusion                      # a minute on 2 cores
     python -m benchmarks.fusion resnet50 densenet121 --image-size 160
 
 CPU time per photo of a network as it is trained, with channels-last tensors, and merged as well:
