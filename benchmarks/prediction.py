@@ -39,7 +39,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds-only", action="store_true", help="print the command's seconds")
     options = parser.parse_args()
-    inputs.set_threads(1)
+    inputs.configure_cpu(1)
     joblib.cpu_count = lambda: 1  # one thread of photos, too
     predictor = Predictor.load(ROOT / paths.MODEL, "cpu")
     names = readable(predictor, options.folder, options.photos)

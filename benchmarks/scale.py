@@ -49,7 +49,7 @@ FEATURES = """
 import numpy as np, torch
 from anklealign.io import pixel_store
 from anklealign.models import inputs, novelty
-inputs.set_threads(1)
+inputs.configure_cpu(1)
 store = pixel_store.open_store()
 rows = np.arange(min(len(store), {photos}))
 novelty.describe(store, rows[:16], torch.device("cpu"))

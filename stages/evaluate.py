@@ -64,7 +64,7 @@ def main() -> None:
     settings = params.section(raw, "evaluate", Evaluate)
     seed = params.section(raw, "seed", int)
     _, dataset = params.dataset(raw)
-    inputs.set_threads(params.section(raw, "train.threads", int))
+    inputs.configure_cpu(params.section(raw, "train.threads", int))
     table = pixel_store.read_table(paths.SPLIT / "photos.csv")
     store = pixel_store.open_store()
     predictor = Predictor.load(paths.MODEL, params.section(raw, "train.device", str))

@@ -136,7 +136,7 @@ def main() -> None:
     data = read_data(settings)
     if settings.train.num_processes > 1 and not distributed.started_by_torchrun():
         distributed.exec_torchrun("stages.train", settings.train.num_processes)
-    inputs.set_threads(settings.train.threads)
+    inputs.configure_cpu(settings.train.threads)
     execution.configure(**vars(params.execution(raw)))
     with distributed.join_process_group(settings.train.device) as (group, device):
         sources = describe_sources(settings)

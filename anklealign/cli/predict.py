@@ -219,7 +219,7 @@ _PREDICTORS: dict[str, Predictor] = {}  # of this process, by the key of its job
 
 def _prepare(job: Job, predictor: Predictor) -> Predictor:
     """Keep the predictor of a job, and load what its first prediction would."""
-    inputs.set_threads(1)
+    inputs.configure_cpu(1)
     if predictor.bundle.novelty is not None:
         novelty.general_network(str(predictor.device))
     _PREDICTORS.clear()

@@ -92,7 +92,7 @@ def _computed(
     model: nn.Module, pixels: Photos, input_config: InputConfig, hardware: Hardware, rows: Integers
 ) -> Tensor:
     """Return the features of whole passes in any process, with as many threads as in this one."""
-    inputs.set_threads(hardware.threads)
+    inputs.configure_cpu(hardware.threads)
     return inputs.features(model.to(hardware.device), pixels, rows, input_config, hardware.device)
 
 

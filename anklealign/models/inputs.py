@@ -6,6 +6,8 @@ arithmetic that gives training, evaluation, prediction and the service the same 
 device.
 """
 
+import ctypes
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +25,9 @@ Floats = npt.NDArray[np.float64]
 
 # Photos per forward pass outside training. Fixed, as another batch size may round differently.
 CHUNK = 16
+
+# Parameters of mallopt(3).
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 
 PHOTO_CHANNELS = (1, 3)  # input channels that photos can be converted to
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
@@ -69,13 +74,22 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def set_threads(count: int) -> None:
+def configure_cpu(threads: int) -> None:
     """Set the number of CPU threads of this process, whatever its cores and its environment.
 
     PyTorch divides sums among its threads, so another number rounds differently. More threads than
     cores are as exact, and slower.
+
+    Memory that is freed stays with the process, as the next batch needs it again. glibc otherwise
+    returns blocks of over 32 MiB to the system at once, which clears them page by page when they
+    are allocated again (`python -m benchmarks.fusion --return-memory`). Other C libraries are left
+    as they are.
     """
-    torch.set_num_threads(count)
+    torch.set_num_threads(threads)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(MMAP_THRESHOLD, 2**28)
+        mallopt(TRIM_THRESHOLD, 2**31 - 1)
 
 
 def resize(pixels_nchw: Tensor, size: int, interpolation: str) -> Tensor:

@@ -1,5 +1,9 @@
 """Stored photos are converted to network input in one way for all callers."""
 
+import platform
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -120,3 +124,24 @@ def test_a_network_without_a_recorded_head_gets_its_features_by_another_pass() -
     scores, described = logits_and_features(model, pixels, rows, config, cpu)
     assert np.array_equal(scores, logits(model, pixels, rows, config, cpu))
     assert torch.equal(described, features(model, pixels, rows, config, cpu))
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left alone")
+def test_freed_memory_stays_with_the_process() -> None:
+    count_faults = """
+import resource, torch
+from anklealign.models import inputs
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(2**24)  # 64 MiB, twice what glibc keeps
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults(), faults()
+returned = faults()
+inputs.configure_cpu(2)
+faults()
+print(returned, faults(), torch.get_num_threads())
+"""
+    run = subprocess.run([sys.executable, "-c", count_faults], capture_output=True, check=True)
+    returned, kept, threads = map(int, run.stdout.split())
+    assert threads == 2
+    assert kept < returned / 10

@@ -21,7 +21,7 @@ from anklealign.training.trainer import FitConfig
 
 raw = params.read()
 settings = replace(params.section(raw, "train", Train), device="cpu")
-inputs.set_threads(int(sys.argv[1]) or settings.threads)
+inputs.configure_cpu(int(sys.argv[1]) or settings.threads)
 model_config = replace(params.section(raw, "models.grid_pool_cnn", Model), epochs=2)
 rng = np.random.default_rng(0)
 pixels = rng.integers(0, 256, (64, 128, 128, 3), np.uint8)
