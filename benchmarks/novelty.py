@@ -20,6 +20,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.special import logsumexp
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
@@ -42,7 +44,8 @@ DEFAULTS = {"insects": SHARED / "hymenoptera", "vehicles": SHARED / "car_bike"}
 FALSE_REFUSALS = 0.05
 
 Features = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
-Method = Callable[[Features, Features], Floats]
+Labels = np.ndarray[tuple[int, ...], np.dtype[np.str_]]
+Method = Callable[[Features, Labels, Features], Floats]  # references, their labels, photos
 
 
 def main() -> None:
@@ -60,32 +63,35 @@ def main() -> None:
     sets = {name: read_folder(Path(folder), arguments.photos) for name, folder in folders.items()}
     if not arguments.sets:
         sets["legs"] = read_store(arguments.photos)
-    drawn = reference_images.draw(SIDE)
+    labels = {name: labels for name, (_, labels) in sets.items()}
+    images = {name: pixels for name, (pixels, _) in sets.items()} | reference_images.draw(SIDE)
     for size in arguments.sizes:
-        features = {name: describe(pixels, size) for name, pixels in (sets | drawn).items()}
-        print_methods(size, features, sorted(sets))
+        features = {name: describe(pixels, size) for name, pixels in images.items()}
+        print_methods(size, features, labels)
 
 
-def read_folder(folder: Path, limit: int) -> Pixels:
-    """Return photos of a folder in a seeded random order, at most `limit`: (n, S, S, 3)."""
+def read_folder(folder: Path, limit: int) -> tuple[Pixels, Labels]:
+    """Return photos of class folders in a seeded random order: (n, S, S, 3), labels (n,)."""
     photos = sorted(p for p in folder.rglob("*") if p.suffix.lower() in decode.PHOTO_SUFFIXES)
     order = np.random.default_rng(0).permutation(len(photos))
-    pool, fitted = decoder_pool.shared(), []
+    pool, fitted, labels = decoder_pool.shared(), [], []
     for i in tqdm(order, folder.name, unit="photo", disable=None):
         try:
             data = decode.read_bytes(photos[i], 80)
             fitted.append(pool.decode(data, Target(80, SIDE, "letterbox", 114)).pixels)
         except PhotoError:
             continue
+        labels.append(photos[i].parent.name)
         if len(fitted) == limit:
             break
-    return np.stack(fitted)
+    return np.stack(fitted), np.array(labels)
 
 
-def read_store(limit: int) -> Pixels:
-    """Return training and other photos of the committed run's store, at most `limit`."""
+def read_store(limit: int) -> tuple[Pixels, Labels]:
+    """Return photos of the committed run's store, at most `limit`: (n, S, S, 3), labels (n,)."""
     table = pixel_store.read_table(paths.SPLIT / "photos.csv").sort_values("id").head(limit)
-    return np.asarray(pixel_store.open_store()[table.row.to_numpy()])
+    pixels = np.asarray(pixel_store.open_store()[table.row.to_numpy()])
+    return pixels, table.label.to_numpy(np.str_)
 
 
 def describe(pixels: Pixels, size: int) -> Features:
@@ -96,7 +102,7 @@ def describe(pixels: Pixels, size: int) -> Features:
 def nearest(count: int) -> Method:
     """Return the method that scores by the mean cosine distance to the nearest references."""
 
-    def score(references: Features, photos: Features) -> Floats:
+    def score(references: Features, _: Labels, photos: Features) -> Floats:
         similarities = np.sort(photos @ references.T, axis=1)[:, -count:]
         scores: Floats = 1 - similarities.mean(axis=1, dtype=np.float64)
         return scores
@@ -104,13 +110,13 @@ def nearest(count: int) -> Method:
     return score
 
 
-def center(references: Features, photos: Features) -> Floats:
+def center(references: Features, _: Labels, photos: Features) -> Floats:
     """Score by the cosine distance to the mean of the references."""
     mean = references.mean(0)
     return np.asarray(1 - photos @ (mean / np.linalg.norm(mean)), np.float64)
 
 
-def residual(references: Features, photos: Features) -> Floats:
+def residual(references: Features, _: Labels, photos: Features) -> Floats:
     """Score by the norm outside of the references' 64 principal directions."""
     mean = references.mean(0)
     _, _, directions = np.linalg.svd(references - mean, full_matrices=False)
@@ -121,24 +127,42 @@ def residual(references: Features, photos: Features) -> Floats:
     return scores
 
 
+def energy(references: Features, labels: Labels, photos: Features) -> Floats:
+    """Score by the energy of a linear classifier of the references, -log Σ exp of its logits.
+
+    Liu, Wang, Owens and Li, Energy-based Out-of-distribution Detection (2020).
+    """
+    classifier = LogisticRegression(C=10, max_iter=300)
+    classifier.fit(references, labels)
+    logits = classifier.decision_function(photos)
+    if logits.ndim == 1:  # of two classes, scikit-learn returns the difference
+        logits = np.stack([-logits / 2, logits / 2], 1)
+    energies: Floats = -logsumexp(logits, axis=1)
+    return energies
+
+
 METHODS: dict[str, Method] = {
     "nearest photo": nearest(1),
     "5 nearest photos": nearest(5),
     "20 nearest photos": nearest(20),
     "distance to the mean": center,
     "outside the principal directions": residual,
+    "energy of a linear classifier": energy,
 }
 CHOSEN = "5 nearest photos"
 
 
-def print_methods(size: int, features: Mapping[str, Features], names: list[str]) -> None:
+def print_methods(
+    size: int, features: Mapping[str, Features], labels: Mapping[str, Labels]
+) -> None:
     """Print a row per method with its scores on the two halves of sets, then the chosen pairs."""
+    names = sorted(labels)
     halves = {"choice": names[::2], "report": names[1::2]}
     print(f"\n{size} px\n")
     print(
         "| method | half | AUROC mean | least | refused, mean | least |\n|---|---|---|---|---|---|"
     )
-    pairs = {name: pair_scores(method, features, names) for name, method in METHODS.items()}
+    pairs = {name: pair_scores(method, features, labels) for name, method in METHODS.items()}
     for name, (half, chosen) in product(METHODS, halves.items()):
         values = np.array([v for (own, _), v in pairs[name].items() if own in chosen])
         if not len(values):
@@ -160,20 +184,21 @@ def print_methods(size: int, features: Mapping[str, Features], names: list[str])
 
 
 def pair_scores(
-    method: Method, features: Mapping[str, Features], names: list[str]
+    method: Method, features: Mapping[str, Features], labels: Mapping[str, Labels]
 ) -> dict[tuple[str, str], tuple[float, float]]:
     """Return AUROC and share refused for each training set and each other set."""
     scores = {}
-    for own in names:
+    for own in labels:
         references, similar = features[own][::2], features[own][1::2]
-        own_scores = method(references, similar)
+        known = labels[own][::2]
+        own_scores = method(references, known, similar)
         limit = np.quantile(own_scores, 1 - FALSE_REFUSALS)
         for other in features:
             if other == own:
                 continue
-            unlike = method(references, features[other])
-            labels = np.repeat([0, 1], [len(own_scores), len(unlike)])
-            area = float(roc_auc_score(labels, np.concatenate([own_scores, unlike])))
+            unlike = method(references, known, features[other])
+            is_unlike = np.repeat([0, 1], [len(own_scores), len(unlike)])
+            area = float(roc_auc_score(is_unlike, np.concatenate([own_scores, unlike])))
             scores[own, other] = (area, float((unlike > limit).mean()))
     return scores
 
