@@ -354,7 +354,9 @@ def propose(
                 "unchanged; change the keys there, or choose another NAME"
             )
         candidates = layout_detection.read_layouts(
-            folder, {name: dataset}, {"label_level": dataset.label_level}
+            folder,
+            {name: dataset},
+            {"classes": dataset.classes, "label_level": dataset.label_level},
         )
         same = [reading for reading in candidates.readings if reading.layout == dataset.layout]
         return Proposal(dataset, new=False, reading=same[0] if same else None)

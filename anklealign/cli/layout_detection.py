@@ -8,6 +8,7 @@ never merged, and unmatched labels are listed.
 
 import difflib
 import re
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ from typing import Any
 from tqdm import tqdm
 
 from anklealign.cli import folder_detection, foreign_formats, table_detection
+from anklealign.cli.dataset_config import scalar
 from anklealign.cli.layout_candidates import LayoutCandidate, LayoutCandidates, preview
 from anklealign.config.class_names import Labels, fold, unnumbered
 from anklealign.config.params import Dataset
@@ -92,6 +94,7 @@ def read_layouts(
     Raises:
         ValueError: The folder does not exist or contains no file.
     """
+    forced = forced or {}
     files, _ = list_files(root)
     if not files:
         raise ValueError(f"{root} contains no file; pass the folder of the photos")
@@ -106,9 +109,9 @@ def read_layouts(
     readings: list[LayoutCandidate] = []
     remarks: list[str] = [f"{len(photos)} files that look like photos, of {len(files)}"]
     for reading, notes in (
-        _exports(root, files, photos, known, (forced or {}).get("label_level")),
+        _exports(root, files, photos, known, forced),
         table_detection.read_tables(
-            root, tables, photos, lambda values: _decide(values, known), forced or {}
+            root, tables, photos, lambda values: _decide(values, forced.get("classes")), forced
         ),
         folder_detection.read_folders(photos),
         (folder_detection.read_file_names(photos), []),
@@ -247,7 +250,7 @@ def _exports(
     files: Sequence[str],
     photos: Sequence[str],
     known: Mapping[str, Dataset],
-    level: int | None,
+    forced: Mapping[str, Any],
 ) -> tuple[LayoutCandidate | None, list[str]]:
     """Read the folder's Label Studio exports."""
     answered = AnswerCounts()
@@ -262,19 +265,20 @@ def _exports(
             remarks.append(f"{escape_unprintable(file)} is not a valid export: {error}")
             continue
         holders.add(file.rpartition("/")[0])
-    asked = answered.counts(level)
+    asked = answered.counts(forced.get("label_level"))
     remarks += answered.remarks()
     if not asked:
         return None, remarks
     asked = _joined(asked, known)
-    question = _decide(asked, known)
+    question = _decide(asked, forced.get("classes"))
     others = [
         f"{name!r} ({preview(answers)})" for name, answers in asked.items() if name != question
     ]
     if question is None:
         remarks.append(
-            f"the exports answer {len(asked)} questions: {', '.join(others)}; add a dataset "
-            "config with the classes of the right one to params.yaml, and run this again"
+            f"the exports answer {len(asked)} questions: {', '.join(others)}; choose one by its "
+            f"answers: {_classes_option(next(iter(asked.values())))}, or as a dataset in "
+            "params.yaml"
         )
         return None, remarks
     if others:
@@ -284,6 +288,12 @@ def _exports(
     return LayoutCandidate(
         "label_studio", summary, texts, {}, tuple(remarks), _wrapped(photos, holders)
     ), []
+
+
+def _classes_option(answers: Mapping[str, int]) -> str:
+    """Return the command-line option that names the classes."""
+    classes = scalar({answer: [] for answer in sorted(answers)})
+    return "--set " + shlex.quote(f"classes={classes}")
 
 
 def _wrapped(photos: Sequence[str], holders: Collection[str]) -> str:
@@ -321,20 +331,20 @@ def _joined(
     return joined
 
 
-def _decide(values: Mapping[str, Counter[str]], known: Mapping[str, Dataset]) -> str | None:
+def _decide(values: Mapping[str, Counter[str]], classes: object) -> str | None:
     """Return the column or question that contains the labels, or None if it is ambiguous.
 
     It is the only one, the only one with a usual label name, or the one whose values best match the
-    classes of an existing dataset.
+    dataset's own `classes`, if the user has set them. Other datasets decide nothing.
     """
     named = [name for name in values if fold(name) in table_detection.LABEL_NAMES]
     for only in (list(values), named):
         if len(only) == 1:
             return only[0]
-    best = {
-        name: max((_fitting(_word_labels(d), texts).total() for d in known.values()), default=0)
-        for name, texts in values.items()
-    }
+    if not isinstance(classes, Mapping):
+        return None
+    labels = Labels({str(name): list(map(str, aliases or ())) for name, aliases in classes.items()})
+    best = {name: _fitting(labels, texts).total() for name, texts in values.items()}
     first, second, *_ = sorted(best.values(), reverse=True)
     return max(best, key=lambda name: best[name]) if first > second else None
 

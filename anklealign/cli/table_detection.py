@@ -138,7 +138,7 @@ class TableReading:
         return self.labels.setdefault(photo, text) != text
 
 
-# Returns the name that decides between columns by existing knowledge, or None.
+# Returns the column that holds the labels, or None if that is ambiguous.
 Decide = Callable[[Mapping[str, Counter[str]]], str | None]
 
 
@@ -155,7 +155,7 @@ def read_tables(
         root: The dataset's folder.
         files: Files that may be tables.
         photos: Photos that the tables may name.
-        decide: Decides between label columns by the classes of existing datasets.
+        decide: Decides between label columns by their names and the classes that the user has set.
         forced: Keys of the dataset config that the user has set.
     """
     index = PathIndex(photos)

@@ -412,6 +412,30 @@ def test_what_evidence_does_not_decide_is_asked_with_the_option_that_decides(wri
     assert len(entries) >= 3
 
 
+def test_a_demo_dataset_decides_between_no_columns_and_no_questions(write, raw):
+    demo = {"pet": PETS, "health": ("sick", "well")}
+    cells = [(demo["pet"][n % 2], demo["health"][n // 2 % 2]) for n in range(24)]
+    rows = [(f"{n}.jpg", *own) for n, own in enumerate(cells)]
+    root = write(numbered(24), **{"t.csv": table(("file", *demo), rows)})
+    with pytest.raises(ValueError, match=r"'pet' \(cat, dog\), 'health' \(sick, well\)"):
+        read(root, raw)
+    _, _, entries = read(root, raw, label_column="health")
+    assert set(labels_of(entries).values()) == {"sick", "well"}
+    (root / "t.csv").unlink()
+    tasks = [
+        {"id": n, "file_upload": f"aaaaaa{n:02}-{n}.jpg", "annotations": [{"result": [
+            {"from_name": name, "type": "choices", "value": {"choices": [cell]}}
+            for name, cell in zip(demo, own, strict=True)
+        ]}]}
+        for n, own in enumerate(cells)
+    ]  # fmt: skip
+    write([], **{"images/p.json": json.dumps(tasks)})
+    with pytest.raises(ValueError, match=r"2 questions.*'classes=\{sick: \[\], well: \[\]\}'"):
+        read(root, raw)
+    _, _, entries = read(root, raw, classes={"sick": [], "well": []})
+    assert labels_of(entries) == {f"images/{n}.jpg": own[1] for n, own in enumerate(cells)}
+
+
 def test_contradicting_classes_of_folders_and_table_are_asked_about(write, raw):
     photos = [f"{PETS[n % 2]}/{n}.jpg" for n in range(24)]
     rows = [(photo, PETS[n % 3 == 0]) for n, photo in enumerate(photos)]
