@@ -146,7 +146,7 @@ def read_settings(settings: Sequence[str]) -> dict[str, Any]:
                 f"{', '.join(known)}"
             )
         if key in TEXT_KEYS:
-            forced[key] = text
+            forced[key] = None if text == "null" else text
         else:
             forced[key] = YAML(typ="safe", pure=True).load(text)
     return forced

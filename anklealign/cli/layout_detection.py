@@ -212,6 +212,8 @@ def _compare(
     wins. Otherwise, a table that labels most photos wins over folders with other names: they may be
     parts, places or days, also if each of them has one label.
     """
+    if table.question and {_key(text) for text in folders.texts} <= set(map(_key, table.texts)):
+        return table, "the folders have its labels"
     if table.question:
         return folders, "a table names the photos, too"
     common = sorted(table.labels.keys() & folders.labels.keys())

@@ -269,10 +269,14 @@ def test_a_split_column_is_kept(write, raw, header, cells):
 
 def test_numbered_folds_are_named_and_not_read(write, raw):
     rows = [(f"{n}.jpg", PETS[n % 2], n % 5) for n in range(30)]
-    root = write(numbered(30), **{"t.csv": table(("file", "label", "fold"), rows)})
+    root = write(numbered(30), **{"t.csv": table(("file", "pet", "fold"), rows)})
     proposal, _, _ = read(root, raw)
     assert proposal.dataset.split_column is None
-    assert "column 'fold' numbers 5 folds" in " ".join(proposal.reading.remarks)
+    remarks = " ".join(proposal.reading.remarks)
+    assert "column 'fold' numbers 5 folds" in remarks
+    assert "--set group_column=fold keeps each fold in one split" in remarks
+    _, _, entries = read(root, raw, group_column="fold")
+    assert {e.subject for e in entries.values()} == {"0", "1", "2", "3", "4"}
 
 
 @pytest.mark.parametrize(
@@ -478,6 +482,202 @@ def test_folders_and_a_table_that_agree_are_one_reading(write, raw, labels):
     assert proposal.dataset.layout == "folders"
     assert labels_of(entries)["cat/24.jpg"] == "cat"
     assert "table, not chosen" in " ".join(proposal.reading.remarks)
+
+
+# --- Tables of folders, and names that recur -----------------------------------------------------
+
+
+def cases(header, names, places="{}"):
+    """Folders of five photos, and a table that names the folders."""
+    photos = [f"{places.format(name)}/{n}.jpg" for name in names for n in range(5)]
+    rows = [(name, PETS[n % 3 == 0]) for n, name in enumerate(names)]
+    truth = {photo: PETS[n // 5 % 3 == 0] for n, photo in enumerate(photos)}
+    return (
+        photos,
+        {"labels.csv": table(header, rows) if header else table(rows[0], rows[1:])},
+        truth,
+    )
+
+
+@pytest.mark.parametrize(
+    ("header", "name", "places"),
+    [
+        (("case", "label"), "case_{:03}", "{}"),
+        (("patient_id", "diagnosis"), "{:04}", "data/{}"),
+        (("patient_id", "diagnosis"), "{}", "{}"),  # beside photos of such numbers
+        (("folder", "age", "label"), "sheep {}", "{}"),
+        (None, "scan-{}", "scans/{}"),
+    ],
+)
+def test_a_table_of_folders_labels_their_photos_and_the_folders_are_subjects(
+    write, raw, header, name, places
+):
+    names = [name.format(n) for n in range(1, 41)]
+    photos, texts, truth = cases(header if not header or len(header) == 2 else None, names, places)
+    if header and len(header) == 3:
+        rows = [(folder, 30 + n % 7, PETS[n % 3 == 0]) for n, folder in enumerate(names)]
+        texts = {"labels.csv": table(header, rows)}
+    proposal, inventory, entries = read(write(photos, **texts), raw)
+    assert labels_of(entries) == truth
+    assert {e.subject for e in entries.values()} == set(names)
+    assert proposal.dataset.path_column == proposal.dataset.group_column
+    assert proposal.dataset.path_column == (header or ("#1",))[0]
+    assert "labels.csv names 40 folders with 200 photos" in proposal.reading.summary
+    assert not inventory.skips
+
+
+def test_a_row_whose_folder_is_missing_labels_no_photo_of_that_name(write, raw):
+    photos, texts, truth = cases(("id", "label"), [str(n) for n in range(20)])
+    texts["labels.csv"] += "77,dog\n"
+    root = write([*photos, "19/77.jpg"], **texts)
+    _, inventory, entries = read(root, raw)
+    assert labels_of(entries) == truth | {"19/77.jpg": "cat"}
+    assert [(s.path, s.reason) for s in inventory.skips] == [("labels.csv#22", "missing_file")]
+
+
+@pytest.mark.parametrize("name", ["{}", "n{:08}"])
+def test_named_folders_with_a_table_of_their_kinds_are_asked_about(write, raw, name):
+    words = [
+        "ash",
+        "beech",
+        "birch",
+        "cedar",
+        "elm",
+        "fir",
+        "larch",
+        "lime",
+        "maple",
+        "oak",
+        "pine",
+        "spruce",
+    ]
+    names = [name.format(word if name == "{}" else n) for n, word in enumerate(words)]
+    photos, texts, truth = cases(("name", "family"), names)
+    root = write(photos, **texts)
+    with pytest.raises(ValueError, match="pass --layout folders; otherwise pass --layout table"):
+        read(root, raw)
+    assert labels_of(read(root, raw, "table")[2]) == truth
+    assert len(read(root, raw, "folders")[0].dataset.classes) == 12
+
+
+def recurring(folder, cell="{:03}.jpg", tables="{}.csv"):
+    """The same names in the folder of each split, and a table for each; splits and labels."""
+    photos, texts, truth = [], {}, {}
+    for number, (split, count) in enumerate((("train", 20), ("val", 8), ("test", 10))):
+        own = [f"{folder.format(split)}/{n:03}.jpg" for n in range(count)]
+        labels = [PETS[(n // (1 + number)) % 2] for n in range(count)]
+        rows = [(cell.format(n), label) for n, label in enumerate(labels)]
+        photos += own
+        texts[tables.format(split)] = table(("image", "label"), rows)
+        truth |= {photo: (label, split) for photo, label in zip(own, labels, strict=True)}
+    return photos, texts, truth
+
+
+def both(entries):
+    return {file: (entry.label, entry.predefined_split) for file, entry in entries.items()}
+
+
+@pytest.mark.parametrize(
+    ("folder", "cell", "tables"),
+    [
+        ("{}", "{:03}.jpg", "{}.csv"),
+        ("images/{}", "{:03}.jpg", "{}.csv"),
+        ("{}/images", "{:03}", "labels/{}_labels.csv"),
+        ("{}", "D:/me/photos/{:03}.jpg", "{}.csv"),
+    ],
+)
+def test_a_table_named_after_a_split_reads_the_photos_of_its_folder(
+    write, raw, folder, cell, tables
+):
+    photos, texts, truth = recurring(folder, cell, tables)
+    _, inventory, entries = read(write(photos, **texts), raw)
+    assert both(entries) == truth
+    assert not inventory.skips
+
+
+def test_a_photo_that_its_split_folder_lacks_is_not_taken_from_another_one(write, raw):
+    photos, texts, truth = recurring("{}")
+    del truth["train/002.jpg"]
+    photos.remove("train/002.jpg")
+    photos.remove("test/002.jpg")
+    del truth["test/002.jpg"]
+    _, inventory, entries = read(write(photos, **texts), raw)
+    assert both(entries) == truth
+    assert {s.reason for s in inventory.skips} == {"missing_file"}
+
+
+def test_a_split_column_tells_photos_of_one_name_apart(write, raw):
+    photos, _, truth = recurring("images/{}")
+    rows = [(photo.rpartition("/")[2], *pair) for photo, pair in truth.items()]
+    root = write(photos, **{"labels.csv": table(("image", "label", "set"), rows)})
+    assert both(read(root, raw)[2]) == truth
+
+
+def test_split_folders_at_any_depth_are_kept_for_a_table(write, raw):
+    photos, _, truth = recurring("data/images/{}_set")
+    rows = [(photo, label) for photo, (label, _) in truth.items()]
+    root = write(photos, **{"labels.csv": table(("image", "label"), rows)})
+    proposal, _, entries = read(root, raw)
+    assert both(entries) == truth
+    assert "predefined splits by folder: data/images/test_set (test)" in " ".join(
+        proposal.reading.remarks
+    )
+
+
+@pytest.mark.parametrize(
+    ("photos", "shown"),
+    [
+        ([f"images/{s}/{n}.jpg" for s in ("train", "test") for n in range(20)],
+         "images/test/0.jpg, images/train/0.jpg"),
+        ([f"{s}/{n}.jpg" for s in ("day one", "day two") for n in range(20)],
+         "day one/0.jpg, day two/0.jpg"),
+        ([f"images/{n}.{s}" for s in ("jpg", "png") for n in range(20)],
+         "images/0.jpg, images/0.png"),
+    ],
+)  # fmt: skip
+def test_names_of_several_photos_are_asked_about_with_an_example(write, raw, photos, shown):
+    rows = [(n, PETS[n % 2]) for n in range(20)]
+    root = write(sorted(photos), **{"labels.csv": table(("image_id", "label"), rows)})
+    with pytest.raises(ValueError, match=f"20 rows name several photos .*0 may be {shown}; write"):
+        read(root, raw)
+
+
+def test_names_of_several_photos_are_no_question_beside_folders_of_their_labels(write, raw):
+    rows = [(f"{n}.jpg", pet) for pet in PETS for n in range(12)]
+    root = write(tree(*PETS, each=12), **{"t.csv": table(("file", "label"), rows)})
+    proposal, _, entries = read(root, raw)
+    assert labels_of(entries) == {p: p.split("/")[0] for p in tree(*PETS, each=12)}
+    assert "table, not chosen" in " ".join(proposal.reading.remarks)
+
+
+def test_a_split_column_that_contradicts_the_folders_counts_with_a_word(write, raw):
+    photos = [f"{('train', 'test')[n % 3 == 0]}/{n}.jpg" for n in range(24)]
+    rows = [
+        (f"{n}.jpg", PETS[n % 2], "test" if n in {1, 2} else photo.split("/")[0])
+        for n, photo in enumerate(photos)
+    ]
+    root = write(photos, **{"t.csv": table(("file", "label", "split"), rows)})
+    proposal, _, entries = read(root, raw)
+    assert splits_of(entries) == {photo: rows[n][2] for n, photo in enumerate(photos)}
+    remarks = " ".join(proposal.reading.remarks)
+    assert "2 photos lie in the folder of another split, for example train/1.jpg is test" in remarks
+    assert "--set split_column=null takes the folders" in remarks
+    forced = add.read_settings(["split_column=null"])
+    proposal, _, entries = read(root, raw, **forced)
+    assert splits_of(entries) == {photo: photo.split("/")[0] for photo in photos}
+
+
+def test_a_photo_in_two_split_tables_is_named_and_the_test_split_counts(write, raw):
+    rows = [(f"{n}.jpg", PETS[n % 2]) for n in range(24)]
+    texts = {
+        "train.csv": table(("file", "label"), rows[:18]),
+        "test.csv": table(("file", "label"), rows[16:]),
+    }
+    proposal, _, entries = read(write(numbered(24), **texts), raw)
+    assert Counter(splits_of(entries).values()) == {"train": 16, "test": 8}
+    assert "2 photos are in several splits, for example images/16.jpg in test and train" in (
+        " ".join(proposal.reading.remarks)
+    )
 
 
 # --- Folders -------------------------------------------------------------------------------------
