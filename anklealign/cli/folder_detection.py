@@ -147,7 +147,7 @@ def _split_roots(tree: FolderTree, top: str) -> tuple[dict[str, str] | None, dic
     others = [name for name in splits if name not in named]
     if not (shared or (holders and not others)):
         return (None if named and not others else {top: ""}), {}
-    aside = {name: "it has no class folders" for name in named if name not in holders}
+    aside = {name: "they are without a label" for name in named if name not in holders}
     aside |= dict.fromkeys(others, "it is neither a split nor a class")
     return {inner[name]: splits[name] for name in holders}, aside
 

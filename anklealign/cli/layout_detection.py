@@ -18,7 +18,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from anklealign.cli import folder_detection, foreign_formats, table_detection
+from anklealign.cli import folder_detection, foreign_formats, list_detection, table_detection
 from anklealign.cli.dataset_config import scalar
 from anklealign.cli.layout_candidates import LayoutCandidate, LayoutCandidates, preview
 from anklealign.config.class_names import Labels, fold, unnumbered
@@ -106,6 +106,8 @@ def read_layouts(
         and not consensus.in_consensus_folder(file)
         and not is_export(root, file)
     ]
+    lists = list_detection.find_lists(root, tables, photos)
+    tables = [file for file in tables if file not in {each.file for each in lists}]
     readings: list[LayoutCandidate] = []
     remarks: list[str] = [f"{len(photos)} files that look like photos, of {len(files)}"]
     for reading, notes in (
@@ -119,9 +121,36 @@ def read_layouts(
         remarks += notes
         if reading:
             readings.append(reading)
+    if "table" not in {reading.layout for reading in readings} and (
+        classes := list_detection.by_class(lists)
+    ):
+        readings.append(classes)
+    listed = [*tables, *(each.file for each in lists)]
+    readings = [_with_lists(reading, root, listed, lists, photos) for reading in readings]
     others = [file for file in files if suffix(file) not in PHOTO_SUFFIXES]
     remarks += foreign_formats.remarks(root, others)
     return LayoutCandidates(tuple(readings), tuple(remarks), len(photos))
+
+
+def _with_lists(
+    reading: LayoutCandidate,
+    root: Path,
+    files: Sequence[str],
+    lists: Sequence[list_detection.PhotoList],
+    photos: Sequence[str],
+) -> LayoutCandidate:
+    """Return a reading with the splits of lists, and remarks on what has no label."""
+    if reading.question or not reading.labels:
+        return reading
+    remarks = list_detection.remarks_on(lists, reading.labels)
+    unlabeled = Counter(p.rpartition("/")[0] or "." for p in photos if p not in reading.labels)
+    if reading.layout == "table" and unlabeled:
+        places = ", ".join(
+            f"{count} in {escape_unprintable(place)}" for place, count in unlabeled.most_common(3)
+        )
+        remarks.append(f"{unlabeled.total()} photos are without a label: {places}")
+    reading = list_detection.with_splits(reading, root, files, photos)
+    return replace(reading, remarks=(*reading.remarks, *remarks))
 
 
 def _is_photo(root: Path, file: str) -> bool:
@@ -153,6 +182,8 @@ def choose(candidates: LayoutCandidates, layout: str | None) -> LayoutCandidate:
         reading, why = weaker
         rivals.remove(reading)
         aside.append(f"{reading.layout}, not chosen: {reading.summary}; {why}")
+        if _has_splits(reading) and not any("split_lists" in rival.keys for rival in rivals):
+            aside.append("the table's predefined splits are not read; --layout table reads them")
     if len(rivals) > 1 and (weak := [r for r in rivals if r.doubt]):
         rivals = [reading for reading in rivals if not reading.doubt] or rivals
         aside += [f"{r.layout}, not chosen: {r.doubt}" for r in weak if r not in rivals]
@@ -212,9 +243,9 @@ def _compare(
     wins. Otherwise, a table that labels most photos wins over folders with other names: they may be
     parts, places or days, also if each of them has one label.
     """
-    if table.question and {_key(text) for text in folders.texts} <= set(map(_key, table.texts)):
-        return table, "the folders have its labels"
     if table.question:
+        if {_key(text) for text in folders.texts} <= {_key(text) for text in table.texts}:
+            return table, "the folders have its labels"
         return folders, "a table names the photos, too"
     common = sorted(table.labels.keys() & folders.labels.keys())
     pairs = [(table.labels[photo], folders.labels[photo]) for photo in common]
@@ -227,15 +258,19 @@ def _compare(
         )
     )
     if same and not folders.doubt:
-        if len(table.labels) > len(folders.labels) or (
-            len(table.labels) == len(folders.labels) and equal
-        ):
+        splits = _has_splits(table) and len(common) >= AGREEING * len(folders.labels)
+        fewer = len(table.labels) < len(folders.labels)
+        if len(table.labels) > len(folders.labels) or (equal and (splits or not fewer)):
             return folders, "the table has the same labels"
         return table, "the folders have the same labels"
     words = {_key(text) for text in table.texts} & {_key(text) for text in folders.texts}
     if len(words) > 1 or 2 * len(table.labels) < min(photos, max(len(folders.labels), 1)):
         return None, ""
     return folders, "the table names the photos with other labels"
+
+
+def _has_splits(table: LayoutCandidate) -> bool:
+    return len({table.splits.get(photo, "") for photo in table.labels}) > 1
 
 
 def _is_code(text: str) -> bool:

@@ -190,6 +190,7 @@ def read_tables(
         remarks += notes
         if reading:
             readings.append(reading)
+    remarks += _joins(groups, readings)
     labeled = _merged([reading for reading in readings if reading.labels])
     # Of equal tables, the one with a header is read.
     labeled.sort(key=lambda r: (-len(r.labels), r.path.name.startswith("#"), r.group.files))
@@ -268,6 +269,7 @@ def _candidate(reading: TableReading, remarks: Sequence[str]) -> LayoutCandidate
         doubt=_doubt(reading),
         question=reading.question,
         labels=reading.labels,
+        splits=reading.splits,
     )
 
 
@@ -967,6 +969,49 @@ def _join(readings: Sequence[TableReading]) -> TableReading:
         first.texts += other.texts
         first.remarks += other.remarks
     return first
+
+
+def _joins(groups: Sequence[TableGroup], readings: Sequence[TableReading]) -> list[str]:
+    """Return a remark on each table whose rows name photos by the numbers of another table."""
+    named = {reading.group.files for reading in readings}
+    keys = [
+        (reading.group, name, reading.path.name, set(cells))
+        for reading in readings
+        for place, name in enumerate(reading.group.columns)
+        if place != reading.path.place and len(reading.group.files) == 1
+        and len(set(cells := reading.group.column(place))) == len(cells) > 2
+    ]  # fmt: skip
+    remarks: list[str] = []
+    for group in groups:
+        if group.files in named or len(group.columns) < 2:
+            continue
+        own = set(group.column(0))
+        for photos, key, path, numbers in keys:
+            if len(own & numbers) > RIVAL * len(own) and len(group.files) == 1:
+                files = (photos.files[0], group.files[0])
+                remarks.append(
+                    f"{group.name}: its rows name those of {photos.name}, which has the paths; "
+                    f"join them in one line: {_join_command(*files, key, path, group)}"
+                )
+                break
+    return remarks
+
+
+def _join_command(photos: str, other: str, key: str, path: str, group: TableGroup) -> str:
+    """Return a command that joins a table of photos with one of their labels or splits."""
+    if not key.startswith("#"):
+        keys = f"left_on={key!r}, right_on={group.columns[0]!r}"
+        return (
+            f'python -c "import pandas; pandas.read_csv({photos!r}).merge(pandas.read_csv('
+            f"{other!r}), {keys}).to_csv('joined.csv', index=False)\""
+        )
+    words = re.findall(r"[a-z]+", Path(other).stem.casefold())
+    paths = f"NR == FNR {{path[$1] = ${path[1:]}; next}}"
+    if {"train", "test"} <= set(words):
+        split = '{print path[$1] > ($2 ? "train.txt" : "test.txt")}'
+        return f"awk '{paths} {split}' {photos} {other}"
+    label = '{print path[$1] "," $2}'
+    return f"(echo path,label; awk '{paths} {label}' {photos} {other}) > labels.csv"
 
 
 def _compare(best: TableReading, others: Sequence[TableReading]) -> str:

@@ -6,6 +6,7 @@ photo that has a label. The photos are copies of one small JPEG: labels come fro
 
 import importlib.util
 import json
+import subprocess
 import time
 from collections import Counter
 from pathlib import Path
@@ -678,6 +679,150 @@ def test_a_photo_in_two_split_tables_is_named_and_the_test_split_counts(write, r
     assert "2 photos are in several splits, for example images/16.jpg in test and train" in (
         " ".join(proposal.reading.remarks)
     )
+
+
+# --- Lists ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("folder", "names", "line"),
+    [
+        ("images/", "meta/{}.txt", "{pet}/{n}"),
+        ("", "{}.txt", "{pet}/{n}.jpg"),
+        ("", "{}_files.csv", "{pet}/{n}.jpg"),
+        ("", "{}.txt", "{pet}/{n}.jpg {label}"),
+        ("", "{}.lst", "/data/me/{pet}/{n}.jpg"),
+    ],
+)
+@pytest.mark.parametrize("pets", [PETS, ("house cat", "my dog")])
+def test_lists_named_after_splits_split_the_photos_of_class_folders(  # noqa: PLR0917
+    write, raw, folder, names, line, pets
+):
+    lists, truth = {"train": "", "val": "", "test": ""}, {}
+    for n in range(40):
+        pet, split = pets[n % 2], ("train", "train", "val", "test")[n // 2 % 4]
+        truth[f"{folder}{pet}/{n}.jpg"] = (pet, split)
+        lists[split] += line.format(pet=pet, n=n, label=n % 2) + "\n"
+    texts = {names.format(split): text for split, text in lists.items()}
+    if names.endswith(".csv"):
+        texts = {name: "image\n" + text for name, text in texts.items()}
+    root = write(truth, **texts)
+    proposal, inventory, entries = read(root, raw)
+    assert both(entries) == truth
+    assert proposal.dataset.layout == "folders"
+    assert set(proposal.dataset.split_lists) == set(texts)
+    assert (inventory.files_seen, inventory.exports_seen, inventory.skips) == (40, 3, ())
+
+
+def test_lists_that_contradict_folders_count_with_a_word_and_equal_ones_are_not_read(write, raw):
+    photos = [f"{('train', 'test')[n % 3 == 0]}/{PETS[n % 2]}/{n}.jpg" for n in range(24)]
+    by_split = {s: [p for p in photos if p.startswith(s)] for s in ("train", "test")}
+    texts = {f"{split}.txt": "\n".join(own) for split, own in by_split.items()}
+    root = write(photos, **texts)
+    assert read(root, raw)[0].dataset.split_lists is None
+    moved = by_split["train"][0]
+    write([], **{"test.txt": "\n".join([*by_split["test"], moved])})
+    proposal, _, entries = read(root, raw)
+    assert splits_of(entries) == {p: "test" if p == moved else p.split("/")[0] for p in photos}
+    remarks = " ".join(proposal.reading.remarks)
+    assert f"1 photos have another split by their folder or table, for example {moved}" in remarks
+    assert "1 photos are in several of these lists; the first list counts" in remarks
+    _, _, entries = read(root, raw, split_lists=None)
+    assert splits_of(entries) == {photo: photo.split("/")[0] for photo in photos}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("train.txt", None, "train.txt does not exist; fix"),
+        ("list.txt", "cat/0.jpg", "is not named after train, val or test; fix"),
+        ("train.txt", "cow/0.jpg", "names no photo with a label; write"),
+    ],
+)
+def test_a_split_list_that_cannot_be_used_is_an_error(write, name, text, message):
+    root = write(tree(*PETS), **({name: text} if text else {}))
+    dataset = Dataset("folders", {"cat": (), "dog": ()}, split_lists=(name,))
+    with pytest.raises(ValueError, match=message):
+        layouts.read_inventory(root, dataset)
+
+
+@pytest.mark.parametrize("words", [True, False])
+def test_a_split_column_is_kept_beside_class_folders_or_named(write, raw, words):
+    photos = [f"{PETS[n % 2]}/{n}.jpg" for n in range(24)]
+    rows = [
+        (photo, PETS[n % 2] if words else n % 2, ("train", "test")[n % 3 == 0])
+        for n, photo in enumerate(photos)
+    ]
+    root = write([*photos], **{"t.csv": table(("path", "label", "split"), rows)})
+    proposal, _, entries = read(root, raw)
+    if words:
+        assert splits_of(entries) == {photo: split for photo, _, split in rows}
+    else:
+        assert proposal.dataset.layout == "folders"
+        remark = "the table's predefined splits are not read; --layout table reads them"
+        assert remark in proposal.reading.remarks
+
+
+def test_tables_that_name_photos_by_the_numbers_of_another_are_named_with_a_command(write, raw):
+    photos = [f"images/00{1 + n % 2}.{PETS[n % 2]}/{n:04}.jpg" for n in range(24)]
+    lines = [(n, photo.removeprefix("images/")) for n, photo in enumerate(photos, 1)]
+    texts = {
+        "images.txt": table(lines[0], lines[1:], " "),
+        "train_test_split.txt": "".join(f"{n} {n // 2 % 2}\n" for n, _ in lines),
+    }
+    root = write(photos, **texts)
+    proposal, _, entries = read(root, raw)
+    assert proposal.dataset.layout == "folders"
+    (command,) = [
+        remark.partition("in one line: ")[2]
+        for remark in proposal.reading.remarks
+        if remark.startswith("train_test_split.txt: its rows name those of images.txt")
+    ]
+    subprocess.run(command, shell=True, check=True, cwd=root)  # noqa: S602
+    _, _, entries = read(root, raw)
+    assert splits_of(entries) == {
+        photo: ("test", "train")[n // 2 % 2] for n, photo in enumerate(photos, 1)
+    }
+    (root / "train_test_split.txt").unlink()
+    (root / "images.txt").unlink()
+    texts = {
+        "photos.csv": table(("nr", "file"), lines),
+        "animals.csv": table(("photo", "animal"), [(n, PETS[n % 3 == 0]) for n, _ in lines]),
+    }
+    proposal, _, _ = read(write([], **texts), raw)
+    remarks = " ".join(proposal.reading.remarks)
+    assert "animals.csv: its rows name those of photos.csv" in remarks
+    assert "left_on='nr', right_on='photo'" in remarks
+
+
+@pytest.mark.parametrize("header", ["", "file\n"])
+@pytest.mark.parametrize("suffix", ["csv", "txt"])
+def test_lists_named_after_classes_are_asked_about_with_a_command(write, raw, header, suffix):
+    photos = numbered(24)
+    texts = {
+        f"{pet}.{suffix}": header + "".join(f"{n}.jpg\n" for n in range(24) if n % 2 == k)
+        for k, pet in enumerate(PETS)
+    }
+    root = write(photos, **texts)
+    with pytest.raises(ValueError, match="are lists of photos; if they are named after") as error:
+        read(root, raw)
+    command = str(error.value).partition("in folder .: ")[2].partition("; evidence")[0]
+    subprocess.run(command, shell=True, check=True, cwd=root)  # noqa: S602
+    assert labels_of(read(root, raw)[2]) == by_number(photos)
+
+
+def test_photos_without_a_label_are_counted_with_their_folder(write, raw):
+    photos = [*numbered(24, "train/"), *numbered(9, "test/")]
+    rows = [(f"{n}.jpg", PETS[n % 2]) for n in range(24)]
+    texts = {
+        "train.csv": table(("file", "label"), rows),
+        "test.csv": table(("file",), [(f"{n}.jpg",) for n in range(9)]),
+    }
+    proposal, inventory, entries = read(write(photos, **texts), raw)
+    assert labels_of(entries) == by_number(photos[:24])
+    assert "9 photos are without a label: 9 in test" in proposal.reading.remarks
+    assert "test.csv names 9 photos without a label" in proposal.reading.remarks
+    assert Counter(s.reason for s in inventory.skips) == {"no_task": 9, "not_an_image": 1}
 
 
 # --- Folders -------------------------------------------------------------------------------------
