@@ -146,7 +146,7 @@ def read_settings(settings: Sequence[str]) -> dict[str, Any]:
                 f"{', '.join(known)}"
             )
         if key in TEXT_KEYS:
-            forced[key] = text
+            forced[key] = None if text == "null" else text
         else:
             forced[key] = YAML(typ="safe", pure=True).load(text)
     return forced
@@ -354,7 +354,9 @@ def propose(
                 "unchanged; change the keys there, or choose another NAME"
             )
         candidates = layout_detection.read_layouts(
-            folder, {name: dataset}, {"label_level": dataset.label_level}
+            folder,
+            {name: dataset},
+            {"classes": dataset.classes, "label_level": dataset.label_level},
         )
         same = [reading for reading in candidates.readings if reading.layout == dataset.layout]
         return Proposal(dataset, new=False, reading=same[0] if same else None)

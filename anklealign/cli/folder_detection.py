@@ -102,6 +102,23 @@ def read_folders(photos: Sequence[str]) -> tuple[LayoutCandidate | None, list[st
     ), []
 
 
+def split_folders(photos: Iterable[str]) -> dict[str, str]:
+    """Return the folders of predefined splits at any depth, and their splits.
+
+    They are named train, val or test, or lie beside a folder that is named after another split.
+    """
+    roots: dict[str, str] = {}
+    for above, names in sorted(FolderTree(photos).children.items()):
+        splits = {name: split for name in sorted(names) if (split := split_of_name(name))}
+        several = len(set(splits.values())) > 1
+        roots |= {
+            join(above, name): split
+            for name, split in splits.items()
+            if several or name.casefold() in PREDEFINED_SPLITS
+        }
+    return roots
+
+
 def _split_roots(tree: FolderTree, top: str) -> tuple[dict[str, str] | None, dict[str, str]]:
     """Return the folders that hold class folders, and the folders to set aside with the reason.
 
@@ -130,7 +147,7 @@ def _split_roots(tree: FolderTree, top: str) -> tuple[dict[str, str] | None, dic
     others = [name for name in splits if name not in named]
     if not (shared or (holders and not others)):
         return (None if named and not others else {top: ""}), {}
-    aside = {name: "it has no class folders" for name in named if name not in holders}
+    aside = {name: "they are without a label" for name in named if name not in holders}
     aside |= dict.fromkeys(others, "it is neither a split nor a class")
     return {inner[name]: splits[name] for name in holders}, aside
 

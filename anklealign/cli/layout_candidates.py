@@ -22,6 +22,7 @@ class LayoutCandidate:
         question: What the user must decide before the layout can be read, with the options that
             decide, or ''.
         labels: Label of each photo, if the layout reads them photo by photo.
+        splits: Predefined split of each photo that has one by a table.
     """
 
     layout: str
@@ -32,6 +33,7 @@ class LayoutCandidate:
     doubt: str = ""
     question: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
+    splits: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

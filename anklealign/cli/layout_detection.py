@@ -8,6 +8,7 @@ never merged, and unmatched labels are listed.
 
 import difflib
 import re
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from anklealign.cli import folder_detection, foreign_formats, table_detection
+from anklealign.cli import folder_detection, foreign_formats, list_detection, table_detection
+from anklealign.cli.dataset_config import scalar
 from anklealign.cli.layout_candidates import LayoutCandidate, LayoutCandidates, preview
 from anklealign.config.class_names import Labels, fold, unnumbered
 from anklealign.config.params import Dataset
@@ -92,6 +94,7 @@ def read_layouts(
     Raises:
         ValueError: The folder does not exist or contains no file.
     """
+    forced = forced or {}
     files, _ = list_files(root)
     if not files:
         raise ValueError(f"{root} contains no file; pass the folder of the photos")
@@ -103,12 +106,14 @@ def read_layouts(
         and not consensus.in_consensus_folder(file)
         and not is_export(root, file)
     ]
+    lists = list_detection.find_lists(root, tables, photos)
+    tables = [file for file in tables if file not in {each.file for each in lists}]
     readings: list[LayoutCandidate] = []
     remarks: list[str] = [f"{len(photos)} files that look like photos, of {len(files)}"]
     for reading, notes in (
-        _exports(root, files, photos, known, (forced or {}).get("label_level")),
+        _exports(root, files, photos, known, forced),
         table_detection.read_tables(
-            root, tables, photos, lambda values: _decide(values, known), forced or {}
+            root, tables, photos, lambda values: _decide(values, forced.get("classes")), forced
         ),
         folder_detection.read_folders(photos),
         (folder_detection.read_file_names(photos), []),
@@ -116,9 +121,36 @@ def read_layouts(
         remarks += notes
         if reading:
             readings.append(reading)
+    if "table" not in {reading.layout for reading in readings} and (
+        classes := list_detection.by_class(lists)
+    ):
+        readings.append(classes)
+    listed = [*tables, *(each.file for each in lists)]
+    readings = [_with_lists(reading, root, listed, lists, photos) for reading in readings]
     others = [file for file in files if suffix(file) not in PHOTO_SUFFIXES]
     remarks += foreign_formats.remarks(root, others)
     return LayoutCandidates(tuple(readings), tuple(remarks), len(photos))
+
+
+def _with_lists(
+    reading: LayoutCandidate,
+    root: Path,
+    files: Sequence[str],
+    lists: Sequence[list_detection.PhotoList],
+    photos: Sequence[str],
+) -> LayoutCandidate:
+    """Return a reading with the splits of lists, and remarks on what has no label."""
+    if reading.question or not reading.labels:
+        return reading
+    remarks = list_detection.remarks_on(lists, reading.labels)
+    unlabeled = Counter(p.rpartition("/")[0] or "." for p in photos if p not in reading.labels)
+    if reading.layout == "table" and unlabeled:
+        places = ", ".join(
+            f"{count} in {escape_unprintable(place)}" for place, count in unlabeled.most_common(3)
+        )
+        remarks.append(f"{unlabeled.total()} photos are without a label: {places}")
+    reading = list_detection.with_splits(reading, root, files, photos)
+    return replace(reading, remarks=(*reading.remarks, *remarks))
 
 
 def _is_photo(root: Path, file: str) -> bool:
@@ -150,6 +182,8 @@ def choose(candidates: LayoutCandidates, layout: str | None) -> LayoutCandidate:
         reading, why = weaker
         rivals.remove(reading)
         aside.append(f"{reading.layout}, not chosen: {reading.summary}; {why}")
+        if _has_splits(reading) and not any("split_lists" in rival.keys for rival in rivals):
+            aside.append("the table's predefined splits are not read; --layout table reads them")
     if len(rivals) > 1 and (weak := [r for r in rivals if r.doubt]):
         rivals = [reading for reading in rivals if not reading.doubt] or rivals
         aside += [f"{r.layout}, not chosen: {r.doubt}" for r in weak if r not in rivals]
@@ -210,6 +244,8 @@ def _compare(
     parts, places or days, also if each of them has one label.
     """
     if table.question:
+        if {_key(text) for text in folders.texts} <= {_key(text) for text in table.texts}:
+            return table, "the folders have its labels"
         return folders, "a table names the photos, too"
     common = sorted(table.labels.keys() & folders.labels.keys())
     pairs = [(table.labels[photo], folders.labels[photo]) for photo in common]
@@ -222,15 +258,19 @@ def _compare(
         )
     )
     if same and not folders.doubt:
-        if len(table.labels) > len(folders.labels) or (
-            len(table.labels) == len(folders.labels) and equal
-        ):
+        splits = _has_splits(table) and len(common) >= AGREEING * len(folders.labels)
+        fewer = len(table.labels) < len(folders.labels)
+        if len(table.labels) > len(folders.labels) or (equal and (splits or not fewer)):
             return folders, "the table has the same labels"
         return table, "the folders have the same labels"
     words = {_key(text) for text in table.texts} & {_key(text) for text in folders.texts}
     if len(words) > 1 or 2 * len(table.labels) < min(photos, max(len(folders.labels), 1)):
         return None, ""
     return folders, "the table names the photos with other labels"
+
+
+def _has_splits(table: LayoutCandidate) -> bool:
+    return len({table.splits.get(photo, "") for photo in table.labels}) > 1
 
 
 def _is_code(text: str) -> bool:
@@ -247,7 +287,7 @@ def _exports(
     files: Sequence[str],
     photos: Sequence[str],
     known: Mapping[str, Dataset],
-    level: int | None,
+    forced: Mapping[str, Any],
 ) -> tuple[LayoutCandidate | None, list[str]]:
     """Read the folder's Label Studio exports."""
     answered = AnswerCounts()
@@ -262,19 +302,20 @@ def _exports(
             remarks.append(f"{escape_unprintable(file)} is not a valid export: {error}")
             continue
         holders.add(file.rpartition("/")[0])
-    asked = answered.counts(level)
+    asked = answered.counts(forced.get("label_level"))
     remarks += answered.remarks()
     if not asked:
         return None, remarks
     asked = _joined(asked, known)
-    question = _decide(asked, known)
+    question = _decide(asked, forced.get("classes"))
     others = [
         f"{name!r} ({preview(answers)})" for name, answers in asked.items() if name != question
     ]
     if question is None:
         remarks.append(
-            f"the exports answer {len(asked)} questions: {', '.join(others)}; add a dataset "
-            "config with the classes of the right one to params.yaml, and run this again"
+            f"the exports answer {len(asked)} questions: {', '.join(others)}; choose one by its "
+            f"answers: {_classes_option(next(iter(asked.values())))}, or as a dataset in "
+            "params.yaml"
         )
         return None, remarks
     if others:
@@ -284,6 +325,12 @@ def _exports(
     return LayoutCandidate(
         "label_studio", summary, texts, {}, tuple(remarks), _wrapped(photos, holders)
     ), []
+
+
+def _classes_option(answers: Mapping[str, int]) -> str:
+    """Return the command-line option that names the classes."""
+    classes = scalar({answer: [] for answer in sorted(answers)})
+    return "--set " + shlex.quote(f"classes={classes}")
 
 
 def _wrapped(photos: Sequence[str], holders: Collection[str]) -> str:
@@ -321,20 +368,20 @@ def _joined(
     return joined
 
 
-def _decide(values: Mapping[str, Counter[str]], known: Mapping[str, Dataset]) -> str | None:
+def _decide(values: Mapping[str, Counter[str]], classes: object) -> str | None:
     """Return the column or question that contains the labels, or None if it is ambiguous.
 
     It is the only one, the only one with a usual label name, or the one whose values best match the
-    classes of an existing dataset.
+    dataset's own `classes`, if the user has set them. Other datasets decide nothing.
     """
     named = [name for name in values if fold(name) in table_detection.LABEL_NAMES]
     for only in (list(values), named):
         if len(only) == 1:
             return only[0]
-    best = {
-        name: max((_fitting(_word_labels(d), texts).total() for d in known.values()), default=0)
-        for name, texts in values.items()
-    }
+    if not isinstance(classes, Mapping):
+        return None
+    labels = Labels({str(name): list(map(str, aliases or ())) for name, aliases in classes.items()})
+    best = {name: _fitting(labels, texts).total() for name, texts in values.items()}
     first, second, *_ = sorted(best.values(), reverse=True)
     return max(best, key=lambda name: best[name]) if first > second else None
 

@@ -16,11 +16,26 @@ from typing import Any
 
 from tqdm import tqdm
 
+from anklealign.cli import folder_detection
 from anklealign.cli.layout_candidates import LayoutCandidate, preview
 from anklealign.config.class_names import EMPTY, fold
 from anklealign.ingest import csv_table
-from anklealign.ingest.inventory import SPLIT_WORDS, escape_unprintable, split_of_name, suffix
-from anklealign.ingest.table_files import JSON_LINES, PathIndex, looks_like_path, parse_table
+from anklealign.ingest.inventory import (
+    SPLIT_WORDS,
+    escape_unprintable,
+    split_of_name,
+    split_of_path,
+    suffix,
+)
+from anklealign.ingest.table_files import (
+    JSON_LINES,
+    RECURRING,
+    ParsedTable,
+    PathIndex,
+    PathRule,
+    looks_like_path,
+    parse_table,
+)
 
 # Larger files are not searched for labels.
 LARGEST_TABLE = 256 << 20  # bytes
@@ -47,6 +62,8 @@ ANNOTATOR_NAMES = {
     "workerid", "labeler", "coder", "reader", "reader id", "expert", "grader", "reviewer",
     "completed by", "doctor",
 }  # fmt: skip
+CASE_NAMES = {"case", "scan", "scan id", "study", "study id", "exam", "exam id", "sample id",
+              "visit", "session", "session id", "sequence", "video", "scene"}  # fmt: skip
 # Columns that describe a photo; they are not labels if another column may be.
 ATTRIBUTES = {
     "age", "patient age", "sex", "gender", "patient gender", "site", "location", "localization",
@@ -58,6 +75,7 @@ RATER = re.compile(
     r"|vote|voter|coder|judge|worker|user|label|class|diagnosis|pathologist|radiologist"
     r"|dermatologist|r|a)[ .]*(?P<id>\d+|[a-z])"
 )
+FOLD = re.compile(r"\b(k ?)?folds?\b|\bcv\b")  # in the name of a column
 MULTIPLE = re.compile(r"[|;,]")
 LIST = re.compile(r"\[.*,.*\]")  # of labels, as Python and JSON write it
 LEAST_KAPPA = 0.2  # "fair" agreement (Landis and Koch, 1977): columns of the same question
@@ -90,7 +108,9 @@ class TableGroup:
 class PathColumn:
     """The photos that a column names: one per row, or '' where it names none or several.
 
-    `tier` is 2 for cells that look like paths, 1 for other text and 0 for bare numbers.
+    `tier` is 2 for cells that look like paths, 1 for other text and 0 for bare numbers. If the
+    column is `by_folder`, it names folders instead of photos. `several` has the matches of each
+    cell that may mean several.
     """
 
     place: int
@@ -98,6 +118,8 @@ class PathColumn:
     photos: tuple[str, ...]
     tier: int
     depth: int
+    by_folder: bool = False
+    several: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def distinct(self) -> int:
@@ -130,6 +152,8 @@ class TableReading:
     remarks: list[str] = field(default_factory=list)
     problem: str = ""
     question: str = ""
+    splits: dict[str, str] = field(default_factory=dict)  # by photo, as the rows say
+    folders: int = 0  # that the path column names instead of photos
 
     def add(self, row: int, text: str) -> bool:
         """Add the label of a row's photo; return whether it contradicts an earlier row."""
@@ -138,7 +162,7 @@ class TableReading:
         return self.labels.setdefault(photo, text) != text
 
 
-# Returns the name that decides between columns by existing knowledge, or None.
+# Returns the column that holds the labels, or None if that is ambiguous.
 Decide = Callable[[Mapping[str, Counter[str]]], str | None]
 
 
@@ -155,21 +179,18 @@ def read_tables(
         root: The dataset's folder.
         files: Files that may be tables.
         photos: Photos that the tables may name.
-        decide: Decides between label columns by the classes of existing datasets.
+        decide: Decides between label columns by their names and the classes that the user has set.
         forced: Keys of the dataset config that the user has set.
     """
     index = PathIndex(photos)
     groups, remarks = _load(root, files, index, forced)
     readings: list[TableReading] = []
     for group in groups:
-        path, notes, question = _path_column(group, index, forced)
-        if path is None:
-            remarks += notes
-            continue
-        reading = TableReading(group, path, remarks=notes, question=question)
-        if not question:
-            _find_labels(reading, decide, forced)
-        readings.append(reading)
+        reading, notes = _read_group(group, index, decide, forced)
+        remarks += notes
+        if reading:
+            readings.append(reading)
+    remarks += _joins(groups, readings)
     labeled = _merged([reading for reading in readings if reading.labels])
     # Of equal tables, the one with a header is read.
     labeled.sort(key=lambda r: (-len(r.labels), r.path.name.startswith("#"), r.group.files))
@@ -184,10 +205,47 @@ def read_tables(
     if not labeled:
         return None, remarks
     best, *others = labeled
+    _take_folder_splits(best)
     question = _compare(best, others)
     best.remarks += [f"{r.group.name}: {r.question}; not read" for r in asked]
     best.question = question
     return _candidate(best, remarks), []
+
+
+def _read_group(
+    group: TableGroup, index: PathIndex, decide: Decide, forced: Mapping[str, Any]
+) -> tuple[TableReading | None, list[str]]:
+    """Return the labels of tables with the same columns, or remarks if they name no photo."""
+    split = forced["split_column"] if "split_column" in forced else _split_column(group)
+    path, notes, question = _path_column(group, index, forced, split)
+    if path is None:
+        return None, notes
+    reading = TableReading(group, path, remarks=notes, question=question)
+    if split:
+        reading.keys["split_column"] = split
+    if question:
+        if path.several:  # compared with folders, which may have the same labels
+            reading.texts.update(cell for _, cells in group.rows for cell in cells)
+        return reading, []
+    if path.several:
+        notes.append(f"{group.name}: {_of_several(group, path)}; these are not read")
+    if path.by_folder:
+        _expand(reading, index)
+    _find_labels(reading, decide, forced)
+    reading.splits = _row_splits_by_photo(reading)
+    return reading, []
+
+
+def _expand(reading: TableReading, index: PathIndex) -> None:
+    """Repeat each row that names a folder for the folder's photos."""
+    pairs = [
+        (row, photo)
+        for row, folder in zip(reading.group.rows, reading.path.photos, strict=True)
+        for photo in (index.photos_below[folder] if folder else [""])
+    ]
+    reading.folders = reading.path.distinct
+    reading.group = replace(reading.group, rows=tuple(row for row, _ in pairs))
+    reading.path = replace(reading.path, photos=tuple(photo for _, photo in pairs))
 
 
 def _candidate(reading: TableReading, remarks: Sequence[str]) -> LayoutCandidate:
@@ -199,14 +257,38 @@ def _candidate(reading: TableReading, remarks: Sequence[str]) -> LayoutCandidate
     }  # fmt: skip
     if group.encoding != "utf-8":
         keys["encoding"] = group.encoding
+    summary = f"{group.name} with {len(group.rows)} rows, {path.matched} of which name a photo"
+    if reading.folders:
+        summary = f"{group.name} names {reading.folders} folders with {path.matched} photos"
     return LayoutCandidate(
         "table",
-        f"{group.name} with {len(group.rows)} rows, {path.matched} of which name a photo",
+        summary,
         reading.texts,
         keys,
         (*reading.remarks, *remarks),
+        doubt=_doubt(reading),
         question=reading.question,
         labels=reading.labels,
+        splits=reading.splits,
+    )
+
+
+def _doubt(reading: TableReading) -> str:
+    """Return why folders with a label of their own may be classes, or ''.
+
+    Subjects and cases are numbered, or in a column of that name; WordNet numbers are classes.
+    """
+    path = reading.path
+    if not reading.folders or reading.question or fold(path.name) in GROUP_NAMES | CASE_NAMES:
+        return ""
+    cells = sorted(set(reading.group.column(path.place)))
+    numbered = len({_without_numbers(cell) for cell in cells}) == 1
+    if numbered and re.search(r"\d", cells[0]) and not re.fullmatch(r"n\d{8}", cells[0]):
+        return ""
+    return (
+        f"{reading.group.name} gives folders ({_listed(cells[:3])}) the labels of column "
+        f"{reading.keys.get('label_column')!r}; if the folders are the classes, pass --layout "
+        "folders"
     )
 
 
@@ -264,24 +346,59 @@ def _decoded(data: bytes, name: str, index: PathIndex) -> tuple[str, list[str], 
             if encoding == encodings[-1]:
                 raise
             continue
-        if any(
-            len(index.lookup(cell, name.rpartition("/")[0])) == 1 for cell in table.columns if cell
-        ):
+        if _headless(table, PathRule(name.rpartition("/")[0]), index):
             table = parse_table(data, name, encoding, header=False)
         return encoding, table.columns, [cells for _, cells in table.rows]
     raise AssertionError
 
 
-def _path_column(
-    group: TableGroup, index: PathIndex, forced: Mapping[str, Any]
-) -> tuple[PathColumn | None, list[str], str]:
-    """Return the column that names the photos, remarks, and a question if it is ambiguous."""
-    columns = [
-        column
+def _headless(table: ParsedTable, rule: PathRule, index: PathIndex) -> bool:
+    """Return whether the first line of a table names a photo, or a folder as the second one does.
+
+    A column images is no folder.
+    """
+    second = table.rows[0][1] if table.rows else []
+    for place, cell in enumerate(table.columns):
+        matches = len(index.find(cell, rule)) if cell else 0
+        if matches == 1 or (matches and looks_like_path(cell)):
+            return True
+        alike = place < len(second) and _without_numbers(second[place]) == _without_numbers(cell)
+        if alike and re.search(r"\d", cell) and re.search(r"[^\W\d]", cell):
+            return bool(index.folders.find(cell, rule))
+    return False
+
+
+def _without_numbers(text: str) -> str:
+    return re.sub(r"\d+", "#", text.strip().casefold())
+
+
+def _columns_of_paths(
+    group: TableGroup, index: PathIndex, forced: Mapping[str, Any], split_column: str | None
+) -> tuple[list[PathColumn], tuple[PathColumn, list[str], str] | None]:
+    """Return the columns that name photos, or the result of `_path_column` if there is another."""
+    splits = _row_splits(group, split_column)
+    every = [
+        _photos_of(group, place, index, splits)
         for place, name in enumerate(group.columns)
         if forced.get("path_column") in {None, name}
-        and (column := _photos_of(group, place, index)).matched
     ]
+    columns = [column for column in every if column.matched and not column.by_folder]
+    folders = [column for column in every if column.by_folder]
+    rows = max((column.matched for column in columns), default=0)
+    if folders:
+        best = max(folders, key=lambda column: (column.matched, -column.place))
+        if rows < MANY * best.matched:
+            return columns, (best, [], "")
+    return columns, _ambiguous(group, every, rows)
+
+
+def _path_column(
+    group: TableGroup, index: PathIndex, forced: Mapping[str, Any], split_column: str | None
+) -> tuple[PathColumn | None, list[str], str]:
+    """Return the column that names the photos, remarks, and a question if it is ambiguous."""
+    columns, decided = _columns_of_paths(group, index, forced, split_column)
+    if decided:
+        return decided
     if not columns:
         return None, _nameless(group), ""
     most = max(column.distinct for column in columns)
@@ -323,30 +440,83 @@ def _path_column(
     return best, remarks, ""
 
 
-def _photos_of(group: TableGroup, place: int, index: PathIndex) -> PathColumn:
+def _row_splits(group: TableGroup, split_column: str | None) -> list[str]:
+    """Return the split of each row by a column, or '' for that of its table."""
+    if split_column is None or split_column not in group.columns:
+        return [""] * len(group.rows)
+    cells = group.column(group.columns.index(split_column))
+    return [csv_table.split_of_cell(split_column, cell) for cell in cells]
+
+
+def _photos_of(
+    group: TableGroup, place: int, index: PathIndex, splits: Sequence[str]
+) -> PathColumn:
     """Return the photos that a column names."""
     cells = group.column(place)
     by_file: dict[str, list[str]] = defaultdict(list)
     for (file, _), cell in zip(group.rows, cells, strict=True):
         by_file[file].append(cell)
-    folders = {file: file.rpartition("/")[0] for file in by_file}
-    sample = list(zip(group.rows, cells, strict=True))[:: max(1, len(cells) // ENOUGH)]
-    depths = {file: index.depth_of(own, folders[file]) for file, own in by_file.items()}
+    rules = {file: index.rule_of(own, file) for file, own in by_file.items()}
+    several: dict[str, Sequence[str]] = {}
 
-    def photo(file: str, cell: str) -> str:
-        matches = index.lookup(cell, folders[file], depths[file]) if cell else []
+    def photo(file: str, cell: str, split: str) -> str:
+        matches = index.find(cell, rules[file], split) if cell else []
+        if len(matches) > 1:
+            several[cell] = matches
         return matches[0] if len(matches) == 1 else ""
 
+    rows = [(file, *own) for (file, _), *own in zip(group.rows, cells, splits, strict=True)]
     photos = [""] * len(cells)
-    if any(photo(file, cell) for (file, _), cell in sample):
-        photos = [photo(file, cell) for (file, _), cell in zip(group.rows, cells, strict=True)]
+    found = [photo(*row) for row in rows[:: max(1, len(cells) // ENOUGH)]]
+    if any(found) or several:
+        photos = [photo(*row) for row in rows]
     named = [cell for cell in cells if cell]
     tier = 1
     if sum(map(looks_like_path, named)) >= MANY * len(named):
         tier = 2
     elif all(re.fullmatch(r"\d+(\.0)?", cell) for cell in named):
         tier = 0
-    return PathColumn(place, group.columns[place], tuple(photos), tier, max(depths.values()))
+    return PathColumn(
+        place, group.columns[place], tuple(photos), tier,
+        max(rule.depth for rule in rules.values()),
+        all(rule.by_folder for rule in rules.values()), several,
+    )  # fmt: skip
+
+
+def _ambiguous(
+    group: TableGroup, columns: Sequence[PathColumn], rows: int
+) -> tuple[PathColumn, list[str], str] | None:
+    """Return the column whose names fit several photos each, with a question, or None.
+
+    It names more rows than the `rows` of other columns, and its cells recur less than labels.
+    """
+    rivals = []
+    for column in columns:
+        cells = group.column(column.place)
+        named = sum(cell in column.several for cell in cells)
+        if named > rows and len(set(cells)) >= RECURRING * len(cells):
+            rivals.append((column.tier, named, -column.place, column))
+    if not rivals:
+        return None
+    *_, worst = max(rivals, key=lambda rival: rival[:3])
+    return (
+        worst,
+        [],
+        (
+            f"{group.name}: {_of_several(group, worst)}; write the photo's folder and suffix "
+            "into that column"
+        ),
+    )
+
+
+def _of_several(group: TableGroup, path: PathColumn) -> str:
+    """Return how many rows name several photos each, with an example."""
+    rows = sum(cell in path.several for cell in group.column(path.place))
+    cell, matches = next(iter(path.several.items()))
+    return (
+        f"{rows} rows name several photos each in column {path.name!r}, for example "
+        f"{escape_unprintable(cell)} may be {_listed(list(matches)[:2])}"
+    )
 
 
 def _example(group: TableGroup, path: PathColumn) -> str:
@@ -384,11 +554,15 @@ def _find_labels(reading: TableReading, decide: Decide, forced: Mapping[str, Any
         if place != path.place
     }
     used: set[str] = set()
-    for key, finder in (("split_column", _split_column), ("group_column", _group_column)):
-        name = forced.get(key) or finder(values, reading)
-        if name:
-            reading.keys[key] = name
-            used.add(name)
+    if split := reading.keys.get("split_column"):
+        used.add(split)
+    own = forced["group_column"] if "group_column" in forced else _group_column(values, reading)
+    if own is None and reading.folders and "group_column" not in forced:
+        own = path.name
+    if own:
+        reading.keys["group_column"] = own
+        used.add(own)
+    used |= _folds(reading, {name: values[name] for name in values if name not in used})
     rest = {name: cells for name, cells in values.items() if name not in used}
     annotator = forced.get("annotator_column") or _annotator_column(rest, path)
     if annotator:
@@ -409,7 +583,7 @@ def _label_columns(
 ) -> set[str]:
     """Read the labels; return the columns that hold them."""
     counts = {name: Counter(cell for cell in cells if cell) for name, cells in values.items()}
-    rows = reading.path.matched
+    rows = reading.folders or reading.path.matched
     recurring = {
         name: texts
         for name, texts in counts.items()
@@ -495,22 +669,83 @@ def _several_labels(cells: Sequence[str]) -> Counter[str]:
     return Counter({cell: counts[cell] for cell, own in parts.items() if joins(cell, own)})
 
 
-def _split_column(values: Mapping[str, list[str]], reading: TableReading) -> str | None:
+def _split_column(group: TableGroup) -> str | None:
     """Return the column of predefined splits."""
-    for name, cells in values.items():
-        texts = Counter(cell for cell in cells if cell)
-        named = fold(name) in SPLIT_NAMES
+    for place, name in enumerate(group.columns):
+        texts = {cell for cell in group.column(place) if cell}
         splits = {csv_table.split_of_cell(name, text) for text in texts}
-        if named and len(splits - {""}) > 1:
+        words = all(text.casefold() in SPLIT_WORDS for text in texts)
+        if len(splits - {""}) > 1 and (words or fold(name) in SPLIT_NAMES):
             return name
-        if len(splits - {""}) > 1 and all(text.casefold() in SPLIT_WORDS for text in texts):
-            return name
-        if named and 2 <= len(texts) <= reading.path.matched / 2 and fold(name) == "fold":
-            reading.remarks.append(
-                f"{reading.group.name}: column {name!r} numbers {len(texts)} folds, which are not "
-                "read; to keep them, write train, val or test into a column split"
-            )
     return None
+
+
+def _folds(reading: TableReading, values: Mapping[str, list[str]]) -> set[str]:
+    """Return the columns that number the folds of a cross-validation, with a remark on each."""
+    found: set[str] = set()
+    for name, cells in values.items():
+        texts = {cell for cell in cells if cell}
+        numbered = all(re.fullmatch(r"(k?fold)?[ _-]?\d+(\.0)?", t.casefold()) for t in texts)
+        if not FOLD.search(fold(name)) or not numbered or len(texts) < 2:
+            continue
+        found.add(name)
+        reading.remarks.append(
+            f"{reading.group.name}: column {name!r} numbers {len(texts)} folds, which are not "
+            f"read; {_option('group_column', name)} keeps each fold in one split; for fixed "
+            "splits, write train, val or test into a column split"
+        )
+    return found
+
+
+def _row_splits_by_photo(reading: TableReading) -> dict[str, str]:
+    """Return the split of each labeled photo by its row or table, with a remark on photos in two.
+
+    Photos whose rows name no split are omitted.
+    """
+    column = reading.keys.get("split_column")
+    splits = _row_splits(reading.group, column)
+    if column is None:
+        splits = [split_of_name(Path(file).stem) for file, _ in reading.group.rows]
+    found: dict[str, str] = {}
+    several: dict[str, set[str]] = defaultdict(set)
+    for photo, split in zip(reading.path.photos, splits, strict=True):
+        if photo in reading.labels and split and found.setdefault(photo, split) != split:
+            several[photo] |= {found[photo], split}
+    if several:
+        photo = min(several)
+        reading.remarks.append(
+            f"{reading.group.name}: {len(several)} photos are in several splits, for example "
+            f"{escape_unprintable(photo)} in {' and '.join(sorted(several[photo]))}; the first row "
+            "counts"
+        )
+    return found
+
+
+def _take_folder_splits(reading: TableReading) -> None:
+    """Read the splits that folders are named after; name those that contradict the table."""
+    roots = folder_detection.split_folders(reading.labels)
+    by_folder = {photo: split_of_path(photo, roots) for photo in reading.labels}
+    rest = [photo for photo in reading.labels if photo not in reading.splits]
+    several = len({*reading.splits.values(), *by_folder.values()}) > 1
+    if several and any(by_folder[photo] != split_of_path(photo, None) for photo in rest):
+        reading.keys["class_roots"] = roots
+        listed = [f"{root} ({split})" for root, split in roots.items()]
+        reading.remarks.append(f"predefined splits by folder: {_listed(listed)}")
+    differing = sorted(
+        photo for photo, split in reading.splits.items() if by_folder[photo] not in {"", split}
+    )
+    if differing:
+        column = reading.keys.get("split_column")
+        reading.remarks.append(
+            f"{reading.group.name}: {len(differing)} photos lie in the folder of another split, "
+            f"for example {escape_unprintable(differing[0])} is {reading.splits[differing[0]]} in "
+            + (
+                f"column {column!r}; the column counts, and --set split_column=null takes the "
+                "folders"
+                if column
+                else "the table of that name, which counts; rename the table to take the folders"
+            )
+        )
 
 
 def _group_column(values: Mapping[str, list[str]], reading: TableReading) -> str | None:
@@ -729,10 +964,54 @@ def _join(readings: Sequence[TableReading]) -> TableReading:
         first.group = replace(group, files=files, rows=(*group.rows, *other.group.rows))
         first.path = replace(path, photos=(*path.photos, *other.path.photos))
         first.labels = other.labels | first.labels
+        first.splits = other.splits | first.splits
         first.by_table |= other.by_table
         first.texts += other.texts
         first.remarks += other.remarks
     return first
+
+
+def _joins(groups: Sequence[TableGroup], readings: Sequence[TableReading]) -> list[str]:
+    """Return a remark on each table whose rows name photos by the numbers of another table."""
+    named = {reading.group.files for reading in readings}
+    keys = [
+        (reading.group, name, reading.path.name, set(cells))
+        for reading in readings
+        for place, name in enumerate(reading.group.columns)
+        if place != reading.path.place and len(reading.group.files) == 1
+        and len(set(cells := reading.group.column(place))) == len(cells) > 2
+    ]  # fmt: skip
+    remarks: list[str] = []
+    for group in groups:
+        if group.files in named or len(group.columns) < 2:
+            continue
+        own = set(group.column(0))
+        for photos, key, path, numbers in keys:
+            if len(own & numbers) > RIVAL * len(own) and len(group.files) == 1:
+                files = (photos.files[0], group.files[0])
+                remarks.append(
+                    f"{group.name}: its rows name those of {photos.name}, which has the paths; "
+                    f"join them in one line: {_join_command(*files, key, path, group)}"
+                )
+                break
+    return remarks
+
+
+def _join_command(photos: str, other: str, key: str, path: str, group: TableGroup) -> str:
+    """Return a command that joins a table of photos with one of their labels or splits."""
+    if not key.startswith("#"):
+        keys = f"left_on={key!r}, right_on={group.columns[0]!r}"
+        return (
+            f'python -c "import pandas; pandas.read_csv({photos!r}).merge(pandas.read_csv('
+            f"{other!r}), {keys}).to_csv('joined.csv', index=False)\""
+        )
+    words = re.findall(r"[a-z]+", Path(other).stem.casefold())
+    paths = f"NR == FNR {{path[$1] = ${path[1:]}; next}}"
+    if {"train", "test"} <= set(words):
+        split = '{print path[$1] > ($2 ? "train.txt" : "test.txt")}'
+        return f"awk '{paths} {split}' {photos} {other}"
+    label = '{print path[$1] "," $2}'
+    return f"(echo path,label; awk '{paths} {label}' {photos} {other}) > labels.csv"
 
 
 def _compare(best: TableReading, others: Sequence[TableReading]) -> str:

@@ -109,7 +109,8 @@ class Dataset:
     `label_column`, unless it is null; in one column per class (`one_hot`); or votes, in one column
     per annotator (`vote_columns`) or in several rows per photo (`annotator_column`). A column is
     named `#1`, `#2`, ... in tables without a header. `imagenet` maps each class to ImageNet
-    classes.
+    classes. `split_lists` (train.txt, test.txt) have the path of a photo in each line, and give it
+    the predefined split that the list is named after, in any layout.
     `operating_point` chooses the threshold of one class on validation. `label_reliability` is a
     published agreement of labels of such photos, which the report shows beside the scores.
     `label_level` is the level of nested answers (Taxonomy, nested Choices) in the label_studio
@@ -135,6 +136,7 @@ class Dataset:
     group_column: Name | None = None
     label_level: Count | None = None
     split_column: Name | None = None
+    split_lists: Annotated[tuple[Name, ...], Field(min_length=1)] | None = None
     imagenet: dict[Name, Annotated[tuple[ImageNetIndex, ...], Field(min_length=1)]] | None = None
     operating_point: OperatingTarget | None = None
     label_reliability: LabelReliability | None = None

@@ -3,7 +3,9 @@
 `anklealign.ingest.table_files` says which files are tables. Paths are relative to the table's
 folder; backslashes, `./`, Unicode form, case and a missing suffix are ignored if exactly one photo
 matches. A path that does not exist matches the photos whose paths end with it, and paths of another
-disk match by their ends.
+disk match by their ends. Of several photos of that name, the one in a folder of the row's split is
+meant: a.jpg in train.csv is train/a.jpg. A path may also be a folder, whose photos all get the
+label.
 
 The label of a row is a cell (`label_column`), the one class whose column is 1 (`one_hot`), or the
 votes in one column per annotator (`vote_columns`). If a table has one row per vote
@@ -17,7 +19,7 @@ folder.
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
@@ -48,12 +50,15 @@ BINARY_SPLITS = {"train": ("train", "test"), "val": ("val", "train"), "test": ("
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table; `votes` are the label texts by annotator, if there are several."""
+    """A row of a table, or one photo of a row that names a folder.
+
+    `matches` are the photos that it may mean; `votes` the label texts by annotator, if there are
+    several.
+    """
 
     task: str
     path: str
-    folder: str
-    depth: int
+    matches: tuple[str, ...]
     label: str
     votes: tuple[tuple[str, str], ...]
     annotator: str
@@ -76,7 +81,8 @@ class _Labels:
 def read_csv_table(root: Path, dataset: Dataset) -> Inventory:
     """Return the photos and labels of the rows of `dataset.csv`.
 
-    Each row is a task named `<csv>#<line>`, where line 1 is the header.
+    Each row is a task named `<csv>#<line>`, where line 1 is the header. If the paths are folders, a
+    row is one task for each photo, named `<csv>#<line>:<photo>`.
 
     Raises:
         ValueError: The folder or a table does not exist, or a table cannot be parsed or lacks a
@@ -94,8 +100,15 @@ def read_csv_table(root: Path, dataset: Dataset) -> Inventory:
             )
     files = [file for file in files if file not in tables]
     index = PathIndex(files)
-    rows = [row for table in tables for row in _rows(root, table, dataset, labels, index)]
-    result = _label_rows(rows, index, labels)
+    rows = [
+        row
+        for table in tables
+        for row in tqdm(
+            _rows(root, table, dataset, labels, index),
+            "match", unit="row", delay=1, leave=False, disable=None,
+        )
+    ]  # fmt: skip
+    result = _label_rows(rows, labels)
     row_votes = _gather_votes(result) if dataset.annotator_column is not None else 0
     settled, unsettled = resolve_claims(result.claims)
     skips += [*result.skips, *unsettled]
@@ -160,9 +173,7 @@ def _rows(
                 f"{root / name} has no columns named like two classes, only "
                 f"{', '.join(table.columns)}; set one_hot: false, or fix the classes"
             )
-    folder = name.rpartition("/")[0]
-    paths = [_cell(cells, places[dataset.path_column]) for _, cells in table.rows]
-    depth = index.depth_of(paths, folder)
+    rule = index.rule_of([_cell(c, places[dataset.path_column]) for _, c in table.rows], name)
     table_split = split_of_name(PurePosixPath(name).stem)
     for line, cells in table.rows:
         values = {column: _cell(cells, place) for column, place in places.items()}
@@ -172,11 +183,19 @@ def _rows(
         cast = [(column, values[column]) for column in votes if not labels.is_empty(values[column])]
         if label is None and len(cast) == 1:
             text, cast = cast[0][1], []
-        yield Row(
-            f"{name}#{line}", values[dataset.path_column], folder, depth, text, tuple(cast),
+        row_split = split_of_cell(split, values[split]) if split else table_split
+        path = values[dataset.path_column]
+        matches = index.find(path, rule, row_split)
+        row = Row(
+            f"{name}#{line}", path, tuple(matches), text, tuple(cast),
             values.get(dataset.annotator_column or "", ""), values.get(group or "", ""),
-            split_of_cell(split, values[split]) if split else table_split, problem,
+            row_split, problem,
         )  # fmt: skip
+        if rule.by_folder and len(matches) == 1:
+            for photo in index.photos_below[matches[0]]:
+                yield replace(row, task=f"{row.task}:{photo}", matches=(photo,))
+        else:
+            yield row
 
 
 def _places(table: ParsedTable, name: str, columns: Sequence[str]) -> dict[str, int]:
@@ -219,18 +238,17 @@ def split_of_cell(column: str, text: str) -> str:
     return split_of_name(text)
 
 
-def _label_rows(rows: Iterable[Row], index: PathIndex, labels: Labels) -> _Labels:
-    """Find the photo and the label of each row."""
+def _label_rows(rows: Iterable[Row], labels: Labels) -> _Labels:
+    """Find the label of each row."""
     result = _Labels()
-    for row in tqdm(rows, "match", unit="row", delay=1, leave=False, disable=None):
-        matches = index.lookup(row.path, row.folder, row.depth)
-        if len(matches) != 1:
-            reason = "ambiguous" if matches else "missing_file"
-            detail = f"{row.path!r} matches {', '.join(matches)}" if matches else f"{row.path!r}"
-            result.skips.append(Skip(row.task, "task", reason, detail))
-            result.reasons |= dict.fromkeys(matches, (reason, f"{row.task} may refer to it"))
+    for row in rows:
+        if len(row.matches) != 1:
+            reason = "ambiguous" if row.matches else "missing_file"
+            also = f" matches {', '.join(row.matches)}" if row.matches else ""
+            result.skips.append(Skip(row.task, "task", reason, f"{row.path!r}{also}"))
+            result.reasons |= dict.fromkeys(row.matches, (reason, f"{row.task} may refer to it"))
             continue
-        (file,) = matches
+        (file,) = row.matches
         result.rows[row.task] = row
         votes, claim = _count_votes(row, file, labels, result.skips)
         if claim is None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from anklealign.config.params import Dataset
-from anklealign.ingest import class_folders, csv_table, label_studio
+from anklealign.ingest import class_folders, csv_table, label_studio, split_lists
 from anklealign.ingest.inventory import Entry, Inventory, Skip, escape_unprintable, skips_of_entry
 from anklealign.io.pixel_store import photo_id
 
@@ -28,6 +28,8 @@ def read_inventory(root: Path, dataset: Dataset) -> Inventory:
         ValueError: The folder, or a file that its layout needs, does not exist or cannot be parsed.
     """
     inventory = LAYOUTS[dataset.layout](root, dataset)
+    if dataset.split_lists:
+        inventory = split_lists.apply_split_lists(root, dataset.split_lists, inventory)
     first: dict[str, Entry] = {}
     skips: list[Skip] = []
     for entry in sorted(inventory.entries, key=lambda e: e.file):

@@ -14,9 +14,11 @@ import re
 import unicodedata
 import urllib.parse
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import PurePosixPath
 
-from anklealign.ingest.inventory import suffix
+from anklealign.ingest.inventory import split_of_name, suffix
 from anklealign.io.decode import PHOTO_SUFFIXES
 
 JSON_LINES = {".jsonl", ".ndjson"}
@@ -26,6 +28,8 @@ SEPARATOR_LINE = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)
 POSITION = re.compile(r"#[1-9]\d*")
 DEEPEST = 20  # leading folders of a path that may differ
 ENOUGH = 2000  # cells used to find that number
+MANY = 0.5  # share of cells that decides between two readings
+RECURRING = 0.3  # least share of distinct cells in a column of folders: a label recurs more often
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,26 @@ def _cell(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
+@dataclass(frozen=True)
+class PathRule:
+    """How the cells of a column name photos.
+
+    Attributes:
+        folder: Folder of the table, which paths are relative to.
+        split: The split that the table is named after, or ''. Of several photos of a name, the one
+            in a folder of this split is meant.
+        depth: Number of leading folders of the paths to ignore.
+        strict: Only photos in folders of the split are meant.
+        by_folder: The cells name folders, and mean all photos in them.
+    """
+
+    folder: str
+    split: str = ""
+    depth: int = 0
+    strict: bool = False
+    by_folder: bool = False
+
+
 class PathIndex:
     """An index of the files below a dataset's folder by path, in increasingly tolerant forms."""
 
@@ -116,25 +140,53 @@ class PathIndex:
         """Index the paths of all files."""
         self._by_form: list[dict[str, list[str]]] = [{}, {}, {}, {}]
         self._by_name: dict[str, list[tuple[str, str]]] = {}
-        for file in files:
+        self._files = list(files)
+        for file in self._files:
             forms = _forms(file)
             self._by_name.setdefault(forms[-1].rpartition("/")[2], []).append((file, forms[-1]))
             for index, form in zip(self._by_form, forms, strict=True):
                 index.setdefault(form, []).append(file)
 
-    def lookup(self, path: str, folder: str, depth: int = 0) -> list[str]:
-        """Return the files that match in the strictest form with any match.
+    @cached_property
+    def photos_below(self) -> dict[str, list[str]]:
+        """The files that may be photos, by each folder above them."""
+        below: dict[str, list[str]] = {}
+        for file in self._files:
+            if suffix(file) in {"", *PHOTO_SUFFIXES}:
+                for parent in PurePosixPath(file).parents[:-1]:
+                    below.setdefault(str(parent), []).append(file)
+        return below
+
+    @cached_property
+    def folders(self) -> "PathIndex":
+        """The folders that hold photos, as an index of their own."""
+        return PathIndex(self.photos_below)
+
+    def find(self, cell: str, rule: PathRule, split: str = "") -> list[str]:
+        """Return the photos that a cell may mean, or the folders if the rule is `by_folder`.
 
         Args:
-            path: A cell: a path or URL, or the end of one.
-            folder: Folder of the table, which paths are relative to.
-            depth: Number of leading folders of the path to ignore; see `depth_of`.
+            cell: A path or URL, or the end of one.
+            rule: The rule of its column.
+            split: The split of its row, or '' for that of the table.
         """
+        index = self.folders if rule.by_folder else self
+        matches = index.lookup(cell, rule.folder, rule.depth)
+        wanted = split or rule.split
+        if not wanted or not matches or (len(matches) == 1 and not rule.strict):
+            return matches
+        inside = [match for match in matches if wanted in _splits_above(match)]
+        if rule.strict and not _splits_above(_plain(cell)):
+            return inside
+        return inside or matches
+
+    def lookup(self, path: str, folder: str, depth: int = 0) -> list[str]:
+        """Return the files that match in the strictest form with any match."""
         plain = _plain(path)
         if depth:
             plain = "/".join(plain.lstrip("/").split("/")[depth:])
-            if not plain:
-                return []
+        if not plain:
+            return []
         full_path = posixpath.normpath(posixpath.join("" if depth else folder, plain))
         for index, form in zip(self._by_form, _forms(full_path), strict=True):
             if form in index:
@@ -144,31 +196,62 @@ class PathIndex:
         same_name = self._by_name.get(tail.rpartition("/")[2], [])
         return [file for file, form in same_name if form.endswith(f"/{tail}")]
 
-    def depth_of(self, cells: Sequence[str], folder: str) -> int:
-        """Return the number of leading folders to ignore in a column of paths.
+    def rule_of(self, cells: Sequence[str], table: str) -> PathRule:
+        """Return how the cells of a table's column name photos, decided by all of them.
+
+        A table that is named after a split, or lies in such a folder, means the photos of this
+        split if it names most of them. Cells mean folders if few name a photo, more than twice as
+        many name a folder, and they recur less than labels.
+        """
+        parts = reversed(PurePosixPath(table).with_suffix("").parts)
+        split = next((split for part in parts if (split := split_of_name(part))), "")
+        rule = PathRule(table.rpartition("/")[0], split)
+        distinct = sorted({cell.strip() for cell in cells if cell.strip()})
+        sample = distinct[:: max(1, len(distinct) // ENOUGH)]
+        rule, found = self.deepened(distinct, sample, rule)
+        strict = replace(rule, strict=True)
+        if split and self._found(sample, strict) >= MANY * len(sample):
+            rule = strict
+        if found >= MANY * len(sample) or len(distinct) < RECURRING * sum(map(bool, cells)):
+            return rule
+        by_folder = PathRule(rule.folder, split)
+        by_folder, named = self.folders.deepened(distinct, sample, by_folder)
+        return replace(by_folder, by_folder=True) if named > 2 * found else rule
+
+    def _found(self, cells: Sequence[str], rule: PathRule) -> int:
+        """Return the number of cells that name one photo."""
+        return sum(len(self.find(cell, rule)) == 1 for cell in cells)
+
+    def deepened(
+        self, distinct: Sequence[str], sample: Sequence[str], rule: PathRule
+    ) -> tuple[PathRule, int]:
+        """Return the rule with the number of folders to ignore, and the cells that it finds.
 
         Paths of another disk, or below a folder that is not here, match by their ends. The number
         is the same for the whole column: the smallest one with the most matches, where no two paths
         have the same end. It is 0 unless ignoring folders finds more photos.
         """
-        distinct = sorted({cell.strip() for cell in cells if cell.strip()})
-        sample = distinct[:: max(1, len(distinct) // ENOUGH)]
-        best = sum(len(self.lookup(cell, folder)) == 1 for cell in sample)
-        depth = 0
+        best = self._found(sample, rule)
         deepest = max((_plain(cell).strip("/").count("/") for cell in sample), default=0)
-        for candidate in range(1, min(deepest, DEEPEST) + 1):
+        for depth in range(1, min(deepest, DEEPEST) + 1):
             if best == len(sample):
                 break
-            matches = sum(len(self.lookup(cell, folder, candidate)) == 1 for cell in sample)
-            if matches > best and not self._collide(distinct, candidate):
-                best, depth = matches, candidate
-        return depth
+            deeper = replace(rule, depth=depth)
+            found = self._found(sample, deeper)
+            if found > best and not self._collide(distinct, depth):
+                best, rule = found, deeper
+        return rule, best
 
     @staticmethod
     def _collide(cells: Sequence[str], depth: int) -> bool:
         """Return whether two different paths have the same end."""
         paths = {_forms(_plain(cell).lstrip("/"))[-1] for cell in cells}
         return len({"/".join(path.split("/")[depth:]) for path in paths}) < len(paths)
+
+
+def _splits_above(path: str) -> set[str]:
+    """Return the splits that the folders of a path are named after."""
+    return {split for part in path.split("/")[:-1] if (split := split_of_name(part))}
 
 
 def looks_like_path(cell: str) -> bool:

@@ -170,10 +170,13 @@ def test_a_table_whose_label_column_nothing_tells_is_asked_about(folder):
         match=r"'one' \(x, y\), 'two' \(u, v\); choose with --set label_column=one",
     ):
         recognised(root)
-    # The labels of another dataset decide.
+    # The labels of another dataset decide nothing; the classes of this one do.
     (root / "t.csv").write_text("\n".join(["file,one,two", *rows]).replace("u", "cat"))
     (root / "t.csv").write_text((root / "t.csv").read_text().replace("v", "dog"))
-    assert recognised(root, known=KNOWN).keys["label_column"] == "two"
+    with pytest.raises(ValueError, match="several columns may contain the labels"):
+        recognised(root, known=KNOWN)
+    own = read_layouts(root, KNOWN, {"classes": {"cat": [], "dog": []}})
+    assert choose(own, None).keys["label_column"] == "two"
 
 
 def test_columns_of_a_table_without_header_are_named_by_their_position(folder):

@@ -6,6 +6,7 @@ photo that has a label. The photos are copies of one small JPEG: labels come fro
 
 import importlib.util
 import json
+import subprocess
 import time
 from collections import Counter
 from pathlib import Path
@@ -269,10 +270,14 @@ def test_a_split_column_is_kept(write, raw, header, cells):
 
 def test_numbered_folds_are_named_and_not_read(write, raw):
     rows = [(f"{n}.jpg", PETS[n % 2], n % 5) for n in range(30)]
-    root = write(numbered(30), **{"t.csv": table(("file", "label", "fold"), rows)})
+    root = write(numbered(30), **{"t.csv": table(("file", "pet", "fold"), rows)})
     proposal, _, _ = read(root, raw)
     assert proposal.dataset.split_column is None
-    assert "column 'fold' numbers 5 folds" in " ".join(proposal.reading.remarks)
+    remarks = " ".join(proposal.reading.remarks)
+    assert "column 'fold' numbers 5 folds" in remarks
+    assert "--set group_column=fold keeps each fold in one split" in remarks
+    _, _, entries = read(root, raw, group_column="fold")
+    assert {e.subject for e in entries.values()} == {"0", "1", "2", "3", "4"}
 
 
 @pytest.mark.parametrize(
@@ -412,6 +417,30 @@ def test_what_evidence_does_not_decide_is_asked_with_the_option_that_decides(wri
     assert len(entries) >= 3
 
 
+def test_a_demo_dataset_decides_between_no_columns_and_no_questions(write, raw):
+    demo = {"pet": PETS, "health": ("sick", "well")}
+    cells = [(demo["pet"][n % 2], demo["health"][n // 2 % 2]) for n in range(24)]
+    rows = [(f"{n}.jpg", *own) for n, own in enumerate(cells)]
+    root = write(numbered(24), **{"t.csv": table(("file", *demo), rows)})
+    with pytest.raises(ValueError, match=r"'pet' \(cat, dog\), 'health' \(sick, well\)"):
+        read(root, raw)
+    _, _, entries = read(root, raw, label_column="health")
+    assert set(labels_of(entries).values()) == {"sick", "well"}
+    (root / "t.csv").unlink()
+    tasks = [
+        {"id": n, "file_upload": f"aaaaaa{n:02}-{n}.jpg", "annotations": [{"result": [
+            {"from_name": name, "type": "choices", "value": {"choices": [cell]}}
+            for name, cell in zip(demo, own, strict=True)
+        ]}]}
+        for n, own in enumerate(cells)
+    ]  # fmt: skip
+    write([], **{"images/p.json": json.dumps(tasks)})
+    with pytest.raises(ValueError, match=r"2 questions.*'classes=\{sick: \[\], well: \[\]\}'"):
+        read(root, raw)
+    _, _, entries = read(root, raw, classes={"sick": [], "well": []})
+    assert labels_of(entries) == {f"images/{n}.jpg": own[1] for n, own in enumerate(cells)}
+
+
 def test_contradicting_classes_of_folders_and_table_are_asked_about(write, raw):
     photos = [f"{PETS[n % 2]}/{n}.jpg" for n in range(24)]
     rows = [(photo, PETS[n % 3 == 0]) for n, photo in enumerate(photos)]
@@ -454,6 +483,346 @@ def test_folders_and_a_table_that_agree_are_one_reading(write, raw, labels):
     assert proposal.dataset.layout == "folders"
     assert labels_of(entries)["cat/24.jpg"] == "cat"
     assert "table, not chosen" in " ".join(proposal.reading.remarks)
+
+
+# --- Tables of folders, and names that recur -----------------------------------------------------
+
+
+def cases(header, names, places="{}"):
+    """Folders of five photos, and a table that names the folders."""
+    photos = [f"{places.format(name)}/{n}.jpg" for name in names for n in range(5)]
+    rows = [(name, PETS[n % 3 == 0]) for n, name in enumerate(names)]
+    truth = {photo: PETS[n // 5 % 3 == 0] for n, photo in enumerate(photos)}
+    return (
+        photos,
+        {"labels.csv": table(header, rows) if header else table(rows[0], rows[1:])},
+        truth,
+    )
+
+
+@pytest.mark.parametrize(
+    ("header", "name", "places"),
+    [
+        (("case", "label"), "case_{:03}", "{}"),
+        (("patient_id", "diagnosis"), "{:04}", "data/{}"),
+        (("patient_id", "diagnosis"), "{}", "{}"),  # beside photos of such numbers
+        (("folder", "age", "label"), "sheep {}", "{}"),
+        (None, "scan-{}", "scans/{}"),
+    ],
+)
+def test_a_table_of_folders_labels_their_photos_and_the_folders_are_subjects(
+    write, raw, header, name, places
+):
+    names = [name.format(n) for n in range(1, 41)]
+    photos, texts, truth = cases(header if not header or len(header) == 2 else None, names, places)
+    if header and len(header) == 3:
+        rows = [(folder, 30 + n % 7, PETS[n % 3 == 0]) for n, folder in enumerate(names)]
+        texts = {"labels.csv": table(header, rows)}
+    proposal, inventory, entries = read(write(photos, **texts), raw)
+    assert labels_of(entries) == truth
+    assert {e.subject for e in entries.values()} == set(names)
+    assert proposal.dataset.path_column == proposal.dataset.group_column
+    assert proposal.dataset.path_column == (header or ("#1",))[0]
+    assert "labels.csv names 40 folders with 200 photos" in proposal.reading.summary
+    assert not inventory.skips
+
+
+def test_a_row_whose_folder_is_missing_labels_no_photo_of_that_name(write, raw):
+    photos, texts, truth = cases(("id", "label"), [str(n) for n in range(20)])
+    texts["labels.csv"] += "77,dog\n"
+    root = write([*photos, "19/77.jpg"], **texts)
+    _, inventory, entries = read(root, raw)
+    assert labels_of(entries) == truth | {"19/77.jpg": "cat"}
+    assert [(s.path, s.reason) for s in inventory.skips] == [("labels.csv#22", "missing_file")]
+
+
+@pytest.mark.parametrize("name", ["{}", "n{:08}"])
+def test_named_folders_with_a_table_of_their_kinds_are_asked_about(write, raw, name):
+    words = [
+        "ash",
+        "beech",
+        "birch",
+        "cedar",
+        "elm",
+        "fir",
+        "larch",
+        "lime",
+        "maple",
+        "oak",
+        "pine",
+        "spruce",
+    ]
+    names = [name.format(word if name == "{}" else n) for n, word in enumerate(words)]
+    photos, texts, truth = cases(("name", "family"), names)
+    root = write(photos, **texts)
+    with pytest.raises(ValueError, match="pass --layout folders; otherwise pass --layout table"):
+        read(root, raw)
+    assert labels_of(read(root, raw, "table")[2]) == truth
+    assert len(read(root, raw, "folders")[0].dataset.classes) == 12
+
+
+def recurring(folder, cell="{:03}.jpg", tables="{}.csv"):
+    """The same names in the folder of each split, and a table for each; splits and labels."""
+    photos, texts, truth = [], {}, {}
+    for number, (split, count) in enumerate((("train", 20), ("val", 8), ("test", 10))):
+        own = [f"{folder.format(split)}/{n:03}.jpg" for n in range(count)]
+        labels = [PETS[(n // (1 + number)) % 2] for n in range(count)]
+        rows = [(cell.format(n), label) for n, label in enumerate(labels)]
+        photos += own
+        texts[tables.format(split)] = table(("image", "label"), rows)
+        truth |= {photo: (label, split) for photo, label in zip(own, labels, strict=True)}
+    return photos, texts, truth
+
+
+def both(entries):
+    return {file: (entry.label, entry.predefined_split) for file, entry in entries.items()}
+
+
+@pytest.mark.parametrize(
+    ("folder", "cell", "tables"),
+    [
+        ("{}", "{:03}.jpg", "{}.csv"),
+        ("images/{}", "{:03}.jpg", "{}.csv"),
+        ("{}/images", "{:03}", "labels/{}_labels.csv"),
+        ("{}", "D:/me/photos/{:03}.jpg", "{}.csv"),
+    ],
+)
+def test_a_table_named_after_a_split_reads_the_photos_of_its_folder(
+    write, raw, folder, cell, tables
+):
+    photos, texts, truth = recurring(folder, cell, tables)
+    _, inventory, entries = read(write(photos, **texts), raw)
+    assert both(entries) == truth
+    assert not inventory.skips
+
+
+def test_a_photo_that_its_split_folder_lacks_is_not_taken_from_another_one(write, raw):
+    photos, texts, truth = recurring("{}")
+    del truth["train/002.jpg"]
+    photos.remove("train/002.jpg")
+    photos.remove("test/002.jpg")
+    del truth["test/002.jpg"]
+    _, inventory, entries = read(write(photos, **texts), raw)
+    assert both(entries) == truth
+    assert {s.reason for s in inventory.skips} == {"missing_file"}
+
+
+def test_a_split_column_tells_photos_of_one_name_apart(write, raw):
+    photos, _, truth = recurring("images/{}")
+    rows = [(photo.rpartition("/")[2], *pair) for photo, pair in truth.items()]
+    root = write(photos, **{"labels.csv": table(("image", "label", "set"), rows)})
+    assert both(read(root, raw)[2]) == truth
+
+
+def test_split_folders_at_any_depth_are_kept_for_a_table(write, raw):
+    photos, _, truth = recurring("data/images/{}_set")
+    rows = [(photo, label) for photo, (label, _) in truth.items()]
+    root = write(photos, **{"labels.csv": table(("image", "label"), rows)})
+    proposal, _, entries = read(root, raw)
+    assert both(entries) == truth
+    assert "predefined splits by folder: data/images/test_set (test)" in " ".join(
+        proposal.reading.remarks
+    )
+
+
+@pytest.mark.parametrize(
+    ("photos", "shown"),
+    [
+        ([f"images/{s}/{n}.jpg" for s in ("train", "test") for n in range(20)],
+         "images/test/0.jpg, images/train/0.jpg"),
+        ([f"{s}/{n}.jpg" for s in ("day one", "day two") for n in range(20)],
+         "day one/0.jpg, day two/0.jpg"),
+        ([f"images/{n}.{s}" for s in ("jpg", "png") for n in range(20)],
+         "images/0.jpg, images/0.png"),
+    ],
+)  # fmt: skip
+def test_names_of_several_photos_are_asked_about_with_an_example(write, raw, photos, shown):
+    rows = [(n, PETS[n % 2]) for n in range(20)]
+    root = write(sorted(photos), **{"labels.csv": table(("image_id", "label"), rows)})
+    with pytest.raises(ValueError, match=f"20 rows name several photos .*0 may be {shown}; write"):
+        read(root, raw)
+
+
+def test_names_of_several_photos_are_no_question_beside_folders_of_their_labels(write, raw):
+    rows = [(f"{n}.jpg", pet) for pet in PETS for n in range(12)]
+    root = write(tree(*PETS, each=12), **{"t.csv": table(("file", "label"), rows)})
+    proposal, _, entries = read(root, raw)
+    assert labels_of(entries) == {p: p.split("/")[0] for p in tree(*PETS, each=12)}
+    assert "table, not chosen" in " ".join(proposal.reading.remarks)
+
+
+def test_a_split_column_that_contradicts_the_folders_counts_with_a_word(write, raw):
+    photos = [f"{('train', 'test')[n % 3 == 0]}/{n}.jpg" for n in range(24)]
+    rows = [
+        (f"{n}.jpg", PETS[n % 2], "test" if n in {1, 2} else photo.split("/")[0])
+        for n, photo in enumerate(photos)
+    ]
+    root = write(photos, **{"t.csv": table(("file", "label", "split"), rows)})
+    proposal, _, entries = read(root, raw)
+    assert splits_of(entries) == {photo: rows[n][2] for n, photo in enumerate(photos)}
+    remarks = " ".join(proposal.reading.remarks)
+    assert "2 photos lie in the folder of another split, for example train/1.jpg is test" in remarks
+    assert "--set split_column=null takes the folders" in remarks
+    forced = add.read_settings(["split_column=null"])
+    proposal, _, entries = read(root, raw, **forced)
+    assert splits_of(entries) == {photo: photo.split("/")[0] for photo in photos}
+
+
+def test_a_photo_in_two_split_tables_is_named_and_the_test_split_counts(write, raw):
+    rows = [(f"{n}.jpg", PETS[n % 2]) for n in range(24)]
+    texts = {
+        "train.csv": table(("file", "label"), rows[:18]),
+        "test.csv": table(("file", "label"), rows[16:]),
+    }
+    proposal, _, entries = read(write(numbered(24), **texts), raw)
+    assert Counter(splits_of(entries).values()) == {"train": 16, "test": 8}
+    assert "2 photos are in several splits, for example images/16.jpg in test and train" in (
+        " ".join(proposal.reading.remarks)
+    )
+
+
+# --- Lists ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("folder", "names", "line"),
+    [
+        ("images/", "meta/{}.txt", "{pet}/{n}"),
+        ("", "{}.txt", "{pet}/{n}.jpg"),
+        ("", "{}_files.csv", "{pet}/{n}.jpg"),
+        ("", "{}.txt", "{pet}/{n}.jpg {label}"),
+        ("", "{}.lst", "/data/me/{pet}/{n}.jpg"),
+    ],
+)
+@pytest.mark.parametrize("pets", [PETS, ("house cat", "my dog")])
+def test_lists_named_after_splits_split_the_photos_of_class_folders(  # noqa: PLR0917
+    write, raw, folder, names, line, pets
+):
+    lists, truth = {"train": "", "val": "", "test": ""}, {}
+    for n in range(40):
+        pet, split = pets[n % 2], ("train", "train", "val", "test")[n // 2 % 4]
+        truth[f"{folder}{pet}/{n}.jpg"] = (pet, split)
+        lists[split] += line.format(pet=pet, n=n, label=n % 2) + "\n"
+    texts = {names.format(split): text for split, text in lists.items()}
+    if names.endswith(".csv"):
+        texts = {name: "image\n" + text for name, text in texts.items()}
+    root = write(truth, **texts)
+    proposal, inventory, entries = read(root, raw)
+    assert both(entries) == truth
+    assert proposal.dataset.layout == "folders"
+    assert set(proposal.dataset.split_lists) == set(texts)
+    assert (inventory.files_seen, inventory.exports_seen, inventory.skips) == (40, 3, ())
+
+
+def test_lists_that_contradict_folders_count_with_a_word_and_equal_ones_are_not_read(write, raw):
+    photos = [f"{('train', 'test')[n % 3 == 0]}/{PETS[n % 2]}/{n}.jpg" for n in range(24)]
+    by_split = {s: [p for p in photos if p.startswith(s)] for s in ("train", "test")}
+    texts = {f"{split}.txt": "\n".join(own) for split, own in by_split.items()}
+    root = write(photos, **texts)
+    assert read(root, raw)[0].dataset.split_lists is None
+    moved = by_split["train"][0]
+    write([], **{"test.txt": "\n".join([*by_split["test"], moved])})
+    proposal, _, entries = read(root, raw)
+    assert splits_of(entries) == {p: "test" if p == moved else p.split("/")[0] for p in photos}
+    remarks = " ".join(proposal.reading.remarks)
+    assert f"1 photos have another split by their folder or table, for example {moved}" in remarks
+    assert "1 photos are in several of these lists; the first list counts" in remarks
+    _, _, entries = read(root, raw, split_lists=None)
+    assert splits_of(entries) == {photo: photo.split("/")[0] for photo in photos}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("train.txt", None, "train.txt does not exist; fix"),
+        ("list.txt", "cat/0.jpg", "is not named after train, val or test; fix"),
+        ("train.txt", "cow/0.jpg", "names no photo with a label; write"),
+    ],
+)
+def test_a_split_list_that_cannot_be_used_is_an_error(write, name, text, message):
+    root = write(tree(*PETS), **({name: text} if text else {}))
+    dataset = Dataset("folders", {"cat": (), "dog": ()}, split_lists=(name,))
+    with pytest.raises(ValueError, match=message):
+        layouts.read_inventory(root, dataset)
+
+
+@pytest.mark.parametrize("words", [True, False])
+def test_a_split_column_is_kept_beside_class_folders_or_named(write, raw, words):
+    photos = [f"{PETS[n % 2]}/{n}.jpg" for n in range(24)]
+    rows = [
+        (photo, PETS[n % 2] if words else n % 2, ("train", "test")[n % 3 == 0])
+        for n, photo in enumerate(photos)
+    ]
+    root = write([*photos], **{"t.csv": table(("path", "label", "split"), rows)})
+    proposal, _, entries = read(root, raw)
+    if words:
+        assert splits_of(entries) == {photo: split for photo, _, split in rows}
+    else:
+        assert proposal.dataset.layout == "folders"
+        remark = "the table's predefined splits are not read; --layout table reads them"
+        assert remark in proposal.reading.remarks
+
+
+def test_tables_that_name_photos_by_the_numbers_of_another_are_named_with_a_command(write, raw):
+    photos = [f"images/00{1 + n % 2}.{PETS[n % 2]}/{n:04}.jpg" for n in range(24)]
+    lines = [(n, photo.removeprefix("images/")) for n, photo in enumerate(photos, 1)]
+    texts = {
+        "images.txt": table(lines[0], lines[1:], " "),
+        "train_test_split.txt": "".join(f"{n} {n // 2 % 2}\n" for n, _ in lines),
+    }
+    root = write(photos, **texts)
+    proposal, _, entries = read(root, raw)
+    assert proposal.dataset.layout == "folders"
+    (command,) = [
+        remark.partition("in one line: ")[2]
+        for remark in proposal.reading.remarks
+        if remark.startswith("train_test_split.txt: its rows name those of images.txt")
+    ]
+    subprocess.run(command, shell=True, check=True, cwd=root)  # noqa: S602
+    _, _, entries = read(root, raw)
+    assert splits_of(entries) == {
+        photo: ("test", "train")[n // 2 % 2] for n, photo in enumerate(photos, 1)
+    }
+    (root / "train_test_split.txt").unlink()
+    (root / "images.txt").unlink()
+    texts = {
+        "photos.csv": table(("nr", "file"), lines),
+        "animals.csv": table(("photo", "animal"), [(n, PETS[n % 3 == 0]) for n, _ in lines]),
+    }
+    proposal, _, _ = read(write([], **texts), raw)
+    remarks = " ".join(proposal.reading.remarks)
+    assert "animals.csv: its rows name those of photos.csv" in remarks
+    assert "left_on='nr', right_on='photo'" in remarks
+
+
+@pytest.mark.parametrize("header", ["", "file\n"])
+@pytest.mark.parametrize("suffix", ["csv", "txt"])
+def test_lists_named_after_classes_are_asked_about_with_a_command(write, raw, header, suffix):
+    photos = numbered(24)
+    texts = {
+        f"{pet}.{suffix}": header + "".join(f"{n}.jpg\n" for n in range(24) if n % 2 == k)
+        for k, pet in enumerate(PETS)
+    }
+    root = write(photos, **texts)
+    with pytest.raises(ValueError, match="are lists of photos; if they are named after") as error:
+        read(root, raw)
+    command = str(error.value).partition("in folder .: ")[2].partition("; evidence")[0]
+    subprocess.run(command, shell=True, check=True, cwd=root)  # noqa: S602
+    assert labels_of(read(root, raw)[2]) == by_number(photos)
+
+
+def test_photos_without_a_label_are_counted_with_their_folder(write, raw):
+    photos = [*numbered(24, "train/"), *numbered(9, "test/")]
+    rows = [(f"{n}.jpg", PETS[n % 2]) for n in range(24)]
+    texts = {
+        "train.csv": table(("file", "label"), rows),
+        "test.csv": table(("file",), [(f"{n}.jpg",) for n in range(9)]),
+    }
+    proposal, inventory, entries = read(write(photos, **texts), raw)
+    assert labels_of(entries) == by_number(photos[:24])
+    assert "9 photos are without a label: 9 in test" in proposal.reading.remarks
+    assert "test.csv names 9 photos without a label" in proposal.reading.remarks
+    assert Counter(s.reason for s in inventory.skips) == {"no_task": 9, "not_an_image": 1}
 
 
 # --- Folders -------------------------------------------------------------------------------------

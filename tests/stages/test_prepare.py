@@ -608,3 +608,30 @@ def test_the_ants_and_bees_photos_are_all_read(tmp_path, monkeypatch):
     assert table.groupby(["predefined_split", "label"]).size().to_dict() == {
         ("train", "ants"): 124, ("train", "bees"): 121, ("val", "ants"): 70, ("val", "bees"): 83,
     }  # fmt: skip
+
+
+def test_a_table_of_folders_and_lists_of_splits_reach_the_store(project):
+    contents = {
+        f"case{n}/{k}.jpg": photo(("teal", "navy")[k], (40 + n, 30))
+        for n in range(6)
+        for k in (0, 1)
+    }
+    rows = "".join(f"case{n},{('ants', 'bees')[n % 2]}\n" for n in range(6))
+    contents |= {
+        "labels.csv": f"case,label\n{rows}".encode(),
+        "train.txt": b"case0\ncase1\ncase2\ncase3\n",
+        "test.txt": b"case4/0.jpg\ncase4/1.jpg\ncase5/0.jpg\ncase5/1.jpg\n",
+    }
+    block = {
+        "layout": "table", "classes": {"ants": [], "bees": []}, "path_column": "case",
+        "group_column": "case", "split_lists": ["test.txt", "train.txt"],
+    }  # fmt: skip
+    table, skipped, metrics = project(contents, block)
+    found = {row.path: (row.label, row.subject, row.predefined_split) for row in table.itertuples()}
+    assert found == {
+        f"case{n}/{k}.jpg": (("ants", "bees")[n % 2], f"case{n}", ("train", "test")[n > 3])
+        for n in range(6)
+        for k in (0, 1)
+    }
+    assert skipped.empty
+    assert (metrics["files_seen"], metrics["exports_seen"]) == (12, 3)
