@@ -579,13 +579,22 @@ def alike_lines(named: layout_detection.Classes) -> Iterable[str]:
 
 
 def _wrapped(start: str, text: str, indent: str | None = None) -> list[str]:
-    """Return a sentence in lines of the terminal's width; longer words are broken."""
-    return textwrap.wrap(
-        start + text,
+    """Return a sentence in lines of the terminal's width; longer words are broken.
+
+    A command in backticks stays on one line where it fits, so that it can be copied.
+    """
+    space = WIDTH - len(start if indent is None else indent)
+
+    def join(match: re.Match[str]) -> str:
+        return match[0].replace(" ", "\0") if len(match[0]) < space else match[0]
+
+    lines = textwrap.wrap(
+        re.sub("`[^`]*`", join, start + text),
         WIDTH,
         subsequent_indent=" " * len(start) if indent is None else indent,
         break_on_hyphens=False,
     )
+    return [line.replace("\0", " ") for line in lines]
 
 
 def renamed(report_data: FolderReport) -> list[str]:

@@ -96,17 +96,25 @@ def read_layouts(
     if not files:
         raise ValueError(f"{root} contains no file; pass the folder of the photos")
     photos = [file for file in files if _is_photo(root, file)]
+    others = [file for file in files if suffix(file) not in PHOTO_SUFFIXES]
+    from_exports, json_files = _exports(
+        root, files, photos, known, (forced or {}).get("label_level")
+    )
+    foreign, named = foreign_formats.remarks(
+        root, [f for f in others if suffix(f) != ".json" or f in json_files], photos
+    )
     tables = [
         file
-        for file in files
+        for file in others
         if suffix(file) in table_detection.TABLES
         and not consensus.in_consensus_folder(file)
-        and not is_export(root, file)
+        and file not in named
+        and (file in json_files or not is_export(root, file))
     ]
     readings: list[LayoutCandidate] = []
     remarks: list[str] = [f"{len(photos)} files that look like photos, of {len(files)}"]
     for reading, notes in (
-        _exports(root, files, photos, known, (forced or {}).get("label_level")),
+        from_exports,
         table_detection.read_tables(
             root, tables, photos, lambda values: _decide(values, known), forced or {}
         ),
@@ -116,8 +124,7 @@ def read_layouts(
         remarks += notes
         if reading:
             readings.append(reading)
-    others = [file for file in files if suffix(file) not in PHOTO_SUFFIXES]
-    remarks += foreign_formats.remarks(root, others)
+    remarks += foreign
     return LayoutCandidates(tuple(readings), tuple(remarks), len(photos))
 
 
@@ -248,10 +255,11 @@ def _exports(
     photos: Sequence[str],
     known: Mapping[str, Dataset],
     level: int | None,
-) -> tuple[LayoutCandidate | None, list[str]]:
-    """Read the folder's Label Studio exports."""
+) -> tuple[tuple[LayoutCandidate | None, list[str]], set[str]]:
+    """Read the folder's Label Studio exports; return the other JSON files, too."""
     answered = AnswerCounts()
     good, remarks = 0, []
+    others: set[str] = set()
     holders: set[str] = set()  # folders with an export
     for file in tqdm(files, "exports", unit="file", delay=1, leave=False, disable=None):
         if consensus.in_consensus_folder(file) or not is_export(root, file):
@@ -259,31 +267,35 @@ def _exports(
         try:
             good += answered.add(file, (root / file).read_bytes())
         except (BrokenExportError, OSError) as error:
-            remarks.append(f"{escape_unprintable(file)} is not a valid export: {error}")
+            if isinstance(error, BrokenExportError) and error.reason == "not_an_export":
+                others.add(file)
+            else:
+                remarks.append(f"{escape_unprintable(file)} cannot be read: {error}; save it again")
             continue
         holders.add(file.rpartition("/")[0])
     asked = answered.counts(level)
     remarks += answered.remarks()
     if not asked:
-        return None, remarks
+        return (None, remarks), others
     asked = _joined(asked, known)
     question = _decide(asked, known)
-    others = [
+    ignored = [
         f"{name!r} ({preview(answers)})" for name, answers in asked.items() if name != question
     ]
     if question is None:
         remarks.append(
-            f"the exports answer {len(asked)} questions: {', '.join(others)}; add a dataset "
+            f"the exports answer {len(asked)} questions: {', '.join(ignored)}; add a dataset "
             "config with the classes of the right one to params.yaml, and run this again"
         )
-        return None, remarks
-    if others:
-        remarks.append(f"labels are the answers to {question!r}; ignored: {', '.join(others)}")
+        return (None, remarks), others
+    if ignored:
+        remarks.append(f"labels are the answers to {question!r}; ignored: {', '.join(ignored)}")
     texts = asked[question]
     summary = f"{good} Label Studio export{'s' * (good > 1)} with {texts.total()} answers"
-    return LayoutCandidate(
+    candidate = LayoutCandidate(
         "label_studio", summary, texts, {}, tuple(remarks), _wrapped(photos, holders)
-    ), []
+    )
+    return (candidate, []), others
 
 
 def _wrapped(photos: Sequence[str], holders: Collection[str]) -> str:

@@ -278,8 +278,9 @@ def _no_label(row: Row, labels: Labels) -> tuple[str, str]:
 
 
 def _known_parts(text: str, labels: Labels) -> list[str]:
-    """Return the parts of a text such as a|b that are labels."""
-    return [part for part in re.split(r"[|;,]", text) if labels.class_of(part)]
+    """Return the parts of a text such as a|b or [a, b] that are labels."""
+    separator = r"[|;,]" if re.search(r"[|;,]", text) else r"\s"
+    return [part for part in re.split(separator, text.strip("[]")) if labels.class_of(part)]
 
 
 def _gather_votes(result: _Labels) -> int:

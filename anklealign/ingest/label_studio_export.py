@@ -42,12 +42,13 @@ from anklealign.ingest.label_studio_addresses import (
     texts_in,
 )
 
-TASK_KEYS = {"data", "annotations", "completions", "file_upload"}
 # Columns of JSON-MIN, CSV and TSV exports that hold neither task data nor labels.
 RECORD_KEYS = {
     "id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time", "agreement",
     "ground_truth", "project", "inner_id", "was_cancelled", "history",
 }  # fmt: skip
+# Some of them are in every record of Label Studio; `id` is in others' tables, too.
+RECORD_MARKS = {"annotator", "annotation_id", "lead_time", "created_at", "updated_at"}
 TABLES = {".csv", ".tsv"}
 JSON_LINES = {".jsonl", ".ndjson"}
 # A file without a suffix is read as JSON of a target storage up to this size; one annotation of a
@@ -352,11 +353,20 @@ def _items(export: str, data: bytes) -> tuple[list[Mapping[str, Any]], bool]:
         return _table_records(data), False
     content = _json_items(data)
     tasks = [_unstored(item) if isinstance(item, dict) else {} for item in content]
-    if not tasks or any(TASK_KEYS & task.keys() for task in tasks):
+    if not tasks or any(map(_is_task, tasks)):
         return list(tasks), True
-    if all("id" in task for task in tasks):
+    if all("id" in task and RECORD_MARKS & task.keys() for task in tasks):
         return list(tasks), False
-    raise BrokenExportError("not_an_export", "its items have neither a `data` nor an `id` key")
+    raise BrokenExportError(
+        "not_an_export", "its items are neither tasks (data, annotations) nor records (annotator)"
+    )
+
+
+def _is_task(item: Mapping[str, Any]) -> bool:
+    """Return whether a JSON object is a task, and not an item of another tool's file."""
+    if isinstance(item.get("data"), dict) or "file_upload" in item:
+        return True
+    return "id" in item and bool({"annotations", "completions"} & item.keys())
 
 
 def _json_items(data: bytes) -> list[Any]:

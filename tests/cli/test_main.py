@@ -26,7 +26,7 @@ from tests.models.test_bundle import made
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = (
-    "add", "run", "restore", "push", "predict", "evaluate", "export", "serve", "compare", "diff",
+    "add", "convert", "run", "restore", "push", "predict", "evaluate", "export", "serve", "compare", "diff",
     "report", "pr-report", "label-issues", "correct", "next", "learning-curve", "summary", "check",
     "sync-deps",
 )  # fmt: skip
