@@ -507,7 +507,8 @@ def count_lines(report_data: FolderReport) -> Iterable[str]:
     if content.tasks_seen:
         seen += f" and {content.tasks_seen} tasks"
     yield f"photos    {len(report_data.used)} can be read and have a label, of {seen}"
-    if 2 * len(report_data.used) < content.files_seen:
+    others = sum(skip.reason in {"other_file", "system_file", "mask"} for skip in report_data.skips)
+    if 2 * len(report_data.used) < content.files_seen - others:
         yield "          less than half; check the folder and the layout"
     if votes := content.votes:
         annotators = len({vote.annotator for vote in votes})

@@ -262,6 +262,8 @@ def _decoded(data: bytes, name: str, index: PathIndex) -> tuple[str, list[str], 
     encodings = ["utf-8", "cp1250", "cp1252"]
     if data[:2] in {b"\xff\xfe", b"\xfe\xff"}:
         encodings = ["utf-16"]
+    elif suffix(name) in {JSON, *JSON_LINES}:
+        encodings = ["utf-8"]
     for encoding in encodings:
         try:
             table = parse_table(data, name, encoding)
