@@ -185,7 +185,8 @@ def _checked(reading: LayoutCandidate, seen: Sequence[str], *, requested: bool) 
     if reading.question:
         raise ValueError(_listed(reading.question, [*seen, *reading.remarks]))
     if reading.doubt and not requested:
-        problem = f"{reading.doubt}; otherwise pass --layout {reading.layout}"
+        meant = "if so" if reading.layout == "file_names" else "otherwise"
+        problem = f"{reading.doubt}; {meant}, pass --layout {reading.layout}"
         raise ValueError(_listed(problem, [*seen, *reading.remarks]))
     return reading
 

@@ -35,7 +35,7 @@ REASONS = decode.REASONS | {
     "link, rename the folder, or remove it",
     "system_file": "created by the operating system or a tool (.DS_Store, Thumbs.db, @eaDir): "
     "no action needed",
-    "other_file": "not a photo by its name and content, such as a table, a text or a program: "
+    "other_file": "no photo by its name and content, but a table, a text, a program or the like: "
     "no action needed",
     "mask": "a segmentation mask of a photo (name_mask.png, masks/name.png), which is not a photo: "
     "no action needed, or rename it",

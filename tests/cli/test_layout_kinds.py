@@ -763,7 +763,7 @@ def test_shared_cases_come_out_as_expected(tmp_path, raw, name):
 
 def test_the_shared_case_of_labels_in_file_names_is_asked_about(tmp_path, raw):
     root = make_case("label_in_file_name", tmp_path / "case")
-    with pytest.raises(ValueError, match="cat, dog; otherwise pass --layout file_names"):
+    with pytest.raises(ValueError, match="cat, dog; if so, pass --layout file_names"):
         read(root, raw)
     _, _, entries = read(root, raw, "file_names")
     assert Counter(labels_of(entries).values()) == {"cat": 10, "dog": 10}
