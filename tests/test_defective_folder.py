@@ -201,7 +201,7 @@ def add_odd_files(folder, root, *, enforced):
     folder.file(".DS_Store", b"x", "system_file")
     folder.file("Thumbs.db", b"x", "system_file")
     folder.file(os.fsdecode(b"b\xe1lint.jpg"), encoded(304), "no_task")
-    folder.file("notes.txt", b"notes", "not_an_image")
+    folder.file("notes.txt", b"notes", "other_file")
     for n in range(3):
         folder.file(f"../{UNLABELED}/{n}.jpg", encoded(400 + n))
         folder.files[f"{UNLABELED}/{n}.jpg"] = "no_task"

@@ -509,7 +509,8 @@ def count_lines(report_data: FolderReport) -> Iterable[str]:
     if content.tasks_seen:
         seen += f" and {content.tasks_seen} tasks"
     yield f"photos    {len(report_data.used)} can be read and have a label, of {seen}"
-    if 2 * len(report_data.used) < content.files_seen:
+    others = sum(skip.reason in {"other_file", "system_file", "mask"} for skip in report_data.skips)
+    if 2 * len(report_data.used) < content.files_seen - others:
         yield "          less than half; check the folder and the layout"
     if votes := content.votes:
         annotators = len({vote.annotator for vote in votes})
@@ -581,13 +582,22 @@ def alike_lines(named: layout_detection.Classes) -> Iterable[str]:
 
 
 def _wrapped(start: str, text: str, indent: str | None = None) -> list[str]:
-    """Return a sentence in lines of the terminal's width; longer words are broken."""
-    return textwrap.wrap(
-        start + text,
+    """Return a sentence in lines of the terminal's width; longer words are broken.
+
+    A command in backticks stays on one line where it fits, so that it can be copied.
+    """
+    space = WIDTH - len(start if indent is None else indent)
+
+    def join(match: re.Match[str]) -> str:
+        return match[0].replace(" ", "\0") if len(match[0]) < space else match[0]
+
+    lines = textwrap.wrap(
+        re.sub("`[^`]*`", join, start + text),
         WIDTH,
         subsequent_indent=" " * len(start) if indent is None else indent,
         break_on_hyphens=False,
     )
+    return [line.replace("\0", " ") for line in lines]
 
 
 def renamed(report_data: FolderReport) -> list[str]:

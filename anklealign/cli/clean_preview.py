@@ -226,9 +226,9 @@ def split_lines(
     if counts[EXCLUDED]:
         lines += wrapped(f"{counts[EXCLUDED]} photos in none: their group is in several splits")
     if joined := audited.count(JOINED):
-        lines += wrapped(f"{joined} pairs that show the same picture stay in one split")
+        lines += wrapped(f"pairs that show the same picture and stay in one split: {joined}")
     if separated := audited.count(SEPARATED):
-        lines += wrapped(f"{separated} pairs that show the same picture lose one photo")
+        lines += wrapped(f"pairs that show the same picture and lose one photo: {separated}")
     return lines
 
 

@@ -68,7 +68,7 @@ def read_folders(photos: Sequence[str]) -> tuple[LayoutCandidate | None, list[st
         # The wrapper of a single class, or a class with one subfolder: no two classes.
         if not tree.children[top]:
             names = escape_unprintable(top.partition("/")[0])
-            return None, [f"folders: fewer than two hold photos: {names}"]
+            return None, [f"folders: all photos are in {names}; two class folders are needed"]
         top = join(top, min(tree.children[top]))
     roots, aside = _split_roots(tree, top)
     if roots is None:
@@ -76,7 +76,7 @@ def read_folders(photos: Sequence[str]) -> tuple[LayoutCandidate | None, list[st
         return None, [f"folders: {names} are named after splits and hold no class folders"]
     texts, labels = _labels(photos, roots)
     if len(texts) < 2:
-        return None, [f"folders: fewer than two hold photos: {preview(texts) or 'none'}"]
+        return None, [f"folders: two class folders are needed; found: {preview(texts) or 'none'}"]
     plain = set(roots) == {""} or (
         all(root.casefold() in PREDEFINED_SPLITS for root in roots) and not aside
     )

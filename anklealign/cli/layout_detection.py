@@ -99,19 +99,25 @@ def read_layouts(
     if not files:
         raise ValueError(f"{root} contains no file; pass the folder of the photos")
     photos = [file for file in files if _is_photo(root, file)]
+    others = [file for file in files if suffix(file) not in PHOTO_SUFFIXES]
+    from_exports, json_files = _exports(root, files, photos, known, forced)
+    foreign, named = foreign_formats.remarks(
+        root, [f for f in others if suffix(f) != ".json" or f in json_files], photos
+    )
     tables = [
         file
-        for file in files
+        for file in others
         if suffix(file) in table_detection.TABLES
         and not consensus.in_consensus_folder(file)
-        and not is_export(root, file)
+        and file not in named
+        and (file in json_files or not is_export(root, file))
     ]
     lists = list_detection.find_lists(root, tables, photos)
     tables = [file for file in tables if file not in {each.file for each in lists}]
     readings: list[LayoutCandidate] = []
     remarks: list[str] = [f"{len(photos)} files that look like photos, of {len(files)}"]
     for reading, notes in (
-        _exports(root, files, photos, known, forced),
+        from_exports,
         table_detection.read_tables(
             root, tables, photos, lambda values: _decide(values, forced.get("classes")), forced
         ),
@@ -127,8 +133,7 @@ def read_layouts(
         readings.append(classes)
     listed = [*tables, *(each.file for each in lists)]
     readings = [_with_lists(reading, root, listed, lists, photos) for reading in readings]
-    others = [file for file in files if suffix(file) not in PHOTO_SUFFIXES]
-    remarks += foreign_formats.remarks(root, others)
+    remarks += foreign
     return LayoutCandidates(tuple(readings), tuple(remarks), len(photos))
 
 
@@ -212,7 +217,8 @@ def _checked(reading: LayoutCandidate, seen: Sequence[str], *, requested: bool) 
     if reading.question:
         raise ValueError(_listed(reading.question, [*seen, *reading.remarks]))
     if reading.doubt and not requested:
-        problem = f"{reading.doubt}; otherwise pass --layout {reading.layout}"
+        meant = "if so" if reading.layout == "file_names" else "otherwise"
+        problem = f"{reading.doubt}; {meant}, pass --layout {reading.layout}"
         raise ValueError(_listed(problem, [*seen, *reading.remarks]))
     return reading
 
@@ -288,10 +294,11 @@ def _exports(
     photos: Sequence[str],
     known: Mapping[str, Dataset],
     forced: Mapping[str, Any],
-) -> tuple[LayoutCandidate | None, list[str]]:
-    """Read the folder's Label Studio exports."""
+) -> tuple[tuple[LayoutCandidate | None, list[str]], set[str]]:
+    """Read the folder's Label Studio exports; return the other JSON files, too."""
     answered = AnswerCounts()
     good, remarks = 0, []
+    others: set[str] = set()
     holders: set[str] = set()  # folders with an export
     for file in tqdm(files, "exports", unit="file", delay=1, leave=False, disable=None):
         if consensus.in_consensus_folder(file) or not is_export(root, file):
@@ -299,32 +306,36 @@ def _exports(
         try:
             good += answered.add(file, (root / file).read_bytes())
         except (BrokenExportError, OSError) as error:
-            remarks.append(f"{escape_unprintable(file)} is not a valid export: {error}")
+            if isinstance(error, BrokenExportError) and error.reason == "not_an_export":
+                others.add(file)
+            else:
+                remarks.append(f"{escape_unprintable(file)} cannot be read: {error}; save it again")
             continue
         holders.add(file.rpartition("/")[0])
     asked = answered.counts(forced.get("label_level"))
     remarks += answered.remarks()
     if not asked:
-        return None, remarks
+        return (None, remarks), others
     asked = _joined(asked, known)
     question = _decide(asked, forced.get("classes"))
-    others = [
+    ignored = [
         f"{name!r} ({preview(answers)})" for name, answers in asked.items() if name != question
     ]
     if question is None:
         remarks.append(
-            f"the exports answer {len(asked)} questions: {', '.join(others)}; choose one by its "
+            f"the exports answer {len(asked)} questions: {', '.join(ignored)}; choose one by its "
             f"answers: {_classes_option(next(iter(asked.values())))}, or as a dataset in "
             "params.yaml"
         )
-        return None, remarks
-    if others:
-        remarks.append(f"labels are the answers to {question!r}; ignored: {', '.join(others)}")
+        return (None, remarks), others
+    if ignored:
+        remarks.append(f"labels are the answers to {question!r}; ignored: {', '.join(ignored)}")
     texts = asked[question]
     summary = f"{good} Label Studio export{'s' * (good > 1)} with {texts.total()} answers"
-    return LayoutCandidate(
+    candidate = LayoutCandidate(
         "label_studio", summary, texts, {}, tuple(remarks), _wrapped(photos, holders)
-    ), []
+    )
+    return (candidate, []), others
 
 
 def _classes_option(answers: Mapping[str, int]) -> str:

@@ -123,6 +123,23 @@ def _add(
     )
 
 
+@app.command("convert", epilog="Example: anklealign convert ~/photos/coco")
+def _convert(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR",
+            help="Folder with photos and label files of another tool: COCO, CVAT, Pascal VOC, VIA, "
+            "Labelbox, LabelMe, YOLO, Parquet, …",
+        ),
+    ],
+) -> None:
+    """Write DIR/labels.csv from the label files of other tools, for `anklealign add`."""
+    from anklealign.cli import label_conversion  # noqa: PLC0415
+
+    raise typer.Exit(label_conversion.convert_labels(folder))
+
+
 @app.command(
     "run",
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},

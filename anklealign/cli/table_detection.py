@@ -19,7 +19,7 @@ from tqdm import tqdm
 from anklealign.cli import folder_detection
 from anklealign.cli.layout_candidates import LayoutCandidate, preview
 from anklealign.config.class_names import EMPTY, fold
-from anklealign.ingest import csv_table
+from anklealign.ingest import csv_table, label_cells
 from anklealign.ingest.inventory import (
     SPLIT_WORDS,
     escape_unprintable,
@@ -28,6 +28,7 @@ from anklealign.ingest.inventory import (
     suffix,
 )
 from anklealign.ingest.table_files import (
+    JSON,
     JSON_LINES,
     RECURRING,
     ParsedTable,
@@ -39,7 +40,7 @@ from anklealign.ingest.table_files import (
 
 # Larger files are not searched for labels.
 LARGEST_TABLE = 256 << 20  # bytes
-TABLES = {".csv", ".tsv", ".tab", ".txt", ".lst", *JSON_LINES}
+TABLES = {".csv", ".tsv", ".tab", ".txt", ".lst", JSON, *JSON_LINES}
 ENOUGH = 2000  # rows used to find the path columns
 # Columns by their usual names, English and Hungarian, folded.
 LABEL_NAMES = {
@@ -77,7 +78,6 @@ RATER = re.compile(
 )
 FOLD = re.compile(r"\b(k ?)?folds?\b|\bcv\b")  # in the name of a column
 MULTIPLE = re.compile(r"[|;,]")
-LIST = re.compile(r"\[.*,.*\]")  # of labels, as Python and JSON write it
 LEAST_KAPPA = 0.2  # "fair" agreement (Landis and Koch, 1977): columns of the same question
 RIVAL = 0.9  # share of the best column's photos that a competing path column names
 MANY = 0.5  # share that decides between two readings
@@ -302,6 +302,7 @@ def _load(
     chosen = forced.get("csv")
     wanted = {chosen} if isinstance(chosen, str) else set(chosen or ())
     remarks: list[str] = []
+    strange: list[str] = []
     rows: dict[tuple[str, tuple[str, ...]], list[tuple[str, list[str]]]] = defaultdict(list)
     members: dict[tuple[str, tuple[str, ...]], list[str]] = defaultdict(list)
     for file in tqdm(files, "tables", unit="file", delay=1, leave=False, disable=None):
@@ -316,11 +317,16 @@ def _load(
         try:
             encoding, columns, content = _decoded((root / file).read_bytes(), file, index)
         except (ValueError, OSError) as error:
-            remarks.append(escape_unprintable(str(error)))
+            if suffix(file) == JSON:
+                strange.append(file)
+            else:
+                remarks.append(escape_unprintable(str(error)))
             continue
         if content:
             members[encoding, tuple(columns)].append(file)
             rows[encoding, tuple(columns)] += [(file, cells) for cells in content]
+    if strange:
+        remarks.append(f"{_listed(strange)}: JSON of another kind, not read")
     groups = [
         TableGroup(tuple(sorted(members[key], key=_split_first)), *key, tuple(rows[key]))
         for key in sorted(rows)
@@ -339,6 +345,8 @@ def _decoded(data: bytes, name: str, index: PathIndex) -> tuple[str, list[str], 
     encodings = ["utf-8", "cp1250", "cp1252"]
     if data[:2] in {b"\xff\xfe", b"\xfe\xff"}:
         encodings = ["utf-16"]
+    elif suffix(name) in {JSON, *JSON_LINES}:
+        encodings = ["utf-8"]
     for encoding in encodings:
         try:
             table = parse_table(data, name, encoding)
@@ -531,6 +539,8 @@ def _example(group: TableGroup, path: PathColumn) -> str:
 def _nameless(group: TableGroup) -> list[str]:
     """Return a remark on tables without photo paths, with the first row; texts are not tables."""
     cells = group.rows[0][1]
+    if all(suffix(file) == JSON for file in group.files) and not any(map(looks_like_path, cells)):
+        return [f"{group.name}: JSON that names no photo, not read"]
     text = all(suffix(file) == ".txt" for file in group.files)
     if len(cells) < 2 or (text and not any(map(looks_like_path, cells))):
         return []
@@ -624,16 +634,29 @@ def _take_column(reading: TableReading, name: str, cells: Sequence[str]) -> None
     reading.keys["label_column"] = name
     several = _several_labels(cells)
     rows = reading.path.matched
+    spaced = any(label_cells.parts(cell) == [cell] and " " in cell for cell in several)
+    hint = "; if they are one label, join its words by _" if spaced else ""
+    if keys := _object_keys(cells):
+        reading.problem = (
+            f"column {name!r} holds several values in a row ({preview(keys)}); write the one that "
+            "is the label into a column of its own"
+        )
+        return
     if several.total() > MANY * rows:
         reading.problem = (
             f"column {name!r} holds several labels in {several.total()} of {rows} rows "
-            f"({preview(several, 2)}), and each photo needs one; keep one label per row"
+            f"({preview(several, 2)}), and each photo needs one; keep one label per row{hint}"
         )
         return
     if several:
         reading.remarks.append(
             f"{reading.group.name}: {several.total()} rows hold several labels "
-            f"({preview(several, 2)}) and are skipped"
+            f"({preview(several, 2)}) and are skipped{hint}"
+        )
+    if words := _recombined_words(cells):
+        reading.remarks.append(
+            f"{reading.group.name}: the labels combine the same words ({preview(words, 4)}); if "
+            "each word is a label of its own, keep one per row"
         )
     conflicting = 0
     for number, (photo, cell) in enumerate(zip(reading.path.photos, cells, strict=True)):
@@ -650,23 +673,43 @@ def _take_column(reading: TableReading, name: str, cells: Sequence[str]) -> None
 def _several_labels(cells: Sequence[str]) -> Counter[str]:
     """Return how often each cell that joins several labels occurs.
 
-    A part of such a cell is a label of other cells, too: alone, or beside another one. Commas may
-    be part of a label (`tench, Tinca tinca`), so that all parts must be labels alone.
+    A part of such a cell is a label of other cells, too: alone, or beside another one. Commas and
+    spaces may be part of a label (`tench, Tinca tinca`), so that all parts must be labels alone.
     """
     counts = Counter(cell for cell in cells if cell)
-    parts = {
-        cell: {part.strip() for part in MULTIPLE.split(cell) if part.strip()}
-        for cell in counts if MULTIPLE.search(cell)
-    }  # fmt: skip
+    parts = {cell: own for cell in counts if len(own := _parts(cell)) > 1}
     known = Counter(part for own in parts.values() for part in own)
 
     def joins(cell: str, own: set[str]) -> bool:
-        if LIST.fullmatch(cell) or all(part in counts for part in own):
+        if label_cells.SEVERAL.fullmatch(cell) or all(part in counts for part in own):
             return True
         alone_or_again = any(part in counts or known[part] > 1 for part in own)
-        return alone_or_again and "," not in cell
+        return alone_or_again and bool(MULTIPLE.search(cell)) and "," not in cell
 
     return Counter({cell: counts[cell] for cell, own in parts.items() if joins(cell, own)})
+
+
+def _parts(cell: str) -> set[str]:
+    """Return the texts that a cell may join."""
+    if label_cells.SEVERAL.fullmatch(cell):
+        return set(label_cells.parts(cell))
+    texts = MULTIPLE.split(cell) if MULTIPLE.search(cell) else cell.split()
+    return {text.strip() for text in texts if text.strip()}
+
+
+def _object_keys(cells: Sequence[str]) -> Counter[str]:
+    """Return the keys of cells that hold JSON objects."""
+    texts = [cell for cell in cells if cell.startswith("{") and cell.endswith("}")]
+    return Counter(re.findall(r"""["']([^"']*)["']\s*:""", "\n".join(dict.fromkeys(texts))))
+
+
+def _recombined_words(cells: Sequence[str]) -> Counter[str]:
+    """Return the words that labels consist of, if there are far fewer words than labels."""
+    labels = {cell for cell in cells if cell}
+    words = Counter(word for label in labels for word in set(label.split()))
+    spaced = sum(" " in label for label in labels)
+    few = 2 * len(words) <= len(labels) and 2 * spaced > len(labels)
+    return words if few else Counter()
 
 
 def _split_column(group: TableGroup) -> str | None:

@@ -21,6 +21,7 @@ from anklealign.ingest.inventory import (
     Skip,
     class_root_of,
     compile_subject_pattern,
+    is_other_file,
     list_files,
     predefined_split_of,
     split_of_path,
@@ -91,7 +92,9 @@ def _read_paths(root: Path, dataset: Dataset, labels: Labels, label_of: LabelOfP
     for file in tqdm(files, "labels", unit="photo", delay=1, leave=False, disable=None):
         text, split, reason = label_of(file)
         label = None if reason else labels.class_of(text)
-        if reason:
+        if is_other_file(root, file):
+            skips.append(Skip(file, "file", "other_file"))
+        elif reason:
             skips.append(Skip(file, "file", reason))
         elif label is None:
             skips.append(Skip(file, "file", "label_unknown", labels.suggest(text)))

@@ -33,15 +33,14 @@ from anklealign.ingest.inventory import (
     Skip,
     Vote,
     compile_subject_pattern,
+    is_other_file,
     list_files,
     resolve_claims,
     split_of_name,
     split_of_path,
     subject_of,
-    suffix,
 )
 from anklealign.ingest.table_files import POSITION, ParsedTable, PathIndex, parse_table
-from anklealign.io.decode import PHOTO_SUFFIXES
 
 TRUE = {"1", "true", "yes", "y", "t"}
 # A column of 0 and 1 named after one split: the split of 1, and that of 0.
@@ -120,12 +119,11 @@ def read_csv_table(root: Path, dataset: Dataset) -> Inventory:
     listed = ", ".join(tables) if len(tables) < 4 else f"{len(tables)} tables"
     for file in files:
         if file not in result.claims:
-            # A file such as labels.xlsx is not a photo without a label.
-            other = suffix(file) not in {"", *PHOTO_SUFFIXES}
-            cause = result.reasons.get(
-                file,
-                ("not_an_image", "") if other else ("no_task", f"no row of {listed} refers to it"),
-            )
+            cause = result.reasons.get(file)
+            if cause is None:
+                other = is_other_file(root, file)
+                no_row = ("no_task", f"no row of {listed} refers to it")
+                cause = ("other_file", "") if other else no_row
             skips.append(Skip(file, "file", *cause))
     return Inventory(
         tuple(entries), tuple(skips), seen - len(tables), tasks_seen, len(tables),
@@ -296,8 +294,9 @@ def _no_label(row: Row, labels: Labels) -> tuple[str, str]:
 
 
 def _known_parts(text: str, labels: Labels) -> list[str]:
-    """Return the parts of a text such as a|b that are labels."""
-    return [part for part in re.split(r"[|;,]", text) if labels.class_of(part)]
+    """Return the parts of a text such as a|b or [a, b] that are labels."""
+    separator = r"[|;,]" if re.search(r"[|;,]", text) else r"\s"
+    return [part for part in re.split(separator, text.strip("[]")) if labels.class_of(part)]
 
 
 def _gather_votes(result: _Labels) -> int:

@@ -24,7 +24,7 @@ from typing import Literal
 from tqdm import tqdm
 
 from anklealign.ingest.masks import find_masks
-from anklealign.io import decode
+from anklealign.io import camera_raw, decode
 
 Item = Literal["file", "task", "export", "name", "vote"]
 
@@ -34,6 +34,8 @@ REASONS = decode.REASONS | {
     "not_a_file": "a broken link, a pipe, a circular link, or a folder named like a photo: fix the "
     "link, rename the folder, or remove it",
     "system_file": "created by the operating system or a tool (.DS_Store, Thumbs.db, @eaDir): "
+    "no action needed",
+    "other_file": "no photo by its name and content, but a table, a text, a program or the like: "
     "no action needed",
     "mask": "a segmentation mask of a photo (name_mask.png, masks/name.png), which is not a photo: "
     "no action needed, or rename it",
@@ -96,7 +98,13 @@ SYSTEM_FILES = {
 }  # fmt: skip
 # Folders in each other; DVC and Python's own copies recurse, and end at some 900.
 DEEPEST = 200
+# Pictures and documents that no decoder here reads: their content may be the photo of a label.
+UNREAD_PICTURES = {
+    "", ".ai", ".dcm", ".dicom", ".eps", ".exr", ".hdr", ".ico", ".jxl", ".pdf", ".psd", ".svg",
+    ".tga", ".xcf",
+}  # fmt: skip
 LIKE_A_PHOTO = "a folder named like a photo"
+TEXTS = {"readme", "license", "licence", "copying", "changelog", "makefile", "dockerfile"}
 UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}  # control, surrogate, line and paragraph separator
 
 
@@ -326,6 +334,22 @@ def _kind(root: Path, path: str) -> tuple[str, Skip | None]:
         )  # by its folder, or by a folder on the link's path
         reason, detail = "cannot_open" if denied else reason, error.strerror or str(error)
     return "", Skip(path, "file", reason, detail)
+
+
+def is_other_file(root: Path, file: str) -> bool:
+    """Return whether a file is not a photo by its name and content, such as a table or a README.
+
+    A damaged photo and a picture in a format that is not read are none of these.
+    """
+    kind, name = suffix(file), file.rpartition("/")[2].casefold()
+    if kind in decode.PHOTO_SUFFIXES or (kind in UNREAD_PICTURES and name not in TEXTS):
+        return False
+    try:
+        with (root / file).open("rb") as stream:
+            head = stream.read(decode.HEAD)
+    except OSError:
+        return False
+    return not decode.is_photo(head) and not camera_raw.raw_format(head)
 
 
 def suffix(name: str) -> str:

@@ -32,6 +32,7 @@ from anklealign.ingest.inventory import (
     Skip,
     Vote,
     compile_subject_pattern,
+    is_other_file,
     list_files,
     resolve_claims,
     subject_of,
@@ -201,6 +202,8 @@ def _skip_without_task(root: Path, file: str, exported: Collection[str]) -> Skip
             head = stream.read(HEAD)
     except OSError as error:
         return Skip(file, "file", "cannot_open", error.strerror or str(error))
+    if is_other_file(root, file):
+        return Skip(file, "file", "other_file")
     if not head:
         return Skip(file, "file", "zero_bytes")
     if not is_photo(head):

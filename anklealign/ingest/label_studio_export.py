@@ -42,12 +42,13 @@ from anklealign.ingest.label_studio_addresses import (
     texts_in,
 )
 
-TASK_KEYS = {"data", "annotations", "completions", "file_upload"}
 # Columns of JSON-MIN, CSV and TSV exports that hold neither task data nor labels.
 RECORD_KEYS = {
     "id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time", "agreement",
     "ground_truth", "project", "inner_id", "was_cancelled", "history",
 }  # fmt: skip
+# Some of them are in every record of Label Studio; `id` is in others' tables, too.
+RECORD_MARKS = {"annotator", "annotation_id", "lead_time", "created_at", "updated_at"}
 TABLES = {".csv", ".tsv"}
 JSON_LINES = {".jsonl", ".ndjson"}
 # A file without a suffix is read as JSON of a target storage up to this size; one annotation of a
@@ -70,6 +71,9 @@ OUT, NOT_REVIEWED, REVIEWED, GROUND_TRUTH = range(4)
 RESUBMITTED = {"submitted", "updated", "deleted_review"}
 
 
+Control = tuple[str, str]  # the kind of a result that is no choice, and its question
+
+
 @dataclass(frozen=True)
 class Answer:
     """The selections for one question: flat choices, or paths of nested ones.
@@ -88,15 +92,15 @@ class Answer:
 class Annotation:
     """The answers of one annotator.
 
-    `questions` are the labels by question, set by `name_answers`. `controls` are the kinds of other
-    results, such as boxes.
+    `questions` are the labels by question, set by `name_answers`. `controls` are the kind and the
+    question of each other result, such as boxes.
     """
 
     annotator: str
     updated: str
     cancelled: bool
     answers: tuple[Answer, ...] = ()
-    controls: tuple[str, ...] = ()
+    controls: tuple[Control, ...] = ()
     ground_truth: bool = False
     review: str = ""  # ACCEPTED, REJECTED or ''
     questions: tuple[tuple[str, ...], ...] = ()
@@ -256,7 +260,7 @@ class AnswerCounts:
     def __init__(self) -> None:
         """Start without any export."""
         self._answers: list[Answer] = []
-        self._controls: Counter[str] = Counter()  # annotations without a choice, by control
+        self._controls: Counter[Control] = Counter()  # annotations by their other results
         self._ranks: Counter[int] = Counter()  # annotations by rank
 
     def add(self, export: str, data: bytes) -> bool:
@@ -275,8 +279,7 @@ class AnswerCounts:
                     self._ranks[_rank(annotation)] += 1
                     if annotation.review != REJECTED:
                         self._answers += annotation.answers
-                        if not annotation.answers:
-                            self._controls.update(annotation.controls)
+                        self._controls.update(annotation.controls)
         else:
             self._add_records(items)
         return len(self._answers) > before
@@ -285,9 +288,15 @@ class AnswerCounts:
         for column in sorted({key for record in records for key in record} - RECORD_KEYS):
             answers = [_cell(column, record.get(column)) for record in records]
             texts = [text for answer, _ in answers for text in _raw_texts(answer)]
-            if len(set(texts)) < len(texts) and not any(map(like_address, texts)):
+            address = any(map(like_address, texts))
+            if len(set(texts)) < len(texts) and not address:
                 self._answers += [answer for answer, _ in answers if _raw_texts(answer)]
+            elif texts and not address:
+                self._controls["text", column] += len(texts)
             self._controls.update(kind for answer, kinds in answers for kind in kinds)
+            numbers = sum(type(record.get(column)) in {int, float} for record in records)
+            if numbers:
+                self._controls["numbers or ratings", column] += numbers
 
     def counts(self, level: int | None = None) -> dict[str, Counter[str]]:
         """Return the number of each label by question, sorted by question."""
@@ -332,11 +341,11 @@ class AnswerCounts:
                 "regions agree has their label"
             )
         if self._controls:
-            kinds = ", ".join(f"{kind} ({n})" for kind, n in sorted(self._controls.items()))
-            remarks.append(
-                f"annotations with other answers than Choices and Taxonomy, which are not labels "
-                f"of a photo: {kinds}"
+            kinds = ", ".join(
+                f"{kind} {question!r} ({n})" if question else f"{kind} ({n})"
+                for (kind, question), n in sorted(self._controls.items())
             )
+            remarks.append(f"not used, since only Choices and Taxonomy label a photo: {kinds}")
         return remarks
 
 
@@ -352,11 +361,20 @@ def _items(export: str, data: bytes) -> tuple[list[Mapping[str, Any]], bool]:
         return _table_records(data), False
     content = _json_items(data)
     tasks = [_unstored(item) if isinstance(item, dict) else {} for item in content]
-    if not tasks or any(TASK_KEYS & task.keys() for task in tasks):
+    if not tasks or any(map(_is_task, tasks)):
         return list(tasks), True
-    if all("id" in task for task in tasks):
+    if all("id" in task and RECORD_MARKS & task.keys() for task in tasks):
         return list(tasks), False
-    raise BrokenExportError("not_an_export", "its items have neither a `data` nor an `id` key")
+    raise BrokenExportError(
+        "not_an_export", "its items are neither tasks (data, annotations) nor records (annotator)"
+    )
+
+
+def _is_task(item: Mapping[str, Any]) -> bool:
+    """Return whether a JSON object is a task, and not an item of another tool's file."""
+    if isinstance(item.get("data"), dict) or "file_upload" in item:
+        return True
+    return "id" in item and bool({"annotations", "completions"} & item.keys())
 
 
 def _json_items(data: bytes) -> list[Any]:
@@ -442,7 +460,7 @@ def _rank(annotation: Annotation) -> int:
 
 def other_controls(annotations: Iterable[Annotation]) -> str:
     """Return the kinds of results of annotations that have no choice."""
-    return ", ".join(sorted({kind for annotation in annotations for kind in annotation.controls}))
+    return ", ".join(sorted({kind for each in annotations for kind, _ in each.controls}))
 
 
 def chosen_class(annotation: Annotation, labels: Labels) -> tuple[str, str, str]:
@@ -544,22 +562,25 @@ def pseudonym(name: str) -> str:
     return f"person-{hashlib.sha256(text).hexdigest()[:8]}"
 
 
-def _answers(results: Sequence[Mapping[str, Any]]) -> tuple[tuple[Answer, ...], tuple[str, ...]]:
-    """Return the answers to each question, sorted by question, and the kinds of other results."""
+def _answers(
+    results: Sequence[Mapping[str, Any]],
+) -> tuple[tuple[Answer, ...], tuple[Control, ...]]:
+    """Return the answers to each question, sorted by question, and the other results."""
     regions = {
         str(result.get("id"))
         for result in results
         if result.get("id") and GEOMETRY & _dict(result.get("value")).keys()
     }
     answers: dict[str, Answer] = {}
-    controls: set[str] = set()
+    controls: set[Control] = set()
     for result in results:
         value = _dict(result.get("value"))
-        question = str(result.get("from_name"))
+        question = str(result.get("from_name") or "")
+        kind = str(result.get("type") or "")
         choices, paths = _selected(value)
         if not choices and not paths:
-            if value and not {"choices", "taxonomy"} & value.keys():
-                controls.add(_control(str(result.get("type") or ""), value) or "unknown results")
+            if (value or kind == "relation") and not {"choices", "taxonomy"} & value.keys():
+                controls.add((_control(kind, value) or "unknown results", question))
             continue
         of_region = bool(GEOMETRY & value.keys()) or str(result.get("id")) in regions
         old = answers.get(question, Answer(question, regional=of_region))
@@ -660,7 +681,7 @@ def _delimiter(header: str) -> Literal[",", ";", "\t"]:
     return max(delimiters, key=header.count)
 
 
-def _cell(question: str, value: Any) -> tuple[Answer, tuple[str, ...]]:  # noqa: ANN401 - any cell value
+def _cell(question: str, value: Any) -> tuple[Answer, tuple[Control, ...]]:  # noqa: ANN401 - any cell value
     """Return the answer in a cell of an export, and the kinds of other results in it.
 
     A cell is a choice, a dict with choices, or a list of such items or of other results; a table
@@ -671,7 +692,7 @@ def _cell(question: str, value: Any) -> tuple[Answer, tuple[str, ...]]:  # noqa:
         value = parsed if isinstance(parsed, (dict, list)) else value
     choices: list[str] = []
     paths: list[AnswerPath] = []
-    controls: set[str] = set()
+    controls: set[Control] = set()
     regional = isinstance(value, list)
     for item in value if isinstance(value, list) else [value]:
         if isinstance(item, dict):
@@ -680,7 +701,7 @@ def _cell(question: str, value: Any) -> tuple[Answer, tuple[str, ...]]:  # noqa:
             paths += nested
             regional = regional and bool(GEOMETRY & item.keys())
             if not flat and not nested and (control := _control("", item)):
-                controls.add(control)
+                controls.add((control, question))
         else:
             choices += texts_in(item)
             regional = False

@@ -1,9 +1,13 @@
 """Parse tables of photos, and find the photos that their cells name.
 
 A table is delimited text (comma, semicolon, tab or bar, whichever is most frequent in its first
-line; otherwise white space, where only the last word is split off) or JSON Lines. A first line
-`sep=;` sets the delimiter, as Excel writes it. The encoding is UTF-8, with or without a byte order
-mark, unless another one is given.
+line; otherwise white space, where only the last word is split off), JSON Lines or JSON. A first
+line `sep=;` sets the delimiter, as Excel writes it. The encoding is UTF-8, with or without a byte
+order mark, unless another one is given.
+
+JSON is a list of records, also as the only list of an object, or any form that pandas writes
+(`to_json`): by column, by row, or split. An object from file names to labels is a table with the
+columns `path` and `label`.
 """
 
 import csv
@@ -13,19 +17,28 @@ import posixpath
 import re
 import unicodedata
 import urllib.parse
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import PurePosixPath
+from typing import Any
 
+from anklealign.ingest import label_cells
 from anklealign.ingest.inventory import split_of_name, suffix
 from anklealign.io.decode import PHOTO_SUFFIXES
 
+JSON = ".json"
 JSON_LINES = {".jsonl", ".ndjson"}
 DELIMITERS = ",;\t|"
 SEPARATOR_LINE = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)
+# Names of columns whose cells are all photos.
+PICTURE_COLUMNS = {
+    "image", "img", "mask", "photo", "picture", "path", "file", "filename", "file_name", "left",
+    "right", "before", "after", "input", "source", "target", "x", "y", "a", "b",
+}  # fmt: skip
 # Columns of a table without a header are named by their position.
 POSITION = re.compile(r"#[1-9]\d*")
+Records = list[Mapping[str, Any]]
 DEEPEST = 20  # leading folders of a path that may differ
 ENOUGH = 2000  # cells used to find that number
 MANY = 0.5  # share of cells that decides between two readings
@@ -45,6 +58,8 @@ def parse_table(
 ) -> ParsedTable:
     """Return the content of a table; its columns are #1, #2, ... if it has no `header`.
 
+    Lists and objects in cells become labels (`label_cells`).
+
     Raises:
         ValueError: The table has another encoding or cannot be parsed.
     """
@@ -57,7 +72,9 @@ def parse_table(
             "encoding in params.yaml"
         ) from None
     if suffix(name) in JSON_LINES:
-        return _parse_json_lines(text, name)
+        return _records_table(_json_lines(text, name))
+    if suffix(name) == JSON:
+        return _records_table(list(enumerate(_json_records(text, name), 1)))
     lines = _parse_delimited(text, name)
     if header:
         # pandas leaves the name of its index empty, and reads it as this.
@@ -67,7 +84,14 @@ def parse_table(
     else:
         width = max((len(cells) for _, cells in lines), default=0)
         columns, rows = [f"#{n}" for n in range(1, width + 1)], lines
-    return ParsedTable(columns, [(n, cells) for n, cells in rows if any(map(str.strip, cells))])
+    return ParsedTable(
+        columns,
+        [
+            (n, [label_cells.plain_cell(cell) for cell in cells])
+            for n, cells in rows
+            if any(map(str.strip, cells))
+        ],
+    )
 
 
 def _parse_delimited(text: str, name: str) -> list[tuple[int, list[str]]]:
@@ -88,19 +112,92 @@ def _parse_delimited(text: str, name: str) -> list[tuple[int, list[str]]]:
         raise ValueError(f"{name}, line {line}: {error}; fix that line") from None
 
 
-def _parse_json_lines(text: str, name: str) -> ParsedTable:
-    """Return the records of JSON Lines; lists become `a|b`, and missing values ''."""
-    records: list[tuple[int, dict[str, object]]] = []
+def _json_lines(text: str, name: str) -> list[tuple[int, Mapping[str, object]]]:
+    """Return the line number and the record of each line of JSON Lines."""
+    records: list[tuple[int, Mapping[str, object]]] = []
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
         try:
             record = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{name}, line {number}: {error}; fix that line") from None
         if not isinstance(record, dict):
             raise ValueError(f"{name}, line {number}: not a JSON object; fix that line")
         records.append((number, record))
+    return records
+
+
+def _json_records(text: str, name: str) -> Records:
+    """Return the records of a JSON table."""
+    try:
+        records = records_in(json.loads(text))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{name} is not valid JSON: {error}; save it again") from None
+    if records is None:
+        raise ValueError(f"{name} is not a table: no list of records, and no object of columns")
+    return records
+
+
+def records_in(content: object) -> Records | None:
+    """Return the records of a JSON value that is a table in one of several forms, or None."""
+    if isinstance(content, dict):
+        return _records_of_lists(content) or _records_of_mapping(content)
+    if not isinstance(content, list) or not content:
+        return None
+    if all(isinstance(item, list) and len(item) == 2 for item in content):
+        return [{"path": path, "label": label} for path, label in content]
+    return content if all(isinstance(item, dict) for item in content) else None
+
+
+def _records_of_lists(content: Mapping[str, Any]) -> Records | None:
+    """Return the records of an object of lists: columns, rows, photos by class, or records."""
+    columns, rows = content.get("columns"), content.get("data")
+    if isinstance(columns, list) and isinstance(rows, list):
+        return [dict(zip(map(str, columns), row, strict=False)) for row in rows]
+    lists = {name: value for name, value in content.items() if isinstance(value, list)}
+    if len(lists) > 1 and len(lists) == len(content):
+        if all(map(_is_texts, lists.values())) and _names_classes(lists):
+            return [{"path": path, "label": name} for name in lists for path in lists[name]]
+        if len({len(values) for values in lists.values()}) == 1:
+            return [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
+    if len(lists) == 1 and not any(isinstance(v, dict) and v for v in content.values()):
+        return records_in(*lists.values())
+    return None
+
+
+def _records_of_mapping(content: Mapping[str, Any]) -> Records | None:
+    """Return the records of an object of objects (columns or rows), or of one label per file."""
+    values = list(content.values())
+    if len(values) < 2:
+        return None
+    if all(isinstance(value, dict) and value for value in values):
+        first = values[0]
+        if any(value.keys() != first.keys() for value in values):
+            return None
+        if all(key.isdecimal() for key in first):  # pandas numbers the rows
+            return [{name: content[name][row] for name in content} for row in first]
+        return [{"path": key, **value} for key, value in content.items()]
+    if all(isinstance(value, str | int) or _is_texts(value) for value in values):
+        return [{"path": key, "label": value} for key, value in content.items()]
+    return None
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _names_classes(content: Mapping[str, Sequence[str]]) -> bool:
+    """Return whether the keys of lists of photos are labels, not splits or kinds of pictures."""
+    paths = [path for each in content.values() for path in each]
+    return bool(paths) and all(map(looks_like_path, paths)) and not any(
+        split_of_name(name) or name.casefold().rstrip("s_0123456789") in PICTURE_COLUMNS
+        for name in content
+    )  # fmt: skip
+
+
+def _records_table(records: Sequence[tuple[int, Mapping[str, object]]]) -> ParsedTable:
+    """Return records as a table; missing values become ''."""
     columns = list(dict.fromkeys(key for _, record in records for key in record))
     return ParsedTable(columns, [(n, [_cell(r.get(key)) for key in columns]) for n, r in records])
 
@@ -108,9 +205,11 @@ def _parse_json_lines(text: str, name: str) -> ParsedTable:
 def _cell(value: object) -> str:
     if value is None:
         return ""
-    if isinstance(value, list):
-        return "|".join(map(_cell, value))
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, list) and not any(isinstance(item, dict | list) for item in value):
+        return label_cells.joined([_cell(item) for item in value])
+    if isinstance(value, str):
+        return label_cells.plain_cell(value)
+    return label_cells.plain_cell(json.dumps(value, ensure_ascii=False))
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ def test_a_pair_that_only_the_audit_finds_is_announced(project) -> None:
     clean.main()
     split.main()
     joined = results.read_details(split.METRICS)["leaking_pairs_joined"]
-    assert lines[-1].strip() == f"{joined} pairs that show the same picture stay in one split"
+    assert lines[-1].strip() == f"pairs that show the same picture and stay in one split: {joined}"
     table = pixel_store.read_table(paths.SPLIT / "photos.csv").split.value_counts()
     sizes = ", ".join(f"{name} {table[name]}" for name in ("train", "val", "test"))
     assert lines[-2].startswith(f"split     {sizes} photos")

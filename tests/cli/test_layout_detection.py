@@ -71,7 +71,7 @@ def test_collectors_with_exports_of_any_question_and_one_broken(folder):
     assert seen.layout == "label_studio"
     assert seen.texts == {"1_Pronacio": 1, "2_Neutralis": 1, "pronation": 1, "neutral": 1}
     assert "2 Label Studio exports with 4 answers" in seen.summary
-    assert any("ITWQ3V/z.json is not a valid export" in remark for remark in seen.remarks)
+    assert any("ITWQ3V/z.json cannot be read" in remark for remark in seen.remarks)
 
 
 def test_collectors_one_folder_too_deep_are_not_taken_for_one_collector(folder):

@@ -4,7 +4,9 @@ Each generator writes a folder of one kind and returns the true label and predef
 photo that has a label. The photos are copies of one small JPEG: labels come from names and tables.
 """
 
+import csv
 import importlib.util
+import io
 import json
 import subprocess
 import time
@@ -454,7 +456,10 @@ def test_contradicting_classes_of_folders_and_table_are_asked_about(write, raw):
     [
         (["cat|Hernia", "dog|Hernia", "cat", "dog"], 2),  # a label that never stands alone
         (["cat|Hernia", "dog|Hernia"], 2),
-        (["['a', 'b']", "['a']", "['b']"], 1),
+        (["[a, b]", "a", "b"], 1),
+        (["[a, b]", "[a, c]"], 2),
+        (["ant bee", "ant", "bee"], 1),
+        (["red ant", "ant", "bee"], 0),
         (["tench, Tinca tinca", "goldfish, Carassius auratus"], 0),  # one label with its synonym
         (["cat; dog", "cat", "dog"], 1),
         (["black, cat", "white, cat"], 0),
@@ -555,7 +560,7 @@ def test_named_folders_with_a_table_of_their_kinds_are_asked_about(write, raw, n
     names = [name.format(word if name == "{}" else n) for n, word in enumerate(words)]
     photos, texts, truth = cases(("name", "family"), names)
     root = write(photos, **texts)
-    with pytest.raises(ValueError, match="pass --layout folders; otherwise pass --layout table"):
+    with pytest.raises(ValueError, match="pass --layout folders; otherwise, pass --layout table"):
         read(root, raw)
     assert labels_of(read(root, raw, "table")[2]) == truth
     assert len(read(root, raw, "folders")[0].dataset.classes) == 12
@@ -822,7 +827,7 @@ def test_photos_without_a_label_are_counted_with_their_folder(write, raw):
     assert labels_of(entries) == by_number(photos[:24])
     assert "9 photos are without a label: 9 in test" in proposal.reading.remarks
     assert "test.csv names 9 photos without a label" in proposal.reading.remarks
-    assert Counter(s.reason for s in inventory.skips) == {"no_task": 9, "not_an_image": 1}
+    assert Counter(s.reason for s in inventory.skips) == {"no_task": 9, "other_file": 1}
 
 
 # --- Folders -------------------------------------------------------------------------------------
@@ -926,26 +931,146 @@ def test_numbered_and_lettered_classes_are_no_look_alikes():
     assert layout_detection.name_classes(texts, {}).alike == ()
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "remark"),
-    [
-        ("labels.xlsx", b"PK", "labels.xlsx: a spreadsheet, not read; save it as CSV"),
-        ("t.parquet", b"PAR1", "pandas.read_parquet('t.parquet').to_csv"),
-        ("a.json", b'{"images": [{"file_name": "1.jpg"}], "annotations": []}', "a.json: COCO"),
-        ("a.xml", b"<annotations><image name='1.jpg'/></annotations>", "a.xml: CVAT"),
-        ("v.json", b'{"_via_img_metadata": {}}', "v.json: a VGG Image Annotator file"),
-        ("l.ndjson", b'{"data_row": {"id": "x"}}\n', "l.ndjson: a Labelbox export"),
-        ("y/1.txt", b"0 0.5 0.5 0.1 0.2\n", "y/1.txt: YOLO boxes"),
-        ("m.json", b'{"1.jpg": "cat", "2.jpg": "dog"}', "m.json: a JSON mapping"),
-    ],
-)
-def test_label_files_that_no_layout_reads_are_named_with_the_remedy(
-    write, raw, name, content, remark
-):
+UNREAD = {
+    "labels.xlsx": (b"PK", "labels.xlsx: a spreadsheet, not read; save it as CSV"),
+    "t.parquet": (b"PAR1", "`pip install pyarrow`; to write a labels.csv, run `anklealign convert"),
+    "a.7z": (b"7z", "a.7z: an archive, not read; unpack it into the folder"),
+    "a.rar": (b"Rar!", "a.rar: an archive, not read; unpack it into the folder"),
+    "clip.mp4": (b"ftyp", "clip.mp4: videos, not read; save frames as JPEG"),
+    "broken.json": (b'[{"image": ', "broken.json cannot be read: .*; save it again"),
+    "settings.json": (b'{"lr": 1, "size": [1, 2]}', "settings.json: JSON of another kind, not"),
+    "indices.json": (b'{"cat": 70, "dog": 71}', "indices.json: JSON that names no photo, not read"),
+}
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_files_that_no_layout_reads_are_named_with_the_remedy(write, raw, name):
+    content, remark = UNREAD[name]
     root = write(numbered(12), **{name: content})
-    with pytest.raises(ValueError, match="no label was found") as error:
+    with pytest.raises(ValueError, match=f"(?s)no label was found.*{remark}"):
         read(root, raw)
-    assert remark in str(error.value)
+
+
+@pytest.mark.parametrize("suffix", ["json", "xml", "txt"])
+def test_label_files_beside_each_photo_are_one_line_of_the_report(write, raw, suffix):
+    content = {
+        "json": '{"imagePath": "1.jpg", "shapes": []}',
+        "xml": "<annotation><filename>1.jpg</filename></annotation>",
+        "txt": "0 0.5 0.5 0.1 0.2\n",
+    }[suffix]
+    texts = {f"images/{n}.{suffix}": content for n in range(40)}
+    with pytest.raises(ValueError, match="no label was found") as error:
+        read(write(numbered(40), **texts), raw)
+    (line,) = [line for line in str(error.value).splitlines() if f"0.{suffix}" in line]
+    assert "and 37 more: " in line
+    assert "to write a labels.csv, run `anklealign convert " in line
+
+
+def json_kinds():
+    """A table of twelve photos in each form of JSON."""
+    rows = [(f"{n}.jpg", PETS[n % 2]) for n in range(12)]
+    records = [dict(zip(("image", "label"), row, strict=True)) for row in rows]
+    columns = {key: [record[key] for record in records] for key in ("image", "label")}
+    return {
+        "records": records,
+        "records with an id": [{"id": n, **record} for n, record in enumerate(records)],
+        "labels in lists": [{**record, "label": [record["label"]]} for record in records],
+        "columns": columns,
+        "pandas": {k: {str(n): v for n, v in enumerate(column)} for k, column in columns.items()},
+        "pandas split": {"columns": ["image", "label"], "index": [*range(12)], "data": rows},
+        "pairs": rows,
+        "label by file": dict(rows),
+        "label by name": {name.removesuffix(".jpg"): label for name, label in rows},
+        "record by file": {name: {"label": label, "x": 1} for name, label in rows},
+        "files by class": {pet: [name for name, label in rows if label == pet] for pet in PETS},
+        "wrapped": {"version": 1, "images": records},
+        "wrapped as data": {"data": records},
+    }
+
+
+@pytest.mark.parametrize("kind", json_kinds())
+def test_a_table_in_json_gives_each_photo_its_label(write, raw, kind):
+    root = write(numbered(12), **{"labels.json": json.dumps(json_kinds()[kind])})
+    proposal, _, entries = read(root, raw)
+    assert labels_of(entries) == by_number(numbered(12))
+    assert proposal.dataset.csv == "labels.json"
+
+
+def test_lists_of_photos_by_split_or_side_are_no_classes(write, raw):
+    names = [f"{n}.jpg" for n in range(12)]
+    for content in ({"train": names[:6], "val": names[6:]}, {"left": names, "right": names[::-1]}):
+        root = write(numbered(12), **{"labels.json": json.dumps(content)})
+        with pytest.raises(ValueError, match=r"labels\.json"):
+            read(root, raw)
+
+
+CELLS = {
+    "a list as pandas writes it": lambda pet: f"['{pet}']",
+    "JSON": lambda pet: f'["{pet}"]',
+    "a set": lambda pet: f"{{'{pet}'}}",
+    "a tuple": lambda pet: f"('{pet}',)",
+    "a NumPy array": lambda pet: f"array(['{pet}'], dtype=object)",
+    "a list without quotes": lambda pet: f"[{pet}]",
+    "attributes of VGG Image Annotator": lambda pet: json.dumps({"class": pet}),
+    "a checkbox of VGG Image Annotator": lambda pet: json.dumps({"class": {pet: True}}),
+}
+
+
+def quoted_table(cells):
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream)
+    writer.writerows([("file", "label"), *((f"{n}.jpg", cell) for n, cell in enumerate(cells))])
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("kind", CELLS)
+def test_a_list_or_object_of_one_label_is_that_label(write, raw, kind):
+    cells = [CELLS[kind](PETS[n % 2]) for n in range(12)] + ["[]", "set()", "{}"]
+    root = write(numbered(15), **{"t.csv": quoted_table(cells)})
+    proposal, inventory, entries = read(root, raw)
+    assert sorted(proposal.dataset.classes) == [*PETS]
+    assert labels_of(entries) == by_number(numbered(12))
+    assert Counter(s.reason for s in inventory.skips if s.item == "task") == {"no_label": 3}
+
+
+@pytest.mark.parametrize(
+    "cell", ["['cat', 'dog']", '["cat" "dog"]', "['cat'\n 'dog']", "[cat, dog]", "cat dog",
+             "{'cat', 'dog'}", "cat|dog"],
+)  # fmt: skip
+def test_several_labels_in_a_cell_are_skipped_or_refused_with_a_word(write, raw, cell):
+    some = [cell if n > 9 else PETS[n % 2] for n in range(12)]
+    root = write(numbered(12), **{"t.csv": quoted_table(some)})
+    proposal, inventory, entries = read(root, raw)
+    assert labels_of(entries) == by_number(numbered(10))
+    assert "2 rows hold several labels" in " ".join(proposal.reading.remarks)
+    tasks = [s.reason for s in inventory.skips if s.item == "task"]
+    assert tasks == ["several_choices"] * 2
+    (root / "t.csv").write_text(quoted_table([cell] * 8 + [*PETS] * 2))
+    with pytest.raises(ValueError, match="holds several labels in 8 of 12 rows"):
+        read(root, raw)
+
+
+def test_names_in_brackets_and_of_several_words_stay_labels(write, raw):
+    cells = [("(left)", "red fox", "grey fox")[n % 3] for n in range(12)]
+    proposal, _, _ = read(write(numbered(12), **{"t.csv": quoted_table(cells)}), raw)
+    assert set(proposal.dataset.classes) == {"(left)", "red fox", "grey fox"}
+
+
+def test_objects_and_recombined_words_in_cells_are_named(write, raw):
+    objects = [json.dumps({"class": PETS[n % 2], "size": "big"}) for n in range(12)]
+    root = write(numbered(12), **{"t.csv": quoted_table(objects)})
+    with pytest.raises(ValueError, match=r"several values in a row \(class, size\)"):
+        read(root, raw)
+    words = [" ".join(w for k, w in enumerate("abcd") if n >> k & 1) for n in range(1, 16)]
+    (root / "t.csv").write_text(quoted_table([*words, *"abcd" * 6]))
+    write(numbered(48))
+    proposal, _, _ = read(root, raw)
+    assert "and are skipped; if they are one label, join its words by _" in " ".join(
+        proposal.reading.remarks
+    )
+    (root / "t.csv").write_text(quoted_table([w for w in words if " " in w] * 4))
+    proposal, _, _ = read(root, raw)
+    assert "the labels combine the same words (" in " ".join(proposal.reading.remarks)
 
 
 def test_twenty_thousand_photos_in_one_folder_with_a_table_take_seconds(write, raw):
@@ -1007,7 +1132,7 @@ def test_shared_cases_come_out_as_expected(tmp_path, raw, name):
 
 def test_the_shared_case_of_labels_in_file_names_is_asked_about(tmp_path, raw):
     root = make_case("label_in_file_name", tmp_path / "case")
-    with pytest.raises(ValueError, match="cat, dog; otherwise pass --layout file_names"):
+    with pytest.raises(ValueError, match="cat, dog; if so, pass --layout file_names"):
         read(root, raw)
     _, _, entries = read(root, raw, "file_names")
     assert Counter(labels_of(entries).values()) == {"cat": 10, "dog": 10}

@@ -26,9 +26,9 @@ from tests.models.test_bundle import made
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = (
-    "add", "run", "restore", "push", "predict", "evaluate", "export", "serve", "compare", "diff",
-    "report", "pr-report", "label-issues", "correct", "next", "learning-curve", "summary", "check",
-    "sync-deps",
+    "add", "convert", "run", "restore", "push", "predict", "evaluate", "export", "serve", "compare",
+    "diff", "report", "pr-report", "label-issues", "correct", "next", "learning-curve", "summary",
+    "check", "sync-deps",
 )  # fmt: skip
 HEAVY = ("torch", "pandas", "numpy", "dvc", "fastapi")
 LIGHT = f"""

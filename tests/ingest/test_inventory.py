@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anklealign.ingest import inventory
+from anklealign.config.params import Dataset
+from anklealign.ingest import inventory, layouts
 from anklealign.ingest.inventory import (
     REASONS,
     Claim,
@@ -173,3 +174,30 @@ def test_a_folder_that_may_not_be_opened_is_one_clear_error(nobody):
         pytest.raises(ValueError, match=r"photos cannot be opened: Perm.*; grant read permission"),
     ):
         list_files(nobody.folder / "photos")
+
+
+NOT_PHOTOS = {
+    "test.csv": b"a,b\n1,2\n", "README.md": b"# data\n", "LICENSE": b"MIT", "run.py": b"print()",
+    "labels.json": b"{}", "ants.xml": b"<annotation/>", "clip.mp4": b"\0\0\0\x18ftypmp42",
+    "e.txt": b"",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", ["folders", "file_names", "table", "label_studio"])
+def test_files_that_are_no_photos_are_not_counted_as_broken_ones(folder, jpeg, layout):
+    root = folder("cat/cat1.jpg")
+    damaged = {"cat/web.jpg": b"<html>", "cat/scan.pdf": b"%PDF", "cat/scan": b"?"}
+    kept = {"cat/photo.JPG~": jpeg, "cat/photo.part": jpeg}
+    named = {f"cat/{name}": data for name, data in NOT_PHOTOS.items() if layout != "label_studio"}
+    named |= {"README.md": b"# data\n", "notes.txt": b"hello"}
+    tables = {"labels.csv": b"path,label\ncat/cat1.jpg,cat\n", "export.json": b"[]"}
+    wanted = {"table": "labels.csv", "label_studio": "export.json"}.get(layout)
+    extra = {wanted: tables[wanted]} if wanted else {}
+    for path, data in (damaged | kept | named | extra).items():
+        (root / path).write_bytes(data)
+    dataset = Dataset(
+        layout=layout, classes={"cat": (), "dog": ()}, csv="labels.csv",
+        label_pattern="(?P<label>cat)" if layout == "file_names" else None,
+    )  # fmt: skip
+    found = layouts.read_inventory(root, dataset)
+    assert {skip.path for skip in found.skips if skip.reason == "other_file"} == named.keys()

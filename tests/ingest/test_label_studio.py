@@ -337,8 +337,8 @@ def test_files_without_a_task_are_told_apart_from_what_is_no_photo(find, reasons
     }
     found = find(["A/1.jpg"], exports)
     assert reasons(found) == {
-        "A/1.jpg": "no_task", "A/notes.txt": "not_an_image", "A/empty.jpg": "zero_bytes",
-        "A/t.csv": "not_an_image",
+        "A/1.jpg": "no_task", "A/notes.txt": "other_file", "A/empty.jpg": "zero_bytes",
+        "A/t.csv": "other_file",
     }  # fmt: skip
 
 

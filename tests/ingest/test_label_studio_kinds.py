@@ -131,7 +131,9 @@ def test_files_without_suffix_that_are_no_annotations_are_no_exports(find):
     files = {f"sync/{n}": stored(n, "cat") for n in range(4)}
     others = {"README": "{x", "photos/LICENSE": '{"result": [], "task": 3}', "n": '{"data": {}}'}
     found = find(files | others)
-    assert {s.path: s.reason for s in found.skips} == dict.fromkeys(others, "not_an_image")
+    assert {s.path: s.reason for s in found.skips} == {
+        "README": "other_file", "photos/LICENSE": "other_file", "n": "not_an_image",
+    }  # fmt: skip
 
 
 # --- Which annotation counts
@@ -276,6 +278,8 @@ OTHERS = {
     "key points (keypointlabels)": ("keypointlabels", {"x": 1, "keypointlabels": ["a"]}),
     "masks (brushlabels)": ("brushlabels", {"rle": [1], "brushlabels": ["a"]}),
     "numbers": ("number", {"number": 3}),
+    "dates": ("datetime", {"datetime": "2024-01-01"}),
+    "polygons (polygonlabels)": ("polygonlabels", {"points": [[1, 2]], "polygonlabels": ["a"]}),
 }
 
 
@@ -290,7 +294,44 @@ def test_other_controls_are_named_as_what_they_are(find, name):
     ]
     counts = AnswerCounts()
     assert not counts.add("e.json", json.dumps([task(0, annotation(other))]).encode())
-    assert f"{name} (1)" in counts.remarks()[0]
+    assert f"only Choices and Taxonomy label a photo: {name} 'x' (1)" in counts.remarks()[0]
+
+
+def test_other_controls_beside_a_choice_are_named_with_their_questions(find):
+    others = [
+        {"from_name": f"q{n}", "to_name": "image", "type": kind, "value": value}
+        for n, (kind, value) in enumerate(OTHERS.values())
+    ]
+    relation = {"from_id": "a", "to_id": "b", "type": "relation"}
+    tasks = [task(n, annotation(choices("cat"), *others, relation)) for n in range(2)]
+    counts = AnswerCounts()
+    assert counts.add("e.json", json.dumps(tasks).encode())
+    assert counts.counts() == {"kind": {"cat": 2}}
+    (remark,) = counts.remarks()
+    for n, name in enumerate(OTHERS):
+        assert f"{name} 'q{n}' (2)" in remark
+    assert "relations (2)" in remark
+    assert len(labels(find({"e.json": tasks}))) == 2
+
+
+@pytest.mark.parametrize("name", ["e.json", "e.csv"])
+def test_other_columns_of_records_are_named(name):
+    box = [{"x": 1, "width": 2, "rectanglelabels": ["a"]}]
+    records = [
+        {"id": n, "image": f"/data/upload/1/{n}.jpg", "kind": ["cat", "dog"][n % 2], "stars": 4,
+         "box": box, "comment": f"a story {n}", "annotator": 1, "annotation_id": n}
+        for n in range(6)
+    ]  # fmt: skip
+    counts = AnswerCounts()
+    text = json.dumps(records) if name == "e.json" else table(records, ",")
+    assert counts.add(name, text.encode())
+    remark = counts.remarks()[-1]
+    assert "boxes (rectanglelabels) 'box' (6)" in remark
+    assert "text 'comment' (6)" in remark
+    assert "image" not in remark
+    # A CSV does not tell numbers from choices.
+    assert ("numbers or ratings 'stars' (6)" in remark) == (name == "e.json")
+    assert ("stars" in counts.counts()) == (name == "e.csv")
 
 
 # --- Further exports
@@ -332,7 +373,7 @@ def test_json_lines_of_tasks_or_annotations_are_read(find, name, kind):
 def test_json_lines_of_another_tool_are_no_export(find):
     exports = {"e.json": [task(0, annotation(choices("cat")))]}
     found = find(exports | {"metadata.jsonl": '{"file_name": "photos/0.jpg", "label": 1}'}, 1)
-    assert {s.path: s.reason for s in found.skips} == {"metadata.jsonl": "not_an_image"}
+    assert {s.path: s.reason for s in found.skips} == {"metadata.jsonl": "other_file"}
 
 
 def test_a_coco_file_is_named(find):
