@@ -176,7 +176,8 @@ def _terminable() -> Iterator[None]:
 
 def _summary(source: Path, inside: Sequence[str], progress: _Progress) -> list[str]:
     """Return the remarks on what was unpacked and left out."""
-    archives = f"{len(inside)} archives in the folder" if inside else source.name
+    number = f"{len(inside)} archive{'s' * (len(inside) > 1)}"
+    archives = f"{number} in the folder" if inside else source.name
     remarks = [
         f"{escape_unprintable(archives)}: {progress.files} files, {progress.size / 1e6:.1f} MB"
     ]
