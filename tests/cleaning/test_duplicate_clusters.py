@@ -45,6 +45,8 @@ COPIES = {
     "cut right": lambda picture: crop(picture, 0, 0, 0.08, 0),
     "cut bottom": lambda picture: crop(picture, 0, 0, 0, 0.08),
     "cut all round": lambda picture: crop(picture, 0.03, 0.06, 0.05, 0.02),
+    "a quarter cut": lambda picture: crop(picture, 0.12, 0, 0.13, 0),
+    "center square": lambda picture: ImageOps.fit(picture, (480, 480)),
     "mirrored": ImageOps.mirror,
     "turned left": lambda picture: picture.transpose(Turn.ROTATE_90),
     "turned over": lambda picture: picture.transpose(Turn.ROTATE_180),
