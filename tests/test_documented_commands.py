@@ -1,7 +1,9 @@
 """The commands of README.md and docs/ run in their order, each page in a fresh clone.
 
 A page is one Bash script: its console, sh and Python blocks from top to bottom. What cannot run in
-a test is in SKIPPED, with the reason. The clones have a small synthetic set and small networks.
+a test is in SKIPPED, with the reason. A block of another kind has no command, except FILES. Of the
+commands in sentences, a page runs one of the same name, or IN_SENTENCES has the reason why not. The
+clones have a small synthetic set and small networks.
 """
 
 import contextlib
@@ -24,6 +26,7 @@ from tests.test_docs import pages
 from tests.test_dvc import Clone, small_clone
 
 ROOT = Path(__file__).resolve().parents[1]
+PAGES = [*pages(), ROOT / "CONTRIBUTING.md"]
 SHELL, PYTHON = {"console", "sh"}, "python"
 OTHER = {"text", "yaml", "nginx", "mermaid"}  # output, files and pictures
 PORT, PHOTO = "PORT_OF_THE_SERVICE", "PHOTO_OF_THE_READER"
@@ -33,7 +36,14 @@ SKIPPED = {
     "docker ": "needs a Docker engine",
     "pip install ": "needs a package index",
     "python -m docs.offline_plots": "downloads a library with npm",
-    "python -m benchmarks.speed --device cuda": "needs a GPU",
+    "python -m benchmarks.": "takes minutes to hours, or photos that are not in the repository",
+    "duckdb ": "is no dependency",
+    "ray start ": "stays in the background; tests/io/test_execution.py starts a cluster (slow)",
+    "anklealign predict ~/photos --out predictions.csv --backend ray ": "needs a GPU",
+    "kubectl ": "needs a Kubernetes cluster",
+    "make .venv/dev": "installs packages; CI runs it",
+    "make test ": "runs this test; CI runs it",
+    "pre-commit ": "is no dependency",
     "torchrun --nnodes=2 ": "needs two hosts",
     "dvc commit --force train": "records what two hosts trained",
     "dvc remote add --default team ssh://": "needs a server; the line above is a folder",
@@ -45,6 +55,50 @@ SKIPPED = {
     "dvc queue start ": "starts the runs of the line above",
     "dvc exp run -S dataset=my_photos -S model=auto": "fine-tunes four networks",
 }  # fmt: skip
+
+# First line of a block with commands that is a file -> why no test runs it.
+FILES = {
+    "#!/bin/bash": "a job of a Slurm cluster",
+    "# task.yaml: sky launch task.yaml": "a task of SkyPilot, which needs a cloud account",
+}
+
+# How a command in a sentence starts -> why no page runs a command of this name.
+IN_SENTENCES = {
+    "anklealign check": "a stage of `make repro`; tests/cli/test_main.py",
+    "anklealign export": "`make export` runs it",
+    "anklealign run": "`make repro` runs it",
+    "anklealign summary": "`make repro` runs it; tests/cli/test_summary.py",
+    "anklealign sync-deps": "edits dvc.yaml; tests/test_dvc.py",
+    "dvc --version": "is a time that was measured",
+    "chmod u+r": "is a remedy for photos that cannot be read",
+    "dvc add": "`anklealign add` runs it",
+    "dvc cache ": "changes the cache of the tests",
+    "dvc config ": "changes a folder without git",
+    "dvc dag": "is the program that a license belongs to",
+    "dvc exp pull ": "needs two machines",
+    "dvc exp push": "needs two machines",
+    "dvc gc ": "deletes files of other clones of the tests",
+    "dvc import-url": "tests/cli/test_download.py",
+    "dvc update ": "tests/cli/test_download.py",
+    "git init": "the clones have git",
+    "make PYTHON=": "installs packages",
+    "make charts": "needs npm",
+    "make check-lock": "CI runs it",
+    "make check": "runs `anklealign check`",
+    "make docs": "tests/test_docs.py builds the site",
+    "make format": "edits the code",
+    "make lock": "needs a package index",
+    "make pr-report": "runs `anklealign pr-report`",
+    "make report": "runs `anklealign report`",
+    "make sync-deps": "runs `anklealign sync-deps`",
+    "make test": "runs this test; CI runs it",
+    "npm ": "needs a package index",
+    "pip install ": "needs a package index",
+    "pytest ": "is a test",
+    "python -m benchmarks.": "takes minutes to hours, or photos that are not in the repository",
+    "python -m docs.": "tests/test_docs.py and tests/test_licenses.py compare what it writes",
+    "python -m http.server ": "is Python's own; tests/service/test_web_demo.py serves the folder",
+}
 
 # Command -> why it ends with an error, as the page says.
 REFUSED = {
@@ -99,9 +153,18 @@ for second in $(seq 90); do
 done
 cat ~/service.log; exit 1
 """
-FAST = {"evaluate.robustness": 0, "evaluate.learning_curve": 0, "evaluate.bootstrap": 100,
-        "train.repeats": 1, "models.lite0_probe.image_size": 64,
-        "models.grid_pool_cnn.epochs": 30}  # `label-issues` refuses a model at chance  # fmt: skip
+# Features of pretrained weights and straight or clearly tilted legs: `label-issues` refuses a model
+# that is no better than chance, and some 60 training photos are too few for a network from scratch.
+FAST = {
+    "model": "lite0_probe",
+    "models.lite0_probe.image_size": 96,
+    "synthetic.photos": 90,
+    "synthetic.difficulty": 0,
+    "evaluate.robustness": 0,
+    "evaluate.learning_curve": 0,
+    "evaluate.bootstrap": 100,
+    "train.repeats": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -165,19 +228,81 @@ def replaced(text: str) -> str:
     return text
 
 
-RUN = [p for p in pages() if any(b.kind in SHELL | {PYTHON} for b in blocks(p))]
+RUN = [p for p in PAGES if any(b.kind in SHELL | {PYTHON} for b in blocks(p))]
 
 
 def every_command() -> list[str]:
     return [c for p in RUN for b in blocks(p) if b.kind in SHELL for c in b.commands]
 
 
+def programs() -> str:
+    """Return a pattern of the first words of commands: those of all blocks, and some more."""
+    words = {command.split()[0] for command in every_command()} - {"."}
+    return "|".join(map(re.escape, sorted(words | {"npm", "pytest", "ray", "srun", "sky", "uv"})))
+
+
+def in_sentences() -> set[str]:
+    """Return the commands of a program and an argument in the text outside of blocks."""
+    found = set()
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        text = re.sub(r"^ *```.*?^ *```$", "", text, flags=re.DOTALL | re.MULTILINE)
+        code = (" ".join(span.split()) for span in re.findall(r"`([^`]+)`", text))
+        found |= {span for span in code if re.match(rf"({programs()}) \S", span)}
+    return found
+
+
+def name(command: str) -> str:
+    """Return a command's program and subcommand, such as `dvc exp run`."""
+    words = command.split()
+    length = 3 if words[:2] in (["dvc", "exp"], ["dvc", "queue"], ["python", "-m"]) else 2
+    return " ".join(words[:length])
+
+
 def test_every_block_has_a_known_kind():
-    kinds = {(page.name, b.line): b.kind for page in pages() for b in blocks(page)}
+    kinds = {(page.name, b.line): b.kind for page in PAGES for b in blocks(page)}
     assert len(kinds) > 60
     assert {place: k for place, k in kinds.items() if k not in SHELL | OTHER | {PYTHON}} == {}
-    fences = sum(page.read_text(encoding="utf-8").count("```") for page in pages())
+    fences = sum(page.read_text(encoding="utf-8").count("```") for page in PAGES)
     assert fences == 2 * len(kinds)
+
+
+def test_a_block_of_text_has_no_command():
+    usage = ROOT / "docs/reference/cli.md"  # with its options, generated
+    found = {
+        f"{page.name}, line {b.line}: {b.commands[0]}"
+        for page in set(PAGES) - {usage}
+        for b in blocks(page)
+        if b.kind in OTHER and b.commands[0] not in FILES
+        for line in b.commands
+        if re.match(rf" *(\$ )?({programs()}) \S", line)
+    }
+    assert found == set(), "mark it as console, and skip it in SKIPPED if it cannot run"
+
+
+def test_an_indented_block_has_no_command():
+    found = [
+        f"{page.name}: {line}"
+        for page in PAGES
+        for line in re.findall(r"(?<=\n\n) {4,}\S.*", page.read_text(encoding="utf-8"))
+        if re.match(rf" +(\$ )?({programs()}) ", line)
+    ]
+    assert found == [], "mark it as console"
+
+
+def test_a_command_in_a_sentence_is_run_in_a_block_or_has_a_reason():
+    run = {
+        name(part)
+        for command in every_command()
+        if not command.startswith(tuple(SKIPPED))
+        for part in bare(command).split(" && ")
+    }
+    sentences = in_sentences()
+    assert len(sentences) > 100
+    missing = {c for c in sentences if name(c) not in run and not c.startswith(tuple(IN_SENTENCES))}
+    assert missing == set()
+    needed = {c for c in sentences if name(c) not in run}
+    assert [s for s in IN_SENTENCES if not any(c.startswith(s) for c in needed)] == []
 
 
 def test_every_exception_is_one_of_a_command():
@@ -188,6 +313,7 @@ def test_every_exception_is_one_of_a_command():
     unused += [command for command in [*REFUSED, *BY_HAND] if command not in exact]
     text = "\n".join([*commands, *(c for p in RUN for b in blocks(p) for c in b.commands)])
     assert unused + [old for old in REPLACED if old not in text] == []
+    assert FILES.keys() <= {c for p in RUN for b in blocks(p) for c in b.commands}
 
 
 def test_most_commands_run():

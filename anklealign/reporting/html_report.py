@@ -328,7 +328,7 @@ def _without_nan(table: pd.DataFrame) -> list[dict[Any, Any]]:
 def _robustness(evaluate: Metrics) -> list[dict[str, Any]]:
     """Return kind, level and balanced accuracy of each corruption."""
     return [
-        {"kind": kind.replace("_", " "), "level": level, "score": score}
+        {"kind": metric_tables.display_name(kind), "level": level, "score": score}
         for kind, levels in evaluate.get("robustness", {}).items()
         if isinstance(levels, Mapping)
         for level, score in levels.items()
@@ -338,7 +338,7 @@ def _robustness(evaluate: Metrics) -> list[dict[str, Any]]:
 def _worst_corruption(robustness: Metrics) -> dict[str, float | str]:
     """Return score, kind and level of the corruption with the lowest score."""
     scores = [
-        (score, kind.replace("_", " "), level)
+        (score, metric_tables.display_name(kind), level)
         for kind, levels in robustness.items()
         if isinstance(levels, Mapping)
         for level, score in levels.items()

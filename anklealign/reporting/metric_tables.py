@@ -22,6 +22,9 @@ NAMES = {
     "brier": "Brier score",
     "rps": "ranked probability score",
     "two_step_errors": "two-step errors",
+    "gaussian_blur": "Gaussian blur",
+    "gaussian_noise": "Gaussian noise",
+    "jpeg_compression": "JPEG compression",
 }
 
 
@@ -132,10 +135,7 @@ def has_subjects(split: Metrics) -> bool:
 def value_table(block: Metrics) -> Table:
     """Return all values of a block of metrics, without those of single annotators."""
     shown = {key: value for key, value in block.items() if key != "by_annotator"}
-    rows = [
-        [name, value if isinstance(value, str) else number(value)] for name, value in flat(shown)
-    ]
-    return Table(["metric", "value"], rows)
+    return Table(["metric", "value"], [[name, value] for name, value in flat(shown)])
 
 
 def learning_curve_table(curve: Metrics) -> Table:
@@ -156,12 +156,19 @@ def shortcut_table(audit: Metrics) -> Table:
     return Table(["attribute", "balanced accuracy (95% CI)", "majority class"], rows)
 
 
-def flat(block: Metrics, prefix: str = "") -> list[tuple[str, Any]]:
-    """Return nested metrics as (name, value)."""
-    rows: list[tuple[str, Any]] = []
+def flat(block: Metrics, prefix: str = "") -> list[tuple[str, str | Cell]]:
+    """Return nested metrics as (name, value); a value and its CI are one cell."""
+    rows: list[tuple[str, str | Cell]] = []
     for key, value in block.items():
-        name = f"{prefix}{key}".replace("_", " ")
-        rows += flat(value, f"{name}, ") if isinstance(value, Mapping) else [(name, value)]
+        name = f"{prefix}{display_name(key)}"
+        if not isinstance(value, Mapping):
+            rows.append((name, value if isinstance(value, str) else number(value)))
+            continue
+        nested = dict(value)
+        if "value" in value:
+            rows.append((name, Cell(number(nested.pop("value")), ci(nested))))
+            nested = {k: v for k, v in nested.items() if k not in ("ci_low", "ci_high")}
+        rows += flat(nested, f"{name}, ")
     return rows
 
 

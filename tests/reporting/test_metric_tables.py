@@ -60,3 +60,18 @@ def test_splits_of_many_classes_show_the_range_of_their_counts():
     assert len(few.header) == 3 + MAX_COLUMNS
     assert list(many.header[3:]) == ["fewest of a class", "median", "most of a class"]
     assert many.rows[0] == ["train", 9, 9, 1, 501, 1000]
+
+
+def test_a_value_and_its_interval_are_one_row():
+    block = {
+        "brier": 0.5,
+        "coverage": {"value": 0.98, "ci_low": 0.861, "ci_high": 0.999, "nominal": 0.9},
+        "twice": {"ci_low": 0.1, "ci_high": 0.2},
+    }
+    assert metric_tables.value_table(block).rows == [
+        ["Brier score", "0.500"],
+        ["coverage", metric_tables.Cell("0.980", "0.861 to 0.999")],
+        ["coverage, nominal", "0.900"],
+        ["twice, ci low", "0.100"],
+        ["twice, ci high", "0.200"],
+    ]

@@ -309,6 +309,21 @@ def test_every_figure_has_a_sentence_in_plain_words_and_how_it_is_computed(visit
     assert drawn == (11 if name == "subjects" else drawn) >= 10
 
 
+def test_every_block_of_scores_tells_how_it_is_computed(visit):
+    page = visit("subjects")
+    bare = page.evaluate("""() =>
+        [...document.querySelectorAll('#result details.more h3, #confidence details.more h3')]
+        .filter((heading) => {
+            let next = heading.nextElementSibling;
+            while (next && next.tagName !== 'H3') {
+                if (next.matches('details.how') || next.querySelector('details.how')) return false;
+                next = next.nextElementSibling;
+            }
+            return true;
+        }).map((heading) => heading.textContent)""")
+    assert bare == ["All values"]  # the values of the blocks above it
+
+
 def test_the_reliability_chart_has_the_bins_before_and_after_calibration(visit):
     page = visit()
     rows = new_run().reliability

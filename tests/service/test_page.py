@@ -280,7 +280,9 @@ def test_an_abstention_is_shown_and_the_model_card_is_inserted_as_text(
     (tmp_path / "metrics/MODEL_CARD.md").write_text(
         f"# Card\n\n{results.bundle_hash(tmp_path / 'model')}\n\n"
         "**Bold** and `code`, <img src=x onerror=alert(1)>\n\n"
-        "| score | value |\n|---|---:|\n| accuracy | 0.9 |\n\n- one\n  more\n- two\n",
+        "| score | value | majority | gain of the model | annotators | seeds of training |\n"
+        "|---|---:|---:|---:|---:|---:|\n| accuracy | 0.9 (0.8 to 0.95) | 0.4 | 0.5 | 0.8 | 3 |\n\n"
+        "- one\n  more\n- two\n",
         encoding="utf-8",
     )
     with serving(settings_for(tmp_path / "model")) as served:
@@ -291,9 +293,17 @@ def test_an_abstention_is_shown_and_the_model_card_is_inserted_as_text(
         visit.page.click("#card summary")
         card = visit.page.locator("#card-text")
         assert "<img src=x onerror=alert(1)>" in card.inner_text()
-        assert card.locator("td").all_inner_texts() == ["accuracy", "0.9"]
+        assert card.locator("td").all_inner_texts()[:3] == ["accuracy", "0.9 (0.8 to 0.95)", "0.4"]
         assert card.locator("li").all_inner_texts() == ["one more", "two"]
         assert card.locator("strong").inner_text() == "Bold"
+        visit.page.set_viewport_size({"width": 390, "height": 844})
+        lines = visit.page.evaluate("""() => {
+            const word = document.createRange();
+            word.selectNodeContents(document.querySelectorAll('#card-text th')[2]);
+            return word.getClientRects().length;
+        }""")
+        assert lines == 1, "a word is broken into lines"
+        assert visit.page.evaluate("document.documentElement.scrollWidth") <= 390
         assert visit.errors == []
         visit.page.context.close()
 

@@ -434,7 +434,7 @@
   const BEFORE = { x: "confidence_before", y: "accuracy_before" };
   const before = data.reliability.filter((row) => row.confidence_before != null);
   chart("reliability", (width) => Plot.plot({
-    width: Math.min(width, 460), height: Math.min(width, 460) * 0.78, style, marginLeft: 48, marginBottom: 40,
+    width: Math.min(width, 460), height: Math.min(width, 460) * 0.78, style, marginLeft: 48, marginBottom: 40, marginTop: 30,
     x: shares({ label: "confidence", labelAnchor: "center", labelArrow: "none" }),
     y: shares({ label: "correct", labelArrow: "none" }),
     marks: [
