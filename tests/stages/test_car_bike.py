@@ -19,34 +19,38 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    """Return a function that runs a stage with a seed and returns its metrics."""
+def folder(tmp_path_factory):
+    """Return a project after prepare and clean."""
     folder = tmp_path_factory.mktemp("car_bike")
     (folder / "data/raw").mkdir(parents=True)
     (folder / "data/raw/car_bike").symlink_to(PHOTOS)
     (folder / "pins.yaml").symlink_to(ROOT / "pins.yaml")
+    for stage in ("prepare", "clean"):
+        run(folder, stage, seed=1)
+    return folder
+
+
+def run(folder, stage, seed):
+    """Run a stage and return its metrics."""
     yaml = YAML()
     raw = yaml.load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-
-    def run(stage, seed=1):
-        raw.update(dataset="car_bike", seed=seed)
-        with (folder / "params.yaml").open("w", encoding="utf-8") as stream:
-            yaml.dump(raw, stream)
-        command = [sys.executable, "-m", f"stages.{stage}"]
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
-        return json.loads((folder / f"metrics/details/{stage}.json").read_text(encoding="utf-8"))
-
-    run("prepare")
-    return run
+    raw.update(dataset="car_bike", seed=seed)
+    with (folder / "params.yaml").open("w", encoding="utf-8") as stream:
+        yaml.dump(raw, stream)
+    command = [sys.executable, "-m", f"stages.{stage}"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
+    return metrics(folder, stage)
 
 
-def measured(content):
+def metrics(folder, stage):
+    """Return the metrics of a stage."""
+    content = json.loads((folder / f"metrics/details/{stage}.json").read_text(encoding="utf-8"))
     return content[0] if isinstance(content, list) else content
 
 
-def test_clean_removes_copies_and_hardly_another_photo(project):
-    counts = measured(project("clean"))
+def test_clean_removes_copies_and_hardly_another_photo(folder):
+    counts = metrics(folder, "clean")
     reasons = counts["reasons"]
     assert counts["photos"] == 3995
     assert reasons["exact_duplicate"] == 25
@@ -56,9 +60,8 @@ def test_clean_removes_copies_and_hardly_another_photo(project):
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3, 4])
-def test_split_ends_without_a_leaking_pair_and_without_an_edit(project, seed):
-    project("clean", seed)
-    counts = measured(project("split", seed))
+def test_split_ends_without_a_leaking_pair_and_without_an_edit(folder, seed):
+    counts = run(folder, "split", seed)
     assert counts["leaking_pairs"] == counts["groups_crossing"] == 0
     assert counts["leaking_pairs_joined"] <= 2
     assert counts["audit_rounds"] <= 3
