@@ -1,9 +1,12 @@
 """Read labels from folder names, or from file names, by the shape of the folder tree."""
 
 import re
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
+from anklealign.cli.dataset_config import scalar
 from anklealign.cli.layout_candidates import LayoutCandidate, preview
 from anklealign.config.class_names import fold, unnumbered
 from anklealign.ingest.filename_matching import is_code
@@ -26,6 +29,7 @@ LABEL_PATTERNS = (
 )
 MOST_STRAY = 0.01  # share of photos beside the only folder, as in a screenshot beside PetImages/
 FEWEST = 3  # photos of a label in a file name
+SHOWN = 6  # names in a message
 
 
 class FolderTree:
@@ -60,8 +64,19 @@ def join(folder: str, name: str) -> str:
     return f"{folder}/{name}" if folder else name
 
 
-def read_folders(photos: Sequence[str]) -> tuple[LayoutCandidate | None, list[str]]:
-    """Return the class folders with their predefined splits, and remarks on the tree."""
+def read_folders(
+    photos: Sequence[str], forced: Mapping[str, Any] | None = None
+) -> tuple[LayoutCandidate | None, list[str]]:
+    """Return the class folders with their predefined splits, and remarks on the tree.
+
+    If the user has `forced` class_roots, the folders are those below them.
+    """
+    chosen = (forced or {}).get("class_roots")
+    if chosen and isinstance(chosen, Mapping):
+        texts, labels = _labels(photos, {str(root): "" for root in chosen})
+        summary = f"{texts.total()} photos in {len(texts)} folders: {preview(texts)}"
+        reading = LayoutCandidate("folders", summary, texts, labels=labels)
+        return (reading if len(texts) > 1 else None), []
     tree = FolderTree(photos)
     top = tree.unwrap("")
     while top and len(tree.children[top]) < 2:
@@ -190,9 +205,19 @@ def _doubt(
             )
     recurring = sorted(name for name, above in second.items() if len(above) > 1)
     if len(recurring) > 1 and not all(split_of_name(name) for name in recurring):
+        holders = set().union(*(second[name] for name in recurring))
+        above = {
+            join(root, name): split
+            for root, split in sorted(roots.items())
+            for name in sorted(tree.children[root] & holders)
+        }
+        shown = scalar(dict(list(above.items())[:SHOWN]))
+        if len(above) > SHOWN:
+            shown = shown.removesuffix("}") + ", …}"
         return (
-            f"{_first(recurring)} recur below {len(texts)} folders; if they are the classes, "
-            "move them to the top, with the folders that are above them now inside"
+            f"{_first(recurring)} recur below {len(texts)} folders; if they are the classes, pass "
+            f"--set {shlex.quote(f'class_roots={shown}')} with those of the folders above them "
+            "that are to be read; if some are copies of others, move them out of the folder"
         )
     named = [name for name in tree.children[top] if split_of_name(name)]
     if set(roots.values()) == {""} and any(
@@ -214,19 +239,36 @@ def _doubt(
 
 
 def _first(names: Sequence[str]) -> str:
-    shown = ", ".join(map(escape_unprintable, sorted(names)[:6]))
-    return shown + (", …" if len(names) > 6 else "")
+    shown = ", ".join(map(escape_unprintable, sorted(names)[:SHOWN]))
+    return shown + (", …" if len(names) > SHOWN else "")
 
 
-def read_file_names(photos: Sequence[str]) -> LayoutCandidate | None:
-    """Return the labels that recur in file names; chosen only if the user confirms them."""
-    for pattern in LABEL_PATTERNS:
-        compiled = re.compile(pattern, re.IGNORECASE)
+def read_file_names(
+    photos: Sequence[str], forced: Mapping[str, Any] | None = None
+) -> LayoutCandidate | None:
+    """Return the labels that recur in file names; chosen only if the user confirms them.
+
+    If the user has `forced` a label_pattern, the labels are what it finds.
+
+    Raises:
+        ValueError: The label_pattern is not a regular expression with a group label.
+    """
+    own = (forced or {}).get("label_pattern")
+    for pattern in (own,) if own else LABEL_PATTERNS:
+        try:
+            compiled = re.compile(pattern, re.IGNORECASE)
+        except re.error as error:
+            raise ValueError(
+                f"label_pattern: {pattern!r} is no regular expression: {error}"
+            ) from None
+        if "label" not in compiled.groupindex:
+            raise ValueError(f"label_pattern: {pattern!r} has no group (?P<label>...)")
         labels = {photo: match["label"] for photo in photos if (match := compiled.search(photo))}
         texts = Counter(labels.values())
         recurring = {text for text, count in texts.items() if count >= FEWEST}
         covered = sum(texts[text] for text in recurring)
-        if len(recurring) < 2 or covered < 0.9 * len(labels) or 2 * covered < len(photos):
+        few = covered < 0.9 * len(labels) or 2 * covered < len(photos)
+        if len(recurring) < 2 or (few and not own):
             continue
         splits = {photo.partition("/")[0] for photo in labels if "/" in photo}
         keys: dict[str, object] = {"label_pattern": pattern}
@@ -240,7 +282,9 @@ def read_file_names(photos: Sequence[str]) -> LayoutCandidate | None:
             f"{preview(Counter({text: texts[text] for text in recurring}))}",
             texts,
             keys,
-            doubt=f"the file names contain words that may be the labels: {preview(texts)}",
+            doubt=""
+            if own
+            else f"the file names contain words that may be the labels: {preview(texts)}",
             labels=labels,
         )
     return None

@@ -1,5 +1,6 @@
 """Recognize label files that no layout reads, and say how to convert them."""
 
+import re
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -47,6 +48,10 @@ SUFFIXES |= dict.fromkeys(
 ) | dict.fromkeys(
     [".7z", ".rar", ".z01", ".001"], ("an archive", "unpack it into the folder")
 )  # fmt: skip
+# Pascal VOC has a list for each class and split, of all photos: name -1.
+VOC_LIST = re.compile(r"(?:.*/)?ImageSets/.+\.txt", re.IGNORECASE)
+VOC_LINE = re.compile(r"\S+\s+(?:-1|0|1)\s*")
+VOC_LISTS = "Pascal VOC's lists of one class"
 LISTED = 3  # files named in a remark
 
 
@@ -64,8 +69,16 @@ def recognize(root: Path, file: str, stems: label_conversion.PhotoStems) -> tupl
     if kind not in label_conversion.SUFFIXES:
         return None
     if name := label_conversion.format_of(root, file, stems):
-        return name, CONVERT
-    return None
+        return name, "" if name == label_conversion.WITHOUT_CATEGORY else CONVERT
+    return (VOC_LISTS, "") if _is_voc_list(root, file) else None
+
+
+def _is_voc_list(root: Path, file: str) -> bool:
+    """Return whether a file is one of Pascal VOC's lists of one class: a name and -1, 0 or 1."""
+    if not VOC_LIST.fullmatch(file) or (root / file).stat().st_size > label_conversion.LARGEST:
+        return False
+    lines = (root / file).read_text(encoding="utf-8", errors="replace").splitlines()
+    return bool(lines) and all(map(VOC_LINE.fullmatch, filter(str.strip, lines)))
 
 
 def remarks(root: Path, files: Iterable[str], photos: Iterable[str]) -> tuple[list[str], set[str]]:
@@ -94,7 +107,7 @@ def named_files(files: Sequence[str]) -> str:
 def _remedy(root: Path, remedy: str) -> str:
     """Return what to do, unless it has been done."""
     if CONVERT not in remedy:
-        return f"; {remedy}"
+        return f"; {remedy}" if remedy else ""
     return "" if (root / OUTPUT).exists() else f"; {remedy.replace(CONVERT, _command(root))}"
 
 

@@ -14,7 +14,7 @@ import re
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,11 @@ from xml.etree import ElementTree as ET
 
 import pandas as pd
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 from tqdm import tqdm
 
 from anklealign.ingest import label_cells
-from anklealign.ingest.inventory import list_files, suffix
+from anklealign.ingest.inventory import escape_unprintable, list_files, suffix
 from anklealign.ingest.table_files import PathIndex
 from anklealign.io.decode import PHOTO_SUFFIXES
 
@@ -34,6 +35,9 @@ LARGEST = 256 << 20  # bytes; larger files are not searched
 PANDAS = {".parquet": "read_parquet", ".feather": "read_feather"}
 YOLO_LINE = re.compile(r"\d+( -?\d*\.?\d+(e-?\d+)?){4,}\s*")
 LONGEST_NAME = 60  # characters of a label in a text file of its own
+# Folders of label files, and those of their photos beside them.
+LABEL_FOLDER = re.compile(r"(?<![^/])(annotations?|ann|labels|xmls?)(?=/)", re.IGNORECASE)
+PHOTO_FOLDERS = ("images", "Images", "JPEGImages", "img")
 LIST_NAMES = {"classes.txt", "obj.names", "labels.txt", "data.yaml", "dataset.yaml"}
 
 Row = dict[str, Any]  # "path" and the columns of labels; lists are several labels
@@ -47,7 +51,9 @@ def _coco(content: Mapping[str, Any]) -> Iterator[Row]:
     names = {item["id"]: item["name"] for item in content.get("categories", ())}
     labels: dict[Any, list[str]] = {}
     for item in content.get("annotations", ()):
-        labels.setdefault(item["image_id"], []).append(str(names.get(item["category_id"], "")))
+        own = labels.setdefault(item["image_id"], [])
+        for part in item.get("segments_info", [item]):
+            own.append(str(names.get(part["category_id"], "")))
     for image in content["images"]:
         yield {"path": image["file_name"], "label": labels.get(image["id"], [])}
 
@@ -164,9 +170,34 @@ def _is_via(content: object) -> bool:
     return "_via_img_metadata" in content or _holds(first, "filename", "regions")
 
 
+def _coco_keys(content: object) -> Collection[str]:
+    """Return the keys of the first annotation of a COCO file."""
+    if not isinstance(content, dict) or "images" not in content:
+        return ()
+    annotations = content.get("annotations")
+    first = annotations[0] if isinstance(annotations, list) and annotations else None
+    return first.keys() if isinstance(first, dict) else ()
+
+
+def _has_no_category(content: object) -> bool:
+    keys = _coco_keys(content)
+    return bool(keys) and not {"category_id", "segments_info"} & set(keys)
+
+
+def _is_coco_aside(content: object) -> bool:
+    return bool({"keypoints", "segments_info"} & set(_coco_keys(content)))
+
+
+COCO, LABELME = "COCO annotations", "LabelMe annotations"
+WITHOUT_CATEGORY = "COCO annotations without categories, such as captions"
+# Files beside COCO annotations, with other labels of the same photos.
+COCO_ASIDE = "COCO annotations of keypoints or regions"
+ASIDE_NAME = re.compile(r"(person_)?keypoints_|panoptic_|stuff_")
 # What a JSON file is, by its content, and its rows.
 JSON_FORMATS: tuple[tuple[str, Callable[[Any], bool], Callable[[Any], Iterator[Row]]], ...] = (
-    ("COCO annotations", lambda c: _holds(c, "images", "annotations"), _coco),
+    (WITHOUT_CATEGORY, _has_no_category, _coco),
+    (COCO_ASIDE, _is_coco_aside, _coco),
+    (COCO, lambda c: _holds(c, "images", "annotations"), _coco),
     ("a VGG Image Annotator file", _is_via, _via),
     (
         "a VGG Image Annotator file",
@@ -175,15 +206,17 @@ JSON_FORMATS: tuple[tuple[str, Callable[[Any], bool], Callable[[Any], Iterator[R
     ),
     ("a Labelbox export", lambda c: _list_holds(c, "Labeled Data"), _labelbox_old),
     ("a Labelbox export", lambda c: _list_holds(c, "data_row"), _labelbox),
-    ("LabelMe annotations", lambda c: _holds(c, "imagePath"), _labelme),
+    (LABELME, lambda c: _holds(c, "imagePath"), _labelme),
     ("CreateML annotations", lambda c: _list_holds(c, "image", "annotations"), _create_ml),
     ("Supervisely annotations", lambda c: _holds(c, "tags", "objects", "size"), _supervisely),
     ("a SageMaker manifest", lambda c: _list_holds(c, "source-ref"), _ground_truth),
 )
+VOC = "Pascal VOC annotations"
 XML_FORMATS = {
     "annotations": ("CVAT annotations", "image", _cvat),
-    "annotation": ("Pascal VOC annotations", "filename", _voc),
+    "annotation": (VOC, "filename", _voc),
 }
+ONE_PHOTO = {VOC, LABELME}  # formats with a file per photo, which names the photo
 SUFFIXES = {".json", ".jsonl", ".ndjson", ".manifest", ".xml", ".txt", *PANDAS}
 
 
@@ -206,10 +239,12 @@ class PhotoStems:
     def named_like(self, file: str) -> str:
         """Return the only photo with the name of a file, as in labels/ and images/, or ''."""
         stem = file[: len(file) - len(suffix(file))]
-        images = re.sub(r"(^|/)labels(/)", r"\1images\2", stem)
+        for name in (None, *PHOTO_FOLDERS):
+            path = LABEL_FOLDER.sub(name, stem) if name else stem
+            if path in self._by_path:
+                return self._by_path[path]
         same = self._by_name.get(stem.rpartition("/")[2], [])
-        only = same[0] if len(same) == 1 else ""
-        return self._by_path.get(stem) or self._by_path.get(images) or only
+        return same[0] if len(same) == 1 else ""
 
 
 Rows = Callable[[], Iterable[Row]]
@@ -270,33 +305,53 @@ def _recognize_json(text: str, *, beside: bool) -> tuple[str, Rows] | None:
 def _recognize_text(root: Path, file: str, text: str, stems: PhotoStems) -> tuple[str, Rows] | None:
     lines = text.splitlines()
     if lines and all(map(YOLO_LINE.fullmatch, lines)):
-        return "YOLO boxes", lambda: _yolo_rows(root, lines)
+        return "YOLO boxes", lambda: _yolo_rows(root, file, lines)
     if stems.beside(file) and len(lines) == 1 and len(text) <= LONGEST_NAME:
         return "a text beside its photo", lambda: [{"path": "", "label": text.strip()}]
     return None
 
 
-def _yolo_rows(root: Path, lines: Sequence[str]) -> list[Row]:
-    names = _class_names(root)
+def _yolo_rows(root: Path, file: str, lines: Sequence[str]) -> list[Row]:
+    source, names = _class_names(root)
     numbers = [int(line.split()[0]) for line in lines]
+    if names and (unnamed := sorted(set(numbers) - names.keys())):
+        raise ValueError(
+            f"{source} has no name of class {unnamed[0]}, which {root / file} has; add it there"
+        )
     return [{"path": "", "label": [names.get(number, str(number)) for number in numbers]}]
 
 
 @cache
-def _class_names(root: Path) -> Mapping[int, str]:
-    """Return the names of YOLO's classes by number, from the list of a dataset."""
+def _class_names(root: Path) -> tuple[Path, Mapping[int, str]]:
+    """Return the file with the names of YOLO's classes, and the names by number.
+
+    Raises:
+        ValueError: A file is not valid YAML, or its names are no list.
+    """
     for path in sorted(root.rglob("*")):
         if path.name not in LIST_NAMES:
             continue
         text = path.read_text(encoding="utf-8", errors="replace")
         names: object = [line.strip() for line in text.splitlines() if line.strip()]
         if path.suffix == ".yaml":
-            names = YAML(typ="safe", pure=True).load(text).get("names")
-        if isinstance(names, list):
-            return dict(enumerate(names))
-        if isinstance(names, dict):
-            return names
-    return {}
+            names = _yaml_names(path, text)
+        if isinstance(names, list) and names:
+            return path, dict(enumerate(map(str, names)))
+        if isinstance(names, dict) and all(str(key).isdecimal() for key in names):
+            return path, {int(key): str(name) for key, name in names.items()}
+    return root, {}
+
+
+def _yaml_names(path: Path, text: str) -> object:
+    try:
+        content = YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise ValueError(
+            f"{path}{line} is not valid YAML; fix it, since it has the names of the classes"
+        ) from None
+    return content.get("names") if isinstance(content, dict) else None
 
 
 def _pandas_rows(path: Path) -> list[Row]:
@@ -328,55 +383,111 @@ def convert(folder: Path) -> list[str]:
     """Write labels.csv into a folder; return the lines that say what it has.
 
     Raises:
-        ValueError: There is no label file of another tool, one has an unknown form, or labels.csv
-            exists.
+        ValueError: There is no label file of another tool, one has an unknown form, two formats
+            disagree, or labels.csv exists.
         OSError: A file cannot be read or written.
     """
     target = folder / OUTPUT
     if target.exists():
         raise ValueError(f"{target} exists; move it away")
     files = list_files(folder)[0]
-    photos = [file for file in files if suffix(file) in PHOTO_SUFFIXES]
-    stems, index = PhotoStems(photos), PathIndex(photos)
-    rows: list[Row] = []
-    formats: Counter[str] = Counter()
-    for file in tqdm(files, "labels", unit="file", delay=1, leave=False, disable=None):
-        if file in photos or not (found := _recognize(folder, file, stems)):
-            continue
-        name, read = found
-        try:
-            own = [_with_path(row, file, stems, index) for row in read()]
-        except (KeyError, TypeError, AttributeError, IndexError) as error:
-            raise ValueError(f"{folder / file}: {name} of an unknown form ({error!r})") from None
-        formats[name] += 1
-        rows += own
+    photos = {file for file in files if suffix(file) in PHOTO_SUFFIXES}
+    by_format, notes = _by_format(folder, [file for file in files if file not in photos], photos)
+    rows = [row for each in by_format.values() for row in each]
     if not rows:
         raise ValueError(
             f"{folder} has no label file of another tool; `anklealign add {folder} NAME --dry-run` "
             "says what it has"
         )
-    columns = list(dict.fromkeys(column for row in rows for column in row))
+    _check_agreement(folder, by_format)
+    cells = [{key: _cell(value) for key, value in row.items() if key} for row in rows]
+    cells = list({tuple(row.items()): row for row in cells}.values())  # formats that agree
+    columns = list(dict.fromkeys(column for row in cells for column in row))
     with target.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, columns, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(cells)
+    unknown = [row["path"] for row in cells if row["path"] not in photos]
+    if unknown:
+        shown = ", ".join(escape_unprintable(path) or "''" for path in unknown[:3])
+        more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
+        notes.append(f"  {len(unknown)} of {len(cells)} rows name no photo: {shown}{more}")
     return [
-        f"{target}: {len(rows)} rows with the columns {', '.join(columns)}",
-        *(f"  {count} file{'s' * (count > 1)}: {name}" for name, count in formats.items()),
+        f"{target}: {len(cells)} rows with the columns {', '.join(columns)}",
+        *notes,
         f"next: anklealign add {shlex.quote(str(folder))} NAME --dry-run",
     ]
 
 
-def _with_path(row: Row, file: str, stems: PhotoStems, index: PathIndex) -> dict[str, str]:
-    """Return a row with the path of its photo below the folder, and its lists as cells."""
+def _by_format(
+    folder: Path, files: Iterable[str], photos: Collection[str]
+) -> tuple[dict[str, list[Row]], list[str]]:
+    """Return the rows of each format, and lines on its files.
+
+    Raises:
+        ValueError: A file has an unknown form.
+        OSError: A file cannot be read.
+    """
+    stems, index = PhotoStems(photos), PathIndex(sorted(photos))
+    _class_names.cache_clear()
+    rows: dict[str, list[Row]] = {}
+    counts: Counter[str] = Counter()
+    for file in tqdm(files, "labels", unit="file", delay=1, leave=False, disable=None):
+        if not (found := _recognize(folder, file, stems)):
+            continue
+        name, read = found
+        if name == COCO and ASIDE_NAME.match(file.rpartition("/")[2]):
+            name = COCO_ASIDE
+        counts[name] += 1
+        if name == WITHOUT_CATEGORY:
+            continue
+        try:
+            own = [{**row, "path": _photo_of(row, name, file, stems, index)} for row in read()]
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
+            raise ValueError(f"{folder / file}: {name} of an unknown form ({error!r})") from None
+        rows.setdefault(name, []).extend(own)
+    aside = {WITHOUT_CATEGORY, COCO_ASIDE} if COCO in rows else {WITHOUT_CATEGORY}
+    notes = [
+        f"  {count} file{'s' * (count > 1)}: {name}" + (", left out" if name in aside else "")
+        for name, count in counts.items()
+    ]
+    return {name: own for name, own in rows.items() if name not in aside}, notes
+
+
+def _check_agreement(folder: Path, by_format: Mapping[str, Sequence[Row]]) -> None:
+    """Check that no two formats give a photo different labels.
+
+    Raises:
+        ValueError: Two formats disagree.
+    """
+    first: dict[tuple[str, str], tuple[str, frozenset[str]]] = {}
+    for name, rows in by_format.items():
+        for row in rows:
+            for column in row.keys() - {"path"}:
+                value = row[column]
+                labels = frozenset(map(str, value if isinstance(value, list) else [value]))
+                other, before = first.setdefault((row["path"], column), (name, labels))
+                if other != name and labels and before and labels != before:
+                    raise ValueError(
+                        f"{other} and {name} disagree on {row['path']} ({_text(before)}; "
+                        f"{_text(labels)}); move the files of one format out of {folder}"
+                    )
+
+
+def _text(labels: Iterable[str]) -> str:
+    return ", ".join(map(escape_unprintable, sorted(labels)))
+
+
+def _photo_of(row: Row, name: str, file: str, stems: PhotoStems, index: PathIndex) -> str:
+    """Return the path of a row's photo below the folder, or the row's own path if it is unknown."""
     path = str(row["path"] or "")
+    if name in ONE_PHOTO and (own := stems.named_like(file)):
+        return own  # file names in copied files are often those of another photo
     matches = index.lookup(path, file.rpartition("/")[0]) if path else []
-    name = path.replace("\\", "/").rpartition("/")[2]
-    if len(matches) != 1 and name:
-        matches = index.lookup(name, file.rpartition("/")[0])
-    found = matches[0] if len(matches) == 1 else stems.named_like(file)
-    cells = {key: _cell(value) for key, value in row.items() if key}
-    return {**cells, "path": found or path}
+    last = path.replace("\\", "/").rpartition("/")[2]
+    if len(matches) != 1 and last:
+        matches = index.lookup(last, file.rpartition("/")[0])
+    return (matches[0] if len(matches) == 1 else stems.named_like(file)) or path
 
 
 def _cell(value: object) -> str:

@@ -121,8 +121,8 @@ def read_layouts(
         table_detection.read_tables(
             root, tables, photos, lambda values: _decide(values, forced.get("classes")), forced
         ),
-        folder_detection.read_folders(photos),
-        (folder_detection.read_file_names(photos), []),
+        folder_detection.read_folders(photos, forced),
+        (folder_detection.read_file_names(photos, forced), []),
     ):
         remarks += notes
         if reading:

@@ -328,12 +328,12 @@ class AnswerCounts:
                     f"{', '.join(again)}: below several parents, so the label is the full path"
                 )
         for rank, state, effect in (
-            (GROUND_TRUTH, "ground truth", "override the others of their task"),
+            (GROUND_TRUTH, "of ground truth", "override the others of their task"),
             (REVIEWED, "accepted by a reviewer", "override those without a review"),
             (OUT, "rejected by a reviewer", "are not labels"),
         ):
             if self._ranks[rank]:
-                remarks.append(f"{self._ranks[rank]} annotations are {state} and {effect}")
+                remarks.append(f"annotations {state}, which {effect}: {self._ranks[rank]}")
         regional = sorted({a.question for a in self._answers if a.regional})
         if regional:
             remarks.append(

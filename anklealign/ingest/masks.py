@@ -4,22 +4,31 @@
 
 A mask has the name of its photo with a word such as `mask`, or lies in a folder of that name; it
 has the photo's size in pixels and far fewer bytes. The last two distinguish masks from photos of
-people with a face mask, whose folders and files are named alike.
+people with a face mask, whose folders and files are named alike. A mask of another size has the
+path of its photo but for the folder's name (`ants/images/1.png`, `ants/masks/1.png`), and few
+colors.
 """
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+from PIL import Image
+
 from anklealign.io import decode
 
-WORDS = "masks?|seg|segm|segmentations?|superpixels|ground ?truth|label ?map|matte|trimap"
+WORDS = "masks?|seg|segm|segmentations?|superpixels|gt|ground ?truth|label ?map|matte|trimap"
 NAME = re.compile(rf"(?P<stem>.+?)[ _.-]+(?:{WORDS})(?:[ _-]?\d{{1,3}})?", re.IGNORECASE)
-FOLDER = re.compile(rf"(?:.*[ _.-])?(?:{WORDS}|gt)", re.IGNORECASE)
+FOLDER = re.compile(rf"(?:.*[ _.-])?(?:{WORDS})", re.IGNORECASE)
 CHECKED = 8  # masks of a folder whose size and bytes are compared with their photos'
 # Masks have 1 to 10 % of the bytes of their photo; two photos of one size seldom differ by half.
 MOST_BYTES = 0.5
+COLORS = 16  # which most pixels of a mask have
+MOST_PIXELS = 0.9
+SIDE = 128  # pixels that are compared
 MAX_MEGAPIXELS = 178.0  # Pillow's limit
 
 
@@ -41,31 +50,60 @@ def find_masks(root: Path, files: Iterable[str]) -> dict[str, str]:
     masks: dict[str, str] = {}
     for group in candidates.values():
         sample = sorted(group.items())[:: max(1, len(group) // CHECKED)][:CHECKED]
-        if all(_is_mask(root / mask, root / photo) for mask, photo in sample):
+        if all(_is_mask(root, mask, photo) for mask, photo in sample):
             masks |= group
     return {mask: photo for mask, photo in sorted(masks.items()) if photo not in masks}
 
 
 def _photo_of(mask: str, photos: Iterable[str]) -> str:
-    """Return the photo in the same folder, or the only one in a folder that is not of masks."""
-    folder = mask.rpartition("/")[0]
-    near = [photo for photo in photos if photo.rpartition("/")[0] == folder and photo != mask]
+    """Return the photo in the same folder, at the parallel path, or the only one, or ''.
+
+    The last two are not in a folder of masks.
+    """
+    folder = PurePosixPath(mask).parent
+    near = [photo for photo in photos if PurePosixPath(photo).parent == folder and photo != mask]
     far = [
         photo
         for photo in photos
         if photo != mask
         and not any(FOLDER.fullmatch(part) for part in PurePosixPath(photo).parts[:-1])
     ]
-    chosen = near or far
+    chosen = near or [photo for photo in far if _are_parallel(mask, photo)] or far
     return chosen[0] if len(chosen) == 1 else ""
 
 
-def _is_mask(mask: Path, photo: Path) -> bool:
+def _are_parallel(mask: str, photo: str) -> bool:
+    """Return whether the folders of two files differ by the names of folders of masks alone."""
+    own, other = PurePosixPath(mask).parts[:-1], PurePosixPath(photo).parts[:-1]
+    differing = [one for one, two in zip(own, other, strict=False) if one != two]
+    return (
+        len(own) == len(other)
+        and bool(differing)
+        and all(FOLDER.fullmatch(part) for part in differing)
+    )
+
+
+def _is_mask(root: Path, mask: str, photo: str) -> bool:
     try:
-        (mask_size, mask_bytes), (size, photo_bytes) = _measured(mask), _measured(photo)
-    except Exception:  # noqa: BLE001 - decoders raise anything for a damaged header: no mask
+        (mask_size, mask_bytes), (size, photo_bytes) = (
+            _measured(root / mask),
+            _measured(root / photo),
+        )
+        growth = max(1.0, math.prod(mask_size) / math.prod(size))
+        if mask_bytes > MOST_BYTES * photo_bytes * growth:
+            return False
+        same = sorted(mask_size) == sorted(size)
+        return same or (_are_parallel(mask, photo) and _has_few_colors(root / mask))
+    except Exception:  # noqa: BLE001 - decoders raise anything for a damaged file: no mask
         return False
-    return sorted(mask_size) == sorted(size) and mask_bytes <= MOST_BYTES * photo_bytes
+
+
+def _has_few_colors(path: Path) -> bool:
+    """Return whether most pixels of a picture, possibly a JPEG, have few colors."""
+    image = decode.identify(decode.read_bytes(path, MAX_MEGAPIXELS))
+    small = image.resize((SIDE, SIDE), Image.Resampling.NEAREST).convert("RGB")
+    counts = np.unique(np.asarray(small).reshape(-1, 3), axis=0, return_counts=True)[1]
+    return bool(np.sort(counts)[-COLORS:].sum() >= MOST_PIXELS * SIDE * SIDE)
 
 
 def _measured(path: Path) -> tuple[tuple[int, int], int]:

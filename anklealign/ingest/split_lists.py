@@ -69,12 +69,14 @@ def apply_split_lists(root: Path, lists: Iterable[str], inventory: Inventory) ->
         path = root / name
         if not split or not path.is_file():
             problem = "does not exist" if split else "is not named after train, val or test"
-            raise ValueError(f"{path} {problem}; fix the dataset's split_lists in params.yaml")
+            raise ValueError(
+                f"{path} {problem}; fix split_lists, in params.yaml or by --set split_lists=…"
+            )
         found = photos_of_lines(path.read_bytes(), name, index)
         if not any(photo in files for photos in found for photo in photos):
             raise ValueError(
-                f"{path} names no photo with a label; write a path in each line, or remove it from "
-                "the dataset's split_lists in params.yaml"
+                f"{path} names no photo with a label; write a path in each line, or leave it out "
+                "of split_lists, in params.yaml or by --set split_lists=null"
             )
         for photo in (photo for photos in found for photo in photos):
             splits.setdefault(photo, split)

@@ -1,12 +1,13 @@
 """anklealign/cli/label_conversion.py: labels of other tools become a table that `add` reads."""
 
+import csv
 import json
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from anklealign.cli import add, label_conversion
+from anklealign.cli import add, foreign_formats, label_conversion
 from anklealign.cli.main import main
 from anklealign.config import params
 from anklealign.ingest import layouts
@@ -164,3 +165,122 @@ def test_what_cannot_be_converted_is_said(photos, capsys):
     assert main(["convert", str(photos)]) == 1
     assert "labels.csv exists; move it away" in capsys.readouterr().err
     assert (photos / "labels.csv").read_text() == "mine"
+
+
+def paths_and_labels(root):
+    with (root / "labels.csv").open(newline="") as stream:
+        return {(row["path"], row["label"]) for row in csv.DictReader(stream)}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("names: [cat, dog\nnc: 2\n  x: :\n", r"data\.yaml, line \d is not valid YAML; fix it"),
+        ("names: [cat]\n", r"data\.yaml has no name of class 1, which .*labels/1\.txt has"),
+        ("names: {1: dog}\n", r"data\.yaml has no name of class 0, which .*labels/0\.txt has"),
+    ],
+)
+def test_names_of_yolo_classes_that_are_missing_are_an_error(photos, text, message):
+    write(photos, "YOLO")
+    (photos / "data.yaml").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        label_conversion.convert(photos)
+    (photos / "data.yaml").write_text("[x]")  # another tool's file: the labels are the numbers
+    label_conversion.convert(photos)
+    assert {label for _, label in paths_and_labels(photos)} == {"0", "1"}
+
+
+CAPTION = {"image_id": 0, "id": 1, "caption": "a cat"}
+PERSON = {"image_id": 0, "category_id": 1}
+SEGMENT = {"image_id": 0, "segments_info": [{"category_id": 1}]}
+
+
+@pytest.mark.parametrize(
+    ("name", "annotation", "alone"),
+    [
+        ("captions_val.json", CAPTION, 0),
+        ("x.json", CAPTION, 0),
+        ("person_keypoints_val.json", PERSON, 1),
+        ("stuff_val.json", PERSON, 1),
+        ("x.json", PERSON | {"keypoints": [1, 2, 2]}, 1),
+        ("x.json", SEGMENT, 1),
+    ],
+)
+def test_coco_files_of_the_same_photos_without_their_classes_are_left_out(
+    photos, name, annotation, alone
+):
+    content = coco() | {"annotations": [annotation], "categories": [{"id": 1, "name": "person"}]}
+    (photos / name).write_text(json.dumps(content))
+    if alone:
+        label_conversion.convert(photos)
+        assert ("images/0.jpg", "person") in paths_and_labels(photos)
+        (photos / "labels.csv").unlink()
+    else:
+        assert "convert" not in " ".join(foreign_formats.remarks(photos, [name], PETS)[0])
+        with pytest.raises(ValueError, match="has no label file"):
+            label_conversion.convert(photos)
+    (photos / "instances_val.json").write_text(json.dumps(coco()))
+    lines = label_conversion.convert(photos)
+    assert paths_and_labels(photos) == set(PETS.items())
+    assert any(line.startswith("  1 file: COCO") and "left out" in line for line in lines)
+
+
+def voc(name, pet):
+    return (
+        f"<annotation><filename>{name}</filename><object><name>{pet}</name></object></annotation>"
+    )
+
+
+@pytest.mark.parametrize("folder_of_labels", ["annotations", "Annotations", "labels", ""])
+def test_a_file_of_one_photo_means_the_photo_with_its_own_path(folder, folder_of_labels):
+    pets = {f"images/{pet}/{n}.jpg": pet for pet in ("cat", "dog") for n in range(3)}
+    root = folder(*pets)
+    for photo, pet in pets.items():
+        path = photo.replace("images", folder_of_labels or "images").replace(".jpg", ".xml")
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(voc("images/cat/0.jpg", pet))  # a copied file
+    lines = label_conversion.convert(root)
+    assert paths_and_labels(root) == set(pets.items())
+    assert not any("name no photo" in line for line in lines)
+
+
+def test_rows_that_name_no_photo_are_counted_and_named(photos):
+    write(photos, "CreateML")
+    for n in range(4):
+        (photos / f"images/{n}.jpg").unlink()
+    lines = label_conversion.convert(photos)
+    assert "  4 of 8 rows name no photo: 0.jpg, 1.jpg, 2.jpg and 1 more" in lines
+
+
+def test_two_formats_that_disagree_are_an_error_and_two_that_agree_are_read(photos):
+    write(photos, "Pascal VOC")
+    write(photos, "YOLO")
+    (photos / "labels" / "7.txt").write_text("1 0.5 0.5 0.1 0.2\n")
+    lines = label_conversion.convert(photos)
+    assert paths_and_labels(photos) == set(PETS.items())
+    assert "8 rows" in lines[0]
+    (photos / "labels.csv").unlink()
+    (photos / "data.yaml").unlink()
+    with pytest.raises(
+        ValueError, match=r"VOC annotations and YOLO boxes disagree on images/0\.jpg \(cat; 0\)"
+    ):
+        label_conversion.convert(photos)
+    assert not (photos / "labels.csv").exists()
+
+
+def test_lists_of_pascal_voc_are_no_labels(photos, raw):
+    write(photos, "Pascal VOC")
+    lists = photos / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    for split, numbers in {"train": range(5), "test": range(5, 8)}.items():
+        (lists / f"{split}.txt").write_text("".join(f"{n}\n" for n in numbers))
+        text = "".join(f"{n} {-1 if n % 2 else 1:>2}\n" for n in numbers)
+        (lists / f"cat_{split}.txt").write_text(text)
+    with pytest.raises(ValueError, match=r"(?s)no label was found.*`anklealign convert ") as error:
+        add.propose(photos, "mine", None, raw, {})
+    assert "cat_test.txt, ImageSets/Main/cat_train.txt: Pascal VOC's lists" in str(error.value)
+    label_conversion.convert(photos)
+    dataset = add.propose(photos, "mine", None, raw, {}).dataset
+    assert dataset.split_lists == ("ImageSets/Main/test.txt", "ImageSets/Main/train.txt")
+    entries = layouts.read_inventory(photos, dataset).entries
+    assert {entry.file: entry.label for entry in entries} == PETS

@@ -8,6 +8,7 @@ import csv
 import importlib.util
 import io
 import json
+import shlex
 import subprocess
 import time
 from collections import Counter
@@ -879,6 +880,40 @@ def test_folders_that_mean_splits_are_no_classes(write, raw, kind):
     assert splits_of(entries) == {photo: split(photo) for photo in used}
     for folder in {p.split("/")[0] for p in stray}:
         assert any(f"{folder}: " in r and "set aside" in r for r in proposal.reading.remarks)
+
+
+@pytest.mark.parametrize("above", ["", "set/", "{}/"])
+def test_folders_that_recur_are_chosen_by_the_option_that_the_question_names(write, raw, above):
+    tops = [f"{above.format(split)}{kind}" for split in ("train", "test") for kind in ("rgb", "ir")]
+    root = write(tree(*(f"{top}/{pet}" for top in tops for pet in ("cats", "dogs"))))
+    with pytest.raises(ValueError, match=r"cats, dogs recur below 2.* --set") as error:
+        add.propose(root, "mine", None, raw, {})
+    words = shlex.split(str(error.value).partition("--set ")[2].partition(" with those")[0])
+    chosen = add.read_settings(words)["class_roots"]
+    assert list(chosen) == sorted(set(tops))
+    proposal, _, entries = read(root, raw, class_roots=chosen)
+    assert proposal.dataset.classes == {"cats": (), "dogs": ()}
+    assert len(entries) == 8 * len(chosen)
+    if "{}" in above:
+        assert set(splits_of(entries).values()) == {"train", "test"}
+    rgb = {root: split for root, split in chosen.items() if root.endswith("rgb")}
+    _, inventory, entries = read(root, raw, class_roots=rgb)
+    assert labels_of(entries).keys() == {f for f in labels_of(entries) if "rgb/" in f}
+    assert {skip.reason for skip in inventory.skips} == {"outside_class_roots"}
+
+
+def test_a_pattern_that_the_user_sets_finds_the_labels_in_file_names(write, raw):
+    root = write([f"IMG_{n:04}{'ab'[n % 2]}_{PETS[n % 2]}.png" for n in range(8)])
+    with pytest.raises(ValueError, match="no label was found"):
+        read(root, raw)
+    for layout in ("file_names", None):
+        pattern = r"_(?P<label>[a-z]+)\.png$"
+        _, _, entries = read(root, raw, layout, label_pattern=pattern)
+        assert set(labels_of(entries).values()) == set(PETS)
+        assert len(entries) == 8
+    for pattern, problem in (("_([a-z]+)", "has no group"), ("(", "is no regular expression")):
+        with pytest.raises(ValueError, match=f"label_pattern.*{problem}"):
+            read(root, raw, label_pattern=pattern)
 
 
 def test_a_demo_dataset_takes_no_class_away(write, raw):

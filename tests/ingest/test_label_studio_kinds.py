@@ -314,6 +314,16 @@ def test_other_controls_beside_a_choice_are_named_with_their_questions(find):
     assert len(labels(find({"e.json": tasks}))) == 2
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_annotations_of_ground_truth_are_counted(count):
+    tasks = [task(n, annotation(choices("cat"), ground_truth=n < count)) for n in range(3)]
+    counts = AnswerCounts()
+    counts.add("e.json", json.dumps(tasks).encode())
+    assert counts.remarks() == [
+        f"annotations of ground truth, which override the others of their task: {count}"
+    ]
+
+
 @pytest.mark.parametrize("name", ["e.json", "e.csv"])
 def test_other_columns_of_records_are_named(name):
     box = [{"x": 1, "width": 2, "rectanglelabels": ["a"]}]

@@ -44,6 +44,7 @@ def write(root, contents):
         ("Training_Input/7.jpg", "Training_GroundTruth/7_segmentation.png"),
         ("train/x/7.jpg", "train_masks/x/7_mask.gif"),
         ("nv/a.jpg", "nv/a_superpixels.png"),
+        ("nv/a.jpg", "nv/a_GT.png"),
     ],
 )
 @pytest.mark.parametrize("mode", ["L", "1", "RGB"])
@@ -54,6 +55,27 @@ def test_masks_are_set_aside_with_their_photo(tmp_path, photo, name, mode):
     files, skips = inventory.list_files(tmp_path)
     assert files == [photo]
     assert [(s.path, s.reason, s.detail) for s in skips] == [(name, "mask", f"of {photo}")]
+
+
+@pytest.mark.parametrize("size", [(96, 72), (48, 36), (128, 128)])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize("place", ["{}/{}", "set/{1}/{0}"])
+def test_masks_at_the_path_of_their_photo_are_set_aside_at_any_size(tmp_path, size, kind, place):
+    files = [f"{place.format('{}', name)}/{n}." for name in ("ants", "bees") for n in range(3)]
+    of = {f"{file.format('masks')}{kind}": f"{file.format('images')}JPG" for file in files}
+    write(tmp_path, {photo: picture(n) for n, photo in enumerate(of.values())})
+    write(tmp_path, dict.fromkeys(of, mask(kind, size=size)))
+    assert find_masks(tmp_path, [*of, *of.values()]) == of
+
+
+@pytest.mark.parametrize("size", [(48, 36), (96, 72), (300, 225)])
+def test_photos_of_people_with_a_mask_are_no_masks_of_those_without(tmp_path, size):
+    contents = {f"{s}/nomask/{n}.jpg": picture(n) for s in ("train", "val") for n in range(3)}
+    contents |= {
+        f"{s}/mask/{n}.jpg": picture(9 + n, size) for s in ("train", "val") for n in range(3)
+    }
+    write(tmp_path, contents)
+    assert find_masks(tmp_path, sorted(contents)) == {}
 
 
 @pytest.mark.parametrize(
