@@ -11,6 +11,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ from anklealign.ingest.table_files import (
 # Larger files are not searched for labels.
 LARGEST_TABLE = 256 << 20  # bytes
 TABLES = {".csv", ".tsv", ".tab", ".txt", ".lst", JSON, *JSON_LINES}
+FEW = 50  # rows that show whether a column may be part of a path
 ENOUGH = 2000  # rows used to find the path columns
 # Columns by their usual names, English and Hungarian, folded.
 LABEL_NAMES = {
@@ -218,6 +220,10 @@ def _read_group(
     """Return the labels of tables with the same columns, or remarks if they name no photo."""
     split = forced["split_column"] if "split_column" in forced else _split_column(group)
     path, notes, question = _path_column(group, index, forced, split)
+    if path is None or path.by_folder or path.several:
+        reading = _path_in_two_columns(group, index, forced)
+        if reading:
+            return reading, []
     if path is None:
         return None, notes
     reading = TableReading(group, path, remarks=notes, question=question)
@@ -446,6 +452,88 @@ def _path_column(
         )
         return best, remarks, question
     return best, remarks, ""
+
+
+def _path_in_two_columns(
+    group: TableGroup, index: PathIndex, forced: Mapping[str, Any]
+) -> TableReading | None:
+    """Return a question about two columns that form the paths together, or None.
+
+    They are a folder and a name: pat00, img0.jpg. Without labels beside them, the folders are the
+    classes.
+    """
+    if "path_column" in forced:
+        return None
+    cells = [group.column(place) for place in range(len(group.columns))]
+    rule = PathRule(_folder(group))
+    few = range(0, len(group.rows), max(1, len(group.rows) // FEW))
+    sample = range(0, len(group.rows), max(1, len(group.rows) // ENOUGH))
+
+    def found_in(own: Sequence[str], places: PathIndex) -> bool:
+        return sum(bool(own[n] and places.find(own[n], rule)) for n in few) > MANY * len(few)
+
+    ones = [n for n, own in enumerate(cells) if found_in(own, index.folders)]
+    others = [n for n, own in enumerate(cells) if found_in(own, index)]
+    for one, other in product(ones, others):
+        folders, names = cells[one], cells[other]
+        paths = [f"{a}/{b}" if a and b else "" for a, b in zip(folders, names, strict=True)]
+        found = sum(bool(paths[n]) and len(index.find(paths[n], rule)) == 1 for n in sample)
+        if one == other or found <= MANY * len(sample) or fold(group.columns[one]) in LABEL_NAMES:
+            continue
+        labels = {
+            name: own
+            for place, name in enumerate(group.columns)
+            if place not in {one, other}
+            and fold(name) not in ATTRIBUTES | SPLIT_NAMES | GROUP_NAMES
+            and 2 <= len(own := Counter(cell for cell in cells[place] if cell)) <= found / 2
+        }
+        if not labels:
+            continue
+        path = PathColumn(other, group.columns[other], tuple(paths), 2, 0)
+        first, second = group.columns[one], group.columns[other]
+        question = (
+            f"{group.name}: columns {first!r} and {second!r} form the paths together; write them "
+            f"into one column, in the folder of the dataset: {_path_command(group, first, second)}"
+        )
+        return TableReading(group, path, texts=sum(labels.values(), Counter()), question=question)
+    return None
+
+
+def _folder(group: TableGroup) -> str:
+    """Return the folder of the first table."""
+    return group.files[0].rpartition("/")[0]
+
+
+def _path_command(group: TableGroup, folder: str, name: str) -> str:
+    """Return a command that writes a table with the path in one column, and how to read it."""
+    if not _is_delimited(group):
+        return f"path = {folder}/{name}"
+    joined = f"{_folder(group)}/joined.csv".lstrip("/")
+    option = _option("csv", joined)
+    places = [f"t[{_pandas_column(group, column)}]" for column in (folder, name)]
+    return (
+        f"python -c \"import pandas; t = {_pandas_table(group)}; t['path'] = {places[0]} + '/' "
+        f'+ {places[1]}; t.to_csv({joined!r}, index=False)"; then pass {option}'
+    )
+
+
+def _is_delimited(group: TableGroup) -> bool:
+    return len(group.files) == 1 and suffix(group.files[0]) not in {JSON, *JSON_LINES}
+
+
+def _pandas_column(group: TableGroup, name: str) -> str:
+    """Return a column's name in pandas, which numbers the columns of a table without a header."""
+    return str(group.columns.index(name)) if name.startswith("#") else repr(name)
+
+
+def _pandas_table(group: TableGroup) -> str:
+    """Return the expression that reads a table with pandas as texts."""
+    options = ["dtype=str", "sep=None", "engine='python'"]
+    if group.encoding != "utf-8":
+        options.append(f"encoding={group.encoding!r}")
+    if group.columns[0].startswith("#"):
+        options.append("header=None")
+    return f"pandas.read_csv({group.files[0]!r}, {', '.join(options)})"
 
 
 def _row_splits(group: TableGroup, split_column: str | None) -> list[str]:

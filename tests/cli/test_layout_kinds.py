@@ -419,6 +419,37 @@ def test_what_evidence_does_not_decide_is_asked_with_the_option_that_decides(wri
     assert len(entries) >= 3
 
 
+def run_command(message, root):
+    """Run the command that a message names in the folder of the dataset."""
+    command = message[message.index("python -c") :].partition("; then pass")[0].partition("\n")[0]
+    subprocess.run(command, shell=True, check=True, cwd=root)  # noqa: S602
+
+
+@pytest.mark.parametrize("each", [2, 5])
+def test_two_columns_that_form_a_path_are_asked_about_with_a_command(write, raw, each):
+    cases = [(f"pat{n:02}", f"img{m}.jpg") for n in range(10) for m in range(each)]
+    rows = [(*case, PETS[n % 2]) for n, case in enumerate(cases)]
+    root = write(
+        ["/".join(case) for case in cases], **{"l.csv": table(("patient", "file", "label"), rows)}
+    )
+    with pytest.raises(ValueError, match="'patient' and 'file' form the paths") as error:
+        read(root, raw)
+    assert "--set csv=joined.csv" in str(error.value)
+    run_command(str(error.value), root)
+    proposal, _, entries = read(root, raw, csv="joined.csv")
+    assert labels_of(entries) == {f"{case}/{file}": label for case, file, label in rows}
+    assert proposal.dataset.group_column == "patient"
+
+
+def test_two_columns_of_class_and_name_are_no_question_beside_class_folders(write, raw):
+    photos = [f"{pet}/{n}.jpg" for pet in PETS for n in range(12)]
+    rows = [(*photo.split("/"), 640) for photo in photos]
+    root = write(photos, **{"l.csv": table(("kind", "file", "width"), rows)})
+    proposal, _, entries = read(root, raw)
+    assert proposal.dataset.layout == "folders"
+    assert labels_of(entries) == {photo: photo.partition("/")[0] for photo in photos}
+
+
 def test_a_demo_dataset_decides_between_no_columns_and_no_questions(write, raw):
     demo = {"pet": PETS, "health": ("sick", "well")}
     cells = [(demo["pet"][n % 2], demo["health"][n // 2 % 2]) for n in range(24)]
