@@ -202,16 +202,32 @@ def read_tables(
             remarks.append(f"{reading.group.name}: not read: {reading.problem}")
     if asked:
         first = max(asked, key=lambda reading: (reading.path.matched, reading.group.files))
-        if not labeled or first.path.matched * MANY > len(labeled[0].labels):
+        if not labeled or _asks_rather(first, labeled[0]):
+            if labeled:
+                other = labeled[0].group
+                option = _option("csv", other.files[0])
+                first.question += f"; {option} reads the labels of {other.name} instead"
             return _candidate(first, remarks), []
     if not labeled:
         return None, remarks
     best, *others = labeled
     _take_folder_splits(best)
     question = _compare(best, others)
-    best.remarks += [f"{r.group.name}: {r.question}; not read" for r in asked]
+    best.remarks += [f"{r.question}; not read" for r in asked]
     best.question = question
     return _candidate(best, remarks), []
+
+
+def _asks_rather(asked: TableReading, labeled: TableReading) -> bool:
+    """Return whether the question of a table comes before the labels of another one.
+
+    It does if the table names as many photos, unless the other one alone names its labels so, or
+    more than twice as many photos.
+    """
+    own = fold(str(labeled.keys.get("label_column", "")))
+    usual = own in LABEL_NAMES and not any(fold(c) in LABEL_NAMES for c in asked.group.columns)
+    share = asked.path.distinct / len(labeled.labels)
+    return share * MANY > 1 or (share >= RIVAL and not usual)
 
 
 def _read_group(
@@ -708,7 +724,7 @@ def _label_columns(
     else:
         name, reason = _label_column(reading, recurring, values, named, decide)
     if name is None:
-        if len(recurring) > 1:
+        if sum(fold(c) not in ATTRIBUTES | SPLIT_NAMES for c in recurring) > 1:
             reading.question = f"{reading.group.name}: {reason}"
         else:
             reading.problem = reason
@@ -1038,7 +1054,13 @@ def _label_column(
     """Return the label column, or None and the reason."""
     if not recurring:
         return None, "no column contains two recurring labels"
-    described = [name for name in recurring if fold(name) not in ATTRIBUTES]
+    described = [name for name in recurring if fold(name) not in ATTRIBUTES | SPLIT_NAMES]
+    if not described:
+        name = next(iter(recurring))
+        return None, (
+            f"column {name!r} ({preview(recurring[name], 3)}) is no label by its name; "
+            f"{_option('label_column', name)} reads it as labels"
+        )
     for names in (named, list(recurring), described):
         partitions = _distinct_partitions(reading, names, values)
         if len(partitions) == 1:

@@ -450,6 +450,53 @@ def test_two_columns_of_class_and_name_are_no_question_beside_class_folders(writ
     assert labels_of(entries) == {photo: photo.partition("/")[0] for photo in photos}
 
 
+@pytest.mark.parametrize(
+    ("column", "cells"), [("camera", ("canon", "nikon")), ("partition", "012"), ("kind", "ab")]
+)
+def test_a_question_is_asked_beside_another_table_of_as_many_photos(write, raw, column, cells):
+    photos = numbered(30, "")
+    truth = [(p, PETS[n % 2], ("wood", "field", "city")[n // 2 % 3]) for n, p in enumerate(photos)]
+    other = [(photo, cells[n // 5 % len(cells)]) for n, photo in enumerate(photos)]
+    root = write(
+        photos,
+        **{
+            "truth.csv": table(("image", "pet", "habitat"), truth),
+            "a.csv": table(("image", column), other),
+        },
+    )
+    with pytest.raises(ValueError, match=r"'pet' \(cat, dog\), 'habitat'") as error:
+        read(root, raw)
+    assert ("--set csv=a.csv reads" in str(error.value)) == (column == "kind")
+    _, _, entries = read(root, raw, label_column="pet")
+    assert labels_of(entries) == {photo: label for photo, label, _ in truth}
+    (root / "truth.csv").unlink()
+    if column != "kind":
+        with pytest.raises(
+            ValueError, match=f"(?s)no label was found.*--set label_column={column}"
+        ):
+            read(root, raw)
+    _, _, entries = read(root, raw, label_column=column)
+    assert labels_of(entries) == dict(other)
+
+
+def test_a_question_does_not_come_before_a_column_label(write, raw):
+    photos = numbered(30, "")
+    rows = [(p, PETS[n % 2], ("wood", "field", "city")[n // 2 % 3]) for n, p in enumerate(photos)]
+    root = write(
+        photos,
+        **{
+            "traits.csv": table(("image", "color", "habitat"), rows),
+            "labels.csv": table(
+                ("image", "label"), [(p, PETS[n < 9]) for n, p in enumerate(photos)]
+            ),
+        },
+    )
+    proposal, _, _ = read(root, raw)
+    assert proposal.dataset.csv == "labels.csv"
+    (remark,) = [r for r in proposal.reading.remarks if "several columns may" in r]
+    assert remark.startswith("traits.csv: several columns")
+
+
 def test_a_demo_dataset_decides_between_no_columns_and_no_questions(write, raw):
     demo = {"pet": PETS, "health": ("sick", "well")}
     cells = [(demo["pet"][n % 2], demo["health"][n // 2 % 2]) for n in range(24)]
