@@ -31,6 +31,7 @@ from anklealign.ingest.inventory import (
 from anklealign.ingest.table_files import (
     JSON,
     JSON_LINES,
+    PICTURE_COLUMNS,
     RECURRING,
     ParsedTable,
     PathIndex,
@@ -67,6 +68,11 @@ ANNOTATOR_NAMES = {
 }  # fmt: skip
 CASE_NAMES = {"case", "scan", "scan id", "study", "study id", "exam", "exam id", "sample id",
               "visit", "session", "session id", "sequence", "video", "scene"}  # fmt: skip
+INDEX_NAMES = {"unnamed: 0", "index"}
+# Words in the names of columns that name photos.
+PATH_WORDS = PICTURE_COLUMNS - {"x", "y", "a", "b", "source", "target"} | {
+    "name", "filepath", "kep", "fajl",
+}  # fmt: skip
 # Columns that describe a photo; they are not labels if another column may be.
 ATTRIBUTES = {
     "age", "patient age", "sex", "gender", "patient gender", "site", "location", "localization",
@@ -441,33 +447,50 @@ def _path_column(
             f"{group.name}: paths match by their ends, without their first folders "
             f"(for example {_example(group, best)})"
         )
+    rivals = [best]
     for rival in columns:
         conflicts = best.conflicts(rival)
         # Ages and grades name a few photos again and again.
         if not conflicts or rival.distinct < RIVAL * best.distinct:
             continue
-        both = f"columns {best.name!r} and {rival.name!r} name different photos in {conflicts} rows"
         if rival.tier == best.tier:
-            options = " or ".join(_option("path_column", c.name) for c in (best, rival))
-            return best, remarks, f"{group.name}: {both}; pass {options}"
+            rivals.append(rival)
+            continue
+        both = f"columns {best.name!r} and {rival.name!r} name different photos in {conflicts} rows"
         remarks.append(f"{group.name}: {both}; {best.name!r} has the file names")
+    if len(rivals) > 1:
+        rivals.sort(key=lambda c: (_unlike_path(c), c.place))
+        options = " or ".join(_option("path_column", c.name) for c in rivals)
+        names = f"{', '.join(repr(c.name) for c in rivals[:-1])} and {rivals[-1].name!r}"
+        question = f"{group.name}: columns {names} name different photos; pass {options}"
+        return rivals[0], remarks, question
+    return best, remarks, "" if "path_column" in forced else _doubt_of_numbers(group, best)
+
+
+def _doubt_of_numbers(group: TableGroup, best: PathColumn) -> str:
+    """Return the question about a path column that may number the rows instead, or ''."""
     paths = [
         name for place, name in enumerate(group.columns)
         if best.tier == 0 and place != best.place
         and sum(map(looks_like_path, group.column(place))) > MANY * len(group.rows)
     ]  # fmt: skip
-    if "path_column" in forced:
-        return best, remarks, ""
-    if paths or (best.tier == 0 and fold(best.name) in {"unnamed: 0", "index"}):
-        reason = "it looks like a running number"
-        if paths:
-            reason = f"{paths[0]!r} looks like file names, but names no photo"
-        question = (
-            f"{group.name}: only column {best.name!r} names photos, and {reason}; fix the table, "
-            f"or pass {_option('path_column', best.name)}"
-        )
-        return best, remarks, question
-    return best, remarks, ""
+    if not paths and (best.tier > 0 or fold(best.name) not in INDEX_NAMES):
+        return ""
+    reason = "it looks like a running number"
+    if paths:
+        reason = f"{paths[0]!r} looks like file names, but names no photo"
+    return (
+        f"{group.name}: only column {best.name!r} names photos, and {reason}; fix the table, "
+        f"or pass {_option('path_column', best.name)}"
+    )
+
+
+def _unlike_path(column: PathColumn) -> int:
+    """Return 0 for a column that is named like paths, 2 for a running number, and else 1."""
+    name = fold(column.name)
+    if name in INDEX_NAMES:
+        return 2
+    return int(not any(word.removesuffix("s") in PATH_WORDS for word in name.split()))
 
 
 def _path_in_two_columns(

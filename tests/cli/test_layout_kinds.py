@@ -364,6 +364,12 @@ def unnamed_index():
     return numbered(12), {"t.csv": table(("", "label"), [(n, PETS[n % 2]) for n in range(12)])}
 
 
+def numbers_and_picture_names():
+    """An index, an id and the name of the photo, all of them numbers."""
+    rows = zip(range(30), shuffled(30), reversed(range(30)), PETS * 15, strict=True)
+    return numbered(30), {"t.csv": table(("", "id", "image_name", "label"), list(rows))}
+
+
 def words_in_names():
     return [f"train/{PETS[n % 2]}.{n}.jpg" for n in range(12)] + numbered(6, "test1/"), {}
 
@@ -395,6 +401,11 @@ QUESTIONS = {
         unnamed_index,
         r"looks like a running number.*--set 'path_column=Unnamed: 0'",
         {"path_column": "Unnamed: 0"},
+    ),
+    "numbers of three kinds": (
+        numbers_and_picture_names,
+        "'image_name', 'id' and 'Unnamed: 0' name.*pass --set path_column=image_name or --set",
+        {"path_column": "image_name"},
     ),
     "words in file names": (
         words_in_names, r"words that may be the labels: cat, dog.*--layout file_names",
