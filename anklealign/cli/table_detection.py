@@ -11,6 +11,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from anklealign.ingest.inventory import (
 from anklealign.ingest.table_files import (
     JSON,
     JSON_LINES,
+    PICTURE_COLUMNS,
     RECURRING,
     ParsedTable,
     PathIndex,
@@ -41,6 +43,7 @@ from anklealign.ingest.table_files import (
 # Larger files are not searched for labels.
 LARGEST_TABLE = 256 << 20  # bytes
 TABLES = {".csv", ".tsv", ".tab", ".txt", ".lst", JSON, *JSON_LINES}
+FEW = 50  # rows that show whether a column may be part of a path
 ENOUGH = 2000  # rows used to find the path columns
 # Columns by their usual names, English and Hungarian, folded.
 LABEL_NAMES = {
@@ -65,6 +68,11 @@ ANNOTATOR_NAMES = {
 }  # fmt: skip
 CASE_NAMES = {"case", "scan", "scan id", "study", "study id", "exam", "exam id", "sample id",
               "visit", "session", "session id", "sequence", "video", "scene"}  # fmt: skip
+INDEX_NAMES = {"unnamed: 0", "index"}
+# Words in the names of columns that name photos.
+PATH_WORDS = PICTURE_COLUMNS - {"x", "y", "a", "b", "source", "target"} | {
+    "name", "filepath", "kep", "fajl",
+}  # fmt: skip
 # Columns that describe a photo; they are not labels if another column may be.
 ATTRIBUTES = {
     "age", "patient age", "sex", "gender", "patient gender", "site", "location", "localization",
@@ -200,16 +208,32 @@ def read_tables(
             remarks.append(f"{reading.group.name}: not read: {reading.problem}")
     if asked:
         first = max(asked, key=lambda reading: (reading.path.matched, reading.group.files))
-        if not labeled or first.path.matched * MANY > len(labeled[0].labels):
+        if not labeled or _asks_rather(first, labeled[0]):
+            if labeled:
+                other = labeled[0].group
+                option = _option("csv", other.files[0])
+                first.question += f"; {option} reads the labels of {other.name} instead"
             return _candidate(first, remarks), []
     if not labeled:
         return None, remarks
     best, *others = labeled
     _take_folder_splits(best)
     question = _compare(best, others)
-    best.remarks += [f"{r.group.name}: {r.question}; not read" for r in asked]
+    best.remarks += [f"{r.question}; not read" for r in asked]
     best.question = question
     return _candidate(best, remarks), []
+
+
+def _asks_rather(asked: TableReading, labeled: TableReading) -> bool:
+    """Return whether the question of a table comes before the labels of another one.
+
+    It does if the table names as many photos, unless the other one alone names its labels so, or
+    more than twice as many photos.
+    """
+    own = fold(str(labeled.keys.get("label_column", "")))
+    usual = own in LABEL_NAMES and not any(fold(c) in LABEL_NAMES for c in asked.group.columns)
+    share = asked.path.distinct / len(labeled.labels)
+    return share * MANY > 1 or (share >= RIVAL and not usual)
 
 
 def _read_group(
@@ -218,6 +242,10 @@ def _read_group(
     """Return the labels of tables with the same columns, or remarks if they name no photo."""
     split = forced["split_column"] if "split_column" in forced else _split_column(group)
     path, notes, question = _path_column(group, index, forced, split)
+    if path is None or path.by_folder or path.several:
+        reading = _path_in_two_columns(group, index, forced)
+        if reading:
+            return reading, []
     if path is None:
         return None, notes
     reading = TableReading(group, path, remarks=notes, question=question)
@@ -419,33 +447,132 @@ def _path_column(
             f"{group.name}: paths match by their ends, without their first folders "
             f"(for example {_example(group, best)})"
         )
+    rivals = [best]
     for rival in columns:
         conflicts = best.conflicts(rival)
         # Ages and grades name a few photos again and again.
         if not conflicts or rival.distinct < RIVAL * best.distinct:
             continue
-        both = f"columns {best.name!r} and {rival.name!r} name different photos in {conflicts} rows"
         if rival.tier == best.tier:
-            options = " or ".join(_option("path_column", c.name) for c in (best, rival))
-            return best, remarks, f"{group.name}: {both}; pass {options}"
+            rivals.append(rival)
+            continue
+        both = f"columns {best.name!r} and {rival.name!r} name different photos in {conflicts} rows"
         remarks.append(f"{group.name}: {both}; {best.name!r} has the file names")
+    if len(rivals) > 1:
+        rivals.sort(key=lambda c: (_unlike_path(c), c.place))
+        options = " or ".join(_option("path_column", c.name) for c in rivals)
+        names = f"{', '.join(repr(c.name) for c in rivals[:-1])} and {rivals[-1].name!r}"
+        question = f"{group.name}: columns {names} name different photos; pass {options}"
+        return rivals[0], remarks, question
+    return best, remarks, "" if "path_column" in forced else _doubt_of_numbers(group, best)
+
+
+def _doubt_of_numbers(group: TableGroup, best: PathColumn) -> str:
+    """Return the question about a path column that may number the rows instead, or ''."""
     paths = [
         name for place, name in enumerate(group.columns)
         if best.tier == 0 and place != best.place
         and sum(map(looks_like_path, group.column(place))) > MANY * len(group.rows)
     ]  # fmt: skip
+    if not paths and (best.tier > 0 or fold(best.name) not in INDEX_NAMES):
+        return ""
+    reason = "it looks like a running number"
+    if paths:
+        reason = f"{paths[0]!r} looks like file names, but names no photo"
+    return (
+        f"{group.name}: only column {best.name!r} names photos, and {reason}; fix the table, "
+        f"or pass {_option('path_column', best.name)}"
+    )
+
+
+def _unlike_path(column: PathColumn) -> int:
+    """Return 0 for a column that is named like paths, 2 for a running number, and else 1."""
+    name = fold(column.name)
+    if name in INDEX_NAMES:
+        return 2
+    return int(not any(word.removesuffix("s") in PATH_WORDS for word in name.split()))
+
+
+def _path_in_two_columns(
+    group: TableGroup, index: PathIndex, forced: Mapping[str, Any]
+) -> TableReading | None:
+    """Return a question about two columns that form the paths together, or None.
+
+    They are a folder and a name: pat00, img0.jpg. Without labels beside them, the folders are the
+    classes.
+    """
     if "path_column" in forced:
-        return best, remarks, ""
-    if paths or (best.tier == 0 and fold(best.name) in {"unnamed: 0", "index"}):
-        reason = "it looks like a running number"
-        if paths:
-            reason = f"{paths[0]!r} looks like file names, but names no photo"
+        return None
+    cells = [group.column(place) for place in range(len(group.columns))]
+    rule = PathRule(_folder(group))
+    few = range(0, len(group.rows), max(1, len(group.rows) // FEW))
+    sample = range(0, len(group.rows), max(1, len(group.rows) // ENOUGH))
+
+    def found_in(own: Sequence[str], places: PathIndex) -> bool:
+        return sum(bool(own[n] and places.find(own[n], rule)) for n in few) > MANY * len(few)
+
+    ones = [n for n, own in enumerate(cells) if found_in(own, index.folders)]
+    others = [n for n, own in enumerate(cells) if found_in(own, index)]
+    for one, other in product(ones, others):
+        folders, names = cells[one], cells[other]
+        paths = [f"{a}/{b}" if a and b else "" for a, b in zip(folders, names, strict=True)]
+        found = sum(bool(paths[n]) and len(index.find(paths[n], rule)) == 1 for n in sample)
+        if one == other or found <= MANY * len(sample) or fold(group.columns[one]) in LABEL_NAMES:
+            continue
+        labels = {
+            name: own
+            for place, name in enumerate(group.columns)
+            if place not in {one, other}
+            and fold(name) not in ATTRIBUTES | SPLIT_NAMES | GROUP_NAMES
+            and 2 <= len(own := Counter(cell for cell in cells[place] if cell)) <= found / 2
+        }
+        if not labels:
+            continue
+        path = PathColumn(other, group.columns[other], tuple(paths), 2, 0)
+        first, second = group.columns[one], group.columns[other]
         question = (
-            f"{group.name}: only column {best.name!r} names photos, and {reason}; fix the table, "
-            f"or pass {_option('path_column', best.name)}"
+            f"{group.name}: columns {first!r} and {second!r} form the paths together; write them "
+            f"into one column, in the folder of the dataset: {_path_command(group, first, second)}"
         )
-        return best, remarks, question
-    return best, remarks, ""
+        return TableReading(group, path, texts=sum(labels.values(), Counter()), question=question)
+    return None
+
+
+def _folder(group: TableGroup) -> str:
+    """Return the folder of the first table."""
+    return group.files[0].rpartition("/")[0]
+
+
+def _path_command(group: TableGroup, folder: str, name: str) -> str:
+    """Return a command that writes a table with the path in one column, and how to read it."""
+    if not _is_delimited(group):
+        return f"path = {folder}/{name}"
+    joined = f"{_folder(group)}/joined.csv".lstrip("/")
+    option = _option("csv", joined)
+    places = [f"t[{_pandas_column(group, column)}]" for column in (folder, name)]
+    return (
+        f"python -c \"import pandas; t = {_pandas_table(group)}; t['path'] = {places[0]} + '/' "
+        f'+ {places[1]}; t.to_csv({joined!r}, index=False)"; then pass {option}'
+    )
+
+
+def _is_delimited(group: TableGroup) -> bool:
+    return len(group.files) == 1 and suffix(group.files[0]) not in {JSON, *JSON_LINES}
+
+
+def _pandas_column(group: TableGroup, name: str) -> str:
+    """Return a column's name in pandas, which numbers the columns of a table without a header."""
+    return str(group.columns.index(name)) if name.startswith("#") else repr(name)
+
+
+def _pandas_table(group: TableGroup) -> str:
+    """Return the expression that reads a table with pandas as texts."""
+    options = ["dtype=str", "sep=None", "engine='python'"]
+    if group.encoding != "utf-8":
+        options.append(f"encoding={group.encoding!r}")
+    if group.columns[0].startswith("#"):
+        options.append("header=None")
+    return f"pandas.read_csv({group.files[0]!r}, {', '.join(options)})"
 
 
 def _row_splits(group: TableGroup, split_column: str | None) -> list[str]:
@@ -620,7 +747,7 @@ def _label_columns(
     else:
         name, reason = _label_column(reading, recurring, values, named, decide)
     if name is None:
-        if len(recurring) > 1:
+        if sum(fold(c) not in ATTRIBUTES | SPLIT_NAMES for c in recurring) > 1:
             reading.question = f"{reading.group.name}: {reason}"
         else:
             reading.problem = reason
@@ -950,7 +1077,13 @@ def _label_column(
     """Return the label column, or None and the reason."""
     if not recurring:
         return None, "no column contains two recurring labels"
-    described = [name for name in recurring if fold(name) not in ATTRIBUTES]
+    described = [name for name in recurring if fold(name) not in ATTRIBUTES | SPLIT_NAMES]
+    if not described:
+        name = next(iter(recurring))
+        return None, (
+            f"column {name!r} ({preview(recurring[name], 3)}) is no label by its name; "
+            f"{_option('label_column', name)} reads it as labels"
+        )
     for names in (named, list(recurring), described):
         partitions = _distinct_partitions(reading, names, values)
         if len(partitions) == 1:

@@ -365,6 +365,12 @@ def unnamed_index():
     return numbered(12), {"t.csv": table(("", "label"), [(n, PETS[n % 2]) for n in range(12)])}
 
 
+def numbers_and_picture_names():
+    """An index, an id and the name of the photo, all of them numbers."""
+    rows = zip(range(30), shuffled(30), reversed(range(30)), PETS * 15, strict=True)
+    return numbered(30), {"t.csv": table(("", "id", "image_name", "label"), list(rows))}
+
+
 def words_in_names():
     return [f"train/{PETS[n % 2]}.{n}.jpg" for n in range(12)] + numbered(6, "test1/"), {}
 
@@ -397,6 +403,11 @@ QUESTIONS = {
         r"looks like a running number.*--set 'path_column=Unnamed: 0'",
         {"path_column": "Unnamed: 0"},
     ),
+    "numbers of three kinds": (
+        numbers_and_picture_names,
+        "'image_name', 'id' and 'Unnamed: 0' name.*pass --set path_column=image_name or --set",
+        {"path_column": "image_name"},
+    ),
     "words in file names": (
         words_in_names, r"words that may be the labels: cat, dog.*--layout file_names",
         {"layout": "file_names"},
@@ -418,6 +429,84 @@ def test_what_evidence_does_not_decide_is_asked_with_the_option_that_decides(wri
     proposal, _, entries = read(root, raw, **options)
     assert {key: getattr(proposal.dataset, key) for key in options} == options
     assert len(entries) >= 3
+
+
+def run_command(message, root):
+    """Run the command that a message names in the folder of the dataset."""
+    command = message[message.index("python -c") :].partition("; then pass")[0].partition("\n")[0]
+    subprocess.run(command, shell=True, check=True, cwd=root)  # noqa: S602
+
+
+@pytest.mark.parametrize("each", [2, 5])
+def test_two_columns_that_form_a_path_are_asked_about_with_a_command(write, raw, each):
+    cases = [(f"pat{n:02}", f"img{m}.jpg") for n in range(10) for m in range(each)]
+    rows = [(*case, PETS[n % 2]) for n, case in enumerate(cases)]
+    root = write(
+        ["/".join(case) for case in cases], **{"l.csv": table(("patient", "file", "label"), rows)}
+    )
+    with pytest.raises(ValueError, match="'patient' and 'file' form the paths") as error:
+        read(root, raw)
+    assert "--set csv=joined.csv" in str(error.value)
+    run_command(str(error.value), root)
+    proposal, _, entries = read(root, raw, csv="joined.csv")
+    assert labels_of(entries) == {f"{case}/{file}": label for case, file, label in rows}
+    assert proposal.dataset.group_column == "patient"
+
+
+def test_two_columns_of_class_and_name_are_no_question_beside_class_folders(write, raw):
+    photos = [f"{pet}/{n}.jpg" for pet in PETS for n in range(12)]
+    rows = [(*photo.split("/"), 640) for photo in photos]
+    root = write(photos, **{"l.csv": table(("kind", "file", "width"), rows)})
+    proposal, _, entries = read(root, raw)
+    assert proposal.dataset.layout == "folders"
+    assert labels_of(entries) == {photo: photo.partition("/")[0] for photo in photos}
+
+
+@pytest.mark.parametrize(
+    ("column", "cells"), [("camera", ("canon", "nikon")), ("partition", "012"), ("kind", "ab")]
+)
+def test_a_question_is_asked_beside_another_table_of_as_many_photos(write, raw, column, cells):
+    photos = numbered(30, "")
+    truth = [(p, PETS[n % 2], ("wood", "field", "city")[n // 2 % 3]) for n, p in enumerate(photos)]
+    other = [(photo, cells[n // 5 % len(cells)]) for n, photo in enumerate(photos)]
+    root = write(
+        photos,
+        **{
+            "truth.csv": table(("image", "pet", "habitat"), truth),
+            "a.csv": table(("image", column), other),
+        },
+    )
+    with pytest.raises(ValueError, match=r"'pet' \(cat, dog\), 'habitat'") as error:
+        read(root, raw)
+    assert ("--set csv=a.csv reads" in str(error.value)) == (column == "kind")
+    _, _, entries = read(root, raw, label_column="pet")
+    assert labels_of(entries) == {photo: label for photo, label, _ in truth}
+    (root / "truth.csv").unlink()
+    if column != "kind":
+        with pytest.raises(
+            ValueError, match=f"(?s)no label was found.*--set label_column={column}"
+        ):
+            read(root, raw)
+    _, _, entries = read(root, raw, label_column=column)
+    assert labels_of(entries) == dict(other)
+
+
+def test_a_question_does_not_come_before_a_column_label(write, raw):
+    photos = numbered(30, "")
+    rows = [(p, PETS[n % 2], ("wood", "field", "city")[n // 2 % 3]) for n, p in enumerate(photos)]
+    root = write(
+        photos,
+        **{
+            "traits.csv": table(("image", "color", "habitat"), rows),
+            "labels.csv": table(
+                ("image", "label"), [(p, PETS[n < 9]) for n, p in enumerate(photos)]
+            ),
+        },
+    )
+    proposal, _, _ = read(root, raw)
+    assert proposal.dataset.csv == "labels.csv"
+    (remark,) = [r for r in proposal.reading.remarks if "several columns may" in r]
+    assert remark.startswith("traits.csv: several columns")
 
 
 def test_a_demo_dataset_decides_between_no_columns_and_no_questions(write, raw):
