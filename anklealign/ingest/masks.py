@@ -35,16 +35,13 @@ MAX_MEGAPIXELS = 178.0  # Pillow's limit
 def find_masks(root: Path, files: Iterable[str]) -> dict[str, str]:
     """Return the photo of each mask among the files of a folder."""
     pictures = [f for f in files if PurePosixPath(f).suffix.casefold() in decode.PHOTO_SUFFIXES]
-    by_stem: dict[str, list[str]] = defaultdict(list)
-    for file in pictures:
-        by_stem[PurePosixPath(file).stem].append(file)
+    photos = _Photos(pictures)
     candidates: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
     for file in pictures:
         path = PurePosixPath(file)
         named = NAME.fullmatch(path.stem)
-        in_folder = any(FOLDER.fullmatch(part) for part in path.parts[:-1])
-        stem = named.group("stem") if named else path.stem if in_folder else None
-        if stem is not None and (photo := _photo_of(file, by_stem.get(stem, []))):
+        stem = named.group("stem") if named else path.stem if photos.holes[path.parent] else None
+        if stem is not None and (photo := photos.of(path, stem)):
             kind = path.stem[len(stem) :].strip("0123456789") if named else ""
             candidates[path.parent.as_posix(), kind][file] = photo
     masks: dict[str, str] = {}
@@ -55,21 +52,39 @@ def find_masks(root: Path, files: Iterable[str]) -> dict[str, str]:
     return {mask: photo for mask, photo in sorted(masks.items()) if photo not in masks}
 
 
-def _photo_of(mask: str, photos: Iterable[str]) -> str:
-    """Return the photo in the same folder, at the parallel path, or the only one, or ''.
+class _Photos:
+    """The pictures by folder and name; `holes` are the positions of folders of masks in a path."""
 
-    The last two are not in a folder of masks.
-    """
-    folder = PurePosixPath(mask).parent
-    near = [photo for photo in photos if PurePosixPath(photo).parent == folder and photo != mask]
-    far = [
-        photo
-        for photo in photos
-        if photo != mask
-        and not any(FOLDER.fullmatch(part) for part in PurePosixPath(photo).parts[:-1])
-    ]
-    chosen = near or [photo for photo in far if _are_parallel(mask, photo)] or far
-    return chosen[0] if len(chosen) == 1 else ""
+    def __init__(self, pictures: Iterable[str]) -> None:
+        paths = [PurePosixPath(file) for file in pictures]
+        self.holes = {
+            folder: tuple(n for n, part in enumerate(folder.parts) if FOLDER.fullmatch(part))
+            for folder in {path.parent for path in paths}
+        }
+        shapes = {(len(folder.parts), holes) for folder, holes in self.holes.items() if holes}
+        self._index: dict[tuple[object, str], list[str]] = defaultdict(list)
+        for path in paths:
+            self._index[path.parent, path.stem].append(path.as_posix())
+            if self.holes[path.parent]:
+                continue
+            self._index[None, path.stem].append(path.as_posix())
+            for length, holes in shapes:
+                if length == len(path.parent.parts):
+                    self._index[_without(path.parent, holes), path.stem].append(path.as_posix())
+
+    def of(self, mask: PurePosixPath, stem: str) -> str:
+        """Return the photo in the same folder, at the parallel path, or the only one, or ''.
+
+        The last two are not in a folder of masks.
+        """
+        near = [p for p in self._index.get((mask.parent, stem), ()) if p != mask.as_posix()]
+        parallel = self._index.get((_without(mask.parent, self.holes[mask.parent]), stem))
+        chosen = near or parallel or self._index.get((None, stem)) or []
+        return chosen[0] if len(chosen) == 1 else ""
+
+
+def _without(folder: PurePosixPath, holes: tuple[int, ...]) -> tuple[str | None, ...]:
+    return tuple(None if n in holes else part for n, part in enumerate(folder.parts))
 
 
 def _are_parallel(mask: str, photo: str) -> bool:
