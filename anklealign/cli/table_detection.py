@@ -158,6 +158,7 @@ class TableReading:
     by_table: dict[str, dict[str, str]] = field(default_factory=dict)
     texts: Counter[str] = field(default_factory=Counter)
     remarks: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)  # remarks on columns of folds and codes
     problem: str = ""
     question: str = ""
     splits: dict[str, str] = field(default_factory=dict)  # by photo, as the rows say
@@ -205,7 +206,9 @@ def read_tables(
     asked = [reading for reading in readings if reading.question]
     for reading in readings:
         if reading.problem and not reading.question:
-            remarks.append(f"{reading.group.name}: not read: {reading.problem}")
+            remarks += _beside_labels(reading, labeled[0] if labeled else None) or [
+                f"{reading.group.name}: not read: {reading.problem}"
+            ]
     if asked:
         first = max(asked, key=lambda reading: (reading.path.matched, reading.group.files))
         if not labeled or _asks_rather(first, labeled[0]):
@@ -699,7 +702,11 @@ def _find_labels(reading: TableReading, decide: Decide, forced: Mapping[str, Any
     if own:
         reading.keys["group_column"] = own
         used.add(own)
-    used |= _folds(reading, {name: values[name] for name in values if name not in used})
+    used.add(forced.get("label_column") or "")  # the user's, whatever its name
+    others = {name: values[name] for name in values if name not in used}
+    used |= _folds(reading, others) | _coded_splits(reading, others)
+    reading.remarks += reading.unread
+    used.discard(forced.get("label_column") or "")
     rest = {name: cells for name, cells in values.items() if name not in used}
     annotator = forced.get("annotator_column") or _annotator_column(rest, path)
     if annotator:
@@ -859,12 +866,91 @@ def _folds(reading: TableReading, values: Mapping[str, list[str]]) -> set[str]:
         if not FOLD.search(fold(name)) or not numbered or len(texts) < 2:
             continue
         found.add(name)
-        reading.remarks.append(
+        reading.unread.append(
             f"{reading.group.name}: column {name!r} numbers {len(texts)} folds, which are not "
             f"read; {_option('group_column', name)} keeps each fold in one split; for fixed "
             "splits, write train, val or test into a column split"
         )
     return found
+
+
+def _coded_splits(reading: TableReading, values: Mapping[str, list[str]]) -> set[str]:
+    """Return the columns of splits that hold numbers, with a remark on each."""
+    found: set[str] = set()
+    for name, cells in values.items():
+        codes = sorted({cell for cell in cells if cell})
+        words = {2: ("train", "test"), 3: ("train", "val", "test")}.get(len(codes))
+        numbered = all(re.fullmatch(r"\d", code) for code in codes)
+        if not words or not numbered or fold(name) not in SPLIT_NAMES or FOLD.search(fold(name)):
+            continue
+        found.add(name)
+        meaning = dict(zip(codes, words, strict=True))
+        listed = ", ".join(f"{code} is {word}" for code, word in meaning.items())
+        reading.unread.append(
+            f"{reading.group.name}: column {name!r} has the codes {', '.join(codes)}, which are "
+            f"not read; if {listed}, {_lists_command(reading, name, meaning)}"
+        )
+    return found
+
+
+def _lists_command(reading: TableReading, column: str, meaning: Mapping[str, str]) -> str:
+    """Return how to write the splits of a column into lists of photos, which are read."""
+    group, path = reading.group, reading.path
+    if not _is_delimited(group) or reading.folders:
+        return "write lists of the photos: train.txt, val.txt, test.txt"
+    folder = f"{_folder(group)}/".lstrip("/")
+    name, split = (_pandas_column(group, each) for each in (path.name, column))
+    where = f"{folder!r} + s" if folder else "s"
+    return (
+        "write lists of the photos, in the folder of the dataset: "
+        f'python -c "import pandas; t = {_pandas_table(group)}; '
+        f"[g[{name}].to_csv({where} + '.txt', index=False, header=False) for s, g in "
+        f't.groupby(t[{split}].map({dict(meaning)}))]"'
+    )
+
+
+def _beside_labels(reading: TableReading, best: TableReading | None) -> list[str]:
+    """Return remarks on the splits, folds and groups of a table without labels."""
+    group, keys = reading.group, reading.keys
+    remarks = list(reading.unread)
+    if split := keys.get("split_column"):
+        cells = sorted({c for c in group.column(group.columns.index(split)) if c})
+        meaning = {c: word for c in cells if (word := csv_table.split_of_cell(split, c))}
+        remarks.append(
+            f"{group.name}: column {split!r} holds predefined splits, which are not read from a "
+            f"table without labels; {_lists_command(reading, split, meaning)}"
+        )
+    folds = [name for name in group.columns if FOLD.search(fold(name)) and name != split]
+    for name in dict.fromkeys([*folds, keys.get("group_column")]):
+        if name and name != reading.path.name:
+            remarks.append(
+                f"{group.name}: column {name!r} groups the photos, but is not read from a table "
+                f"without labels; {_merge_command(reading, name, best)}"
+            )
+    return remarks
+
+
+def _merge_command(reading: TableReading, column: str, best: TableReading | None) -> str:
+    """Return how to write a column into the table of the labels."""
+    if best is None:
+        return "write it and the labels into one table"
+    group, other = best.group, reading.group
+    cells, own = set(group.column(best.path.place)), set(other.column(reading.path.place))
+    plain = _is_delimited(group) and _is_delimited(other) and column not in group.columns
+    if not plain or len(cells & own) < RIVAL * len(cells):
+        return f"write it into {group.name}"
+    joined = f"{_folder(group)}/joined.csv".lstrip("/")
+    key, right, name = (
+        _pandas_column(group, best.path.name),
+        *(_pandas_column(other, each) for each in (reading.path.name, column)),
+    )
+    return (
+        "join the tables, in the folder of the dataset: "
+        f'python -c "import pandas; {_pandas_table(group)}.merge({_pandas_table(other)}'
+        f"[[{right}, {name}]], how='left', left_on={key}, right_on={right})"
+        f'.to_csv({joined!r}, index=False)"; then pass {_option("csv", joined)} '
+        f"{_option('group_column', column)}"
+    )
 
 
 def _row_splits_by_photo(reading: TableReading) -> dict[str, str]:

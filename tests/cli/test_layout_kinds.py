@@ -482,13 +482,70 @@ def test_a_question_is_asked_beside_another_table_of_as_many_photos(write, raw, 
     _, _, entries = read(root, raw, label_column="pet")
     assert labels_of(entries) == {photo: label for photo, label, _ in truth}
     (root / "truth.csv").unlink()
-    if column != "kind":
+    if column == "camera":
         with pytest.raises(
             ValueError, match=f"(?s)no label was found.*--set label_column={column}"
         ):
             read(root, raw)
     _, _, entries = read(root, raw, label_column=column)
     assert labels_of(entries) == dict(other)
+
+
+@pytest.mark.parametrize("place", ["images/", ""])
+@pytest.mark.parametrize(
+    ("column", "cells"),
+    [("split", ("train", "val", "test")), ("is_test", (0, 1, 1)), ("partition", (0, 1, 2))],
+)
+@pytest.mark.parametrize("layout", ["table", "folders", "same table"])
+def test_splits_in_a_table_of_their_own_are_named_with_a_command(  # noqa: PLR0917
+    write, raw, place, column, cells, layout
+):
+    photos = [f"images/{PETS[n % 2]}/{n:02}.jpg" for n in range(30)]
+    names = [photo.removeprefix("images/") for photo in photos]
+    texts = {
+        f"{place}labels.csv": table(("file", "kind"), [(n, n[:3]) for n in names]),
+        f"{place}s.csv": table(
+            ("name", column), [(name, cells[n // 2 % 3]) for n, name in enumerate(names)]
+        ),
+    }
+    if layout == "folders":
+        del texts[f"{place}labels.csv"]
+    if layout == "same table":
+        rows = [(name, cells[n // 2 % 3], name[:3]) for n, name in enumerate(names)]
+        texts = {f"{place}s.csv": table(("name", column, "kind"), rows)}
+    root = write(photos, **texts)
+    proposal, _, entries = read(root, raw)
+    if layout != "same table" or column == "partition":
+        assert set(splits_of(entries).values()) == {""}
+        (remark,) = [r for r in proposal.reading.remarks if f"{place}s.csv: column" in r]
+        run_command(remark, root)
+        _, _, entries = read(root, raw)
+    words = ("train", "val", "test") if column != "is_test" else ("train", "test", "test")
+    assert splits_of(entries) == {photo: words[n // 2 % 3] for n, photo in enumerate(photos)}
+    assert labels_of(entries) == {photo: photo[7:10] for photo in photos}
+
+
+@pytest.mark.parametrize("column", ["patient_id", "fold"])
+def test_groups_in_a_table_of_their_own_are_named_with_a_command(write, raw, column):
+    photos = numbered(30, "")
+    rows = [(photo, n // 5, 30 + n // 5) for n, photo in enumerate(photos)]
+    root = write(
+        photos,
+        **{
+            "labels.csv": table(
+                ("image", "kind"), [(p, PETS[n % 2]) for n, p in enumerate(photos)]
+            ),
+            "meta.csv": table(("photo", column, "age"), rows),
+        },
+    )
+    proposal, _, entries = read(root, raw)
+    assert {entry.subject for entry in entries.values()} == {""}
+    (remark,) = [r for r in proposal.reading.remarks if "join the tables" in r]
+    assert f"then pass --set csv=joined.csv --set group_column={column}" in remark
+    run_command(remark, root)
+    _, _, entries = read(root, raw, csv="joined.csv", group_column=column)
+    assert {p: e.subject for p, e in entries.items()} == {p: str(case) for p, case, _ in rows}
+    assert set(labels_of(entries).values()) == set(PETS)
 
 
 def test_a_question_does_not_come_before_a_column_label(write, raw):
