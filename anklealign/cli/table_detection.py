@@ -18,7 +18,7 @@ from typing import Any
 from tqdm import tqdm
 
 from anklealign.cli import folder_detection
-from anklealign.cli.layout_candidates import LayoutCandidate, preview
+from anklealign.cli.layout_candidates import LayoutCandidate, counted, preview
 from anklealign.config.class_names import EMPTY, fold
 from anklealign.ingest import csv_table, label_cells
 from anklealign.ingest.inventory import (
@@ -796,8 +796,9 @@ def _take_column(reading: TableReading, name: str, cells: Sequence[str]) -> None
         return
     if several:
         reading.remarks.append(
-            f"{reading.group.name}: {several.total()} rows hold several labels "
-            f"({preview(several, 2)}) and are skipped{hint}"
+            f"{reading.group.name}: "
+            f"{counted(several.total(), 'row holds', 'rows hold')} several labels "
+            f"({preview(several, 2)}) and {'is' if several.total() == 1 else 'are'} skipped{hint}"
         )
     if words := _recombined_words(cells):
         reading.remarks.append(
@@ -811,8 +812,9 @@ def _take_column(reading: TableReading, name: str, cells: Sequence[str]) -> None
             conflicting += reading.add(number, cell)
     if conflicting and "annotator_column" not in reading.keys:
         reading.remarks.append(
-            f"{reading.group.name}: {conflicting} rows contradict an earlier row of their photo; "
-            "if they are votes, add a column annotator"
+            f"{reading.group.name}: "
+            f"{counted(conflicting, 'row contradicts', 'rows contradict')} an earlier row of "
+            "the photo; if they are votes, add a column annotator"
         )
 
 
@@ -983,7 +985,8 @@ def _row_splits_by_photo(reading: TableReading) -> dict[str, str]:
     if several:
         photo = min(several)
         reading.remarks.append(
-            f"{reading.group.name}: {len(several)} photos are in several splits, for example "
+            f"{reading.group.name}: "
+            f"{counted(len(several), 'photo is', 'photos are')} in several splits, for example "
             f"{escape_unprintable(photo)} in {' and '.join(sorted(several[photo]))}; the first row "
             "counts"
         )

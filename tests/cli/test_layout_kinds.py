@@ -574,6 +574,22 @@ def test_tables_of_numbers_with_the_same_first_line_are_not_read_together(write,
         assert any(r.startswith(f"{name}: its rows name") for r in proposal.reading.remarks)
 
 
+def test_remarks_on_one_photo_are_singular(write, raw):
+    photos = numbered(20, "")
+    rows = [(photo, PETS[n % 2]) for n, photo in enumerate(photos[:-1])]
+    rows[0] = (photos[0], "cat|dog")
+    lists = {"others.txt": f"{photos[0]}\n{photos[-1]}\n"}
+    proposal, _, _ = read(write(photos, **{"t.csv": table(("file", "label"), rows)}, **lists), raw)
+    remarks = " ".join(proposal.reading.remarks)
+    assert "1 row holds several labels (cat|dog) and is skipped" in remarks
+    assert "2 photos are without a label" in remarks
+    rows[0] = (photos[0], "cat")
+    proposal, _, _ = read(write([], **{"t.csv": table(("file", "label"), rows)}), raw)
+    remarks = " ".join(proposal.reading.remarks)
+    assert "1 photo is without a label" in remarks
+    assert "others.txt names 1 photo without a label" in remarks
+
+
 def test_a_question_does_not_come_before_a_column_label(write, raw):
     photos = numbered(30, "")
     rows = [(p, PETS[n % 2], ("wood", "field", "city")[n // 2 % 3]) for n, p in enumerate(photos)]
