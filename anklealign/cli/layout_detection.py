@@ -20,7 +20,12 @@ from tqdm import tqdm
 
 from anklealign.cli import folder_detection, foreign_formats, list_detection, table_detection
 from anklealign.cli.dataset_config import scalar
-from anklealign.cli.layout_candidates import LayoutCandidate, LayoutCandidates, preview
+from anklealign.cli.layout_candidates import (
+    LayoutCandidate,
+    LayoutCandidates,
+    counted,
+    preview,
+)
 from anklealign.config.class_names import Labels, fold, unnumbered
 from anklealign.config.params import Dataset
 from anklealign.ingest import consensus
@@ -153,7 +158,8 @@ def _with_lists(
         places = ", ".join(
             f"{count} in {escape_unprintable(place)}" for place, count in unlabeled.most_common(3)
         )
-        remarks.append(f"{unlabeled.total()} photos are without a label: {places}")
+        number = counted(unlabeled.total(), "photo is", "photos are")
+        remarks.append(f"{number} without a label: {places}")
     reading = list_detection.with_splits(reading, root, files, photos)
     return replace(reading, remarks=(*reading.remarks, *remarks))
 

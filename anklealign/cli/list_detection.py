@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from anklealign.cli.layout_candidates import LayoutCandidate
+from anklealign.cli.layout_candidates import LayoutCandidate, counted
 from anklealign.config.class_names import fold, unnumbered
 from anklealign.ingest.inventory import escape_unprintable, split_of_name, split_of_path, suffix
 from anklealign.ingest.split_lists import photos_of_lines
@@ -126,7 +126,8 @@ def remarks_on(lists: Sequence[PhotoList], labels: Mapping[str, str]) -> list[st
         unlabeled = sum(photo not in labels for photo in each.photos)
         if unlabeled:
             lines.append(
-                f"{escape_unprintable(each.file)} names {unlabeled} photos without a label"
+                f"{escape_unprintable(each.file)} names {counted(unlabeled, 'photo', 'photos')} "
+                "without a label"
             )
         elif not split_of_name(each.stem):
             lines.append(f"{escape_unprintable(each.file)}: a list of photos, not read")

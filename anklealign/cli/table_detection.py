@@ -18,7 +18,7 @@ from typing import Any
 from tqdm import tqdm
 
 from anklealign.cli import folder_detection
-from anklealign.cli.layout_candidates import LayoutCandidate, preview
+from anklealign.cli.layout_candidates import LayoutCandidate, counted, preview
 from anklealign.config.class_names import EMPTY, fold
 from anklealign.ingest import csv_table, label_cells
 from anklealign.ingest.inventory import (
@@ -158,7 +158,7 @@ class TableReading:
     by_table: dict[str, dict[str, str]] = field(default_factory=dict)
     texts: Counter[str] = field(default_factory=Counter)
     remarks: list[str] = field(default_factory=list)
-    unread: list[str] = field(default_factory=list)  # remarks on columns of folds and codes
+    unread: list[str] = field(default_factory=list)  # remarks on columns of split codes
     problem: str = ""
     question: str = ""
     splits: dict[str, str] = field(default_factory=dict)  # by photo, as the rows say
@@ -334,8 +334,8 @@ def _load(
     wanted = {chosen} if isinstance(chosen, str) else set(chosen or ())
     remarks: list[str] = []
     strange: list[str] = []
-    rows: dict[tuple[str, tuple[str, ...]], list[tuple[str, list[str]]]] = defaultdict(list)
-    members: dict[tuple[str, tuple[str, ...]], list[str]] = defaultdict(list)
+    rows: dict[tuple[str, ...], list[tuple[str, list[str]]]] = defaultdict(list)
+    members: dict[tuple[str, ...], dict[str, tuple[str, ...]]] = defaultdict(dict)
     for file in tqdm(files, "tables", unit="file", delay=1, leave=False, disable=None):
         if suffix(file) not in TABLES or (wanted and file not in wanted):
             continue
@@ -354,15 +354,27 @@ def _load(
                 remarks.append(escape_unprintable(str(error)))
             continue
         if content:
-            members[encoding, tuple(columns)].append(file)
-            rows[encoding, tuple(columns)] += [(file, cells) for cells in content]
+            key = (encoding, *_alike(columns, file))
+            members[key][file] = tuple(columns)
+            rows[key] += [(file, cells) for cells in content]
     if strange:
         remarks.append(f"{_listed(strange)}: JSON of another kind, not read")
-    groups = [
-        TableGroup(tuple(sorted(members[key], key=_split_first)), *key, tuple(rows[key]))
-        for key in sorted(rows)
-    ]
+    groups = []
+    for key in sorted(rows):
+        own = sorted(members[key], key=_split_first)
+        groups.append(TableGroup(tuple(own), key[0], members[key][own[0]], tuple(rows[key])))
     return groups, remarks
+
+
+def _alike(columns: Sequence[str], file: str) -> tuple[str, ...]:
+    """Return what tables that are read together have in common: the columns in any case.
+
+    Numbers are no names of columns: 1, 1 may be the first line of two tables of another kind.
+    """
+    folded = tuple(column.casefold() for column in columns)
+    if all(map(str.isdecimal, columns)):
+        return (*folded, file)
+    return folded if len(set(folded)) == len(columns) else tuple(columns)
 
 
 def _split_first(file: str) -> tuple[bool, str]:
@@ -784,8 +796,9 @@ def _take_column(reading: TableReading, name: str, cells: Sequence[str]) -> None
         return
     if several:
         reading.remarks.append(
-            f"{reading.group.name}: {several.total()} rows hold several labels "
-            f"({preview(several, 2)}) and are skipped{hint}"
+            f"{reading.group.name}: "
+            f"{counted(several.total(), 'row holds', 'rows hold')} several labels "
+            f"({preview(several, 2)}) and {'is' if several.total() == 1 else 'are'} skipped{hint}"
         )
     if words := _recombined_words(cells):
         reading.remarks.append(
@@ -799,8 +812,9 @@ def _take_column(reading: TableReading, name: str, cells: Sequence[str]) -> None
             conflicting += reading.add(number, cell)
     if conflicting and "annotator_column" not in reading.keys:
         reading.remarks.append(
-            f"{reading.group.name}: {conflicting} rows contradict an earlier row of their photo; "
-            "if they are votes, add a column annotator"
+            f"{reading.group.name}: "
+            f"{counted(conflicting, 'row contradicts', 'rows contradict')} an earlier row of "
+            "the photo; if they are votes, add a column annotator"
         )
 
 
@@ -866,7 +880,7 @@ def _folds(reading: TableReading, values: Mapping[str, list[str]]) -> set[str]:
         if not FOLD.search(fold(name)) or not numbered or len(texts) < 2:
             continue
         found.add(name)
-        reading.unread.append(
+        reading.remarks.append(
             f"{reading.group.name}: column {name!r} numbers {len(texts)} folds, which are not "
             f"read; {_option('group_column', name)} keeps each fold in one split; for fixed "
             "splits, write train, val or test into a column split"
@@ -921,12 +935,13 @@ def _beside_labels(reading: TableReading, best: TableReading | None) -> list[str
             f"table without labels; {_lists_command(reading, split, meaning)}"
         )
     folds = [name for name in group.columns if FOLD.search(fold(name)) and name != split]
-    for name in dict.fromkeys([*folds, keys.get("group_column")]):
-        if name and name != reading.path.name:
-            remarks.append(
-                f"{group.name}: column {name!r} groups the photos, but is not read from a table "
-                f"without labels; {_merge_command(reading, name, best)}"
-            )
+    groups = dict.fromkeys([*folds, keys.get("group_column")])
+    remarks += [
+        f"{group.name}: column {name!r} groups the photos, but is not read from a table without "
+        f"labels; {_merge_command(reading, name, best)}"
+        for name in groups
+        if name and name != reading.path.name
+    ]
     return remarks
 
 
@@ -970,7 +985,8 @@ def _row_splits_by_photo(reading: TableReading) -> dict[str, str]:
     if several:
         photo = min(several)
         reading.remarks.append(
-            f"{reading.group.name}: {len(several)} photos are in several splits, for example "
+            f"{reading.group.name}: "
+            f"{counted(len(several), 'photo is', 'photos are')} in several splits, for example "
             f"{escape_unprintable(photo)} in {' and '.join(sorted(several[photo]))}; the first row "
             "counts"
         )

@@ -197,14 +197,17 @@ def _rows(
 
 
 def _places(table: ParsedTable, name: str, columns: Sequence[str]) -> dict[str, int]:
-    """Return the position of each column."""
+    """Return the position of each column; of another case if no other one has that name."""
+    places: dict[str, int] = {}
     for column in columns:
-        if column not in table.columns:
+        alike = [n for n, own in enumerate(table.columns) if own.casefold() == column.casefold()]
+        if column not in table.columns and len(alike) != 1:
             raise ValueError(
                 f"{name} has no column {column!r}, only {', '.join(table.columns) or 'none'}; "
                 "rename the column there, or set the dataset's columns in params.yaml"
             )
-    return {column: table.columns.index(column) for column in columns}
+        places[column] = table.columns.index(column) if column in table.columns else alike[0]
+    return places
 
 
 def _cell(cells: Sequence[str], place: int) -> str:

@@ -548,6 +548,49 @@ def test_groups_in_a_table_of_their_own_are_named_with_a_command(write, raw, col
     assert set(labels_of(entries).values()) == set(PETS)
 
 
+def test_tables_whose_headers_differ_by_case_are_read_together(write, raw):
+    photos = numbered(30)
+    true = {photo: PETS[n % 2] for n, photo in enumerate(photos)}
+    rows = [(photo.removeprefix("images/"), label) for photo, label in true.items()]
+    texts = {
+        "test.csv": table(("IMAGE", "Label"), rows[:6]),
+        "train.csv": table(("Image", "Label"), rows[6:24]),
+        "val.csv": table(("image", "label"), rows[24:]),
+    }
+    _, _, entries = read(write(photos, **texts), raw)
+    assert labels_of(entries) == true
+    assert Counter(splits_of(entries).values()) == {"train": 18, "test": 6, "val": 6}
+
+
+def test_tables_of_numbers_with_the_same_first_line_are_not_read_together(write, raw):
+    photos = [f"images/{PETS[n % 2]}/{n:04}.jpg" for n in range(24)]
+    lines = [(n, photo.removeprefix("images/")) for n, photo in enumerate(photos, 1)]
+    texts = {
+        "images.txt": table(lines[0], lines[1:], " "),
+        "train_test_split.txt": "".join(f"{n} {n % 3 and 1}\n" for n, _ in lines),
+        "image_class_labels.txt": "".join(f"{n} {2 - n % 2}\n" for n, _ in lines),
+    }
+    proposal, _, _ = read(write(photos, **texts), raw)
+    for name in ("train_test_split.txt", "image_class_labels.txt"):
+        assert any(r.startswith(f"{name}: its rows name") for r in proposal.reading.remarks)
+
+
+def test_remarks_on_one_photo_are_singular(write, raw):
+    photos = numbered(20, "")
+    rows = [(photo, PETS[n % 2]) for n, photo in enumerate(photos[:-1])]
+    rows[0] = (photos[0], "cat|dog")
+    lists = {"others.txt": f"{photos[0]}\n{photos[-1]}\n"}
+    proposal, _, _ = read(write(photos, **{"t.csv": table(("file", "label"), rows)}, **lists), raw)
+    remarks = " ".join(proposal.reading.remarks)
+    assert "1 row holds several labels (cat|dog) and is skipped" in remarks
+    assert "2 photos are without a label" in remarks
+    rows[0] = (photos[0], "cat")
+    proposal, _, _ = read(write([], **{"t.csv": table(("file", "label"), rows)}), raw)
+    remarks = " ".join(proposal.reading.remarks)
+    assert "1 photo is without a label" in remarks
+    assert "others.txt names 1 photo without a label" in remarks
+
+
 def test_a_question_does_not_come_before_a_column_label(write, raw):
     photos = numbered(30, "")
     rows = [(p, PETS[n % 2], ("wood", "field", "city")[n // 2 % 3]) for n, p in enumerate(photos)]
