@@ -64,7 +64,7 @@ FILES = {
 
 # How a command in a sentence starts -> why no page runs a command of this name.
 IN_SENTENCES = {
-    "anklealign convert": "needs another tool's labels; tests/cli/test_label_conversion.py has them",
+    "anklealign convert": "needs labels of another tool; tests/cli/test_label_conversion.py",
     "anklealign check": "a stage of `make repro`; tests/cli/test_main.py",
     "anklealign export": "`make export` runs it",
     "anklealign run": "`make repro` runs it",
