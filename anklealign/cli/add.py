@@ -59,6 +59,10 @@ TEXT_KEYS = {
     "annotator_column", "group_column", "split_column",
 }  # fmt: skip
 WIDTH = 80  # columns of the terminal
+# Commands in remarks, which can be copied from one line only.
+COMMAND = re.compile(
+    r"`[^`]*`|python -c \"[^\"]*\"|\(echo path,label; .*?\) > labels\.csv|awk '[^']*'( [^\s;,]+)*"
+)
 MOST_CLASSES = 50  # classes listed without --verbose
 MOST_UNKNOWN = 10  # labels without a class that the config's comments list
 SPLITS = ("train", "val", "test")
@@ -584,20 +588,17 @@ def alike_lines(named: layout_detection.Classes) -> Iterable[str]:
 def _wrapped(start: str, text: str, indent: str | None = None) -> list[str]:
     """Return a sentence in lines of the terminal's width; longer words are broken.
 
-    A command in backticks stays on one line where it fits, so that it can be copied.
+    A command stays on one line, even on one that is too long, so that it can be copied.
     """
-    space = WIDTH - len(start if indent is None else indent)
-
-    def join(match: re.Match[str]) -> str:
-        return match[0].replace(" ", "\0") if len(match[0]) < space else match[0]
-
+    space = WIDTH - len(start if indent is None else indent) - 2  # quotation or punctuation marks
+    commands = [match[0] for match in COMMAND.finditer(text)]
     lines = textwrap.wrap(
-        re.sub("`[^`]*`", join, start + text),
+        start + COMMAND.sub(lambda match: "\0" * min(len(match[0]), space), text),
         WIDTH,
         subsequent_indent=" " * len(start) if indent is None else indent,
         break_on_hyphens=False,
     )
-    return [line.replace("\0", " ") for line in lines]
+    return [re.sub("\0+", lambda _: commands.pop(0), line) for line in lines]
 
 
 def renamed(report_data: FolderReport) -> list[str]:

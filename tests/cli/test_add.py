@@ -441,7 +441,10 @@ def test_every_line_fits_the_terminal_whatever_the_names(project, capsys):
     assert anklealign_add([str(folder), "mine", "--verbose", "--dry-run", *config]) == 0
     printed = capsys.readouterr().out
     assert "no_class_folder" in printed
-    assert max(map(len, printed.splitlines())) <= 80
+    # A command cannot be copied from two lines.
+    lines = [line for line in printed.splitlines() if not line.strip().startswith("`anklealign")]
+    assert max(map(len, lines)) <= 80
+    assert len(printed.splitlines()) - len(lines) <= 1
     assert "x" * 90 in printed.replace("\n", "").replace(" ", "")  # no name is cut short
 
 
@@ -493,3 +496,12 @@ def test_metadata_are_counted_and_removed_from_the_copy_alone(tmp_path, capsys):
     assert not any(b"Anna" in path.read_bytes() for path in copies)
     assert main(["add", "data/raw/mine", "mine", "--strip-metadata"]) == 1
     assert "changes copies only" in joined(capsys.readouterr().err)
+
+
+def test_a_command_stays_on_one_line_that_can_be_copied():
+    command = f'python -c "import pandas; {"pandas.read_csv(1); " * 9}"'
+    text = f"join the tables, in the folder of the dataset: {command}; then pass --set csv=j.csv"
+    lines = add._wrapped("        - ", text)
+    assert f"          {command};" in lines
+    assert max(len(line) for line in lines if command not in line) <= 80
+    assert " ".join(line.strip() for line in lines) == f"- {text}"
