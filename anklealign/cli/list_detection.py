@@ -1,6 +1,7 @@
 """Find lists of photos without labels: of predefined splits, of classes, and others."""
 
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -143,7 +144,7 @@ def by_class(lists: Sequence[PhotoList]) -> LayoutCandidate | None:
     if len(stems) < 2 or len(numbered) < 2 or counts.total() > len(counts):
         return None
     texts = Counter({each.stem: len(each.photos) for each in named})
-    files = " ".join(escape_unprintable(PurePosixPath(each.file).name) for each in named)
+    files = shlex.join(escape_unprintable(PurePosixPath(each.file).name) for each in named)
     folder = escape_unprintable(str(PurePosixPath(named[0].file).parent))
     rows = "FNR > 1 " if any(each.header for each in named) else ""
     command = (

@@ -8,6 +8,7 @@ used is named.
 """
 
 import re
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -86,6 +87,7 @@ RATER = re.compile(
 )
 FOLD = re.compile(r"\b(k ?)?folds?\b|\bcv\b")  # in the name of a column
 MULTIPLE = re.compile(r"[|;,]")
+PLAIN = re.compile(r"[\w .,:/()+#%=-]*")  # names without a meaning in a shell's quotation marks
 LEAST_KAPPA = 0.2  # "fair" agreement (Landis and Koch, 1977): columns of the same question
 RIVAL = 0.9  # share of the best column's photos that a competing path column names
 MANY = 0.5  # share that decides between two readings
@@ -572,7 +574,13 @@ def _path_command(group: TableGroup, folder: str, name: str) -> str:
 
 
 def _is_delimited(group: TableGroup) -> bool:
-    return len(group.files) == 1 and suffix(group.files[0]) not in {JSON, *JSON_LINES}
+    """Return whether a command can read the table, and its names mean nothing to a shell."""
+    names = (*group.files, *group.columns)
+    return (
+        len(group.files) == 1
+        and suffix(group.files[0]) not in {JSON, *JSON_LINES}
+        and all(PLAIN.fullmatch(name) for name in names)
+    )
 
 
 def _pandas_column(group: TableGroup, name: str) -> str:
@@ -1265,7 +1273,8 @@ def _joins(groups: Sequence[TableGroup], readings: Sequence[TableReading]) -> li
             continue
         own = set(group.column(0))
         for photos, key, path, numbers in keys:
-            if len(own & numbers) > RIVAL * len(own) and len(group.files) == 1:
+            delimited = _is_delimited(group) and _is_delimited(photos)
+            if delimited and len(own & numbers) > RIVAL * len(own):
                 files = (photos.files[0], group.files[0])
                 remarks.append(
                     f"{group.name}: its rows name those of {photos.name}, which has the paths; "
@@ -1283,13 +1292,14 @@ def _join_command(photos: str, other: str, key: str, path: str, group: TableGrou
             f'python -c "import pandas; pandas.read_csv({photos!r}).merge(pandas.read_csv('
             f"{other!r}), {keys}).to_csv('joined.csv', index=False)\""
         )
+    files = shlex.join([photos, other])
     words = re.findall(r"[a-z]+", Path(other).stem.casefold())
     paths = f"NR == FNR {{path[$1] = ${path[1:]}; next}}"
     if {"train", "test"} <= set(words):
         split = '{print path[$1] > ($2 ? "train.txt" : "test.txt")}'
-        return f"awk '{paths} {split}' {photos} {other}"
+        return f"awk '{paths} {split}' {files}"
     label = '{print path[$1] "," $2}'
-    return f"(echo path,label; awk '{paths} {label}' {photos} {other}) > labels.csv"
+    return f"(echo path,label; awk '{paths} {label}' {files}) > labels.csv"
 
 
 def _compare(best: TableReading, others: Sequence[TableReading]) -> str:

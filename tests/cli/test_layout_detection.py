@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 
+from anklealign.cli import table_detection
 from anklealign.cli.layout_detection import choose, find_subject_pattern, name_classes, read_layouts
 from anklealign.config.params import Dataset
 from anklealign.ingest.inventory import Entry, compile_subject_pattern, subject_of
@@ -336,3 +337,18 @@ def test_what_is_found_does_not_depend_on_the_order():
     again = dict(reversed(texts.items()))
     assert name_classes(texts, KNOWN) == name_classes(again, KNOWN)
     assert Counter(name_classes(texts, {}).classes) == Counter({"a": (), "b": ("B",)})
+
+
+@pytest.mark.parametrize(
+    ("file", "column", "plain"),
+    [
+        ("my labels (2).csv", "Image #", True),
+        ("$(touch x).csv", "image", False),
+        ("labels.csv", "`touch x`", False),
+        ("labels.csv", 'a"; touch x; "', False),
+        ("labels.csv", "it's", False),
+    ],
+)
+def test_names_that_a_shell_would_run_are_in_no_command(file, column, plain):
+    group = table_detection.TableGroup((file,), "utf-8", (column, "label"), ())
+    assert table_detection._is_delimited(group) is plain
