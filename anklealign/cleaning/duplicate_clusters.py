@@ -179,14 +179,13 @@ class _MatchGraph:
         while True:
             if added:
                 chains = self._chains()
-            # If photos had more candidates than were proposed, others may be proposed now.
-            kept = [
-                min(star)
-                for stars in chains
-                if proposals.truncated or len(stars) > 1
-                for star in stars
-            ]
-            added = self._add(self._matcher.propose(distance, kept)) if kept else 0
+            # If photos had more candidates than were proposed, others may be proposed now. All
+            # candidates of the other photos were.
+            kept = [min(star) for stars in chains for star in stars]
+            repeated = {min(star) for stars in chains if len(stars) > 1 for star in stars}
+            repeated.update(proposals.truncated.tolist())
+            asking = [photo for photo in kept if photo in repeated]
+            added = self._add(self._matcher.propose(distance, kept, asking)) if asking else 0
             if not added:
                 return chains
 

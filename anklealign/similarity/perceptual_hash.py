@@ -97,22 +97,32 @@ class NearestNeighbors:
     and is among those kept.
     """
 
-    def __init__(self, index: Hashes, owners: Indices, distance: int) -> None:
-        """Index the (M, 4) words of the entries, which belong to the (M,) photos `owners`."""
+    def __init__(
+        self, index: Hashes, owners: Indices, distance: int, askers: Indices | None = None
+    ) -> None:
+        """Index the (M, 4) words of the entries, which belong to the (M,) photos `owners`.
+
+        Args:
+            index: Words of the entries.
+            owners: Their photos.
+            distance: Bits of 64.
+            askers: (Q,) photos of the entries that are looked up; default, all M entries are.
+        """
         self._index, self._owners, self._distance = index, owners, distance
-        self.truncated = False  # whether a photo has more neighbors than are kept
+        self._askers = owners if askers is None else askers
+        self._truncated: set[int] = set()
         self._queried = 0
         self._photos = int(owners.max(initial=-1)) + 1
         # Query, neighbor, differing bits. 32 bits can number the 88 views of 24 million entries.
         self._pool = np.zeros((0, 3), np.int32)
 
     def query(self, views: Hashes) -> None:
-        """Look up (8 M, 4) words: one view of every entry, orientation by orientation."""
+        """Look up (8 Q, 4) words: one view of every entry, orientation by orientation."""
         capacity = NEIGHBORS * self._photos + 2 * CHUNK
         for query, neighbor in pairs_within(views[:, 0], self._index[:, 0], self._distance):
             differing = np.bitwise_count(views[query] ^ self._index[neighbor])
             likely = differing[:, 1:].sum(axis=1) <= MAX_DETAIL_BITS
-            likely &= self._owners[query % len(self._index)] != self._owners[neighbor]
+            likely &= self._askers[query % len(self._askers)] != self._owners[neighbor]
             rows = (
                 query[likely] + self._queried,
                 neighbor[likely],
@@ -122,6 +132,11 @@ class NearestNeighbors:
             if len(self._pool) > capacity:
                 self._pool = self._nearest()
         self._queried += len(views)
+
+    @property
+    def truncated(self) -> Indices:
+        """The photos with more neighbors than are kept, in ascending order."""
+        return np.array(sorted(self._truncated), np.int64)
 
     def result(self) -> tuple[Indices, Indices]:
         """Return queries and neighbors, the nearest first; query numbers run on across views.
@@ -160,14 +175,14 @@ class NearestNeighbors:
         order = np.argsort(photos, kind="stable")
         starts = np.flatnonzero(np.r_[True, np.diff(photos[order]) != 0][: len(order)])
         nth = np.arange(len(order)) - np.repeat(starts, np.diff(np.r_[starts, len(order)]))
-        self.truncated |= bool((nth >= NEIGHBORS).any())
+        self._truncated.update(photos[order[nth == NEIGHBORS]].tolist())
         nearest: Rows = pool[order[nth < NEIGHBORS]]
         return nearest
 
     def _keys(self, pool: Rows) -> tuple[Indices, Indices, Indices]:
         """Return each row's querying photo, neighboring photo, and the query's orientation."""
-        view, entry = np.divmod(pool[:, 0], len(self._index))
-        return self._owners[entry], self._owners[pool[:, 1]], view % len(ORIENTATIONS)
+        view, entry = np.divmod(pool[:, 0], len(self._askers))
+        return self._askers[entry], self._owners[pool[:, 1]], view % len(ORIENTATIONS)
 
 
 def _nearest_per_key(pool: Rows, *keys: npt.NDArray[np.integer]) -> Rows:
@@ -198,13 +213,19 @@ def _expand(counts: Indices) -> Iterator[tuple[Indices, Indices]]:
     ends = np.cumsum(counts)
     total = int(ends[-1]) if len(ends) else 0
     for begin in range(0, total, CHUNK):
-        flat = np.arange(begin, min(begin + CHUNK, total))
-        which = np.searchsorted(ends, flat, side="right")
-        yield which, flat - (ends[which] - counts[which])
+        end = min(begin + CHUNK, total)
+        first, last = np.searchsorted(ends, [begin, end - 1], side="right")
+        # Of each count, the part between begin and end.
+        parts = np.minimum(ends[first : last + 1], end)
+        parts = np.diff(parts, prepend=begin)
+        which = np.repeat(np.arange(first, last + 1), parts)
+        yield which, np.arange(begin, end) - (ends - counts)[which]
 
 
 def _search(queries: Hashes, index: Hashes, distance: int) -> Iterator[tuple[Indices, Indices]]:
     """Yield the pairs within the distance; neither list may contain equal hashes."""
+    if not len(index):
+        return
     agreeing = _agreeing_chunks(len(queries), len(index), distance)
     # Neighboring bits of a pHash are correlated; assigning every n-th bit to a chunk spreads the
     # keys evenly.
@@ -215,12 +236,13 @@ def _search(queries: Hashes, index: Hashes, distance: int) -> Iterator[tuple[Ind
     for choice in itertools.combinations(range(len(masks)), agreeing):
         mask = np.uint64(sum(int(masks[chunk]) for chunk in choice))
         order = np.argsort(index & mask)
-        keys = (index & mask)[order]
+        keys, firsts = np.unique((index & mask)[order], return_index=True)
+        sizes = np.diff(np.r_[firsts, len(index)])
         # Sorted queries access neighboring keys, which stay in the processor's cache.
         query_order = np.argsort(queries & mask)
         query_keys = (queries & mask)[query_order]
-        starts = np.searchsorted(keys, query_keys, side="left")
-        counts = np.searchsorted(keys, query_keys, side="right") - starts
+        key = np.searchsorted(keys, query_keys).clip(max=len(keys) - 1)
+        starts, counts = firsts[key], np.where(keys[key] == query_keys, sizes[key], 0)
         for which, nth in _expand(counts):
             a, b = query_order[which], order[starts[which] + nth]
             differing = queries[a] ^ index[b]

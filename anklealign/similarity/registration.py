@@ -104,7 +104,7 @@ class Proposals:
     orientations: Indices  # (M,) of a
     views: Floats  # (M, 4) rectangle of a that, oriented, ...
     rects: Floats  # (M, 4) ... may equal this rectangle of b
-    truncated: bool  # a photo has more candidates than are proposed per photo
+    truncated: Indices  # photos with more candidates than are proposed per photo
 
     def __len__(self) -> int:
         """Return the number of pairs."""
@@ -206,12 +206,22 @@ class PhotoMatcher:
         clipped = np.where(pixels.max(axis=2) < SATURATED, 0, 255).astype(np.uint8)
         return Image.fromarray(pixels).convert("L"), Image.fromarray(clipped)
 
-    def propose(self, distance: int, among: Sequence[int] | None = None) -> Proposals:
+    def propose(
+        self,
+        distance: int,
+        among: Sequence[int] | None = None,
+        of: Sequence[int] | None = None,
+    ) -> Proposals:
         """Return the pairs where a view of a and an entry of b hash within `distance` bits.
 
         Each pair occurs once per orientation, with the view whose hash is nearest, and each photo
         is paired only with its nearest photos. Plain photos resemble any other plain photo and are
         skipped.
+
+        Args:
+            distance: Bits of 64.
+            among: The photos that may be a or b; None for all.
+            of: The photos of `among` that are a; None for all of them.
 
         Raises:
             ValueError: The matcher was made without hashes.
@@ -222,15 +232,16 @@ class PhotoMatcher:
         if among is not None:
             searched &= np.isin(np.arange(len(self)), among)
         entries = np.flatnonzero(searched[self._owners])
+        asking = entries if of is None else entries[np.isin(self._owners[entries], of)]
         nearest = perceptual_hash.NearestNeighbors(
-            self._words[entries], self._owners[entries], distance
+            self._words[entries], self._owners[entries], distance, self._owners[asking]
         )
         for crop in tqdm(CROPS, "search", unit="view", disable=(among is not None) or None):
-            nearest.query(self._view_hashes(entries, np.array(crop)))
+            nearest.query(self._view_hashes(asking, np.array(crop)))
         query, neighbor = nearest.result()
-        view, entry = np.divmod(query, max(len(entries), 1))
+        view, entry = np.divmod(query, max(len(asking), 1))
         crops, orientations = np.divmod(view, len(perceptual_hash.ORIENTATIONS))
-        entries_a, entries_b = entries[entry], entries[neighbor]
+        entries_a, entries_b = asking[entry], entries[neighbor]
         return Proposals(
             self._owners[entries_a],
             self._owners[entries_b],
@@ -505,13 +516,16 @@ def _view_spectra(thumbs: Pixels, rects: Floats) -> Floats:
 
 def _cosines(start: Floats, end: Floats) -> Floats:
     """Return (N, 16, 64): the first 16 cosines from start to end, sampled at the pixels."""
+    # Most rectangles are the whole photo or its center square, so few are different.
+    ends, number = np.unique(start + 1j * end, return_inverse=True)
+    start, end = ends.real, ends.imag
     center = (np.arange(SIDE) + 0.5) / SIDE
     low, high = center - 0.5 / SIDE, center + 0.5 / SIDE
     inside = np.minimum(high, end[:, None]) - np.maximum(low, start[:, None])
     position = (center - start[:, None]) / (end - start)[:, None]
     waves = np.cos(np.pi * np.arange(perceptual_hash.FINE)[:, None] * position[:, None, :])
     weighted: Floats = waves * np.clip(inside, 0, None)[:, None, :]
-    return weighted
+    return weighted[number]
 
 
 def transform_between(orientation: int, view: Floats, rect: Floats) -> Floats:

@@ -209,6 +209,22 @@ def test_many_copies_are_one_cluster() -> None:
     assert (cluster.kept, len(cluster.duplicates)) == (0, 32)
 
 
+def test_only_photos_with_more_candidates_are_looked_up_again(monkeypatch) -> None:
+    copies = [stored(scene(3), quality) for quality in range(60, 93)]
+    others = [stored(scene(seed)) for seed in range(4, 10)]
+    asked = []
+    propose = registration.PhotoMatcher.propose
+
+    def recording(matcher, distance, among=None, of=None):
+        asked.append((among, of))
+        return propose(matcher, distance, among, of)
+
+    monkeypatch.setattr(registration.PhotoMatcher, "propose", recording)
+    find([*copies, *others])
+    assert asked[0] == (None, None)
+    assert asked[-1] == ([0, *range(33, 39)], [0])
+
+
 def test_mirror_images_are_two_clusters_if_mirroring_changes_the_label() -> None:
     plain, mirrored = stored(scene(1)), stored(ImageOps.mirror(scene(1)))
     pictures = [plain, mirrored, stored(scene(1), 80), stored(ImageOps.mirror(scene(1)), 80)]

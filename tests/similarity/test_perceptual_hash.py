@@ -149,7 +149,7 @@ def test_each_photo_keeps_its_nearest_matches_among_many() -> None:
     views = views_of(index, np.random.default_rng(2))
     nearest.query(views)
     query, neighbor = nearest.result()
-    assert nearest.truncated
+    assert nearest.truncated.tolist() == list(range(600))
     assert np.unique(query % 600, return_counts=True)[1].max() <= perceptual_hash.NEIGHBORS
     pairs = {frozenset(pair) for pair in zip(query % 600, neighbor, strict=True)}
     assert {frozenset((n, n + 300)) for n in range(300)} <= pairs
@@ -179,7 +179,23 @@ def test_every_pair_is_found_once() -> None:
     query, neighbor = nearest.result()
     pairs = sorted(tuple(sorted(pair)) for pair in zip(query % 500, neighbor, strict=True))
     assert pairs == [(n, n + 250) for n in range(250)]
-    assert not nearest.truncated
+    assert not len(nearest.truncated)
+
+
+def test_photos_that_ask_are_paired_with_all_others() -> None:
+    rng = np.random.default_rng(5)
+    index = rng.integers(0, 2**64, (500, perceptual_hash.WORDS), dtype=np.uint64)
+    index[250:] = flip_bits(index[:250].ravel(), 2, rng).reshape(250, -1)
+    asking = np.array([7, 20, 260])
+    nearest = perceptual_hash.NearestNeighbors(index, np.arange(500), 8, asking)
+    for _ in range(2):
+        nearest.query(views_of(index[asking], rng))
+    query, neighbor = nearest.result()
+    assert set(zip(asking[query % 3].tolist(), neighbor.tolist(), strict=True)) == {
+        (7, 257),
+        (20, 270),
+        (260, 10),
+    }
 
 
 FULL = """
