@@ -13,12 +13,19 @@ Without --set: the insects and vehicles in ../shared/photos and the synthetic le
 """
 
 import argparse
+import asyncio
+import contextlib
+import json
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from itertools import product
 from pathlib import Path
 
 import numpy as np
+import onnx
 import torch
 from scipy.special import logsumexp
 from sklearn.linear_model import LogisticRegression
@@ -29,13 +36,15 @@ from anklealign.config import paths
 from anklealign.evaluation import reference_images
 from anklealign.inference import onnx_predictor
 from anklealign.inference.predictor import Predictor
-from anklealign.io import decode, decoder_pool, pixel_store
+from anklealign.io import decode, decoder_pool, pixel_store, results
 from anklealign.io.decode import PhotoError
 from anklealign.io.decoder_pool import Target
 from anklealign.io.pixel_store import Pixels
 from anklealign.models import novelty
+from anklealign.models.bundle import CONFIG
 from anklealign.models.inputs import Floats
 from anklealign.models.weights import GENERAL_NETWORK
+from benchmarks import serving
 
 SIDE = 256
 CPU = torch.device("cpu")
@@ -204,40 +213,76 @@ def pair_scores(
 
 
 def print_cost(photo: Path, rounds: int = 15) -> None:
-    """Print the CPU time of a photo's decoding, classification and novelty score."""
+    """Print the CPU time of a photo's score, and of a request to the service with and without."""
     predictor = Predictor.load(paths.MODEL, "cpu")
     torch.set_num_threads(1)
     data = photo.read_bytes()
     pixels = predictor.preprocess(data)[None]
-    config = predictor.bundle.preprocessing
-
-    def decoded() -> object:
-        """Decode in this process, where its CPU time counts; the service has a worker for it."""
-        photo = decode.open_photo(data, config.max_megapixels, 2 * config.size)
-        return decode.fit(photo.image, config.size, config.fit, config.fill)
-
-    work: dict[str, Callable[[], object]] = {
-        "decode": decoded,
-        "classify": lambda: predictor.probabilities(pixels),
-        "novelty": lambda: predictor.novelty_scores(pixels),
-    }
+    work: dict[str, Callable[[], object]] = {"score": lambda: predictor.novelty_scores(pixels)}
     if paths.EXPORT.is_file():  # made by `anklealign export`
         exported = onnx_predictor.load(paths.MODEL, paths.EXPORT)
-        work["novelty, ONNX"] = lambda: exported.novelty_scores(pixels)
-    for function in work.values():
+        work["score, ONNX"] = lambda: exported.novelty_scores(pixels)
+    for name, function in work.items():
         function()
-    times: dict[str, list[float]] = {name: [] for name in work}
-    for _ in range(rounds):
-        for name, function in work.items():
+        times = []
+        for _ in range(rounds):
             start = time.process_time()
             function()
-            times[name].append(time.process_time() - start)
-    medians = {name: float(np.median(values)) for name, values in times.items()}
-    for name, seconds in medians.items():
-        print(f"{name:13} {1000 * seconds:7.1f} ms")
-    for name in sorted(medians.keys() - {"decode", "classify"}):
-        share = medians[name] / (medians["decode"] + medians["classify"])
-        print(f"{name} adds {share:.1%} to the CPU time of decoding and classification")
+            times.append(time.process_time() - start)
+        print(f"{name:24} {1000 * float(np.median(times)):7.1f} ms")
+    for engine in ["onnx", "torch"] if paths.EXPORT.is_file() else ["torch"]:
+        added = asyncio.run(request_cost(data, engine, rounds))
+        print(f"{engine}: the score adds {added:.1%} to the CPU time of a request")
+
+
+async def request_cost(photo: bytes, engine: str, rounds: int, requests: int = 10) -> float:
+    """Return what the detector adds to a request's CPU time, as a fraction (median of the rounds).
+
+    Two services run, one of them with a copy of the bundle without its detector. They alternate, so
+    that other work on the machine affects both.
+    """
+    with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as stack:
+        variables = without_detector(Path(temporary))
+        sides = [
+            stack.enter_context(serving.running(ANKLEALIGN_ENGINE=engine, **own))
+            for own in (variables, {})
+        ]
+        request = serving.encode_request(photo)
+        clients = [await asyncio.open_connection("127.0.0.1", port) for _, port in sides]
+        seconds: list[list[float]] = [[], []]
+        for round_number in range(rounds + 1):  # the first one warms up
+            for (process, _), client, own in zip(sides, clients, seconds, strict=True):
+                start = serving.cpu_seconds(process.pid)
+                for _ in range(requests):
+                    if await serving.send(*client, request) != HTTPStatus.OK:
+                        raise SystemExit("novelty: the service does not classify this photo")
+                if round_number:
+                    own.append((serving.cpu_seconds(process.pid) - start) / requests)
+        for _, writer in clients:
+            writer.close()
+    without, total = map(np.array, seconds)
+    print(
+        f"request, {engine:15} {1000 * float(np.median(total)):7.1f} ms, without a score "
+        f"{1000 * float(np.median(without)):.1f} ms"
+    )
+    return float(np.median(total / without)) - 1
+
+
+def without_detector(folder: Path) -> dict[str, str]:
+    """Copy the bundle without its detector, and its export; return the service's variables."""
+    bundle = shutil.copytree(paths.MODEL, folder / "model")
+    config = json.loads((bundle / CONFIG).read_text())
+    (bundle / CONFIG).write_text(json.dumps(config | {"novelty": None}))
+    if paths.EXPORT.is_file():
+        exported = onnx.load(paths.EXPORT)
+        for item in exported.metadata_props:
+            if item.key == onnx_predictor.BUNDLE_HASH:
+                item.value = results.bundle_hash(bundle)
+        onnx.save(exported, folder / paths.EXPORT.name)
+    return {
+        "ANKLEALIGN_MODEL": str(bundle),
+        "ANKLEALIGN_EXPORT": str(folder / paths.EXPORT.name),
+    }
 
 
 if __name__ == "__main__":

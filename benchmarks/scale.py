@@ -18,6 +18,13 @@ magnitude is a rough figure all the same.
 `features` is a frozen EfficientNet-Lite0 at 224 px, and `predict` decoding, that network and that
 of the bundle in model/ at the rate of benchmarks/prediction.py; both grow with n by construction,
 so one size is measured. `memory` is anonymous memory, without the mapped store.
+
+    python -m benchmarks.scale FOLDER... --variants --photos 100000     # hours on 2 cores
+
+Runs the stages once instead, on a quarter as many photos, each of them as it is and in three
+variants: cropped by 30%, brighter, and smaller with other colors. Prints the CPU seconds next to
+those of Pillow for decoding the same files and resizing them to the size of the store (measured on
+PLAIN random ones). The exit status is 1 if the stages take over 8 times as much, or 4 GiB.
 """
 
 import argparse
@@ -33,10 +40,15 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from anklealign.config import paths
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from anklealign.config import params, paths
 from anklealign.io import pixel_store
 from benchmarks.incremental import PER_FOLDER, ROOT, write_project
 
@@ -45,6 +57,8 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 MIN_PHOTOS = 800  # two folders of the project in each size
 SIZES = (10**5, 10**6, 10**7)
 NETWORK_PHOTOS = 256  # whose features and predictions are timed
+PLAIN = 4000  # photos that Pillow alone decodes
+MAX_RATIO, MAX_MEMORY = 8.0, 4 * 2**30  # to Pillow's CPU seconds; bytes of anonymous memory
 FEATURES = """
 import numpy as np, torch
 from anklealign.io import pixel_store
@@ -71,14 +85,17 @@ class Cost:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folders", type=Path, nargs="+")
     parser.add_argument("--photos", type=int, default=4000)
+    parser.add_argument("--variants", action="store_true", help="of each photo, once, at this size")
     options = parser.parse_args(arguments)
-    files = (path for path in options.folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    source = sorted(files)
+    files = (path for folder in options.folders for path in folder.rglob("*"))
+    source = sorted(path for path in files if path.suffix.lower() in SUFFIXES)
+    if options.variants:
+        sys.exit(measure_variants(source, options.photos))
     source = source[:: max(1, len(source) // options.photos)][: options.photos]
     if len(source) < MIN_PHOTOS:
-        parser.error(f"{options.folder} has {len(source)} photos, fewer than {MIN_PHOTOS}")
+        parser.error(f"{len(source)} photos are fewer than {MIN_PHOTOS}")
     with tempfile.TemporaryDirectory(prefix="scale-") as folder:
         kept = distinct(Path(folder), source)
     print(f"{len(kept):,} of {len(source):,} photos are no copies and usable\n")
@@ -94,6 +111,78 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if count == counts[-1]:
                 networks = network_seconds(project)
     report(counts, costs, stored, networks)
+
+
+def measure_variants(source: Sequence[Path], photos: int) -> int:
+    """Print what the stages and Pillow take for photos in four variants; return the exit status."""
+    chosen = np.random.default_rng(0).permutation(len(source))[: photos // 4]
+    with tempfile.TemporaryDirectory(prefix="scale-") as folder:
+        project = Path(folder)
+        write_project(project, 0, [])
+        names = [project / "data/raw/incremental" / name for name in photo_names(4 * len(chosen))]
+        originals = [source[n] for n in np.repeat(chosen, 4).tolist()]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            written = pool.map(write_variant, range(len(names)), originals, names)
+            count = sum(tqdm(written, "write", total=len(names), unit="photo", disable=None))
+        costs = {}
+        for name in STAGES:
+            costs[name] = run(project, name)
+            print(
+                f"{name:8} {costs[name].seconds:8,.0f} CPU s, "
+                f"{costs[name].memory / 2**30:5.2f} GiB", flush=True,
+            )  # fmt: skip
+        files = [path for path in names if path.exists()]
+        sample = np.random.default_rng(1).permutation(len(files))[:PLAIN]
+        size = params.section(params.read(project / "params.yaml"), "prepare", params.Prepare).size
+        start = time.process_time()
+        for n in sample.tolist():
+            shrink(files[n], size)
+        plain = (time.process_time() - start) * len(files) / len(sample)
+    ratio = sum(cost.seconds for cost in costs.values()) / plain
+    memory = max(cost.memory for cost in costs.values())
+    print(
+        f"Pillow   {plain:8,.0f} CPU s to decode and resize all {count:,} photos; {ratio:.1f} times"
+    )
+    return int(ratio > MAX_RATIO or memory > MAX_MEMORY)
+
+
+def photo_names(count: int) -> list[str]:
+    """Return names as those of write_project."""
+    numbers = (divmod(n, PER_FOLDER) for n in range(count))
+    return [f"{'ab'[folder % 2]}/{folder:04}/{n:02}.jpg" for folder, n in numbers]
+
+
+def write_variant(number: int, source: Path, path: Path) -> bool:
+    """Write a variant of a photo, the photo itself first; return whether it can be read."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with Image.open(source) as opened:
+            photo = opened.convert("RGB")
+    except (OSError, ValueError):
+        return False
+    width, height = photo.size
+    match number % 4:
+        case 0 if source.suffix.lower() in {".jpg", ".jpeg"}:
+            shutil.copyfile(source, path)
+            return True
+        case 1:
+            photo = photo.crop((0, 0, max(1, round(0.7 * width)), max(1, round(0.7 * height))))
+        case 2:
+            photo = photo.point([min(255, round(1.15 * level + 8)) for level in range(256)] * 3)
+        case 3:
+            photo = photo.resize((max(1, width * 3 // 4), max(1, height * 3 // 4)))
+            photo = Image.merge("RGB", photo.split()[::-1])
+    photo.save(path, quality=90)
+    return True
+
+
+def shrink(path: Path, side: int) -> Image.Image:
+    """Return a photo with this longer side, as Pillow decodes and resizes it."""
+    with Image.open(path) as opened:
+        photo = opened.convert("RGB")
+    scale = side / max(photo.size)
+    width, height = (max(1, round(scale * length)) for length in photo.size)
+    return photo.resize((width, height), Image.Resampling.LANCZOS)
 
 
 def distinct(project: Path, source: Sequence[Path]) -> list[Path]:

@@ -47,7 +47,8 @@ class Comparison:
 
     agreement: float  # of the detail, in the window where they agree least; -1 to 1
     color: float  # difference in gray levels, in the worst cell
-    exposures: bool  # two exposures of one scene by a fixed camera
+    # Two exposures of one scene by a fixed camera; looked for where the rest is a duplicate's.
+    exposures: bool = False
 
     @property
     def same_picture(self) -> bool:
@@ -55,13 +56,11 @@ class Comparison:
         return self.agreement >= MIN_AGREEMENT and self.color <= MAX_COLOR and not self.exposures
 
 
-def compare(one: Levels, other: Levels, *, exposures: bool = False) -> Comparison:
+def compare(one: Levels, other: Levels) -> Comparison:
     """Return how two (S, S, 3) pictures, laid on each other, differ."""
     one, other = _matched(one, other)
     return Comparison(
-        least_agreement(one @ LUMINANCE, other @ LUMINANCE),
-        color_difference(one, other),
-        exposures,
+        least_agreement(one @ LUMINANCE, other @ LUMINANCE), color_difference(one, other)
     )
 
 

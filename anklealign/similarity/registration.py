@@ -17,7 +17,7 @@ import struct
 import tempfile
 import weakref
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from typing import Any
 
@@ -326,7 +326,7 @@ class PhotoMatcher:
         content_a = self._bounds[a][:, _axis_order(transposed)] * factors
         region = _overlap(scale, shift, content_a, self._bounds[b] * factors)
         if region is None:
-            return Comparison(-1.0, math.inf, exposures=False)
+            return Comparison(-1.0, math.inf)
         start, size = region
         pixels = np.minimum(
             abs(scale * size) * self._sizes[a][_axis_order(transposed)], size * self._sizes[b]
@@ -335,12 +335,14 @@ class PhotoMatcher:
         side = max(ITERATION_SIDES[0], side)
         moved = abs(transform - np.eye(3))
         still = moved[:2, 2].max() <= STILL and moved[:2, :2].max() <= SAME_SCALE
-        exposures = bool(still and (self._sizes[a] == self._sizes[b]).all())
-        return local_differences.compare(
+        comparison = local_differences.compare(
             self._colors(a, scale * start + shift, scale * size, side, transposed=transposed),
             self._colors(b, start, size, side, transposed=False),
-            exposures=exposures and independent_noise(self._grays(a), self._grays(b)),
         )
+        exposures = still and (self._sizes[a] == self._sizes[b]).all() and comparison.same_picture
+        if exposures and independent_noise(self._grays(a), self._grays(b)):
+            comparison = replace(comparison, exposures=True)
+        return comparison
 
     def _grays(self, photo: int) -> Levels:
         """Return a photo's (H, W) gray levels."""

@@ -19,8 +19,9 @@ Shapes: N photos, E views, S the side of a view in pixels. A rectangle is left, 
 in shares of the photo's sides.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,12 @@ class Pair:
     b: int
     correlation: float  # of their detail at 64 pixels, as proposed; -1 to 1
     residual: float  # over the contrast, in the worst cell; infinite if registration failed
-    comparison: Comparison  # of their details, colors, and noise
+    compare: Callable[[], Comparison] = field(compare=False, repr=False)
+
+    @cached_property
+    def comparison(self) -> Comparison:
+        """Of their details, colors, and noise; few pairs are so close that it matters."""
+        return self.compare()
 
 
 @dataclass(frozen=True)
@@ -160,7 +166,9 @@ class LeakageAudit:
             b,
             correlation,
             registration.residual if registration else np.inf,
-            self._matcher.compare(a, b, registration.transform if registration else transform),
+            partial(
+                self._matcher.compare, a, b, registration.transform if registration else transform
+            ),
         )
         self._verified[a, b, proposal] = pair
         return pair

@@ -120,6 +120,21 @@ def test_a_copy_squared_with_bars_is_detected_among_center_crops():
     assert pairs[0].correlation >= CORRELATION
 
 
+def test_only_close_pairs_are_compared_in_detail(monkeypatch):
+    compared = []
+    compare = leakage.PhotoMatcher.compare
+
+    def recording(matcher, a, b, transform):
+        compared.append({a, b})
+        return compare(matcher, a, b, transform)
+
+    monkeypatch.setattr(leakage.PhotoMatcher, "compare", recording)
+    photos = [picture(seed) for seed in range(6)] + [picture(0)]
+    pairs = nearest_pairs(photos, ["train"] * 6 + ["test"], ["test"])
+    assert len(pairs) > 1
+    assert [{pair.a, pair.b} for pair in pairs if same(pair)] == compared == [{0, 6}]
+
+
 def test_copies_within_one_split_are_no_leak():
     photos = [picture(seed) for seed in (1, 2, 3, 3, 4, 4)]
     pairs = nearest_pairs(photos, ["train", "train", "train", "train", "test", "test"], ("test",))
