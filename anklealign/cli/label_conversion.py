@@ -16,6 +16,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -229,8 +230,10 @@ class PhotoStems:
         self._by_name: dict[str, list[str]] = {}
         for photo in photos:
             stem = photo[: len(photo) - len(suffix(photo))]
-            self._by_path |= {stem: photo, photo: photo}
-            self._by_name.setdefault(stem.rpartition("/")[2], []).append(photo)
+            self._by_path[stem] = "" if stem in self._by_path else photo  # a.jpg and a.png
+            self._by_path[photo] = photo
+            for path in {stem, photo}:  # labels may be in a.json or, as Supervisely's, a.jpg.json
+                self._by_name.setdefault(path.rpartition("/")[2], []).append(photo)
 
     def beside(self, file: str) -> str:
         """Return the photo that a file lies beside: a.json and a.jpg.json beside a.jpg; or ''."""
@@ -248,6 +251,9 @@ class PhotoStems:
 
 
 Rows = Callable[[], Iterable[Row]]
+BESIDE_JSON, BESIDE_TEXT, TABLE = "JSON beside its photo", "a text beside its photo", "a table"
+# Formats that may tell something else of a photo than its label, such as a caption.
+NOT_ANNOTATIONS = {BESIDE_JSON, BESIDE_TEXT, TABLE}
 
 
 def format_of(root: Path, file: str, stems: PhotoStems) -> str:
@@ -263,7 +269,7 @@ def _recognize(root: Path, file: str, stems: PhotoStems) -> tuple[str, Rows] | N
         if kind not in SUFFIXES or (root / file).stat().st_size > LARGEST:
             return None
         if kind in PANDAS:
-            return "a table", lambda: _pandas_rows(root / file)
+            return TABLE, lambda: _pandas_rows(root / file)
         data = (root / file).read_bytes()
     except OSError:
         return None
@@ -307,7 +313,7 @@ def _recognize_text(root: Path, file: str, text: str, stems: PhotoStems) -> tupl
     if lines and all(map(YOLO_LINE.fullmatch, lines)):
         return "YOLO boxes", lambda: _yolo_rows(root, file, lines)
     if stems.beside(file) and len(lines) == 1 and len(text) <= LONGEST_NAME:
-        return "a text beside its photo", lambda: [{"path": "", "label": text.strip()}]
+        return BESIDE_TEXT, lambda: [{"path": "", "label": text.strip()}]
     return None
 
 
@@ -419,6 +425,22 @@ def convert(folder: Path) -> list[str]:
     ]
 
 
+def labels_of(
+    folder: Path, files: Iterable[str], photos: Collection[str]
+) -> dict[str, frozenset[str]]:
+    """Return all labels of each photo in label files, whatever column they are in.
+
+    Raises:
+        ValueError: A file has an unknown form.
+        OSError: A file cannot be read.
+    """
+    found: dict[str, frozenset[str]] = {}
+    for row in chain.from_iterable(_by_format(folder, files, photos)[0].values()):
+        own = {text for key, value in row.items() if key != "path" for text in _texts(value)}
+        found[row["path"]] = found.get(row["path"], frozenset()) | own
+    return found
+
+
 def _by_format(
     folder: Path, files: Iterable[str], photos: Collection[str]
 ) -> tuple[dict[str, list[Row]], list[str]]:
@@ -490,9 +512,13 @@ def _photo_of(row: Row, name: str, file: str, stems: PhotoStems, index: PathInde
     return (matches[0] if len(matches) == 1 else stems.named_like(file)) or path
 
 
-def _cell(value: object) -> str:
+def _texts(value: object) -> list[str]:
+    """Return the labels in a value; of an object, the names of those that are marked."""
     if isinstance(value, dict):
         value = [name for name, marked in value.items() if marked]
-    if isinstance(value, list):
-        return label_cells.joined([str(item) for item in value if item is not None])
-    return "" if value is None else str(value)
+    items = value if isinstance(value, list) else [value]
+    return [text for item in items if item is not None and (text := str(item))]
+
+
+def _cell(value: object) -> str:
+    return label_cells.joined(_texts(value))

@@ -122,7 +122,7 @@ def test_labels_of_other_tools_are_named_by_add_which_reads_them_when_converted(
     photos, raw, kind, capsys
 ):
     write(photos, kind)
-    with pytest.raises(ValueError, match=f"`anklealign convert {photos}`"):
+    with pytest.raises(ValueError, match=rf"\A.*`anklealign convert {photos}`"):
         add.propose(photos, "mine", None, raw, {})
     assert main(["convert", str(photos)]) == 0
     assert "8 rows with the columns path" in capsys.readouterr().out
@@ -130,6 +130,41 @@ def test_labels_of_other_tools_are_named_by_add_which_reads_them_when_converted(
     entries = layouts.read_inventory(photos, proposal.dataset).entries
     assert {entry.file: entry.label for entry in entries} == PETS
     assert not any("anklealign convert" in remark for remark in proposal.reading.remarks)
+
+
+def moved(root, places):
+    """Move photos, and the files beside them, to other folders and names."""
+    for photo, place in places.items():
+        for file in sorted((root / photo).parent.glob(f"{Path(photo).stem}.*")):
+            target = (root / place).with_suffix(file.suffix)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            file.rename(target)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in [*ONE_FILE, *EACH] if "sidecars" not in kind])
+@pytest.mark.parametrize(
+    ("place", "start"),
+    [
+        ("images/batch_{batch}/{n}.jpg", "label 8 photos otherwise than their folders; to write"),
+        ("2024-05-0{batch}/{n}.jpg", "label 8 photos otherwise than their folders; to write"),
+        ("images/{pet}_{n}.jpg", "may hold the labels; to write"),
+        ("{pet}s/{n}.jpg", ""),
+    ],
+)
+def test_other_tools_labels_come_before_folders_that_differ_and_words_in_file_names(
+    photos, raw, kind, place, start
+):
+    write(photos, kind)
+    places = {
+        photo: place.format(n=n, batch=1 + n // 4, pet=PETS[photo]) for n, photo in enumerate(PETS)
+    }
+    moved(photos, places)
+    if not start:
+        assert add.propose(photos, "mine", None, raw, {}).dataset.layout == "folders"
+        return
+    first = rf"\A.*{start} a labels\.csv, run `anklealign convert {photos}`.* pass --layout "
+    with pytest.raises(ValueError, match=first):
+        add.propose(photos, "mine", None, raw, {})
 
 
 def test_a_photo_whose_regions_have_several_labels_gets_all_of_them(photos):
