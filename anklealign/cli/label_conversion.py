@@ -6,6 +6,7 @@ Read are COCO, CVAT, Pascal VOC, VGG Image Annotator, Labelbox, LabelMe, CreateM
 SageMaker Ground Truth, YOLO, Parquet and Arrow tables, and one JSON or text file beside each photo.
 A photo's label is that of the photo where the format has one, otherwise that of its boxes or
 regions. A photo whose regions have several labels gets all of them, and `anklealign add` counts it.
+A photo that several files or rows label differently gets none; it is counted and named.
 """
 
 import csv
@@ -72,12 +73,16 @@ def _via(content: Mapping[str, Any]) -> Iterator[Row]:
 
 def _via3(content: Mapping[str, Any]) -> Iterator[Row]:
     attributes, files = content["attribute"], content["file"]
-    for item in content["metadata"].values():
-        row: Row = {"path": files[str(content["view"][item["vid"]]["fid_list"][0])]["fname"]}
+    rows: dict[str, Row] = {}
+    for item in content["metadata"].values():  # of a photo or one of its regions
+        file = str(content["view"][item["vid"]]["fid_list"][0])
+        row = rows.setdefault(file, {"path": files[file]["fname"]})
         for key, value in item.get("av", {}).items():
             options = attributes[key].get("options", {})
-            row[attributes[key]["aname"]] = options.get(value, value)
-        yield row
+            chosen = value.split(",")  # of checkboxes
+            names = [options[each] for each in chosen] if options.keys() >= set(chosen) else [value]
+            row.setdefault(attributes[key]["aname"], []).extend(names)
+    yield from rows.values()
 
 
 def _labelbox_old(content: Items) -> Iterator[Row]:
@@ -90,11 +95,11 @@ def _labelbox_old(content: Items) -> Iterator[Row]:
 def _labelbox(content: Items) -> Iterator[Row]:
     for item in content:
         data = item["data_row"]
-        row: Row = {"path": data.get("external_id") or data.get("row_data")}
+        path = data.get("external_id") or data.get("row_data")
+        yield {"path": path}
         for project in item.get("projects", {}).values():
-            for label in project.get("labels", ()):
-                row |= _labelbox_answers(label.get("annotations", {}))
-        yield row
+            for label in project.get("labels", ()):  # one of each labeler
+                yield {"path": path} | _labelbox_answers(label.get("annotations", {}))
 
 
 def _labelbox_answers(label: Mapping[str, Any]) -> Row:
@@ -406,23 +411,61 @@ def convert(folder: Path) -> list[str]:
             "says what it has"
         )
     _check_agreement(folder, by_format)
-    cells = [{key: _cell(value) for key, value in row.items() if key} for row in rows]
-    cells = list({tuple(row.items()): row for row in cells}.values())  # formats that agree
+    cells, disagreeing = _one_row_each(by_format, photos)
     columns = list(dict.fromkeys(column for row in cells for column in row))
     with target.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(cells)
-    unknown = [row["path"] for row in cells if row["path"] not in photos]
+    if disagreeing:
+        several = len(disagreeing) > 1
+        notes.append(
+            f"  {len(disagreeing)} photo{'s have' if several else ' has'} different labels in "
+            f"several files or rows, and {'get' if several else 'gets'} none: "
+            f"{_first(disagreeing)}; write the right ones into {OUTPUT}"
+        )
+    unknown = [escape_unprintable(row["path"]) for row in cells if row["path"] not in photos]
     if unknown:
-        shown = ", ".join(escape_unprintable(path) or "''" for path in unknown[:3])
-        more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
-        notes.append(f"  {len(unknown)} of {len(cells)} rows name no photo: {shown}{more}")
+        notes.append(f"  {len(unknown)} of {len(cells)} rows name no photo: {_first(unknown)}")
     return [
         f"{target}: {len(cells)} rows with the columns {', '.join(columns)}",
         *notes,
         f"next: anklealign add {shlex.quote(str(folder))} NAME --dry-run",
     ]
+
+
+def _first(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(name or "''" for name in names[:3]) + more
+
+
+def _one_row_each(
+    by_format: Mapping[str, Sequence[Row]], photos: Collection[str]
+) -> tuple[list[dict[str, str]], list[str]]:
+    """Return one row of cells for each photo, and the photos whose rows disagree, with the labels.
+
+    A cell is empty if rows disagree on it. Rows of tables are kept, which may be those of several
+    annotators, and so are rows that name no photo.
+    """
+    rows: dict[object, dict[str, str]] = {}
+    labels: dict[tuple[str, str], dict[frozenset[str], str]] = {}  # by photo and column
+    for name, each in by_format.items():
+        for row in each:
+            cells = {key: _cell(value) for key, value in row.items() if key}
+            path = cells["path"]
+            if name == TABLE or path not in photos:
+                rows[tuple(cells.items())] = cells
+                continue
+            rows[path] = cells | {key: text for key, text in rows.get(path, {}).items() if text}
+            for key, text in cells.items():
+                if text and key != "path":
+                    labels.setdefault((path, key), {})[frozenset(label_cells.parts(text))] = text
+    disagreeing: dict[str, str] = {}
+    for (path, key), texts in labels.items():
+        if len(texts) > 1:
+            rows[path][key] = ""
+            disagreeing[path] = f"{escape_unprintable(path)} ({_text(texts.values())})"
+    return list(rows.values()), list(disagreeing.values())
 
 
 def labels_of(

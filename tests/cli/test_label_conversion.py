@@ -303,6 +303,68 @@ def test_two_formats_that_disagree_are_an_error_and_two_that_agree_are_read(phot
     assert not (photos / "labels.csv").exists()
 
 
+def coco_of(numbers):
+    content = coco()
+    images = [image for image in content["images"] if image["id"] in numbers]
+    notes = [note for note in content["annotations"] if note["image_id"] in numbers]
+    return content | {"images": images, "annotations": notes}
+
+
+def labelers(*pets):
+    """Return a Labelbox export of the first photo, with one label of each labeler."""
+    answers = [labelbox(pet)["p"]["labels"][0] for pet in pets]
+    row = {"data_row": {"external_id": "0.jpg"}, "projects": {"p": {"labels": answers}}}
+    return json.dumps([row])
+
+
+def second(content, pet):
+    """Return COCO annotations with another label of the second photo."""
+    for note in content["annotations"]:
+        note["category_id"] = {"cat": 1, "dog": 2}.get(pet, note["category_id"])
+    return content
+
+
+@pytest.mark.parametrize(
+    ("files", "said", "labels"),
+    [
+        # The second photo is a dog.
+        ([coco_of({0, 1}), second(coco_of({1}), "cat")], "images/1.jpg (cat, dog)", {"0": "cat"}),
+        ([coco_of({0, 1}), coco_of({1})], "", {"0": "cat", "1": "dog"}),
+        ([coco_of({0, 1}), coco_of({1}) | {"annotations": []}], "", {"0": "cat", "1": "dog"}),
+        ([labelers("cat", "dog")], "images/0.jpg (cat, dog)", {}),
+        ([labelers("cat", "cat")], "", {"0": "cat"}),
+    ],
+)
+def test_a_photo_that_two_files_of_a_format_label_differently_gets_no_label(
+    photos, files, said, labels
+):
+    for n, content in enumerate(files):
+        text = content if isinstance(content, str) else json.dumps(content)
+        (photos / f"instances_{n}.json").write_text(text)
+    lines = label_conversion.convert(photos)
+    with (photos / "labels.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len({row["path"] for row in rows}) == len(rows)
+    column = next(name for name in rows[0] if name != "path")
+    found = {row["path"]: row[column] for row in rows if row[column]}
+    assert found == {f"images/{n}.jpg": pet for n, pet in labels.items()}
+    note = f"1 photo has different labels in several files or rows, and gets none: {said}"
+    assert any(note in line for line in lines) == bool(said)
+
+
+def test_regions_of_vgg_image_annotator_3_are_labels_of_one_photo(photos):
+    content = json.loads(json.dumps(VIA3))
+    content["attribute"]["1"]["options"] = {"0": "cat", "1": "dog"}
+    content["metadata"] |= {
+        "x": {"vid": "0", "av": {"1": "0"}},
+        "y": {"vid": "1", "av": {"1": "0,1"}},
+    }
+    (photos / "v.json").write_text(json.dumps(content))
+    label_conversion.convert(photos)
+    rows = (photos / "labels.csv").read_text().splitlines()
+    assert rows[1:3] == ["images/0.jpg,cat", 'images/1.jpg,"[dog, cat]"']
+
+
 def test_lists_of_pascal_voc_are_no_labels(photos, raw):
     write(photos, "Pascal VOC")
     lists = photos / "ImageSets" / "Main"
