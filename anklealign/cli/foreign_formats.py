@@ -51,6 +51,15 @@ SUFFIXES |= dict.fromkeys(
 ) | dict.fromkeys(
     [".7z", ".rar", ".z01", ".001"], ("an archive", "unpack it into the folder")
 )  # fmt: skip
+# Tables that are something else by their first bytes.
+CONTENTS = {
+    b"PK\x03\x04": ("a spreadsheet or an archive by its content", "save it as CSV UTF-8"),
+    b"\xd0\xcf\x11\xe0": ("a spreadsheet by its content", "save it as CSV UTF-8"),
+    b"<!doctype html": ("a web page", "download the table again"),
+    b"<html": ("a web page", "download the table again"),
+    b"version https://git-lfs": ("a pointer of Git LFS", "run `git lfs pull` in its repository"),
+}
+TABLES = {".csv", ".tsv", ".tab", ".txt"}
 # Pascal VOC has a list for each class and split, of all photos: name -1.
 VOC_LIST = re.compile(r"(?:.*/)?ImageSets/.+\.txt", re.IGNORECASE)
 VOC_LINE = re.compile(r"\S+\s+(?:-1|0|1)\s*")
@@ -70,11 +79,20 @@ def recognize(root: Path, file: str, stems: label_conversion.PhotoStems) -> tupl
     kind = suffix(file)
     if kind in SUFFIXES:
         return SUFFIXES[kind]
+    if kind in TABLES and (found := _by_content(root / file)):
+        return found
     if kind not in label_conversion.SUFFIXES:
         return None
     if name := label_conversion.format_of(root, file, stems):
         return name, "" if name == label_conversion.WITHOUT_CATEGORY else CONVERT
     return (VOC_LISTS, "") if _is_voc_list(root, file) else None
+
+
+def _by_content(file: Path) -> tuple[str, str] | None:
+    """Return what a file with a table's name is, and the remedy, or None if it may be a table."""
+    with file.open("rb") as stream:
+        head = stream.read(64).lstrip().lower()
+    return next((what for start, what in CONTENTS.items() if head.startswith(start.lower())), None)
 
 
 def _is_voc_list(root: Path, file: str) -> bool:

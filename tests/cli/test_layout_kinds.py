@@ -1149,6 +1149,44 @@ def test_a_consensus_beside_votes_is_the_label(write, raw):
     assert proposal.dataset.vote_columns == ("rater1", "rater2")
 
 
+@pytest.mark.parametrize("end", ["?sig=a%2Bb&e=1", "#top", ""])
+def test_addresses_with_a_query_and_escapes_name_photos(write, raw, end):
+    rows = [f"https://x.y/z/my%20photo%20{n}.png{end},{PETS[n % 2]}" for n in range(8)]
+    root = write(
+        [f"my photo {n}.png" for n in range(8)], **{"labels.csv": "\n".join(["file,label", *rows])}
+    )
+    proposal, _, entries = read(root, raw)
+    assert proposal.dataset.layout == "table"
+    assert labels_of(entries) == {f"my photo {n}.png": PETS[n % 2] for n in range(8)}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"PK\x03\x04\x14\0\x90\x81", "a spreadsheet or an archive by its content, not read; save"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1", "a spreadsheet by its content, not read; save"),
+        (b"\n<!DOCTYPE html><p>Sign in</p>", "a web page, not read; download the table again"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid x",
+            "a pointer of Git LFS, not read; run",
+        ),
+    ],
+)
+def test_a_table_that_is_something_else_is_named(write, raw, content, said):
+    root = write([f"{n}.png" for n in range(8)], **{"labels.csv": content})
+    with pytest.raises(ValueError, match=f"labels.csv: {said}"):
+        read(root, raw)
+
+
+def test_a_folder_with_the_photos_of_all_classes_is_asked_about(write, raw):
+    own = [f"{pet}/{pet[0]}{n}.png" for pet in PETS for n in range(4)]
+    root = write([*own, *(f"all/{photo.rpartition('/')[2]}" for photo in own)])
+    with pytest.raises(ValueError, match="all holds the photos of all other folders, by their"):
+        read(root, raw)
+    (root / "all" / f"{PETS[0][0]}0.png").unlink()
+    assert "all" in read(root, raw)[0].dataset.classes
+
+
 def test_a_pattern_that_the_user_sets_finds_the_labels_in_file_names(write, raw):
     root = write([f"IMG_{n:04}{'ab'[n % 2]}_{PETS[n % 2]}.png" for n in range(8)])
     with pytest.raises(ValueError, match="no label was found"):
