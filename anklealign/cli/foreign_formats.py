@@ -105,7 +105,7 @@ def _is_voc_list(root: Path, file: str) -> bool:
 
 @dataclass(frozen=True)
 class ForeignLabels:
-    """Label files of other tools that `anklealign convert` reads and has not read yet.
+    """Label files of other tools that `anklealign convert` reads.
 
     Attributes:
         root: The dataset's folder.
@@ -122,7 +122,7 @@ class ForeignLabels:
         """Return what may hold the labels and the command that reads them, or ''."""
         if not self.formats:
             return ""
-        return f"{', '.join(self.formats)} may hold the labels; {_command(self.root)}"
+        return f"{', '.join(self.formats)} may hold the labels; {_next_step(self.root)}"
 
     def contradiction(self, labels: Mapping[str, str], photos: Collection[str]) -> str:
         """Return why the folders that photos lie in may not be their labels, or ''.
@@ -150,7 +150,7 @@ class ForeignLabels:
             return ""
         return (
             f"{', '.join(self.formats)} label {len(pairs)} photos otherwise than their folders; "
-            f"{_command(self.root)}"
+            f"{_next_step(self.root)}"
         )
 
 
@@ -176,9 +176,7 @@ def remarks(
         for (name, remedy), named in sorted(by_format.items())
     ]
     convertible = {
-        name: named
-        for (name, remedy), named in sorted(by_format.items())
-        if CONVERT in remedy and not (root / OUTPUT).exists()
+        name: named for (name, remedy), named in sorted(by_format.items()) if CONVERT in remedy
     }
     annotations = [
         file
@@ -201,6 +199,13 @@ def _remedy(root: Path, remedy: str) -> str:
     if CONVERT not in remedy:
         return f"; {remedy}" if remedy else ""
     return "" if (root / OUTPUT).exists() else f"; {remedy.replace(CONVERT, _command(root))}"
+
+
+def _next_step(root: Path) -> str:
+    """Return what gives the labels: the command, or a table that it wrote and that is not read."""
+    if (root / OUTPUT).exists():
+        return f"{OUTPUT} is there, but not read, as said below: correct it"
+    return _command(root)
 
 
 def _command(root: Path) -> str:

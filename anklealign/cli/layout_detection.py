@@ -139,7 +139,8 @@ def read_layouts(
     listed = [*tables, *(each.file for each in lists)]
     readings = [_with_lists(reading, root, listed, lists, photos) for reading in readings]
     remarks += foreign
-    readings = [_beside_foreign(reading, unread, photos) for reading in readings]
+    if not any(reading.layout == "table" for reading in readings):
+        readings = [_beside_foreign(reading, unread, photos) for reading in readings]
     return LayoutCandidates(tuple(readings), tuple(remarks), len(photos), unread.advice)
 
 

@@ -178,6 +178,20 @@ def test_a_photo_whose_regions_have_several_labels_gets_all_of_them(photos):
     )
 
 
+def test_converted_labels_that_are_not_read_do_not_leave_the_folders_as_classes(photos, raw):
+    write(photos, "COCO")
+    places = {photo: f"2024-05-0{1 + n // 4}/{n}.jpg" for n, photo in enumerate(PETS)}
+    moved(photos, places)
+    content = coco()
+    content["annotations"] += [
+        {"image_id": n, "category_id": pet} for n in range(6) for pet in (1, 2)
+    ]
+    (photos / "a.json").write_text(json.dumps(content))
+    label_conversion.convert(photos)
+    with pytest.raises(ValueError, match=r"(?s)labels\.csv is there, but not read.*several labels"):
+        add.propose(photos, "mine", None, raw, {})
+
+
 def test_a_parquet_table_is_written_by_pandas(photos, monkeypatch, capsys):
     (photos / "t.parquet").write_bytes(b"PAR1")
     frame = pd.DataFrame({"path": list(NAMES), "label": list(NAMES.values())})
