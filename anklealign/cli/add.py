@@ -34,6 +34,7 @@ from anklealign.cli import (
     clean_preview,
     dataset_config,
     download,
+    imagenet_classes,
     layout_detection,
     photo_metadata,
 )
@@ -382,6 +383,9 @@ def propose(
         **shared_knowledge(named, known),
         **forced,
     }
+    names = dict.fromkeys(map(str, facts["classes"] or ()))
+    if "imagenet" not in forced and (facts.get("imagenet") or {}).keys() != names.keys():
+        facts["imagenet"] = imagenet_classes.find(names)
     dataset = params.section({"datasets": {name: facts}}, f"datasets.{name}", Dataset)
     if dataset.group_column is None and dataset.subject_pattern is None:
         entries = layouts.read_inventory(folder, dataset).entries

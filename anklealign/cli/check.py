@@ -1,4 +1,4 @@
-"""Check params.yaml and dvc.yaml without writing anything.
+"""Check params.yaml, dvc.yaml and the selected network without writing anything.
 
 anklealign check
 """
@@ -14,7 +14,7 @@ def print_errors(*, preflight: bool = False) -> int:
     """Print the errors of params.yaml and dvc.yaml; return the exit status, 1 for any error.
 
     Args:
-        preflight: Also check what a run needs: weights on timm's hub, disk space.
+        preflight: Also check the disk space that a run needs.
     """
     try:
         raw = params.read()
@@ -23,10 +23,10 @@ def print_errors(*, preflight: bool = False) -> int:
             f"{file}: the dependencies are stale; run `anklealign sync-deps`"
             for file in sync_deps.stale(Path())
         ]
-        if preflight and not errors:
-            from anklealign.cli import preflight as run_checks  # noqa: PLC0415 - for `run` alone
+        if not errors:
+            from anklealign.cli import preflight as run_checks  # noqa: PLC0415 - PyTorch takes seconds
 
-            errors = run_checks.errors(raw)
+            errors = run_checks.errors(raw) if preflight else run_checks.train_errors(raw)
     except (ValueError, OSError) as error:
         errors = [str(error)]
     if errors:

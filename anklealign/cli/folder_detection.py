@@ -112,7 +112,7 @@ def read_folders(
         texts,
         {} if plain else {"class_roots": dict(sorted(roots.items()))},
         tuple(remarks),
-        _doubt(tree, top, roots, texts, labels),
+        _doubt(tree, top, roots, texts, labels) or _doubt_of_copies(labels),
         labels=labels,
     ), []
 
@@ -236,6 +236,21 @@ def _doubt(
     if len(stems) == 1 and re.split(r"[\W_]+", min(stems))[-1] in PART_WORDS:
         return f"{preview(texts)} look like parts of one set, not classes"
     return ""
+
+
+def _doubt_of_copies(labels: Mapping[str, str]) -> str:
+    """Return the doubt about a folder whose photos have the names of those of all others, or ''."""
+    names: dict[str, list[str]] = defaultdict(list)
+    for photo, folder in sorted(labels.items()):
+        names[folder].append(photo.rpartition("/")[2])
+    largest = max(names, key=lambda folder: len(names[folder]))
+    others = sorted(name for folder in names if folder != largest for name in names[folder])
+    if len(names) < 3 or sorted(names[largest]) != others:
+        return ""
+    return (
+        f"{escape_unprintable(largest)} holds the photos of all other folders, by their names; if "
+        "it is no class, move it out of the folder"
+    )
 
 
 def _first(names: Sequence[str]) -> str:

@@ -2,13 +2,16 @@
 
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
 from anklealign.cli import label_conversion
 from anklealign.cli.label_conversion import OUTPUT
+from anklealign.config.class_names import fold, unnumbered
 from anklealign.ingest.inventory import escape_unprintable, suffix
 
 CONVERT = "CONVERT"  # the remedy of `anklealign convert`
@@ -48,11 +51,21 @@ SUFFIXES |= dict.fromkeys(
 ) | dict.fromkeys(
     [".7z", ".rar", ".z01", ".001"], ("an archive", "unpack it into the folder")
 )  # fmt: skip
+# Tables that are something else by their first bytes.
+CONTENTS = {
+    b"PK\x03\x04": ("a spreadsheet or an archive by its content", "save it as CSV UTF-8"),
+    b"\xd0\xcf\x11\xe0": ("a spreadsheet by its content", "save it as CSV UTF-8"),
+    b"<!doctype html": ("a web page", "download the table again"),
+    b"<html": ("a web page", "download the table again"),
+    b"version https://git-lfs": ("a pointer of Git LFS", "run `git lfs pull` in its repository"),
+}
+TABLES = {".csv", ".tsv", ".tab", ".txt"}
 # Pascal VOC has a list for each class and split, of all photos: name -1.
 VOC_LIST = re.compile(r"(?:.*/)?ImageSets/.+\.txt", re.IGNORECASE)
 VOC_LINE = re.compile(r"\S+\s+(?:-1|0|1)\s*")
 VOC_LISTS = "Pascal VOC's lists of one class"
 LISTED = 3  # files named in a remark
+AGREEING = 0.99  # share of photos whose labels by folder and by label file go together
 
 
 def recognize(root: Path, file: str, stems: label_conversion.PhotoStems) -> tuple[str, str] | None:
@@ -66,11 +79,20 @@ def recognize(root: Path, file: str, stems: label_conversion.PhotoStems) -> tupl
     kind = suffix(file)
     if kind in SUFFIXES:
         return SUFFIXES[kind]
+    if kind in TABLES and (found := _by_content(root / file)):
+        return found
     if kind not in label_conversion.SUFFIXES:
         return None
     if name := label_conversion.format_of(root, file, stems):
         return name, "" if name == label_conversion.WITHOUT_CATEGORY else CONVERT
     return (VOC_LISTS, "") if _is_voc_list(root, file) else None
+
+
+def _by_content(file: Path) -> tuple[str, str] | None:
+    """Return what a file with a table's name is, and the remedy, or None if it may be a table."""
+    with file.open("rb") as stream:
+        head = stream.read(64).lstrip().lower()
+    return next((what for start, what in CONTENTS.items() if head.startswith(start.lower())), None)
 
 
 def _is_voc_list(root: Path, file: str) -> bool:
@@ -81,10 +103,68 @@ def _is_voc_list(root: Path, file: str) -> bool:
     return bool(lines) and all(map(VOC_LINE.fullmatch, filter(str.strip, lines)))
 
 
-def remarks(root: Path, files: Iterable[str], photos: Iterable[str]) -> tuple[list[str], set[str]]:
+@dataclass(frozen=True)
+class ForeignLabels:
+    """Label files of other tools that `anklealign convert` reads.
+
+    Attributes:
+        root: The dataset's folder.
+        formats: The formats' names.
+        annotations: The files, without those that may describe a photo otherwise: a text beside it.
+    """
+
+    root: Path
+    formats: tuple[str, ...] = ()
+    annotations: tuple[str, ...] = ()
+
+    @property
+    def advice(self) -> str:
+        """Return what may hold the labels and the command that reads them, or ''."""
+        if not self.formats:
+            return ""
+        return f"{', '.join(self.formats)} may hold the labels; {_next_step(self.root)}"
+
+    def contradiction(self, labels: Mapping[str, str], photos: Collection[str]) -> str:
+        """Return why the folders that photos lie in may not be their labels, or ''.
+
+        The files then have two labels or more, which do not go together with the folders.
+
+        Args:
+            labels: The folder of each photo.
+            photos: All photos.
+        """
+        try:
+            found = label_conversion.labels_of(self.root, self.annotations, photos)
+        except (ValueError, OSError) as error:
+            return f"the labels of the files beside the folders cannot be compared: {error}"
+        pairs = [(labels[photo], found[photo]) for photo in labels if found.get(photo)]
+        by_folder: dict[str, Counter[frozenset[str]]] = defaultdict(Counter)
+        for folder, own in pairs:
+            by_folder[folder][own] += 1
+        equal = sum(_key(folder) in set(map(_key, own)) for folder, own in pairs)
+        usual = [max(own, key=lambda each: own[each]) for own in by_folder.values()]
+        together = sum(max(own.values()) for own in by_folder.values())
+        if len(set(usual)) < len(usual):
+            together = 0  # two folders have the same labels
+        if len({own for _, own in pairs}) < 2 or max(equal, together) >= AGREEING * len(pairs):
+            return ""
+        return (
+            f"{', '.join(self.formats)} label {len(pairs)} photos otherwise than their folders; "
+            f"{_next_step(self.root)}"
+        )
+
+
+def _key(text: str) -> str:
+    return unnumbered(fold(text))
+
+
+def remarks(
+    root: Path, files: Iterable[str], photos: Iterable[str]
+) -> tuple[list[str], set[str], ForeignLabels]:
     """Return one remark for each format among the files of a folder, and the recognized files.
 
-    JSON files of no known format are named if they are no tables, either.
+    The third result is what `anklealign convert` would read. JSON files of no known format are
+    named if they are no tables, either.
     """
     stems = label_conversion.PhotoStems(photos)
     by_format: dict[tuple[str, str], list[str]] = {}
@@ -95,7 +175,17 @@ def remarks(root: Path, files: Iterable[str], photos: Iterable[str]) -> tuple[li
         f"{named_files(named)}: {name}, not read{_remedy(root, remedy)}"
         for (name, remedy), named in sorted(by_format.items())
     ]
-    return lines, {file for named in by_format.values() for file in named}
+    convertible = {
+        name: named for (name, remedy), named in sorted(by_format.items()) if CONVERT in remedy
+    }
+    annotations = [
+        file
+        for name, named in convertible.items()
+        if name not in label_conversion.NOT_ANNOTATIONS
+        for file in named
+    ]
+    recognized_files = {file for named in by_format.values() for file in named}
+    return lines, recognized_files, ForeignLabels(root, tuple(convertible), tuple(annotations))
 
 
 def named_files(files: Sequence[str]) -> str:
@@ -109,6 +199,13 @@ def _remedy(root: Path, remedy: str) -> str:
     if CONVERT not in remedy:
         return f"; {remedy}" if remedy else ""
     return "" if (root / OUTPUT).exists() else f"; {remedy.replace(CONVERT, _command(root))}"
+
+
+def _next_step(root: Path) -> str:
+    """Return what gives the labels: the command, or a table that it wrote and that is not read."""
+    if (root / OUTPUT).exists():
+        return f"{OUTPUT} is there, but not read, as said below: correct it"
+    return _command(root)
 
 
 def _command(root: Path) -> str:

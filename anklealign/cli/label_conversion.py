@@ -6,6 +6,7 @@ Read are COCO, CVAT, Pascal VOC, VGG Image Annotator, Labelbox, LabelMe, CreateM
 SageMaker Ground Truth, YOLO, Parquet and Arrow tables, and one JSON or text file beside each photo.
 A photo's label is that of the photo where the format has one, otherwise that of its boxes or
 regions. A photo whose regions have several labels gets all of them, and `anklealign add` counts it.
+A photo that several files or rows label differently gets none; it is counted and named.
 """
 
 import csv
@@ -16,6 +17,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -71,12 +73,16 @@ def _via(content: Mapping[str, Any]) -> Iterator[Row]:
 
 def _via3(content: Mapping[str, Any]) -> Iterator[Row]:
     attributes, files = content["attribute"], content["file"]
-    for item in content["metadata"].values():
-        row: Row = {"path": files[str(content["view"][item["vid"]]["fid_list"][0])]["fname"]}
+    rows: dict[str, Row] = {}
+    for item in content["metadata"].values():  # of a photo or one of its regions
+        file = str(content["view"][item["vid"]]["fid_list"][0])
+        row = rows.setdefault(file, {"path": files[file]["fname"]})
         for key, value in item.get("av", {}).items():
             options = attributes[key].get("options", {})
-            row[attributes[key]["aname"]] = options.get(value, value)
-        yield row
+            chosen = value.split(",")  # of checkboxes
+            names = [options[each] for each in chosen] if options.keys() >= set(chosen) else [value]
+            row.setdefault(attributes[key]["aname"], []).extend(names)
+    yield from rows.values()
 
 
 def _labelbox_old(content: Items) -> Iterator[Row]:
@@ -89,11 +95,11 @@ def _labelbox_old(content: Items) -> Iterator[Row]:
 def _labelbox(content: Items) -> Iterator[Row]:
     for item in content:
         data = item["data_row"]
-        row: Row = {"path": data.get("external_id") or data.get("row_data")}
+        path = data.get("external_id") or data.get("row_data")
+        yield {"path": path}
         for project in item.get("projects", {}).values():
-            for label in project.get("labels", ()):
-                row |= _labelbox_answers(label.get("annotations", {}))
-        yield row
+            for label in project.get("labels", ()):  # one of each labeler
+                yield {"path": path} | _labelbox_answers(label.get("annotations", {}))
 
 
 def _labelbox_answers(label: Mapping[str, Any]) -> Row:
@@ -229,8 +235,10 @@ class PhotoStems:
         self._by_name: dict[str, list[str]] = {}
         for photo in photos:
             stem = photo[: len(photo) - len(suffix(photo))]
-            self._by_path |= {stem: photo, photo: photo}
-            self._by_name.setdefault(stem.rpartition("/")[2], []).append(photo)
+            self._by_path[stem] = "" if stem in self._by_path else photo  # a.jpg and a.png
+            self._by_path[photo] = photo
+            for path in {stem, photo}:  # labels may be in a.json or, as Supervisely's, a.jpg.json
+                self._by_name.setdefault(path.rpartition("/")[2], []).append(photo)
 
     def beside(self, file: str) -> str:
         """Return the photo that a file lies beside: a.json and a.jpg.json beside a.jpg; or ''."""
@@ -248,6 +256,9 @@ class PhotoStems:
 
 
 Rows = Callable[[], Iterable[Row]]
+BESIDE_JSON, BESIDE_TEXT, TABLE = "JSON beside its photo", "a text beside its photo", "a table"
+# Formats that may tell something else of a photo than its label, such as a caption.
+NOT_ANNOTATIONS = {BESIDE_JSON, BESIDE_TEXT, TABLE}
 
 
 def format_of(root: Path, file: str, stems: PhotoStems) -> str:
@@ -263,7 +274,7 @@ def _recognize(root: Path, file: str, stems: PhotoStems) -> tuple[str, Rows] | N
         if kind not in SUFFIXES or (root / file).stat().st_size > LARGEST:
             return None
         if kind in PANDAS:
-            return "a table", lambda: _pandas_rows(root / file)
+            return TABLE, lambda: _pandas_rows(root / file)
         data = (root / file).read_bytes()
     except OSError:
         return None
@@ -307,7 +318,7 @@ def _recognize_text(root: Path, file: str, text: str, stems: PhotoStems) -> tupl
     if lines and all(map(YOLO_LINE.fullmatch, lines)):
         return "YOLO boxes", lambda: _yolo_rows(root, file, lines)
     if stems.beside(file) and len(lines) == 1 and len(text) <= LONGEST_NAME:
-        return "a text beside its photo", lambda: [{"path": "", "label": text.strip()}]
+        return BESIDE_TEXT, lambda: [{"path": "", "label": text.strip()}]
     return None
 
 
@@ -400,23 +411,77 @@ def convert(folder: Path) -> list[str]:
             "says what it has"
         )
     _check_agreement(folder, by_format)
-    cells = [{key: _cell(value) for key, value in row.items() if key} for row in rows]
-    cells = list({tuple(row.items()): row for row in cells}.values())  # formats that agree
+    cells, disagreeing = _one_row_each(by_format, photos)
     columns = list(dict.fromkeys(column for row in cells for column in row))
     with target.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(cells)
-    unknown = [row["path"] for row in cells if row["path"] not in photos]
+    if disagreeing:
+        several = len(disagreeing) > 1
+        notes.append(
+            f"  {len(disagreeing)} photo{'s have' if several else ' has'} different labels in "
+            f"several files or rows, and {'get' if several else 'gets'} none: "
+            f"{_first(disagreeing)}; write the right ones into {OUTPUT}"
+        )
+    unknown = [escape_unprintable(row["path"]) for row in cells if row["path"] not in photos]
     if unknown:
-        shown = ", ".join(escape_unprintable(path) or "''" for path in unknown[:3])
-        more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
-        notes.append(f"  {len(unknown)} of {len(cells)} rows name no photo: {shown}{more}")
+        notes.append(f"  {len(unknown)} of {len(cells)} rows name no photo: {_first(unknown)}")
     return [
         f"{target}: {len(cells)} rows with the columns {', '.join(columns)}",
         *notes,
         f"next: anklealign add {shlex.quote(str(folder))} NAME --dry-run",
     ]
+
+
+def _first(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(name or "''" for name in names[:3]) + more
+
+
+def _one_row_each(
+    by_format: Mapping[str, Sequence[Row]], photos: Collection[str]
+) -> tuple[list[dict[str, str]], list[str]]:
+    """Return one row of cells for each photo, and the photos whose rows disagree, with the labels.
+
+    A cell is empty if rows disagree on it. Rows of tables are kept, which may be those of several
+    annotators, and so are rows that name no photo.
+    """
+    rows: dict[object, dict[str, str]] = {}
+    labels: dict[tuple[str, str], dict[frozenset[str], str]] = {}  # by photo and column
+    for name, each in by_format.items():
+        for row in each:
+            cells = {key: _cell(value) for key, value in row.items() if key}
+            path = cells["path"]
+            if name == TABLE or path not in photos:
+                rows[tuple(cells.items())] = cells
+                continue
+            rows[path] = cells | {key: text for key, text in rows.get(path, {}).items() if text}
+            for key, text in cells.items():
+                if text and key != "path":
+                    labels.setdefault((path, key), {})[frozenset(label_cells.parts(text))] = text
+    disagreeing: dict[str, str] = {}
+    for (path, key), texts in labels.items():
+        if len(texts) > 1:
+            rows[path][key] = ""
+            disagreeing[path] = f"{escape_unprintable(path)} ({_text(texts.values())})"
+    return list(rows.values()), list(disagreeing.values())
+
+
+def labels_of(
+    folder: Path, files: Iterable[str], photos: Collection[str]
+) -> dict[str, frozenset[str]]:
+    """Return all labels of each photo in label files, whatever column they are in.
+
+    Raises:
+        ValueError: A file has an unknown form.
+        OSError: A file cannot be read.
+    """
+    found: dict[str, frozenset[str]] = {}
+    for row in chain.from_iterable(_by_format(folder, files, photos)[0].values()):
+        own = {text for key, value in row.items() if key != "path" for text in _texts(value)}
+        found[row["path"]] = found.get(row["path"], frozenset()) | own
+    return found
 
 
 def _by_format(
@@ -490,9 +555,13 @@ def _photo_of(row: Row, name: str, file: str, stems: PhotoStems, index: PathInde
     return (matches[0] if len(matches) == 1 else stems.named_like(file)) or path
 
 
-def _cell(value: object) -> str:
+def _texts(value: object) -> list[str]:
+    """Return the labels in a value; of an object, the names of those that are marked."""
     if isinstance(value, dict):
         value = [name for name, marked in value.items() if marked]
-    if isinstance(value, list):
-        return label_cells.joined([str(item) for item in value if item is not None])
-    return "" if value is None else str(value)
+    items = value if isinstance(value, list) else [value]
+    return [text for item in items if item is not None and (text := str(item))]
+
+
+def _cell(value: object) -> str:
+    return label_cells.joined(_texts(value))

@@ -38,11 +38,19 @@ class LayoutCandidate:
 
 @dataclass(frozen=True)
 class LayoutCandidates:
-    """All layouts that can read a folder, and remarks on files that no layout can read."""
+    """All layouts that can read a folder, and remarks on files that no layout can read.
+
+    Attributes:
+        readings: What each layout reads.
+        remarks: Lines of the report.
+        photos: Number of photos.
+        convert: What other tools' label files there are and the command that reads them, or ''.
+    """
 
     readings: tuple[LayoutCandidate, ...]
     remarks: tuple[str, ...]
     photos: int = 0
+    convert: str = ""
 
 
 def preview(texts: Counter[str], longest: int = 6) -> str:

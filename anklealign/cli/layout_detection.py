@@ -106,7 +106,7 @@ def read_layouts(
     photos = [file for file in files if _is_photo(root, file)]
     others = [file for file in files if suffix(file) not in PHOTO_SUFFIXES]
     from_exports, json_files = _exports(root, files, photos, known, forced)
-    foreign, named = foreign_formats.remarks(
+    foreign, named, unread = foreign_formats.remarks(
         root, [f for f in others if suffix(f) != ".json" or f in json_files], photos
     )
     tables = [
@@ -139,7 +139,22 @@ def read_layouts(
     listed = [*tables, *(each.file for each in lists)]
     readings = [_with_lists(reading, root, listed, lists, photos) for reading in readings]
     remarks += foreign
-    return LayoutCandidates(tuple(readings), tuple(remarks), len(photos))
+    if not any(reading.layout == "table" for reading in readings):
+        readings = [_beside_foreign(reading, unread, photos) for reading in readings]
+    return LayoutCandidates(tuple(readings), tuple(remarks), len(photos), unread.advice)
+
+
+def _beside_foreign(
+    reading: LayoutCandidate, unread: foreign_formats.ForeignLabels, photos: Sequence[str]
+) -> LayoutCandidate:
+    """Return a reading of folders or file names that defers to the label files of other tools."""
+    if not unread.annotations or reading.layout not in {"folders", "file_names"}:
+        return reading
+    if reading.layout == "folders":
+        return replace(reading, doubt=unread.contradiction(reading.labels, photos) or reading.doubt)
+    if not reading.doubt:  # the user has set the pattern
+        return reading
+    return replace(reading, doubt=f"{unread.advice}; {reading.doubt}")
 
 
 def _with_lists(
@@ -203,13 +218,13 @@ def choose(candidates: LayoutCandidates, layout: str | None) -> LayoutCandidate:
         checked = _checked(only, seen, requested=False)
         return replace(checked, remarks=(*checked.remarks, *aside, *candidates.remarks[1:]))
     if not rivals:
-        raise ValueError(
-            _listed(
-                "no label was found: there are no class folders, no table that names the photos, "
-                "and no Label Studio export with answers",
-                seen,
-            )
+        missing = (
+            f", but {candidates.convert}"
+            if candidates.convert
+            else ": there are no class folders, no table that names the photos, and no Label "
+            "Studio export with answers"
         )
+        raise ValueError(_listed(f"no label was found{missing}", seen))
     choices = " or ".join(f"--layout {reading.layout}" for reading in rivals)
     raise ValueError(_listed(f"the folder matches {len(rivals)} layouts; pass {choices}", seen))
 

@@ -17,6 +17,7 @@ LISTS = {".csv", ".tsv", ".tab", ".txt", ".lst"}
 LARGEST_LIST = 64 << 20  # bytes
 MOST = 0.5  # least share of lines that name a photo
 HELD_OUT_FIRST = ("test", "val", "train")  # of two lists that name a photo, the first one counts
+QUERY = re.compile(r"://[^?#\s]*[?#][^,;\t|]*[,;\t|]")  # an address with a query, before a cell
 FIRST = 20  # lines that show whether a file is a table
 SHOWN = 6  # lists named in a remark
 
@@ -59,6 +60,8 @@ def _is_table(data: bytes, file: str, index: PathIndex) -> bool:
     rule = PathRule(file.rpartition("/")[0])
     for line in data.decode("utf-8-sig", "replace").splitlines()[:FIRST]:
         cells = re.split(r"[,;\t| ]", line.strip())
+        if QUERY.search(line):  # the end of a signed address is no part of a path
+            return True
         if (
             len(cells) > 1
             and not index.find(line, rule)

@@ -472,7 +472,7 @@ def _summary() -> None:
 
 @app.command("check", epilog="Example: anklealign check")
 def _check() -> None:
-    """Check params.yaml and the code dependencies in dvc.yaml. Writes nothing."""
+    """Check params.yaml, the selected network and dvc.yaml's dependencies. Writes nothing."""
     from anklealign.cli import check  # noqa: PLC0415
 
     raise typer.Exit(check.print_errors())

@@ -1,7 +1,7 @@
-"""Check what a run needs before DVC deletes any output: weights and disk space.
+"""Check what a run needs before DVC deletes any output: weights, networks and disk space.
 
-`anklealign run` calls this. The check stage repeats all but the disk space for `dvc repro` and
-`dvc exp run`.
+`anklealign check` and `anklealign run` call this. The check stage repeats the first for `dvc repro`
+and `dvc exp run`.
 """
 
 import os
@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from anklealign.cli import network_check
 from anklealign.config import params, paths
 from anklealign.config.params import Prepare
 from anklealign.models import weights
@@ -17,7 +18,12 @@ from anklealign.models import weights
 
 def errors(raw: Mapping[str, Any]) -> list[str]:
     """Return one line for each reason why a run would fail."""
-    return weights.errors(raw) or disk_errors(raw)
+    return train_errors(raw) or disk_errors(raw)
+
+
+def train_errors(raw: Mapping[str, Any]) -> list[str]:
+    """Return one line for each reason why train would refuse its weights, device or networks."""
+    return weights.errors(raw) or network_check.errors(raw)
 
 
 def disk_errors(raw: Mapping[str, Any]) -> list[str]:

@@ -12,13 +12,14 @@ import shlex
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from anklealign.cli import folder_detection
+from anklealign.cli.dataset_config import scalar
 from anklealign.cli.layout_candidates import LayoutCandidate, counted, preview
 from anklealign.config.class_names import EMPTY, fold
 from anklealign.ingest import csv_table, label_cells
@@ -51,6 +52,7 @@ LABEL_NAMES = {
     "choice", "choices", "label", "labels", "class", "class name", "classname", "category",
     "target", "species", "breed", "diagnosis", "diagnozis", "cimke", "osztaly", "kategoria",
     "dx", "label name", "class label", "ground truth", "gt", "finding labels", "diagnosis code",
+    "consensus", "consensus label", "final label", "final diagnosis", "gold standard",
 }  # fmt: skip
 GROUP_NAMES = {
     "group", "group id", "subject", "subject id", "person", "person id", "patient", "patient id",
@@ -88,6 +90,7 @@ RATER = re.compile(
 FOLD = re.compile(r"\b(k ?)?folds?\b|\bcv\b")  # in the name of a column
 MULTIPLE = re.compile(r"[|;,]")
 PLAIN = re.compile(r"[\w .,:/()+#%=-]*")  # names without a meaning in a shell's quotation marks
+QUESTIONS = {"label", "class", "diagnosis"}  # what is asked, not who answers
 LEAST_KAPPA = 0.2  # "fair" agreement (Landis and Koch, 1977): columns of the same question
 RIVAL = 0.9  # share of the best column's photos that a competing path column names
 MANY = 0.5  # share that decides between two readings
@@ -1072,7 +1075,11 @@ def _vote_columns(
         if match := RATER.fullmatch(fold(name)):
             stems[match["stem"]].append(name)
     for names in sorted(stems.values(), key=len, reverse=True):
-        if len(names) > 1 and _share_labels([set(values[name]) - {""} for name in names]):
+        if len(names) < 2 or not _share_labels([set(values[name]) - {""} for name in names]):
+            continue
+        # label1 and label2 may be two questions.
+        by_name = RATER.fullmatch(fold(names[0]))["stem"] not in QUESTIONS  # type: ignore[index]
+        if by_name or _agree([values[name] for name in names]):
             return names
     words = [
         name for name, texts in recurring.items()
@@ -1085,14 +1092,33 @@ def _vote_columns(
         for name in words
     ]
     names = max(alike, key=len, default=[])
-    kappas = [_kappa(values[one], values[other]) for one in names for other in names if one < other]
-    return names if len(names) > 2 and sum(kappas) >= LEAST_KAPPA * len(kappas) else []
+    return names if len(names) > 2 and _agree([values[name] for name in names]) else []
+
+
+def _agree(columns: Sequence[Sequence[str]]) -> bool:
+    """Return whether columns agree above chance, as answers to one question do."""
+    kappas = [_kappa(one, other) for one, other in combinations(columns, 2)]
+    return sum(kappas) >= LEAST_KAPPA * len(kappas)
+
+
+def _votes_option(names: Sequence[str], texts: Mapping[str, Counter[str]]) -> str:
+    """Return how to read columns with the same labels as votes, or ''."""
+    alike = [n for n in names if _share_labels([set(texts[names[0]]), set(texts[n])])]
+    if len(alike) < 2:
+        return ""
+    option = shlex.quote(f"vote_columns={scalar(alike)}")
+    return f", or with --set {option} if each is one annotator's"
 
 
 def _share_labels(vocabularies: Sequence[set[str]]) -> bool:
     """Return whether columns use largely the same labels."""
-    union = set().union(*vocabularies)
-    return len(union) > 1 and sum(map(len, vocabularies)) >= MANY * len(union) * len(vocabularies)
+    columns = Counter(label for own in vocabularies for label in own)
+    shared = sum(count > 1 for count in columns.values())
+    return (
+        len(columns) > 1
+        and shared >= MANY * len(columns)
+        and columns.total() >= MANY * len(columns) * len(vocabularies)
+    )
 
 
 def _kappa(one: Sequence[str], other: Sequence[str]) -> float:
@@ -1153,6 +1179,7 @@ def _take_one_hot(
                 f"{reading.group.name}: columns {_listed(columns)} mark several classes in "
                 f"{several} of {len(rows)} rows, and each photo needs one label; add a column "
                 "label, or pass --set one_hot=true to skip these rows"
+                + _votes_option(columns, {name: Counter(values[name]) for name in columns})
             )
             return False
         if single < MANY * len(rows):
@@ -1203,8 +1230,10 @@ def _label_column(
     listed = ", ".join(
         f"{name!r} ({preview(texts, 3)})" for name, texts in list(recurring.items())[:LONGEST_LIST]
     )
-    example = _option("label_column", (list(named) or described or list(recurring))[0])
-    return None, f"several columns may contain the labels: {listed}; choose with {example}"
+    names = (list(named) or described)[:LONGEST_LIST]
+    options = " or ".join(_option("label_column", name) for name in names)
+    options += _votes_option(names, recurring)
+    return None, f"several columns may contain the labels: {listed}; choose with {options}"
 
 
 def _distinct_partitions(

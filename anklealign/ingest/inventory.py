@@ -94,8 +94,9 @@ SPLIT_WORDS = PREDEFINED_SPLITS | {"dev": "val", "holdout": "test"}
 SYSTEM_FILES = {
     "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "$recycle.bin", "recycler",
     "system volume information", "__macosx", "icon\r", "@eadir", "@tmp", "#recycle", "#snapshot",
-    "@recycle", "@recently-snapshot", "lost+found", "__pycache__",
+    "@recycle", "@recently-snapshot", "lost+found", "lost.dir", "found.000", "__pycache__",
 }  # fmt: skip
+THUMBNAIL = ".thm"  # a camera's thumbnail of a video or raw file
 # Folders in each other; DVC and Python's own copies recurse, and end at some 900.
 DEEPEST = 200
 # Pictures and documents that no decoder here reads: their content may be the photo of a label.
@@ -317,7 +318,8 @@ def _kind(root: Path, path: str) -> tuple[str, Skip | None]:
     reason, detail = "not_a_file", "a pipe, socket or device"
     try:
         mode = (root / path).stat().st_mode
-        if name.startswith(".") or name.casefold() in SYSTEM_FILES:
+        own = name.casefold() in SYSTEM_FILES or suffix(name) == THUMBNAIL
+        if name.startswith(".") or own:
             return "", Skip(path, "file", "system_file")
         if stat.S_ISDIR(mode):
             photo_name = suffix(name) in decode.PHOTO_SUFFIXES

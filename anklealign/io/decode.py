@@ -72,6 +72,12 @@ BMP_RLE = (b"\1\0\0\0", b"\2\0\0\0")  # field biCompression, after a header of 4
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 AVIF_BRANDS = (b"avif", b"avis")
 HEAD = 64  # bytes needed to detect the format
+# What is saved or downloaded in place of a photo, by its first bytes in lower case.
+OTHER_CONTENT = {
+    b"version https://git-lfs": "a pointer of Git LFS; run `git lfs pull` in its repository",
+    b"<!doctype html": "a web page; download the photo again",
+    b"<html": "a web page; download the photo again",
+}
 
 # The memory address of an object, which decoders put into messages; it differs between runs.
 ADDRESS = re.compile(r" ?<[^<>]* at 0x[0-9a-fA-F]+>")
@@ -188,7 +194,10 @@ def check_signature(head: bytes) -> None:
     if head.startswith(ASCII_OR_BILEVEL):
         raise PhotoError("unsupported", "an ASCII or bilevel PNM; only binary P5 and P6 are read")
     if not is_photo(head):
-        raise PhotoError("not_an_image", f"starts with {head[:12]!r}, which is not a photo format")
+        start = head.lstrip().lower()
+        known = (what for first, what in OTHER_CONTENT.items() if start.startswith(first))
+        unknown = f"starts with {head[:12]!r}, which is not a photo format"
+        raise PhotoError("not_an_image", next(known, unknown))
 
 
 def read_bytes(path: Path, max_megapixels: float) -> bytes:

@@ -122,7 +122,7 @@ def test_labels_of_other_tools_are_named_by_add_which_reads_them_when_converted(
     photos, raw, kind, capsys
 ):
     write(photos, kind)
-    with pytest.raises(ValueError, match=f"`anklealign convert {photos}`"):
+    with pytest.raises(ValueError, match=rf"\A.*`anklealign convert {photos}`"):
         add.propose(photos, "mine", None, raw, {})
     assert main(["convert", str(photos)]) == 0
     assert "8 rows with the columns path" in capsys.readouterr().out
@@ -130,6 +130,41 @@ def test_labels_of_other_tools_are_named_by_add_which_reads_them_when_converted(
     entries = layouts.read_inventory(photos, proposal.dataset).entries
     assert {entry.file: entry.label for entry in entries} == PETS
     assert not any("anklealign convert" in remark for remark in proposal.reading.remarks)
+
+
+def moved(root, places):
+    """Move photos, and the files beside them, to other folders and names."""
+    for photo, place in places.items():
+        for file in sorted((root / photo).parent.glob(f"{Path(photo).stem}.*")):
+            target = (root / place).with_suffix(file.suffix)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            file.rename(target)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in [*ONE_FILE, *EACH] if "sidecars" not in kind])
+@pytest.mark.parametrize(
+    ("place", "start"),
+    [
+        ("images/batch_{batch}/{n}.jpg", "label 8 photos otherwise than their folders; to write"),
+        ("2024-05-0{batch}/{n}.jpg", "label 8 photos otherwise than their folders; to write"),
+        ("images/{pet}_{n}.jpg", "may hold the labels; to write"),
+        ("{pet}s/{n}.jpg", ""),
+    ],
+)
+def test_other_tools_labels_come_before_folders_that_differ_and_words_in_file_names(
+    photos, raw, kind, place, start
+):
+    write(photos, kind)
+    places = {
+        photo: place.format(n=n, batch=1 + n // 4, pet=PETS[photo]) for n, photo in enumerate(PETS)
+    }
+    moved(photos, places)
+    if not start:
+        assert add.propose(photos, "mine", None, raw, {}).dataset.layout == "folders"
+        return
+    first = rf"\A.*{start} a labels\.csv, run `anklealign convert {photos}`.* pass --layout "
+    with pytest.raises(ValueError, match=first):
+        add.propose(photos, "mine", None, raw, {})
 
 
 def test_a_photo_whose_regions_have_several_labels_gets_all_of_them(photos):
@@ -141,6 +176,20 @@ def test_a_photo_whose_regions_have_several_labels_gets_all_of_them(photos):
     assert '"[cat, dog]",images/0.jpg' in (photos / "labels.csv").read_text() or (
         'images/0.jpg,"[cat, dog]"' in (photos / "labels.csv").read_text()
     )
+
+
+def test_converted_labels_that_are_not_read_do_not_leave_the_folders_as_classes(photos, raw):
+    write(photos, "COCO")
+    places = {photo: f"2024-05-0{1 + n // 4}/{n}.jpg" for n, photo in enumerate(PETS)}
+    moved(photos, places)
+    content = coco()
+    content["annotations"] += [
+        {"image_id": n, "category_id": pet} for n in range(6) for pet in (1, 2)
+    ]
+    (photos / "a.json").write_text(json.dumps(content))
+    label_conversion.convert(photos)
+    with pytest.raises(ValueError, match=r"(?s)labels\.csv is there, but not read.*several labels"):
+        add.propose(photos, "mine", None, raw, {})
 
 
 def test_a_parquet_table_is_written_by_pandas(photos, monkeypatch, capsys):
@@ -266,6 +315,68 @@ def test_two_formats_that_disagree_are_an_error_and_two_that_agree_are_read(phot
     ):
         label_conversion.convert(photos)
     assert not (photos / "labels.csv").exists()
+
+
+def coco_of(numbers):
+    content = coco()
+    images = [image for image in content["images"] if image["id"] in numbers]
+    notes = [note for note in content["annotations"] if note["image_id"] in numbers]
+    return content | {"images": images, "annotations": notes}
+
+
+def labelers(*pets):
+    """Return a Labelbox export of the first photo, with one label of each labeler."""
+    answers = [labelbox(pet)["p"]["labels"][0] for pet in pets]
+    row = {"data_row": {"external_id": "0.jpg"}, "projects": {"p": {"labels": answers}}}
+    return json.dumps([row])
+
+
+def second(content, pet):
+    """Return COCO annotations with another label of the second photo."""
+    for note in content["annotations"]:
+        note["category_id"] = {"cat": 1, "dog": 2}.get(pet, note["category_id"])
+    return content
+
+
+@pytest.mark.parametrize(
+    ("files", "said", "labels"),
+    [
+        # The second photo is a dog.
+        ([coco_of({0, 1}), second(coco_of({1}), "cat")], "images/1.jpg (cat, dog)", {"0": "cat"}),
+        ([coco_of({0, 1}), coco_of({1})], "", {"0": "cat", "1": "dog"}),
+        ([coco_of({0, 1}), coco_of({1}) | {"annotations": []}], "", {"0": "cat", "1": "dog"}),
+        ([labelers("cat", "dog")], "images/0.jpg (cat, dog)", {}),
+        ([labelers("cat", "cat")], "", {"0": "cat"}),
+    ],
+)
+def test_a_photo_that_two_files_of_a_format_label_differently_gets_no_label(
+    photos, files, said, labels
+):
+    for n, content in enumerate(files):
+        text = content if isinstance(content, str) else json.dumps(content)
+        (photos / f"instances_{n}.json").write_text(text)
+    lines = label_conversion.convert(photos)
+    with (photos / "labels.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len({row["path"] for row in rows}) == len(rows)
+    column = next(name for name in rows[0] if name != "path")
+    found = {row["path"]: row[column] for row in rows if row[column]}
+    assert found == {f"images/{n}.jpg": pet for n, pet in labels.items()}
+    note = f"1 photo has different labels in several files or rows, and gets none: {said}"
+    assert any(note in line for line in lines) == bool(said)
+
+
+def test_regions_of_vgg_image_annotator_3_are_labels_of_one_photo(photos):
+    content = json.loads(json.dumps(VIA3))
+    content["attribute"]["1"]["options"] = {"0": "cat", "1": "dog"}
+    content["metadata"] |= {
+        "x": {"vid": "0", "av": {"1": "0"}},
+        "y": {"vid": "1", "av": {"1": "0,1"}},
+    }
+    (photos / "v.json").write_text(json.dumps(content))
+    label_conversion.convert(photos)
+    rows = (photos / "labels.csv").read_text().splitlines()
+    assert rows[1:3] == ["images/0.jpg,cat", 'images/1.jpg,"[dog, cat]"']
 
 
 def test_lists_of_pascal_voc_are_no_labels(photos, raw):

@@ -1091,6 +1091,102 @@ def test_folders_that_recur_are_chosen_by_the_option_that_the_question_names(wri
     assert {skip.reason for skip in inventory.skips} == {"outside_class_roots"}
 
 
+def two_columns(write, names, first="ab", second="ab", *, agree=True):
+    """Write a table of 20 photos with two columns of labels."""
+    lines = [f"file,{names[0]},{names[1]}"]
+    for n in range(20):
+        other = n % 2 if agree else n // 2 % 2
+        lines.append(f"{n}.png,{first[n % 2]},{second[other]}")
+    return write([f"{n}.png" for n in range(20)], **{"labels.csv": "\n".join(lines)})
+
+
+@pytest.mark.parametrize(
+    "names", [("rater1", "rater2"), ("reader_a", "reader_b"), ("R1", "R2"), ("label1", "label2")]
+)
+def test_two_columns_named_as_annotators_are_votes(write, raw, names):
+    proposal, _, _ = read(two_columns(write, names), raw)
+    assert proposal.dataset.vote_columns == names
+
+
+@pytest.mark.parametrize(
+    ("names", "second", "agree"),
+    [
+        (("label_anna", "label_ben"), "ab", True),
+        (("AnnaLabel", "BenLabel"), "ab", True),
+        (("eye left", "eye right"), "ab", False),
+        (("label1", "label2"), "ab", False),  # independent: two questions
+        (("label1", "label2"), "xy", False),
+        (("label_color", "label_size"), "xy", False),
+        (("label_anna", "label_ben"), "01", True),
+    ],
+)
+def test_two_columns_that_may_be_votes_or_two_questions_are_asked_about_with_each_option(
+    write, raw, names, second, agree
+):
+    first, votes = second if second == "01" else "ab", second != "xy"
+    root = two_columns(write, names, first, second, agree=agree)
+    if agree and second != "xy":  # the same in all rows: a second reading of the same labels
+        text = (root / "labels.csv").read_text()
+        (root / "labels.csv").write_text(text.replace("3.png,b,b", "3.png,b,a"))
+    option = f"vote_columns=[{', '.join(names)}]"
+    with pytest.raises(ValueError, match=r"labels\.csv") as error:
+        read(root, raw)
+    first_line = str(error.value).splitlines()[0]
+    assert (f"--set '{option}' if each is one annotator's" in first_line) == votes
+    if second != "01":
+        for name in names:
+            assert f"label_column={name}" in first_line
+    if votes:
+        proposal, _, _ = read(root, raw, vote_columns=list(names))
+        assert proposal.dataset.vote_columns == names
+
+
+def test_a_consensus_beside_votes_is_the_label(write, raw):
+    lines = [f"{n}.png,{'ab'[n % 2]},{'ab'[n % 2]},{'ab'[n % 2]}" for n in range(20)]
+    text = "\n".join(["file,rater1,rater2,consensus", *lines])
+    proposal, _, _ = read(write([f"{n}.png" for n in range(20)], **{"labels.csv": text}), raw)
+    assert proposal.dataset.label_column == "consensus"
+    assert proposal.dataset.vote_columns == ("rater1", "rater2")
+
+
+@pytest.mark.parametrize("end", ["?sig=a%2Bb&e=1", "#top", ""])
+def test_addresses_with_a_query_and_escapes_name_photos(write, raw, end):
+    rows = [f"https://x.y/z/my%20photo%20{n}.png{end},{PETS[n % 2]}" for n in range(8)]
+    root = write(
+        [f"my photo {n}.png" for n in range(8)], **{"labels.csv": "\n".join(["file,label", *rows])}
+    )
+    proposal, _, entries = read(root, raw)
+    assert proposal.dataset.layout == "table"
+    assert labels_of(entries) == {f"my photo {n}.png": PETS[n % 2] for n in range(8)}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"PK\x03\x04\x14\0\x90\x81", "a spreadsheet or an archive by its content, not read; save"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1", "a spreadsheet by its content, not read; save"),
+        (b"\n<!DOCTYPE html><p>Sign in</p>", "a web page, not read; download the table again"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid x",
+            "a pointer of Git LFS, not read; run",
+        ),
+    ],
+)
+def test_a_table_that_is_something_else_is_named(write, raw, content, said):
+    root = write([f"{n}.png" for n in range(8)], **{"labels.csv": content})
+    with pytest.raises(ValueError, match=f"labels.csv: {said}"):
+        read(root, raw)
+
+
+def test_a_folder_with_the_photos_of_all_classes_is_asked_about(write, raw):
+    own = [f"{pet}/{pet[0]}{n}.png" for pet in PETS for n in range(4)]
+    root = write([*own, *(f"all/{photo.rpartition('/')[2]}" for photo in own)])
+    with pytest.raises(ValueError, match="all holds the photos of all other folders, by their"):
+        read(root, raw)
+    (root / "all" / f"{PETS[0][0]}0.png").unlink()
+    assert "all" in read(root, raw)[0].dataset.classes
+
+
 def test_a_pattern_that_the_user_sets_finds_the_labels_in_file_names(write, raw):
     root = write([f"IMG_{n:04}{'ab'[n % 2]}_{PETS[n % 2]}.png" for n in range(8)])
     with pytest.raises(ValueError, match="no label was found"):

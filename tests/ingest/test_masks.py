@@ -107,10 +107,11 @@ def test_system_files_and_folders_are_skipped_whole(tmp_path):
         "__MACOSX/cats/._1.jpg", "cats/._1.jpg", ".DS_Store", "cats/.DS_Store", "cats/Thumbs.db",
         "desktop.ini", "$RECYCLE.BIN/1.jpg", "System Volume Information/1.jpg",
         "cats/@eaDir/1.jpg/SYNOPHOTO_THUMB_M.jpg", "#recycle/1.jpg", "#snapshot/1.jpg",
-        "cats/.ipynb_checkpoints/1-checkpoint.jpg", "@Recycle/2.jpg",
+        "cats/.ipynb_checkpoints/1-checkpoint.jpg", "@Recycle/2.jpg", "cats/1.THM",
+        "FOUND.000/FILE0000.CHK", "LOST.DIR/1",
     ]  # fmt: skip
     write(tmp_path, dict.fromkeys(system, picture(1)) | {"cats/1.jpg": picture(1)})
     files, skips = inventory.list_files(tmp_path)
     assert files == ["cats/1.jpg"]
     assert {skip.reason for skip in skips} == {"system_file"}
-    assert len(skips) == 13
+    assert len(skips) == 16

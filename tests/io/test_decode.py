@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -636,6 +637,19 @@ def test_a_jpeg_of_thousands_of_scans_is_refused():
     start = time.perf_counter()
     assert reason(data[:-2] + scan * 600 + data[-2:]) == "too_large"
     assert time.perf_counter() - start < 1
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "run `git lfs pull`"),
+        (b"\r\n<!DOCTYPE HTML><p>403</p>", "a web page; download the photo again"),
+        (b"This is a text.\n", "starts with b'This is a te', which is not a photo format"),
+    ],
+)
+def test_what_is_saved_in_place_of_a_photo_is_named(data, said):
+    with pytest.raises(PhotoError, match=re.escape(said)):
+        open_photo(data, LIMIT)
 
 
 def test_other_files_are_refused_with_a_reason(tmp_path):
