@@ -38,6 +38,7 @@ from anklealign.evaluation import (
     shortcuts,
 )
 from anklealign.evaluation.prediction_tables import (
+    Features,
     describe_table,
     reliability_table,
     rounded_probabilities,
@@ -72,7 +73,8 @@ def main() -> None:
 
     _, validation, val_features = describe_table(table[table.split == "val"], store, predictor)
     test, predictions, features = describe_table(table[table.split == "test"], store, predictor)
-    rows = bundle_scores.predicted_rows(test, predictions, predictor, store)
+    general, scores = describe_novelty(test, store, predictor)
+    rows = bundle_scores.predicted_rows(test, predictions, predictor, scores)
     metrics: dict[str, Any] = {
         results.BUNDLE: results.bundle_hash(paths.MODEL),
         **bundle_scores.all_scores(
@@ -97,8 +99,9 @@ def main() -> None:
             settings, seed,
         )  # fmt: skip
     metrics |= dataset_checks(
-        table, store, predictor, metrics["balanced_accuracy"], settings=settings, seed=seed
-    )
+        table, store, predictor, metrics["balanced_accuracy"], general,
+        settings=settings, seed=seed,
+    )  # fmt: skip
     wrong = set(rows.id[rows.actual != rows.predicted])
     known = features | val_features
     described = feature_map.describe(
@@ -118,16 +121,32 @@ def main() -> None:
     stage.print_wrapped(summary_line(metrics))
 
 
+def describe_novelty(
+    test: pd.DataFrame, store: Photos, predictor: Predictor
+) -> tuple[dict[int, Features], Floats]:
+    """Return the general network's features (C,) by row of the store, and the novelty (N,)."""
+    photo_rows, detector = test.row.to_numpy(np.int64), predictor.bundle.novelty
+    if detector is None:
+        return {}, predictor.novelty_scores(store, photo_rows)
+    described = novelty.describe(store, photo_rows, predictor.device)
+    by_row = dict(zip(photo_rows.tolist(), described, strict=True))
+    return by_row, novelty.distances(described, detector.references)
+
+
 def dataset_checks(
     table: pd.DataFrame,
     store: Photos,
     predictor: Predictor,
     score: Mapping[str, float],
+    general: Mapping[int, Features],
     *,
     settings: Evaluate,
     seed: int,
 ) -> dict[str, Any]:
-    """Return what all photos of the set say: shortcuts to the class, and the learning curve."""
+    """Return what all photos of the set say: shortcuts to the class, and the learning curve.
+
+    `general` are features of the general network, by row of the store, that need not be computed.
+    """
     photos = table[table.split.isin(SPLITS)]
     common: dict[str, Any] = {
         "resamples": settings.bootstrap,
@@ -141,7 +160,7 @@ def dataset_checks(
             stage.print_wrapped(f"evaluate: warning: {sentence}")
     detector = predictor.bundle.novelty
     if settings.learning_curve and detector is not None:
-        known = detector.by_row(table[table.split == "train"])
+        known = {**general, **detector.by_row(table[table.split == "train"])}
         curve = learning_curve.of_probe(
             photos,
             predictor.classes,

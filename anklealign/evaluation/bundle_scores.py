@@ -12,15 +12,14 @@ from anklealign.evaluation import human_baseline, score_tables
 from anklealign.evaluation.prediction_tables import prediction_table
 from anklealign.evaluation.score_tables import Predictions
 from anklealign.inference.predictor import Predictor
-from anklealign.io.pixel_store import Photos
 from anklealign.metrics.scores import Floats
 from anklealign.models import calibration, operating_point
 
 
 def predicted_rows(
-    photos: pd.DataFrame, predictions: Predictions, predictor: Predictor, store: Photos
+    photos: pd.DataFrame, predictions: Predictions, predictor: Predictor, novelty: Floats
 ) -> pd.DataFrame:
-    """Return one row per photo for predictions.csv: `prediction_table` and the novelty."""
+    """Return one row per photo for predictions.csv: `prediction_table` and the novelty (N,)."""
     probabilities = predictions.probabilities
     rows = prediction_table(
         photos,
@@ -29,8 +28,8 @@ def predicted_rows(
         predictor.prediction_sets(probabilities),
         operating_point.from_record(predictor.bundle.record),
     )
-    rows["novelty"] = predictor.novelty_scores(store, photos.row.to_numpy())
-    rows["in_distribution"] = predictor.in_distribution(rows.novelty.to_numpy())
+    rows["novelty"] = novelty
+    rows["in_distribution"] = predictor.in_distribution(novelty)
     return rows
 
 

@@ -63,7 +63,8 @@ def evaluate(
     bundle, classes = predictor.bundle, list(predictor.classes)
     seed = int(bundle.record["params"]["seed"])
     test, predictions = predict_table(test, store, predictor)
-    rows = bundle_scores.predicted_rows(test, predictions, predictor, store)
+    scores = predictor.novelty_scores(store, test.row.to_numpy())
+    rows = bundle_scores.predicted_rows(test, predictions, predictor, scores)
     rows["seen"] = overlap(
         test, splits, shows_training_photo(predictor, store, test.row.to_numpy())
     )
