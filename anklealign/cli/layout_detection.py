@@ -19,6 +19,7 @@ from typing import Any
 from tqdm import tqdm
 
 from anklealign.cli import folder_detection, foreign_formats, list_detection, table_detection
+from anklealign.cli.column_names import LABEL_NAMES
 from anklealign.cli.dataset_config import scalar
 from anklealign.cli.layout_candidates import (
     LayoutCandidate,
@@ -26,6 +27,7 @@ from anklealign.cli.layout_candidates import (
     counted,
     preview,
 )
+from anklealign.cli.table_readings import TABLES
 from anklealign.config.class_names import Labels, fold, unnumbered
 from anklealign.config.params import Dataset
 from anklealign.ingest import consensus
@@ -112,7 +114,7 @@ def read_layouts(
     tables = [
         file
         for file in others
-        if suffix(file) in table_detection.TABLES
+        if suffix(file) in TABLES
         and not consensus.in_consensus_folder(file)
         and file not in named
         and (file in json_files or not is_export(root, file))
@@ -391,7 +393,7 @@ def _decide(values: Mapping[str, Counter[str]], classes: object) -> str | None:
     It is the only one, the only one with a usual label name, or the one whose values best match the
     dataset's own `classes`, if the user has set them. Other datasets decide nothing.
     """
-    named = [name for name in values if fold(name) in table_detection.LABEL_NAMES]
+    named = [name for name in values if fold(name) in LABEL_NAMES]
     for only in (list(values), named):
         if len(only) == 1:
             return only[0]
