@@ -18,7 +18,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from anklealign.cli import folder_detection, foreign_formats, list_detection, table_detection
+from anklealign.cli import (
+    folder_detection,
+    foreign_formats,
+    list_detection,
+    split_columns,
+    table_detection,
+)
 from anklealign.cli.column_names import LABEL_NAMES
 from anklealign.cli.dataset_config import scalar
 from anklealign.cli.layout_candidates import (
@@ -123,11 +129,12 @@ def read_layouts(
     tables = [file for file in tables if file not in {each.file for each in lists}]
     readings: list[LayoutCandidate] = []
     remarks: list[str] = [f"{len(photos)} files that look like photos, of {len(files)}"]
+    table, table_notes, extras = table_detection.read_tables(
+        root, tables, photos, lambda values: _decide(values, forced.get("classes")), forced
+    )
     for reading, notes in (
         from_exports,
-        table_detection.read_tables(
-            root, tables, photos, lambda values: _decide(values, forced.get("classes")), forced
-        ),
+        (table, table_notes),
         folder_detection.read_folders(photos, forced),
         (folder_detection.read_file_names(photos, forced), []),
     ):
@@ -139,7 +146,15 @@ def read_layouts(
     ):
         readings.append(classes)
     listed = [*tables, *(each.file for each in lists)]
-    readings = [_with_lists(reading, root, listed, lists, photos) for reading in readings]
+    readings = [
+        split_columns.with_extra_tables(
+            _with_lists(reading, root, listed, lists, photos), extras, forced
+        )
+        for reading in readings
+    ]
+    if not readings:
+        nothing = LayoutCandidate("", "", Counter())
+        remarks += split_columns.with_extra_tables(nothing, extras, forced).remarks
     remarks += foreign
     return LayoutCandidates(tuple(readings), tuple(remarks), len(photos))
 

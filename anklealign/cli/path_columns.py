@@ -164,7 +164,8 @@ def path_in_two_columns(
             f"{group.name}: columns {first!r} and {second!r} form the paths together; write them "
             f"into one column, in the folder of the dataset: {command}"
         )
-        return TableReading(group, path, texts=sum(labels.values(), Counter()), question=question)
+        texts = sum(labels.values(), Counter())
+        return TableReading(group, path, texts=texts, question=question, sure=False)
     return None
 
 

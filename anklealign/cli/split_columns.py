@@ -2,13 +2,22 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from anklealign.cli import folder_detection, table_commands
 from anklealign.cli.column_names import GROUP_NAMES, SPLIT_NAMES
-from anklealign.cli.layout_candidates import counted
-from anklealign.cli.table_readings import MANY, TableGroup, TableReading, name_list, set_option
+from anklealign.cli.layout_candidates import LayoutCandidate, counted
+from anklealign.cli.table_readings import (
+    LONGEST_LIST,
+    MANY,
+    TableGroup,
+    TableReading,
+    name_list,
+    set_option,
+)
 from anklealign.config.class_names import fold
 from anklealign.ingest import csv_table
 from anklealign.ingest.inventory import (
@@ -18,6 +27,7 @@ from anklealign.ingest.inventory import (
     split_of_path,
 )
 
+MOST_FOLDS = 20
 FOLD = re.compile(r"\b(k ?)?folds?\b|\bcv\b")  # in the name of a column
 
 
@@ -27,6 +37,19 @@ def row_splits(group: TableGroup, split_column: str | None) -> list[str]:
         return [""] * len(group.rows)
     cells = group.column(group.columns.index(split_column))
     return [csv_table.split_of_cell(split_column, cell) for cell in cells]
+
+
+def unknown_splits(group: TableGroup, column: str | None) -> list[str]:
+    """Return a remark on the cells of a split column that are no split."""
+    if column is None:
+        return []
+    pairs = zip(group.column(group.columns.index(column)), row_splits(group, column), strict=True)
+    counts = Counter(cell for cell, split in pairs if cell and not split)
+    if not counts:
+        return []
+    rows = counted(counts.total(), "row has", "rows have")
+    cells = ", ".join(map(repr, sorted(counts)[:LONGEST_LIST]))
+    return [f"{group.name}: {rows} {cells} in column {column!r}, which is no split: train"]
 
 
 def find_split_column(group: TableGroup) -> str | None:
@@ -40,21 +63,34 @@ def find_split_column(group: TableGroup) -> str | None:
     return None
 
 
-def find_folds(reading: TableReading, values: Mapping[str, list[str]]) -> set[str]:
-    """Return the columns that number the folds of a cross-validation, with a remark on each."""
-    found: set[str] = set()
+def find_folds(values: Mapping[str, list[str]]) -> list[str]:
+    """Return the columns that number the folds of a cross-validation."""
+    found: list[str] = []
     for name, cells in values.items():
         texts = {cell for cell in cells if cell}
         numbered = all(re.fullmatch(r"(k?fold)?[ _-]?\d+(\.0)?", t.casefold()) for t in texts)
-        if not FOLD.search(fold(name)) or not numbered or len(texts) < 2:
-            continue
-        found.add(name)
-        reading.remarks.append(
-            f"{reading.group.name}: column {name!r} numbers {len(texts)} folds, which are not "
-            f"read; {set_option('group_column', name)} keeps each fold in one split; for fixed "
-            "splits, write train, val or test into a column split"
-        )
+        if FOLD.search(fold(name)) and numbered and len(texts) > 1:
+            found.append(name)
     return found
+
+
+def fold_remarks(reading: TableReading, columns: Iterable[str]) -> list[str]:
+    """Return a remark on each column of folds, or that is named like splits and holds no splits."""
+    remarks: list[str] = []
+    for name in columns:
+        texts = sorted({c for c in reading.group.column(reading.group.columns.index(name)) if c})
+        known = name in reading.folds or fold(name) in SPLIT_NAMES
+        if not known or name in reading.unread or not 2 <= len(texts) <= MOST_FOLDS:
+            continue
+        kind = f"numbers {len(texts)} folds, which are not read;"
+        if name not in reading.folds:
+            kind = f"has the values {name_list(texts)}, which are not read; if they are folds,"
+        remarks.append(
+            f"{reading.group.name}: column {name!r} {kind} {set_option('group_column', name)} "
+            "keeps each fold in one split; for fixed splits, write train, val or test into a "
+            "column split"
+        )
+    return remarks
 
 
 def find_coded_splits(reading: TableReading, values: Mapping[str, list[str]]) -> set[str]:
@@ -69,33 +105,97 @@ def find_coded_splits(reading: TableReading, values: Mapping[str, list[str]]) ->
         found.add(name)
         meaning = dict(zip(codes, words, strict=True))
         listed = ", ".join(f"{code} is {word}" for code, word in meaning.items())
-        reading.unread.append(
+        reading.unread[name] = (
             f"{reading.group.name}: column {name!r} has the codes {', '.join(codes)}, which are "
             f"not read; if {listed}, {table_commands.lists_command(reading, name, meaning)}"
         )
     return found
 
 
-def beside_labels(reading: TableReading, best: TableReading | None) -> list[str]:
-    """Return remarks on the splits, folds and groups of a table without labels."""
-    group, keys = reading.group, reading.keys
-    remarks = list(reading.unread)
-    if split := keys.get("split_column"):
-        cells = sorted({c for c in group.column(group.columns.index(split)) if c})
-        meaning = {c: word for c in cells if (word := csv_table.split_of_cell(split, c))}
-        remarks.append(
-            f"{group.name}: column {split!r} holds predefined splits, which are not read from a "
-            f"table without labels; {table_commands.lists_command(reading, split, meaning)}"
+def is_extra(reading: TableReading) -> bool:
+    """Return whether a table without labels has groups, splits or folds."""
+    found = reading.keys.keys() & {"group_column", "split_column"}
+    return bool(found or reading.unread or fold_remarks(reading, reading.group.columns))
+
+
+def with_extra_tables(
+    candidate: LayoutCandidate, extras: Sequence[TableReading], forced: Mapping[str, Any]
+) -> LayoutCandidate:
+    """Return a candidate with the groups and splits of tables that do not hold its labels.
+
+    A table is read if it names at least half of the photos, and each of them once. Remarks say
+    what is read, and with which option what is not read can be.
+    """
+    if "extra_csv" in forced:
+        return candidate
+    keys, remarks = dict(candidate.keys), []
+    paths: dict[str, str] = {}
+    splits = dict(candidate.splits)
+    for extra in (extra for extra in extras if extra.sure):
+        used = []
+        for key in ("group_column", "split_column"):
+            column = forced[key] if key in forced else extra.keys.get(key)
+            if column not in extra.group.columns or keys.get(key) == column:
+                continue
+            values, problem = _by_photo(extra, column, is_split=key == "split_column")
+            name = f"{extra.group.name}: column {column!r}"
+            kind = "groups the photos" if key == "group_column" else "holds predefined splits"
+            if not problem and key not in forced and (why := _unread(candidate, keys, key, values)):
+                problem = f"{why}; {set_option(key, column)} reads it"
+            if problem:
+                remarks.append(f"{name} {kind}, and is not read: {problem}")
+                continue
+            used.append(column)
+            keys[key] = column
+            paths |= dict.fromkeys(extra.group.files, extra.path.name)
+            without = sum(photo not in values for photo in candidate.labels)
+            missing = counted(without, "photo has no value", "photos have no value")
+            remarks.append(f"{name} {kind}" + (f"; {missing}" if without else ""))
+            if key == "split_column":
+                splits |= values
+                remarks += unknown_splits(extra.group, column)
+        remarks += [] if used else extra.unread.values()
+        named = [*keys.values(), *extra.keys.values()]
+        rest = [column for column in extra.group.columns if column not in named]
+        remarks += fold_remarks(extra, rest)
+    if paths:
+        keys["extra_csv"] = paths
+    return replace(candidate, keys=keys, splits=splits, remarks=(*candidate.remarks, *remarks))
+
+
+def _unread(
+    candidate: LayoutCandidate, keys: Mapping[str, Any], key: str, values: Mapping[str, str]
+) -> str:
+    """Return why the values of another table are not read, or ''."""
+    labels = candidate.labels
+    if not labels:
+        return "the photos that have a label are not known yet"
+    if (common := len(values.keys() & labels.keys())) < MANY * len(labels):
+        return f"it names {common} of {len(labels)} photos with a label"
+    if key == "group_column":
+        return f"column {keys[key]!r} gives the groups" if keys.get(key) else ""
+    splits = {candidate.splits.get(p) or split_of_path(p, keys.get("class_roots")) for p in labels}
+    several = len(splits) > 1 or "split_lists" in keys
+    return "folders, tables or lists give the splits" if several else ""
+
+
+def _by_photo(extra: TableReading, column: str, *, is_split: bool) -> tuple[dict[str, str], str]:
+    """Return the value of each photo in a column, and the problem of photos with several."""
+    cells = extra.group.column(extra.group.columns.index(column))
+    if is_split:
+        cells = row_splits(extra.group, column)
+    found: dict[str, set[str]] = defaultdict(set)
+    for photo, cell in zip(extra.path.photos, cells, strict=True):
+        if photo and cell:
+            found[photo].add(cell)
+    several = [photo for photo, values in found.items() if len(values) > 1]
+    problem = ""
+    if several:
+        problem = (
+            f"{counted(len(several), 'photo has', 'photos have')} several values, for example "
+            f"{escape_unprintable(several[0])}; keep one row per photo"
         )
-    folds = [name for name in group.columns if FOLD.search(fold(name)) and name != split]
-    groups = dict.fromkeys([*folds, keys.get("group_column")])
-    remarks += [
-        f"{group.name}: column {name!r} groups the photos, but is not read from a table without "
-        f"labels; {table_commands.merge_command(reading, name, best)}"
-        for name in groups
-        if name and name != reading.path.name
-    ]
-    return remarks
+    return {photo: min(values) for photo, values in found.items()}, problem
 
 
 def row_splits_by_photo(reading: TableReading) -> dict[str, str]:
@@ -105,6 +205,7 @@ def row_splits_by_photo(reading: TableReading) -> dict[str, str]:
     """
     column = reading.keys.get("split_column")
     splits = row_splits(reading.group, column)
+    reading.remarks += unknown_splits(reading.group, column)
     if column is None:
         splits = [split_of_name(Path(file).stem) for file, _ in reading.group.rows]
     found: dict[str, str] = {}

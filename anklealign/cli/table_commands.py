@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from anklealign.cli.table_readings import RIVAL, TableGroup, TableReading, set_option
+from anklealign.cli.table_readings import TableGroup, TableReading, set_option
 from anklealign.ingest.inventory import suffix
 from anklealign.ingest.table_files import JSON, JSON_LINES
 
@@ -86,27 +86,4 @@ def lists_command(reading: TableReading, column: str, meaning: Mapping[str, str]
         f'python -c "import pandas; t = {_pandas_table(group)}; '
         f"[g[{name}].to_csv({where} + '.txt', index=False, header=False) for s, g in "
         f't.groupby(t[{split}].map({dict(meaning)}))]"'
-    )
-
-
-def merge_command(reading: TableReading, column: str, best: TableReading | None) -> str:
-    """Return how to write a column into the table of the labels."""
-    if best is None:
-        return "write it and the labels into one table"
-    group, other = best.group, reading.group
-    cells, own = set(group.column(best.path.place)), set(other.column(reading.path.place))
-    plain = is_delimited(group) and is_delimited(other) and column not in group.columns
-    if not plain or len(cells & own) < RIVAL * len(cells):
-        return f"write it into {group.name}"
-    joined = f"{folder_of(group)}/joined.csv".lstrip("/")
-    key, right, name = (
-        _pandas_column(group, best.path.name),
-        *(_pandas_column(other, each) for each in (reading.path.name, column)),
-    )
-    return (
-        "join the tables, in the folder of the dataset: "
-        f'python -c "import pandas; {_pandas_table(group)}.merge({_pandas_table(other)}'
-        f"[[{right}, {name}]], how='left', left_on={key}, right_on={right})"
-        f'.to_csv({joined!r}, index=False)"; then pass {set_option("csv", joined)} '
-        f"{set_option('group_column', column)}"
     )

@@ -30,6 +30,7 @@ from anklealign.cli.table_readings import (
     PathColumn,
     TableGroup,
     TableReading,
+    csv_option,
     load_tables,
     name_list,
     set_option,
@@ -58,8 +59,8 @@ def read_tables(
     photos: Sequence[str],
     decide: Decide,
     forced: Mapping[str, Any],
-) -> tuple[LayoutCandidate | None, list[str]]:
-    """Return the tables that label the most photos, and remarks on the others.
+) -> tuple[LayoutCandidate | None, list[str], list[TableReading]]:
+    """Return the tables that label the most photos, remarks on the others, and these others.
 
     Args:
         root: The dataset's folder.
@@ -71,37 +72,41 @@ def read_tables(
     index = PathIndex(photos)
     groups, remarks = load_tables(root, files, index, forced)
     readings: list[TableReading] = []
+    extras: list[TableReading] = []
     for group in groups:
         reading, notes = _read_group(group, index, decide, forced)
-        remarks += notes
+        remarks += notes if group.chosen else []
         if reading:
-            readings.append(reading)
-    remarks += _joins(groups, readings)
+            (readings if group.chosen else extras).append(reading)
+    remarks += _joins([group for group in groups if group.chosen], readings)
+    extras += [reading for reading in readings if not reading.labels]
     labeled = _merged([reading for reading in readings if reading.labels])
-    # Of equal tables, the one with a header is read.
-    labeled.sort(key=lambda r: (-len(r.labels), r.path.name.startswith("#"), r.group.files))
+    # Of equal tables, the one with a header is read; a column label counts for more than photos.
+    labeled.sort(
+        key=lambda r: (not _usual(r), -len(r.labels), r.path.name.startswith("#"), r.group.files)
+    )
     asked = [reading for reading in readings if reading.question]
-    for reading in readings:
-        if reading.problem and not reading.question:
-            remarks += split_columns.beside_labels(reading, labeled[0] if labeled else None) or [
-                f"{reading.group.name}: not read: {reading.problem}"
-            ]
+    remarks += [
+        f"{reading.group.name}: not read: {reading.problem}"
+        for reading in readings
+        if reading.problem and not reading.question and not split_columns.is_extra(reading)
+    ]
     if asked:
         first = max(asked, key=lambda reading: (reading.path.matched, reading.group.files))
         if not labeled or _asks_rather(first, labeled[0]):
             if labeled:
                 other = labeled[0].group
-                option = set_option("csv", other.files[0])
+                option = csv_option(other)
                 first.question += f"; {option} reads the labels of {other.name} instead"
-            return _candidate(first, remarks), []
+            return _candidate(first, remarks), [], extras
     if not labeled:
-        return None, remarks
+        return None, remarks, extras
     best, *others = labeled
     split_columns.take_folder_splits(best)
     question = _compare(best, others)
     best.remarks += [f"{r.question}; not read" for r in asked]
     best.question = question
-    return _candidate(best, remarks), []
+    return _candidate(best, remarks), [], [*extras, *others]
 
 
 def _asks_rather(asked: TableReading, labeled: TableReading) -> bool:
@@ -110,21 +115,23 @@ def _asks_rather(asked: TableReading, labeled: TableReading) -> bool:
     It does if the table names as many photos, unless the other one alone names its labels so, or
     more than twice as many photos.
     """
-    own = fold(str(labeled.keys.get("label_column", "")))
-    usual = own in LABEL_NAMES and not any(fold(c) in LABEL_NAMES for c in asked.group.columns)
+    usual = _usual(labeled) and not any(fold(c) in LABEL_NAMES for c in asked.group.columns)
     share = asked.path.distinct / len(labeled.labels)
     return share * MANY > 1 or (share >= RIVAL and not usual)
+
+
+def _usual(reading: TableReading) -> bool:
+    """Return whether the column of the labels is named like labels."""
+    return fold(str(reading.keys.get("label_column", ""))) in LABEL_NAMES
 
 
 def _read_group(
     group: TableGroup, index: PathIndex, decide: Decide, forced: Mapping[str, Any]
 ) -> tuple[TableReading | None, list[str]]:
     """Return the labels of tables with the same columns, or remarks if they name no photo."""
-    split = (
-        forced["split_column"]
-        if "split_column" in forced
-        else split_columns.find_split_column(group)
-    )
+    split = forced.get("split_column")
+    if "split_column" not in forced:
+        split = split_columns.find_split_column(group)
     path, notes, question = path_columns.find_path_column(group, index, forced, split)
     if path is None or path.by_folder or path.several:
         reading = path_columns.path_in_two_columns(group, index, forced)
@@ -132,8 +139,8 @@ def _read_group(
             return reading, []
     if path is None:
         return None, notes
-    reading = TableReading(group, path, remarks=notes, question=question)
-    if split:
+    reading = TableReading(group, path, remarks=notes, question=question, sure=not question)
+    if split in group.columns:
         reading.keys["split_column"] = split
     if question:
         if path.several:  # compared with folders, which may have the same labels
@@ -221,22 +228,18 @@ def _find_labels(reading: TableReading, decide: Decide, forced: Mapping[str, Any
     used: set[str] = set()
     if split := reading.keys.get("split_column"):
         used.add(split)
-    own = (
-        forced["group_column"]
-        if "group_column" in forced
-        else split_columns.find_group_column(values, reading)
-    )
-    if own is None and reading.folders and "group_column" not in forced:
-        own = path.name
-    if own:
+    own = forced.get("group_column")
+    if "group_column" not in forced:
+        own = split_columns.find_group_column(values, reading)
+        if own is None and reading.folders:
+            own = path.name
+    if own in group.columns:
         reading.keys["group_column"] = own
         used.add(own)
     used.add(forced.get("label_column") or "")  # the user's, whatever its name
     others = {name: values[name] for name in values if name not in used}
-    used |= split_columns.find_folds(reading, others) | split_columns.find_coded_splits(
-        reading, others
-    )
-    reading.remarks += reading.unread
+    reading.folds = split_columns.find_folds(others)
+    used |= {*reading.folds, *split_columns.find_coded_splits(reading, others)}
     used.discard(forced.get("label_column") or "")
     rest = {name: cells for name, cells in values.items() if name not in used}
     annotator = forced.get("annotator_column") or _annotator_column(rest, path)
@@ -245,8 +248,12 @@ def _find_labels(reading: TableReading, decide: Decide, forced: Mapping[str, Any
         used.add(annotator)
         rest.pop(annotator, None)
     used |= _label_columns(reading, rest, decide, forced)
+    if not reading.labels:
+        return
     unused = [name for name in values if name not in used and any(values[name])]
-    if unused and reading.labels:
+    folds = split_columns.fold_remarks(reading, [*reading.folds, *unused])
+    reading.remarks += [*reading.unread.values(), *folds]
+    if unused := [n for n in unused if not any(f" column {n!r} " in remark for remark in folds)]:
         reading.remarks.append(f"{group.name}: columns not read: {name_list(unused)}")
 
 
@@ -629,13 +636,18 @@ def _compare(best: TableReading, others: Sequence[TableReading]) -> str:
             [best.labels[photo] for photo in common], [other.labels[photo] for photo in common]
         )
         where = f"{other.group.name}: labels of {len(other.labels)} photos"
-        if common and not same and len(common) > MANY * len(best.labels):
-            options = " or ".join(set_option("csv", r.group.files[0]) for r in (best, other))
-            return f"{where} contradict those of {best.group.name}; pass {options}"
+        option = csv_option(other.group)
+        named = _usual(best) and not _usual(other) and "label_column" in other.keys
+        many = len(common) > MANY * len(best.labels) and not named
+        few = named and len(best.labels) < MANY * len(other.labels)
+        if (common and not same and many) or few:
+            problem = "differ from" if few else "contradict"
+            options = f"{csv_option(best.group)} or {option}"
+            return f"{where} {problem} those of {best.group.name}; pass {options}"
         kind = "the same" if common and same else "other"
         best.remarks.append(
             f"{where}, {kind} as in {best.group.name}, are not read" if kind == "the same"
-            else f"{where} are not read; {set_option('csv', other.group.files[0])} reads them"
+            else f"{where} are not read; {option} reads them"
         )  # fmt: skip
     return ""
 

@@ -1,14 +1,16 @@
 """Tables of photos with the same columns, the photos that a column names, and the labels read."""
 
 import re
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from anklealign.cli.dataset_config import scalar
 from anklealign.ingest.inventory import escape_unprintable, split_of_name, suffix
 from anklealign.ingest.table_files import (
     JSON,
@@ -36,6 +38,7 @@ class TableGroup:
     encoding: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, list[str]], ...]
+    chosen: bool = True  # False: the user has chosen other tables for the labels
 
     @property
     def name(self) -> str:
@@ -93,7 +96,9 @@ class TableReading:
     by_table: dict[str, dict[str, str]] = field(default_factory=dict)
     texts: Counter[str] = field(default_factory=Counter)
     remarks: list[str] = field(default_factory=list)
-    unread: list[str] = field(default_factory=list)  # remarks on columns of split codes
+    unread: dict[str, str] = field(default_factory=dict)  # remarks on columns of split codes
+    folds: list[str] = field(default_factory=list)  # columns that number folds
+    sure: bool = True  # which photos the rows name
     problem: str = ""
     question: str = ""
     splits: dict[str, str] = field(default_factory=dict)  # by photo, as the rows say
@@ -117,24 +122,26 @@ def load_tables(
     rows: dict[tuple[str, ...], list[tuple[str, list[str]]]] = defaultdict(list)
     members: dict[tuple[str, ...], dict[str, tuple[str, ...]]] = defaultdict(dict)
     for file in tqdm(files, "tables", unit="file", delay=1, leave=False, disable=None):
-        if suffix(file) not in TABLES or (wanted and file not in wanted):
+        if suffix(file) not in TABLES:
             continue
-        if "submission" in file.rpartition("/")[2].casefold() and not wanted:
-            remarks.append(f"{escape_unprintable(file)}: not read: a submission holds no labels")
+        chosen = not wanted or file in wanted
+        notes = remarks if chosen else []
+        if "submission" in file.rpartition("/")[2].casefold() and file not in wanted:
+            notes.append(f"{escape_unprintable(file)}: not read: a submission holds no labels")
             continue
         if (root / file).stat().st_size > LARGEST_TABLE:
-            remarks.append(f"{escape_unprintable(file)}: not read: over {LARGEST_TABLE >> 20} MB")
+            notes.append(f"{escape_unprintable(file)}: not read: over {LARGEST_TABLE >> 20} MB")
             continue
         try:
             encoding, columns, content = _decoded((root / file).read_bytes(), file, index)
         except (ValueError, OSError) as error:
-            if suffix(file) == JSON:
+            if suffix(file) == JSON and chosen:
                 strange.append(file)
             else:
-                remarks.append(escape_unprintable(str(error)))
+                notes.append(escape_unprintable(str(error)))
             continue
         if content:
-            key = (encoding, *_alike(columns, file))
+            key = (encoding, "chosen" * chosen, *_alike(columns, file))
             members[key][file] = tuple(columns)
             rows[key] += [(file, cells) for cells in content]
     if strange:
@@ -142,8 +149,16 @@ def load_tables(
     groups = []
     for key in sorted(rows):
         own = sorted(members[key], key=split_first)
-        groups.append(TableGroup(tuple(own), key[0], members[key][own[0]], tuple(rows[key])))
-    return groups, remarks
+        header = members[key][own[0]]
+        groups.append(TableGroup(tuple(own), key[0], header, tuple(rows[key]), bool(key[1])))
+    return _with_path_column(groups, forced.get("path_column")), remarks
+
+
+def _with_path_column(groups: list[TableGroup], column: str | None) -> list[TableGroup]:
+    """Return the tables; if any has the column that the user has set, the others hold no labels."""
+    if not any(column in group.columns for group in groups):
+        return groups
+    return [replace(g, chosen=g.chosen and column in g.columns) for g in groups]
 
 
 def _alike(columns: Sequence[str], file: str) -> tuple[str, ...]:
@@ -208,6 +223,13 @@ def set_option(key: str, value: str) -> str:
     """Return the command-line option that sets a key."""
     text = f"{key}={escape_unprintable(value)}"
     return f"--set '{text}'" if re.search(r"[^\w./=#-]", text) or "#" in text else f"--set {text}"
+
+
+def csv_option(group: TableGroup) -> str:
+    """Return the command-line option that reads the labels of tables."""
+    if len(group.files) == 1:
+        return set_option("csv", group.files[0])
+    return f"--set {shlex.quote(f'csv={scalar(group.files)}')}"
 
 
 def name_list(names: Sequence[str]) -> str:

@@ -492,60 +492,125 @@ def test_a_question_is_asked_beside_another_table_of_as_many_photos(write, raw, 
 
 
 @pytest.mark.parametrize("place", ["images/", ""])
-@pytest.mark.parametrize(
-    ("column", "cells"),
-    [("split", ("train", "val", "test")), ("is_test", (0, 1, 1)), ("partition", (0, 1, 2))],
-)
 @pytest.mark.parametrize("layout", ["table", "folders", "same table"])
-def test_splits_in_a_table_of_their_own_are_named_with_a_command(  # noqa: PLR0917
-    write, raw, place, column, cells, layout
-):
+def test_codes_of_splits_are_named_with_a_command(write, raw, place, layout):
     photos = [f"images/{PETS[n % 2]}/{n:02}.jpg" for n in range(30)]
     names = [photo.removeprefix("images/") for photo in photos]
+    rows = [(name, n // 2 % 3) for n, name in enumerate(names)]
     texts = {
         f"{place}labels.csv": table(("file", "kind"), [(n, n[:3]) for n in names]),
-        f"{place}s.csv": table(
-            ("name", column), [(name, cells[n // 2 % 3]) for n, name in enumerate(names)]
-        ),
+        f"{place}s.csv": table(("name", "partition"), rows),
     }
     if layout == "folders":
         del texts[f"{place}labels.csv"]
     if layout == "same table":
-        rows = [(name, cells[n // 2 % 3], name[:3]) for n, name in enumerate(names)]
-        texts = {f"{place}s.csv": table(("name", column, "kind"), rows)}
+        rows = [(*row, row[0][:3]) for row in rows]
+        texts = {f"{place}s.csv": table(("name", "partition", "kind"), rows)}
     root = write(photos, **texts)
     proposal, _, entries = read(root, raw)
-    if layout != "same table" or column == "partition":
-        assert set(splits_of(entries).values()) == {""}
-        (remark,) = [r for r in proposal.reading.remarks if f"{place}s.csv: column" in r]
-        run_command(remark, root)
-        _, _, entries = read(root, raw)
-    words = ("train", "val", "test") if column != "is_test" else ("train", "test", "test")
+    assert set(splits_of(entries).values()) == {""}
+    (remark,) = [r for r in proposal.reading.remarks if f"{place}s.csv: column" in r]
+    run_command(remark, root)
+    _, _, entries = read(root, raw)
+    words = ("train", "val", "test")
     assert splits_of(entries) == {photo: words[n // 2 % 3] for n, photo in enumerate(photos)}
     assert labels_of(entries) == {photo: photo[7:10] for photo in photos}
 
 
+@pytest.mark.parametrize("place", ["images/", ""])
+@pytest.mark.parametrize("layout", ["table", "folders", "other name"])
+@pytest.mark.parametrize(
+    ("column", "cells"), [("split", ("train", "val", "test")), ("is_test", (0, 1, 1))]
+)
+def test_splits_in_a_table_of_their_own_are_read(write, raw, place, column, cells, layout):  # noqa: PLR0917
+    photos = [f"images/{PETS[n % 2]}/{n:02}.jpg" for n in range(30)]
+    names = [photo.removeprefix("images/") for photo in photos]
+    header = ("name" if layout == "other name" else "file", column)
+    rows = [(name, cells[n // 2 % 3]) for n, name in enumerate(names)]
+    texts = {f"{place}s.csv": table(header, rows)}
+    if layout != "folders":
+        texts[f"{place}labels.csv"] = table(("file", "kind"), [(n, n[:3]) for n in names])
+    proposal, inventory, entries = read(write(photos, **texts), raw)
+    words = ("train", "val", "test") if column == "split" else ("train", "test", "test")
+    assert splits_of(entries) == {photo: words[n // 2 % 3] for n, photo in enumerate(photos)}
+    assert labels_of(entries) == {photo: photo[7:10] for photo in photos}
+    assert proposal.dataset.extra_csv == {f"{place}s.csv": header[0]}
+    assert f"{place}s.csv: column {column!r} holds predefined splits" in proposal.reading.remarks
+    assert (inventory.exports_seen, inventory.skips) == (len(texts), ())
+
+
+@pytest.mark.parametrize("layout", ["table", "folders", "csv chosen", "folders of splits"])
 @pytest.mark.parametrize("column", ["patient_id", "fold"])
-def test_groups_in_a_table_of_their_own_are_named_with_a_command(write, raw, column):
-    photos = numbered(30, "")
-    rows = [(photo, n // 5, 30 + n // 5) for n, photo in enumerate(photos)]
-    root = write(
-        photos,
-        **{
-            "labels.csv": table(
-                ("image", "kind"), [(p, PETS[n % 2]) for n, p in enumerate(photos)]
-            ),
-            "meta.csv": table(("photo", column, "age"), rows),
-        },
-    )
-    proposal, _, entries = read(root, raw)
-    assert {entry.subject for entry in entries.values()} == {""}
-    (remark,) = [r for r in proposal.reading.remarks if "join the tables" in r]
-    assert f"then pass --set csv=joined.csv --set group_column={column}" in remark
-    run_command(remark, root)
-    _, _, entries = read(root, raw, csv="joined.csv", group_column=column)
-    assert {p: e.subject for p, e in entries.items()} == {p: str(case) for p, case, _ in rows}
+def test_groups_in_a_table_of_their_own_are_read_and_folds_by_an_option(write, raw, layout, column):
+    photos = [f"{PETS[n % 2]}/{n:02}.jpg" for n in range(30)]
+    if layout == "folders of splits":
+        photos = [f"{('train', 'test')[n // 5 % 2]}/{p}" for n, p in enumerate(photos)]
+    rows = [(photo.rpartition("/")[2], n // 5, 30 + n // 5) for n, photo in enumerate(photos)]
+    texts = {"meta.csv": table(("photo", column, "age"), rows)}
+    options = {}
+    if layout in {"table", "csv chosen"}:
+        labels = [(photo, PETS[n % 3 == 0]) for n, photo in enumerate(photos)]
+        texts["labels.csv"] = table(("image", "wild"), labels)
+        options = {"layout": "table"} | ({"csv": "labels.csv"} if layout == "csv chosen" else {})
+    root = write(photos, **texts)
+    proposal, _, entries = read(root, raw, **options)
+    if column == "fold":
+        assert {entry.subject for entry in entries.values()} == {""}
+        (remark,) = [r for r in proposal.reading.remarks if "meta.csv: column 'fold'" in r]
+        assert "--set group_column=fold keeps each fold in one split" in remark
+        proposal, _, entries = read(root, raw, group_column="fold", **options)
+    assert {p: e.subject for p, e in entries.items()} == {
+        p: str(n // 5) for n, p in enumerate(photos)
+    }
+    assert proposal.dataset.extra_csv == {"meta.csv": "photo"}
     assert set(labels_of(entries).values()) == set(PETS)
+
+
+def test_groups_and_splits_of_another_table_that_are_not_read_are_named(write, raw):
+    photos = numbered(30, "")
+    half = [(photo, n // 5) for n, photo in enumerate(photos[:12])]
+    twice = [(photo, n // 5, n % 3) for n, photo in enumerate([*photos, *photos[1:]])]
+    labels = [(p, PETS[n % 2], ("train", "test")[n // 15]) for n, p in enumerate(photos)]
+    splits = [(photo, ("train", "test")[n % 2]) for n, photo in enumerate(photos)]
+    texts = {
+        "labels.csv": table(("image", "label", "split"), labels),
+        "half.csv": table(("image", "patient"), half),
+        "twice.csv": table(("image", "subject", "x"), twice),
+        "splits.csv": table(("image", "subset"), splits),
+    }
+    root = write(photos, **texts)
+    proposal, _, _ = read(root, raw)
+    assert proposal.dataset.extra_csv is None
+    remarks = " ".join(proposal.reading.remarks)
+    assert "it names 12 of 30 photos with a label; --set group_column=patient reads it" in remarks
+    assert "'subject' groups the photos, and is not read: 29 photos have several values" in remarks
+    assert "lists give the splits; --set split_column=subset reads it" in remarks
+    proposal, _, entries = read(root, raw, group_column="patient", split_column="subset")
+    assert proposal.dataset.extra_csv == {"half.csv": "image", "splits.csv": "image"}
+    assert {e.subject for e in entries.values()} == {"", "0", "1", "2"}
+    assert splits_of(entries) == dict(splits)
+    with pytest.raises(ValueError, match=r"group_column: 'no' .* layout folders has none"):
+        read(write(tree(*PETS)), raw, "folders", group_column="no")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "meta.csv does not exist; add it, or fix extra_csv"),
+        ("a,b\n1.jpg,2\n", "has no column 'photo', only a, b; fix"),
+        ("photo,b\n1.jpg,2\n", "has no column named by group_column or split_column"),
+        ("photo,who\nno.jpg,2\n", "names no photo with a label; fix"),
+        ("photo,who\n1.jpg,2\n1.jpg,3\n", "has 2 and 3 for cat/1.jpg; keep one row per photo"),
+    ],
+)
+def test_an_extra_table_that_cannot_be_used_is_an_error(write, text, message):
+    root = write([f"{pet}/{n + 4 * k}.jpg" for k, pet in enumerate(PETS) for n in range(4)],
+                 **({"meta.csv": text} if text else {}))  # fmt: skip
+    dataset = Dataset(
+        "folders", {"cat": (), "dog": ()}, group_column="who", extra_csv={"meta.csv": "photo"}
+    )
+    with pytest.raises(ValueError, match=message):
+        layouts.read_inventory(root, dataset)
 
 
 def test_tables_whose_headers_differ_by_case_are_read_together(write, raw):
