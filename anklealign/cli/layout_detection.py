@@ -23,6 +23,7 @@ from anklealign.cli import (
     foreign_formats,
     list_detection,
     split_columns,
+    table_commands,
     table_detection,
 )
 from anklealign.cli.column_names import LABEL_NAMES
@@ -42,6 +43,7 @@ from anklealign.ingest.inventory import (
     compile_subject_pattern,
     escape_unprintable,
     list_files,
+    split_of_name,
     subject_of,
     suffix,
 )
@@ -227,8 +229,7 @@ def choose(candidates: LayoutCandidates, layout: str | None) -> LayoutCandidate:
                 seen,
             )
         )
-    choices = " or ".join(f"--layout {reading.layout}" for reading in rivals)
-    raise ValueError(_listed(f"the folder matches {len(rivals)} layouts; pass {choices}", seen))
+    raise ValueError(_listed(_question_between(rivals), seen))
 
 
 def _checked(reading: LayoutCandidate, seen: Sequence[str], *, requested: bool) -> LayoutCandidate:
@@ -276,7 +277,10 @@ def _compare(
         if {_key(text) for text in folders.texts} <= {_key(text) for text in table.texts}:
             return table, "the folders have its labels"
         return folders, "a table names the photos, too"
-    common = sorted(table.labels.keys() & folders.labels.keys())
+    # A folder test beside class folders is no class of its photos.
+    common = sorted(
+        photo for photo in table.labels if not split_of_name(folders.labels.get(photo, "test"))
+    )
     pairs = [(table.labels[photo], folders.labels[photo]) for photo in common]
     equal = sum(_key(one) == _key(other) for one, other in pairs)
     same = bool(pairs) and (
@@ -293,9 +297,39 @@ def _compare(
             return folders, "the table has the same labels"
         return table, "the folders have the same labels"
     words = {_key(text) for text in table.texts} & {_key(text) for text in folders.texts}
-    if len(words) > 1 or 2 * len(table.labels) < min(photos, max(len(folders.labels), 1)):
+    # No common photo: train/cats/1.jpg, and the label of test/2.jpg in test.csv.
+    if (
+        not common
+        or len(words) > 1
+        or 2 * len(table.labels) < min(photos, max(len(folders.labels), 1))
+    ):
         return None, ""
     return folders, "the table names the photos with other labels"
+
+
+def _question_between(rivals: Sequence[LayoutCandidate]) -> str:
+    """Return the question that decides between layouts.
+
+    A table and folders that label different photos can be read together.
+    """
+    choices = " or ".join(f"--layout {reading.layout}" for reading in rivals)
+    question = f"the folder matches {len(rivals)} layouts; pass {choices}"
+    by_layout = {reading.layout: reading for reading in rivals}
+    if by_layout.keys() != {"table", "folders"}:
+        return question
+    table, folders = by_layout["table"], by_layout["folders"]
+    common = {folders.labels[photo] for photo in table.labels if photo in folders.labels}
+    command = table_commands.folder_tables_command(table, folders)
+    if table.question or not command or not all(map(split_of_name, common)):
+        return question
+    alike = {_key(text) for text in table.texts} & {_key(text) for text in folders.texts}
+    classes = {name: ["…"] for name in sorted(folders.texts) if name not in common}
+    option = f"; then name the table's word for each class: --set 'classes={scalar(classes)}'"
+    return (
+        "a table and folders label different photos; to read both, write the folders into tables, "
+        f"in the folder of the dataset: {command}{'' if len(alike) > 1 else option}; to read one "
+        f"alone, pass {choices}"
+    )
 
 
 def _has_splits(table: LayoutCandidate) -> bool:

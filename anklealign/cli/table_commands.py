@@ -5,8 +5,9 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
+from anklealign.cli.layout_candidates import LayoutCandidate
 from anklealign.cli.table_readings import TableGroup, TableReading, set_option
-from anklealign.ingest.inventory import suffix
+from anklealign.ingest.inventory import split_of_path, suffix
 from anklealign.ingest.table_files import JSON, JSON_LINES
 
 PLAIN = re.compile(r"[\w .,:/()+#%=-]*")  # names without a meaning in a shell's quotation marks
@@ -71,6 +72,30 @@ def join_command(photos: str, other: str, key: str, path: str, group: TableGroup
         return f"awk '{paths} {split}' {files}"
     label = '{print path[$1] "," $2}'
     return f"(echo path,label; awk '{paths} {label}' {files}) > labels.csv"
+
+
+def folder_tables_command(table: LayoutCandidate, folders: LayoutCandidate) -> str:
+    """Return a command that writes class folders into tables that are read with another, or ''."""
+    path, label = str(table.keys.get("path_column")), str(table.keys.get("label_column"))
+    tops = {photo.partition("/")[0]: split_of_path(photo, None) for photo in folders.labels}
+    roots = folders.keys.get("class_roots") or (tops if all(tops.values()) else {"": ""})
+    # Top folders of the table's photos, which are no classes.
+    others = sorted({photo.partition("/")[0] for photo in table.labels if "/" in photo})
+    if {"group_column", "split_column", "one_hot", "vote_columns"} & table.keys.keys() or not all(
+        PLAIN.fullmatch(name) and not name.startswith("#")
+        for name in (path, label, *roots, *others)
+    ):
+        return ""
+    tables = {
+        root or ".": "_".join(filter(None, ("folders", split))) + ".csv"
+        for root, split in roots.items()
+    }
+    beside = "" if "." not in tables else f" and p.parts[0] not in {others}"
+    return (
+        'python -c "import pandas; from pathlib import Path; [pandas.DataFrame([(p.as_posix(), '
+        f"p.relative_to(r).parts[0]) for p in Path(r).rglob('*/*') if p.is_file(){beside}], "
+        f'columns={[path, label]}).to_csv(f, index=False) for r, f in {tables}.items()]"'
+    )
 
 
 def lists_command(reading: TableReading, column: str, meaning: Mapping[str, str]) -> str:
