@@ -47,6 +47,7 @@ RATER = re.compile(
     r"|dermatologist|r|a)[ .]*(?P<id>\d+|[a-z])"
 )
 MULTIPLE = re.compile(r"[|;,]")
+MOST_MARKED = 0.95  # share of rows that mark one class, if there is one column per class
 LEAST_KAPPA = 0.2  # "fair" agreement (Landis and Koch, 1977): columns of the same question
 
 # Returns the column that holds the labels, or None if that is ambiguous.
@@ -283,7 +284,14 @@ def _label_columns(
         return {*votes, *([own] if own else [])}
     hot = [name for name in values if _is_binary(counts[name])]
     if forced.get("one_hot") or (not named and len([n for n in hot if len(counts[n]) > 1]) > 1):
-        if _take_one_hot(reading, values, hot, forced):
+        words = [
+            name for name, texts in recurring.items()
+            if name not in hot and fold(name) not in ATTRIBUTES | SPLIT_NAMES
+            and any(character.isalpha() for text in texts for character in text)
+        ]  # fmt: skip
+        if forced.get("one_hot"):
+            words = []
+        if _take_one_hot(reading, values, hot, words, forced):
             return set(hot)
         if reading.question:
             return set()
@@ -478,9 +486,13 @@ def _take_one_hot(
     reading: TableReading,
     values: Mapping[str, list[str]],
     columns: Sequence[str],
+    words: Sequence[str],
     forced: Mapping[str, Any],
 ) -> bool:
-    """Read one column per class, if each row marks one; return whether it was read."""
+    """Read one column per class, if nearly each row marks one; return whether it was read.
+
+    If several rows do not, or other columns hold `words`, the columns may be traits instead.
+    """
     rows = [
         (number, [name for name in columns if csv_table.is_hot(values[name][number])])
         for number, photo in enumerate(reading.path.photos)
@@ -489,14 +501,17 @@ def _take_one_hot(
     several = sum(len(hot) > 1 for _, hot in rows)
     single = sum(len(hot) == 1 for _, hot in rows)
     if not forced.get("one_hot"):
-        if several:
-            reading.question = (
-                f"{reading.group.name}: columns {name_list(columns)} mark several classes in "
-                f"{several} of {len(rows)} rows, and each photo needs one label; add a column "
-                "label, or pass --set one_hot=true to skip these rows"
-            )
+        if single < MANY * len(rows) and not (several and not words):
             return False
-        if single < MANY * len(rows):
+        if several or words or single < MOST_MARKED * len(rows):
+            option = set_option("label_column", (words or columns)[0])
+            marked = f"one class in {single}" + (f" and several in {several}" if several else "")
+            skipped = ", which skips the others" if single < len(rows) else ""
+            reading.question = (
+                f"{reading.group.name}: columns {name_list(columns)} mark {marked} of {len(rows)} "
+                f"rows; if they are the classes, pass --set one_hot=true{skipped}; if they are "
+                f"traits of the photos, choose the column of the labels: {option}"
+            )
             return False
     reading.keys |= {"one_hot": True, "label_column": None}
     for number, hot in rows:

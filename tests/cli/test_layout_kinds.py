@@ -387,7 +387,7 @@ QUESTIONS = {
         {"path_column": "right"},
     ),
     "several labels per photo": (
-        multi_label, r"mark several classes in \d+ of 24 rows.*--set one_hot=true",
+        multi_label, r"one class in \d+ and several in \d+ of 24 rows.*--set one_hot=true, which",
         {"one_hot": True},
     ),
     "contradicting tables": (
@@ -697,6 +697,29 @@ def test_a_demo_dataset_decides_between_no_columns_and_no_questions(write, raw):
         read(root, raw)
     _, _, entries = read(root, raw, classes={"sick": [], "well": []})
     assert labels_of(entries) == {f"images/{n}.jpg": own[1] for n, own in enumerate(cells)}
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"insect": ("ant", "bee"), "day": (1, 1, 0), "night": (0, 0, 1)},
+         r"day, night mark one class in 30 of 30 rows; .* one_hot=true; .*label_column=insect"),
+        ({"insect": ("ant", "bee"), "plant_moved": (1, 0, 0), "planted": (1, 0, 0, 0, 0)},
+         r"'insect' \(ant, bee\), 'plant_moved' .*choose with --set label_column=insect"),
+        ({"sick": (1, 0), "plant_moved": (0, 0, 0, 1, 0)},
+         r"sick, plant_moved mark one class in 15 and several in 3 of 30 .* label_column=sick"),
+        ({"sick": (1, 0), "plant_moved": (0, 1, 0, 1, 0, 0)},
+         r"mark one class in 25 of 30 .*one_hot=true, which skips the others.* label_column=sick"),
+    ],
+)  # fmt: skip
+def test_columns_of_traits_are_no_classes_without_a_question(write, raw, columns, message):
+    rows = [(f"{n}.jpg", *(c[n % len(c)] for c in columns.values())) for n in range(30)]
+    root = write(numbered(30), **{"t.csv": table(("file", *columns), rows)})
+    with pytest.raises(ValueError, match=f"(?s){message}"):
+        read(root, raw)
+    first = next(iter(columns))
+    _, _, entries = read(root, raw, label_column=first)
+    assert labels_of(entries) == {f"images/{n}.jpg": str(columns[first][n % 2]) for n in range(30)}
 
 
 def test_contradicting_classes_of_folders_and_table_are_asked_about(write, raw):
