@@ -198,16 +198,21 @@ def choose(candidates: LayoutCandidates, layout: str | None) -> LayoutCandidate:
     Raises:
         ValueError: No candidate or several candidates are plausible. The message lists them.
     """
-    seen = [*(f"{r.layout}: {r.summary}" for r in candidates.readings), *candidates.remarks]
+    readings = [
+        f"{r.layout}: {r.summary}" + " (--layout file_names)" * (r.layout == "file_names")
+        for r in candidates.readings
+    ]
+    seen = [*readings, *candidates.remarks]
     by_layout = {reading.layout: reading for reading in candidates.readings}
     if layout is not None:
         if layout not in by_layout:
             raise ValueError(_listed(f"the folder does not look like layout {layout}", seen))
         return _checked(by_layout[layout], seen, requested=True)
     rivals = list(by_layout.values())
+    aside: list[str] = []
     if len(rivals) > 1:  # file names are evidence only without folders, tables and exports
         rivals = [reading for reading in rivals if reading.layout != "file_names"]
-    aside: list[str] = []
+        aside += _words_of_codes(by_layout)
     if weaker := _weaker(by_layout, candidates.photos):
         reading, why = weaker
         rivals.remove(reading)
@@ -230,6 +235,20 @@ def choose(candidates: LayoutCandidates, layout: str | None) -> LayoutCandidate:
             )
         )
     raise ValueError(_listed(_question_between(rivals), seen))
+
+
+def _words_of_codes(by_layout: Mapping[str, LayoutCandidate]) -> list[str]:
+    """Return a remark if the file names have words for the codes of a table."""
+    table, names = by_layout.get("table"), by_layout.get("file_names")
+    if not table or not names or not all(map(_is_code, table.texts)):
+        return []
+    pairs = {(table.labels[p], names.labels[p]) for p in table.labels if p in names.labels}
+    if not pairs or len(pairs) > min(
+        len({one for one, _ in pairs}), len({two for _, two in pairs})
+    ):
+        return []
+    words = ", ".join(f"{code} is {word}" for code, word in sorted(pairs)[:MOST_ALIKE])
+    return [f"the file names have words for the labels: {words}; --layout file_names reads them"]
 
 
 def _checked(reading: LayoutCandidate, seen: Sequence[str], *, requested: bool) -> LayoutCandidate:

@@ -13,10 +13,11 @@ from pathlib import Path, PurePosixPath
 from anklealign.ingest.inventory import Inventory, split_of_name, with_tables
 from anklealign.ingest.table_files import PathIndex
 
-# The path in a line: the whole line, or without the last word or the cells after the first.
+# The path in a line: the whole line, without the last word, its first word, or its first cell.
 PATHS_IN_LINE: tuple[Callable[[str], str], ...] = (
     str.strip,
     lambda line: line.strip().rpartition(" ")[0],
+    lambda line: line.split()[0],
     lambda line: re.split(r"[,;\t|]", line.strip())[0].strip("\"' "),
 )
 

@@ -1053,6 +1053,43 @@ def test_lists_that_contradict_folders_count_with_a_word_and_equal_ones_are_not_
     assert splits_of(entries) == {photo: photo.split("/")[0] for photo in photos}
 
 
+def oxford():
+    """Photos named after breeds, and lists of name, class, species and breed with comments."""
+    breeds = ("Abyssinian", "american_bulldog", "Bengal", "beagle")
+    names = sorted((f"{breeds[n % 4]}_{n // 4 + 100}", n % 4 + 1, n % 2 + 1) for n in range(40))
+    lines = [f"{name} {number} {species} {(number + 1) // 2}\n" for name, number, species in names]
+    comment = "#Image CLASS-ID SPECIES BREED ID\n#ID: 1:37 Class ids\n#BREED ID: 1-25:Cat\n"
+    truth = {
+        f"images/{name}.jpg": (breeds[number - 1], "test" if n % 5 == 0 else "train")
+        for n, (name, number, _) in enumerate(names)
+    }
+    texts = {
+        "annotations/list.txt": comment + "".join(lines),
+        "annotations/trainval.txt": "".join(line for n, line in enumerate(lines) if n % 5),
+        "annotations/test.txt": "".join(lines[::5]),
+    }
+    return truth, texts
+
+
+@pytest.mark.parametrize("lists", [("list", "trainval", "test"), ("trainval", "test")])
+def test_lists_of_several_words_a_line_with_comments_are_tables(write, raw, lists):
+    truth, texts = oxford()
+    root = write(truth, **{n: t for n, t in texts.items() if Path(n).stem in lists})
+    with pytest.raises(ValueError, match=r"(?s)'#2' .* 'label_column=#2'.*--layout file_names"):
+        read(root, raw)
+    proposal, _, entries = read(root, raw, label_column="#2")
+    words = {"1": "Abyssinian", "2": "american_bulldog", "3": "Bengal", "4": "beagle"}
+    assert {p: (words[label], split) for p, (label, split) in both(entries).items()} == truth
+    remark = ", ".join(f"{code} is {word}" for code, word in words.items())
+    assert f"{remark}; --layout file_names reads them" in " ".join(proposal.reading.remarks)
+    proposal, inventory, entries = read(root, raw, "file_names")
+    assert both(entries) == truth
+    assert set(proposal.dataset.split_lists) == {
+        "annotations/test.txt", "annotations/trainval.txt"
+    }  # fmt: skip
+    assert all(skip.path == "annotations/list.txt" for skip in inventory.skips)
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
