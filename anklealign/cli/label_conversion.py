@@ -25,6 +25,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from tqdm import tqdm
 
+from anklealign.cli.layout_candidates import counted
 from anklealign.ingest import label_cells
 from anklealign.ingest.inventory import escape_unprintable, list_files, suffix
 from anklealign.ingest.table_files import PathIndex
@@ -408,12 +409,13 @@ def convert(folder: Path) -> list[str]:
         writer.writeheader()
         writer.writerows(cells)
     unknown = [row["path"] for row in cells if row["path"] not in photos]
+    number = counted(len(cells), "row", "rows")
     if unknown:
         shown = ", ".join(escape_unprintable(path) or "''" for path in unknown[:3])
         more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
-        notes.append(f"  {len(unknown)} of {len(cells)} rows name no photo: {shown}{more}")
+        notes.append(f"  {len(unknown)} of {number} name no photo: {shown}{more}")
     return [
-        f"{target}: {len(cells)} rows with the columns {', '.join(columns)}",
+        f"{target}: {number} with the columns {', '.join(columns)}",
         *notes,
         f"next: anklealign add {shlex.quote(str(folder))} NAME --dry-run",
     ]

@@ -39,6 +39,7 @@ from anklealign.config.class_names import Labels, fold, unnumbered
 from anklealign.config.params import Dataset
 from anklealign.ingest import consensus
 from anklealign.ingest.inventory import (
+    SPLIT_WORDS,
     Entry,
     compile_subject_pattern,
     escape_unprintable,
@@ -317,8 +318,9 @@ def _compare(
         return table, "the folders have the same labels"
     words = {_key(text) for text in table.texts} & {_key(text) for text in folders.texts}
     # No common photo: train/cats/1.jpg, and the label of test/2.jpg in test.csv.
+    others = {name for p, name in folders.labels.items() if p not in table.labels} - {*SPLIT_WORDS}
     if (
-        not common
+        (not common and len(others) > 1)
         or len(words) > 1
         or 2 * len(table.labels) < min(photos, max(len(folders.labels), 1))
     ):

@@ -19,6 +19,7 @@ from anklealign.cli.column_names import (
     PATH_WORDS,
     SPLIT_NAMES,
 )
+from anklealign.cli.layout_candidates import counted
 from anklealign.cli.table_readings import (
     MANY,
     RIVAL,
@@ -85,7 +86,8 @@ def find_path_column(
         if rival.tier == best.tier:
             rivals.append(rival)
             continue
-        both = f"columns {best.name!r} and {rival.name!r} name different photos in {conflicts} rows"
+        rows = counted(conflicts, "row", "rows")
+        both = f"columns {best.name!r} and {rival.name!r} name different photos in {rows}"
         remarks.append(f"{group.name}: {both}; {best.name!r} has the file names")
     if len(rivals) > 1:
         rivals.sort(key=lambda c: (_unlike_path(c), c.place))
@@ -235,8 +237,8 @@ def of_several(group: TableGroup, path: PathColumn) -> str:
     rows = sum(cell in path.several for cell in group.column(path.place))
     cell, matches = next(iter(path.several.items()))
     return (
-        f"{rows} rows name several photos each in column {path.name!r}, for example "
-        f"{escape_unprintable(cell)} may be {name_list(list(matches)[:2])}"
+        f"{counted(rows, 'row names', 'rows name')} several photos in column {path.name!r}, "
+        f"for example {escape_unprintable(cell)} may be {name_list(list(matches)[:2])}"
     )
 
 

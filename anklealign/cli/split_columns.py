@@ -240,8 +240,10 @@ def take_folder_splits(reading: TableReading) -> None:
     if differing:
         column = reading.keys.get("split_column")
         reading.remarks.append(
-            f"{reading.group.name}: {len(differing)} photos lie in the folder of another split, "
-            f"for example {escape_unprintable(differing[0])} is {reading.splits[differing[0]]} in "
+            f"{reading.group.name}: "
+            f"{counted(len(differing), 'photo lies', 'photos lie')} in the folder of another "
+            f"split, for example {escape_unprintable(differing[0])} is "
+            f"{reading.splits[differing[0]]} in "
             + (
                 f"column {column!r}; the column counts, and --set split_column=null takes the "
                 "folders"

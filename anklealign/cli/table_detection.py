@@ -678,5 +678,6 @@ def _conflict_within(reading: TableReading) -> str:
             common = first.keys() & second.keys()
             if differing := sum(first[photo] != second[photo] for photo in common):
                 options = " or ".join(set_option("csv", file) for file in (one, other))
-                return f"{one} and {other} label {differing} photos differently; pass {options}"
+                number = counted(differing, "photo", "photos")
+                return f"{one} and {other} label {number} differently; pass {options}"
     return ""

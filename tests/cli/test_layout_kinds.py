@@ -657,6 +657,18 @@ def test_remarks_on_one_photo_are_singular(write, raw):
     assert "others.txt names 1 photo without a label" in remarks
 
 
+def test_remarks_on_one_photo_of_another_place_are_singular(write, raw):
+    photos = [f"{('train', 'test')[n % 3 == 0]}/{n}.jpg" for n in range(24)]
+    rows = [(f"{n}.jpg", PETS[n % 2], photo.split("/")[0]) for n, photo in enumerate(photos)]
+    rows[1] = (*rows[1][:2], "test")
+    root = write([*photos, "a/5.jpg"], **{"t.csv": table(("file", "label", "split"), rows)})
+    remarks = " ".join(read(root, raw)[0].reading.remarks)
+    assert "1 photo lies in the folder of another split, for example train/1.jpg" in remarks
+    root = write([], **{"t.csv": table(("file", "label"), [row[:2] for row in rows])})
+    remarks = " ".join(read(root, raw)[0].reading.remarks)
+    assert "1 row names several photos in column 'file', for example 5.jpg" in remarks
+
+
 def test_a_question_does_not_come_before_a_column_label(write, raw):
     photos = numbered(30, "")
     rows = [(p, PETS[n % 2], ("wood", "field", "city")[n // 2 % 3]) for n, p in enumerate(photos)]
@@ -1047,8 +1059,8 @@ def test_lists_that_contradict_folders_count_with_a_word_and_equal_ones_are_not_
     proposal, _, entries = read(root, raw)
     assert splits_of(entries) == {p: "test" if p == moved else p.split("/")[0] for p in photos}
     remarks = " ".join(proposal.reading.remarks)
-    assert f"1 photos have another split by their folder or table, for example {moved}" in remarks
-    assert "1 photos are in several of these lists; the first list counts" in remarks
+    assert f"1 photo has another split by folder or table, for example {moved}" in remarks
+    assert "1 photo is in several of these lists; the first list counts" in remarks
     _, _, entries = read(root, raw, split_lists=None)
     assert splits_of(entries) == {photo: photo.split("/")[0] for photo in photos}
 
