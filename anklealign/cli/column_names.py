@@ -34,4 +34,5 @@ ATTRIBUTES = {
     "age", "patient age", "sex", "gender", "patient gender", "site", "location", "localization",
     "anatom site", "date", "time", "year", "month", "camera", "device", "width", "height", "view",
     "view position", "format", "size", "weight", "country", "city", "source", "dx type", "license",
+    "age approx", "anatom site general",
 }  # fmt: skip

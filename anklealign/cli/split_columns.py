@@ -63,6 +63,14 @@ def find_split_column(group: TableGroup) -> str | None:
     return None
 
 
+def is_named_like_splits(group: TableGroup, column: str) -> bool:
+    """Return whether a column is named like splits, or by its table if that has no header."""
+    if not column.startswith("#"):
+        return fold(column) in SPLIT_NAMES
+    words = re.findall(r"[a-z]+", Path(group.files[0]).stem.casefold())
+    return any(word in {*SPLIT_NAMES, "splits", "folds"} for word in words)
+
+
 def find_folds(values: Mapping[str, list[str]]) -> list[str]:
     """Return the columns that number the folds of a cross-validation."""
     found: list[str] = []
@@ -79,7 +87,7 @@ def fold_remarks(reading: TableReading, columns: Iterable[str]) -> list[str]:
     remarks: list[str] = []
     for name in columns:
         texts = sorted({c for c in reading.group.column(reading.group.columns.index(name)) if c})
-        known = name in reading.folds or fold(name) in SPLIT_NAMES
+        known = name in reading.folds or is_named_like_splits(reading.group, name)
         if not known or name in reading.unread or not 2 <= len(texts) <= MOST_FOLDS:
             continue
         kind = f"numbers {len(texts)} folds, which are not read;"
@@ -100,7 +108,8 @@ def find_coded_splits(reading: TableReading, values: Mapping[str, list[str]]) ->
         codes = sorted({cell for cell in cells if cell})
         words = {2: ("train", "test"), 3: ("train", "val", "test")}.get(len(codes))
         numbered = all(re.fullmatch(r"\d", code) for code in codes)
-        if not words or not numbered or fold(name) not in SPLIT_NAMES or FOLD.search(fold(name)):
+        named = is_named_like_splits(reading.group, name)
+        if not words or not numbered or not named or FOLD.search(fold(name)):
             continue
         found.add(name)
         meaning = dict(zip(codes, words, strict=True))
@@ -136,6 +145,9 @@ def with_extra_tables(
         for key in ("group_column", "split_column"):
             column = forced[key] if key in forced else extra.keys.get(key)
             if column not in extra.group.columns or keys.get(key) == column:
+                continue
+            # Rows may name folders that are classes.
+            if column == extra.path.name and fold(column) not in GROUP_NAMES and key not in forced:
                 continue
             values, problem = _by_photo(extra, column, is_split=key == "split_column")
             name = f"{extra.group.name}: column {column!r}"

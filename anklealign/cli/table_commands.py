@@ -56,16 +56,17 @@ def _pandas_table(group: TableGroup) -> str:
     return f"pandas.read_csv({group.files[0]!r}, {', '.join(options)})"
 
 
-def join_command(photos: str, other: str, key: str, path: str, group: TableGroup) -> str:
+def join_command(photos: TableGroup, other: TableGroup, key: str, path: str) -> str:
     """Return a command that joins a table of photos with one of their labels or splits."""
     if not key.startswith("#"):
-        keys = f"left_on={key!r}, right_on={group.columns[0]!r}"
+        keys = f"left_on={key!r}, right_on={_pandas_column(other, other.columns[0])}"
         return (
-            f'python -c "import pandas; pandas.read_csv({photos!r}).merge(pandas.read_csv('
-            f"{other!r}), {keys}).to_csv('joined.csv', index=False)\""
+            f'python -c "import pandas; {_pandas_table(photos)}.merge({_pandas_table(other)}, '
+            f"how='left', {keys}).to_csv('joined.csv', index=False)\"; then pass "
+            f"{set_option('csv', 'joined.csv')}"
         )
-    files = shlex.join([photos, other])
-    words = re.findall(r"[a-z]+", Path(other).stem.casefold())
+    files = shlex.join([photos.files[0], other.files[0]])
+    words = re.findall(r"[a-z]+", Path(other.files[0]).stem.casefold())
     paths = f"NR == FNR {{path[$1] = ${path[1:]}; next}}"
     if {"train", "test"} <= set(words):
         split = '{print path[$1] > ($2 ? "train.txt" : "test.txt")}'

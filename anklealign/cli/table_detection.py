@@ -122,8 +122,11 @@ def _asks_rather(asked: TableReading, labeled: TableReading) -> bool:
 
 
 def _usual(reading: TableReading) -> bool:
-    """Return whether the column of the labels is named like labels."""
-    return fold(str(reading.keys.get("label_column", ""))) in LABEL_NAMES
+    """Return whether the columns of the labels are named like labels, or one per class."""
+    return (
+        bool(reading.keys.get("one_hot"))
+        or fold(str(reading.keys.get("label_column", ""))) in LABEL_NAMES
+    )
 
 
 def _read_group(
@@ -543,7 +546,11 @@ def _label_column(
     """Return the label column, or None and the reason."""
     if not recurring:
         return None, "no column contains two recurring labels"
-    described = [name for name in recurring if fold(name) not in ATTRIBUTES | SPLIT_NAMES]
+    described = [
+        name for name in recurring
+        if fold(name) not in ATTRIBUTES
+        and not split_columns.is_named_like_splits(reading.group, name)
+    ]  # fmt: skip
     if not described:
         name = next(iter(recurring))
         return None, (
@@ -614,30 +621,41 @@ def _join(readings: Sequence[TableReading]) -> TableReading:
 
 
 def _joins(groups: Sequence[TableGroup], readings: Sequence[TableReading]) -> list[str]:
-    """Return a remark on each table whose rows name photos by the numbers of another table."""
-    named = {reading.group.files for reading in readings}
+    """Return a remark on each table whose rows name rows or groups of a table with photos."""
+    named = {
+        reading.group.files
+        for reading in readings
+        if reading.labels or reading.question or reading.folders
+    }
     keys = [
-        (reading.group, name, reading.path.name, set(cells))
+        (reading, name, cells)
         for reading in readings
         for place, name in enumerate(reading.group.columns)
-        if place != reading.path.place and len(reading.group.files) == 1
-        and len(set(cells := reading.group.column(place))) == len(cells) > 2
+        if place != reading.path.place and table_commands.is_delimited(reading.group)
+        and len(cells := set(reading.group.column(place)) - {""}) > 1
     ]  # fmt: skip
     remarks: list[str] = []
     for group in groups:
-        if group.files in named or len(group.columns) < 2:
+        own = group.column(0)
+        if group.files in named or len(group.columns) < 2 or len(set(own)) < len(own):
             continue
-        own = set(group.column(0))
-        for photos, key, path, numbers in keys:
-            delimited = table_commands.is_delimited(group) and table_commands.is_delimited(photos)
-            if delimited and len(own & numbers) > RIVAL * len(own):
-                files = (photos.files[0], group.files[0])
-                command = table_commands.join_command(*files, key, path, group)
-                remarks.append(
-                    f"{group.name}: its rows name those of {photos.name}, which has the paths; "
-                    f"join them in one line: {command}"
-                )
-                break
+        for reading, key, cells in keys:
+            photos = reading.group
+            each = len(cells) == len(photos.rows)  # a row per photo; a group's rows are fewer
+            common = len(cells.intersection(own))
+            found = common >= (MANY if each else RIVAL) * len(cells) and (
+                common > RIVAL * len(own) or not each
+            )
+            if photos.files == group.files or not table_commands.is_delimited(group) or not found:
+                continue
+            if key.startswith("#") and not each:
+                continue
+            kind = f"those of {photos.name}" if each else f"column {key!r} of {photos.name}"
+            remarks.append(
+                f"{group.name}: its rows name {kind}, which has the paths; join them in one line: "
+                f"{table_commands.join_command(photos, group, key, reading.path.name)}"
+            )
+            break
     return remarks
 
 

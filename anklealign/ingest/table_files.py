@@ -102,6 +102,8 @@ def _parse_delimited(text: str, name: str) -> list[tuple[int, list[str]]]:
     lines = text.splitlines(keepends=True)
     start = next((n for n, line in enumerate(lines) if not line.startswith("#")), 0)
     head = lines[start] if lines else ""
+    if head.strip().isdecimal():  # CelebA's number of rows
+        head = "".join(lines[start + 1 : start + 2])
     delimiter = delimiter or max(DELIMITERS, key=head.count)
     if delimiter not in head and re.search(r"\S\s+\S", head):
         return _words([(n, line) for n, line in enumerate(lines[start:], start + 1)])
@@ -124,6 +126,10 @@ def _words(lines: Sequence[tuple[int, str]]) -> list[tuple[int, list[str]]]:
     after the first one. Otherwise, a path may have spaces, and only the last word is split off.
     """
     rows = [(n, line.split()) for n, line in lines if line.strip()]
+    widths = [len(cells) for _, cells in rows]
+    # CelebA: the number of rows, and the names of the columns after the first one.
+    if len(rows) > 2 and widths[:2] == [1, widths[2] - 1] and rows[0][1][0] == str(len(rows) - 2):
+        rows = [(rows[1][0], ["path", *rows[1][1]]), *rows[2:]]
     words = [cells for _, cells in rows]
     if (
         len({len(cells) for cells in words}) == 1

@@ -594,6 +594,72 @@ def test_groups_and_splits_of_another_table_that_are_not_read_are_named(write, r
         read(write(tree(*PETS)), raw, "folders", group_column="no")
 
 
+def test_one_column_per_class_comes_before_a_table_of_attributes_which_gives_the_groups(write, raw):
+    names = [f"ISIC_{n:04}" for n in range(40)]
+    hot = [(name, float(n % 2), float(n % 2 == 0)) for n, name in enumerate(names)]
+    facts = [(name, 30 + n % 9, ["torso", "leg"][n % 3 == 0], ["a", "b", "c"][n % 3],
+              f"L{n // 4}") for n, name in enumerate(names)]  # fmt: skip
+    header = ("image", "age_approx", "part", "scanner", "lesion_id")
+    texts = {
+        "truth.csv": table(("image", "MEL", "NV"), hot), "meta.csv": table(header, facts)
+    }  # fmt: skip
+    proposal, _, entries = read(write([f"img/{name}.jpg" for name in names], **texts), raw)
+    assert proposal.dataset.one_hot
+    assert {p: (e.label, e.subject) for p, e in entries.items()} == {
+        f"img/{name}.jpg": (("NV", "MEL")[n % 2], f"L{n // 4}") for n, name in enumerate(names)
+    }
+
+
+@pytest.mark.parametrize("labels", ["in the table of patients", "in the table of photos"])
+def test_a_table_of_patients_is_named_with_the_command_that_joins_it(write, raw, labels):
+    photos = numbered(40)
+    pets, split = ("diagnosis", PETS * 5), ("split", ["train", "test"] * 5)
+    first, second = [("image", photos)], [("patient_id", [f"{n:02}" for n in range(10)])]
+    first.append(("patient_id", [f"{n // 4:02}" for n in range(40)]))
+    if labels == "in the table of patients":
+        second.append(pets)
+    else:
+        first.append(("diagnosis", [PETS[n // 4 % 2] for n in range(40)]))
+        second.append(split)
+    texts = {
+        name: table([head for head, _ in columns], zip(*(own for _, own in columns), strict=True))
+        for name, columns in (("photos.csv", first), ("patients.csv", second))
+    }
+    root = write(photos, **texts)
+    if labels == "in the table of patients":
+        with pytest.raises(ValueError, match=r"rows name column 'patient_id' of ph") as error:
+            read(root, raw)
+        message = str(error.value)
+    else:
+        message = " ".join(read(root, raw)[0].reading.remarks)
+    assert "then pass --set csv=joined.csv" in message
+    run_command(message, root)
+    _, _, entries = read(root, raw, csv="joined.csv")
+    assert {p: (e.label, e.subject) for p, e in entries.items()} == {
+        photo: (PETS[n // 4 % 2], f"{n // 4:02}") for n, photo in enumerate(photos)
+    }
+    if labels == "in the table of photos":
+        assert splits_of(entries) == {p: split[1][n // 4] for n, p in enumerate(photos)}
+
+
+def test_celeba_attributes_are_asked_about_and_its_partition_is_no_label(write, raw):
+    photos = [f"img/{n:06}.jpg" for n in range(1, 41)]
+    rows = [(photo[4:], 1 if n % 2 else -1, 1 if n % 3 else -1) for n, photo in enumerate(photos)]
+    codes = "".join(f"{photo[4:]} {n // 2 % 3}\n" for n, photo in enumerate(photos))
+    root = write(photos, **{"list_eval_partition.txt": codes})
+    with pytest.raises(ValueError, match=r"(?s)no label was.* has the codes 0, 1, 2") as error:
+        read(root, raw)
+    run_command(str(error.value), root)
+    attributes = table(("Smiling", "Male"), rows, " ")
+    write([], **{"list_attr.txt": f"40\n{attributes}"})
+    with pytest.raises(ValueError, match=r"'Smiling' .* choose with --set label_column=Smiling"):
+        read(root, raw)
+    _, _, entries = read(root, raw, label_column="Smiling")
+    assert labels_of(entries) == {f"img/{row[0]}": str(row[1]) for row in rows}
+    splits = ("train", "val", "test")
+    assert splits_of(entries) == {photo: splits[n // 2 % 3] for n, photo in enumerate(photos)}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -1140,10 +1206,13 @@ def test_tables_that_name_photos_by_the_numbers_of_another_are_named_with_a_comm
     texts = {
         "images.txt": table(lines[0], lines[1:], " "),
         "train_test_split.txt": "".join(f"{n} {n // 2 % 2}\n" for n, _ in lines),
+        "classes.txt": "1 001.cat\n2 002.dog\n",
     }
     root = write(photos, **texts)
     proposal, _, entries = read(root, raw)
     assert proposal.dataset.layout == "folders"
+    assert proposal.dataset.group_column is None
+    assert not any(r.startswith("classes.txt: its rows") for r in proposal.reading.remarks)
     (command,) = [
         remark.partition("in one line: ")[2]
         for remark in proposal.reading.remarks
