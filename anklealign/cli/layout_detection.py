@@ -218,7 +218,15 @@ def choose(candidates: LayoutCandidates, layout: str | None) -> LayoutCandidate:
         reading, why = weaker
         rivals.remove(reading)
         aside.append(f"{reading.layout}, not chosen: {reading.summary}; {why}")
-        if _has_splits(reading) and not any("split_lists" in rival.keys for rival in rivals):
+        rivals = [
+            replace(rival, question=f"{rival.question}; --layout folders reads the folders' names")
+            if rival.question and reading.layout == "folders"
+            else rival
+            for rival in rivals
+        ]
+        if _has_splits(reading) and not any(
+            {"split_lists", "extra_csv"} & rival.keys.keys() for rival in rivals
+        ):
             aside.append("the table's predefined splits are not read; --layout table reads them")
     if len(rivals) > 1 and (weak := [r for r in rivals if r.doubt]):
         rivals = [reading for reading in rivals if not reading.doubt] or rivals
@@ -321,6 +329,7 @@ def _compare(
     others = {name for p, name in folders.labels.items() if p not in table.labels} - {*SPLIT_WORDS}
     if (
         (not common and len(others) > 1)
+        or not (folders.doubt or table.named)
         or len(words) > 1
         or 2 * len(table.labels) < min(photos, max(len(folders.labels), 1))
     ):

@@ -140,7 +140,7 @@ def with_extra_tables(
     keys, remarks = dict(candidate.keys), []
     paths: dict[str, str] = {}
     splits = dict(candidate.splits)
-    for extra in (extra for extra in extras if extra.sure):
+    for extra in _beside(candidate, extras):
         used = []
         for key in ("group_column", "split_column"):
             column = forced[key] if key in forced else extra.keys.get(key)
@@ -154,7 +154,7 @@ def with_extra_tables(
             kind = "groups the photos" if key == "group_column" else "holds predefined splits"
             if not problem and key not in forced and (why := _unread(candidate, keys, key, values)):
                 problem = f"{why}; {set_option(key, column)} reads it"
-            if problem:
+            if problem := problem or _other_encoding(candidate, extra, keys):
                 remarks.append(f"{name} {kind}, and is not read: {problem}")
                 continue
             used.append(column)
@@ -173,6 +173,24 @@ def with_extra_tables(
     if paths:
         keys["extra_csv"] = paths
     return replace(candidate, keys=keys, splits=splits, remarks=(*candidate.remarks, *remarks))
+
+
+def _beside(candidate: LayoutCandidate, extras: Sequence[TableReading]) -> list[TableReading]:
+    """Return the tables that do not hold the labels and whose rows surely name photos."""
+    csv = candidate.keys.get("csv", ())
+    own = {csv} if isinstance(csv, str) else set(csv)
+    return [extra for extra in extras if extra.sure and not own & {*extra.group.files}]
+
+
+def _other_encoding(candidate: LayoutCandidate, extra: TableReading, keys: dict[str, Any]) -> str:
+    """Set the encoding of a table that is not UTF-8; return why it cannot be read, or ''."""
+    encoding = extra.group.encoding
+    if encoding in {"utf-8", keys.get("encoding")}:
+        return ""
+    if candidate.layout == "table" or "encoding" in keys:
+        return f"it is {encoding.upper()}; save it as UTF-8"
+    keys["encoding"] = encoding
+    return ""
 
 
 def _unread(

@@ -107,7 +107,7 @@ def read_tables(
     question = _compare(best, others)
     best.remarks += [f"{r.question}; not read" for r in asked]
     best.question = question
-    return _candidate(best, remarks), [], [*extras, *others]
+    return _candidate(best, remarks), [], [*extras, *labeled]
 
 
 def _asks_rather(asked: TableReading, labeled: TableReading) -> bool:
@@ -193,6 +193,7 @@ def _candidate(reading: TableReading, remarks: Sequence[str]) -> LayoutCandidate
         question=reading.question,
         labels=reading.labels,
         splits=reading.splits,
+        named=_usual(reading) or bool(reading.folders) or "vote_columns" in reading.keys,
     )
 
 

@@ -1184,7 +1184,7 @@ def test_a_split_list_that_cannot_be_used_is_an_error(write, name, text, message
 
 
 @pytest.mark.parametrize("words", [True, False])
-def test_a_split_column_is_kept_beside_class_folders_or_named(write, raw, words):
+def test_a_split_column_is_kept_beside_class_folders(write, raw, words):
     photos = [f"{PETS[n % 2]}/{n}.jpg" for n in range(24)]
     rows = [
         (photo, PETS[n % 2] if words else n % 2, ("train", "test")[n % 3 == 0])
@@ -1192,12 +1192,40 @@ def test_a_split_column_is_kept_beside_class_folders_or_named(write, raw, words)
     ]
     root = write([*photos], **{"t.csv": table(("path", "label", "split"), rows)})
     proposal, _, entries = read(root, raw)
-    if words:
-        assert splits_of(entries) == {photo: split for photo, _, split in rows}
+    assert splits_of(entries) == {photo: split for photo, _, split in rows}
+    assert proposal.dataset.layout == ("table" if words else "folders")
+
+
+@pytest.mark.parametrize("columns", [("hospital",), ("hospital", "scanner")])
+def test_class_folders_and_a_table_of_traits_are_asked_about(write, raw, columns):
+    photos = [f"{PETS[n % 2]}/{n:02}.jpg" for n in range(40)]
+    traits = {"hospital": ("north", "south"), "scanner": "xyz"}
+    rows = [
+        (photo[4:], n // 4, *(traits[c][n // 3 % len(traits[c])] for c in columns))
+        for n, photo in enumerate(photos)
+    ]
+    root = write(photos, **{"meta.csv": table(("file", "patient_id", *columns), rows)})
+    with pytest.raises(ValueError, match="--layout folders"):
+        read(root, raw)
+    _, _, entries = read(root, raw, "folders")
+    assert {p: (e.label, e.subject) for p, e in entries.items()} == {
+        photo: (PETS[n % 2], str(n // 4)) for n, photo in enumerate(photos)
+    }
+
+
+@pytest.mark.parametrize("layout", ["folders", "table"])
+def test_groups_in_a_table_of_an_old_encoding_are_read_or_named(write, raw, layout):
+    photos = [f"{PETS[n % 2]}/{n:02}.jpg" for n in range(20)]
+    rows = [(photo, f"őz{n // 4}") for n, photo in enumerate(photos)]
+    texts = {"meta.csv": table(("kép", "beteg"), rows).encode("cp1250")}
+    if layout == "table":
+        labels = [(photo, PETS[n % 2]) for n, photo in enumerate(photos)]
+        texts["labels.csv"] = table(("file", "label"), labels)
+    proposal, _, entries = read(write(photos, **texts), raw, layout)
+    if layout == "folders":
+        assert {p: e.subject for p, e in entries.items()} == dict(rows)
     else:
-        assert proposal.dataset.layout == "folders"
-        remark = "the table's predefined splits are not read; --layout table reads them"
-        assert remark in proposal.reading.remarks
+        assert "is not read: it is CP1250; save it as UTF-8" in " ".join(proposal.reading.remarks)
 
 
 def test_tables_that_name_photos_by_the_numbers_of_another_are_named_with_a_command(write, raw):
