@@ -38,7 +38,7 @@ from anklealign.cli import (
     layout_detection,
     photo_metadata,
 )
-from anklealign.cli.layout_candidates import LayoutCandidate
+from anklealign.cli.layout_candidates import LayoutCandidate, counted
 from anklealign.config import params
 from anklealign.config.class_names import Labels
 from anklealign.config.params import PARAMS, Dataset, Prepare
@@ -523,7 +523,8 @@ def count_lines(report_data: FolderReport) -> Iterable[str]:
     if votes := content.votes:
         annotators = len({vote.annotator for vote in votes})
         voted = len({vote.file for vote in votes})
-        yield f"votes     {len(votes)} by {annotators} annotators on {voted} photos"
+        by = counted(annotators, "annotator", "annotators")
+        yield f"votes     {len(votes)} by {by} on {counted(voted, 'photo', 'photos')}"
     yield f"skipped   {_counted(Counter(skip.item for skip in report_data.skips)) or 'nothing'}"
 
 
@@ -559,7 +560,8 @@ def class_lines(report_data: FolderReport, listed: int) -> Iterable[str]:
         own = spellings[label]
         alone = len(own) == 1 and own[0].startswith(f"{_quoted(label)} (")
         texts = f"   labels: {', '.join(own)}" if own and not alone else ""
-        yield from _wrapped("  ", f"{escape_unprintable(label)}: {count} photos{texts}", "      ")
+        photos = counted(count, "photo", "photos")
+        yield from _wrapped("  ", f"{escape_unprintable(label)}: {photos}{texts}", "      ")
     if len(shown) < len(report_data.counts):
         yield f"  … and {len(report_data.counts) - len(shown)} more; --verbose lists them"
     yield from alike_lines(named)
@@ -623,14 +625,14 @@ def subject_lines(dataset: Dataset, used: Sequence[Entry]) -> Iterable[str]:
         yield "          otherwise the model is tested on subjects that it was trained on."
         return
     subjects = len(set(met.values()))
-    counted = f"{rule}: {subjects} subjects on {len(met)} of {len(used)} photos"
-    yield from _wrapped("subjects  ", counted)
+    number = counted(subjects, "subject", "subjects")
+    yield from _wrapped("subjects  ", f"{rule}: {number} on {len(met)} of {len(used)} photos")
     for file, who in sorted(met.items())[:: max(1, len(met) // 3)][:3]:
         shown = f"{escape_unprintable(file)} shows {escape_unprintable(who)}"
         yield from _wrapped(" " * 10, shown)
     if len(met) < len(used):
-        unknown = len(used) - len(met)
-        yield f"          {unknown} photos have no known subject; each is a group of its own."
+        unknown = counted(len(used) - len(met), "photo has", "photos have")
+        yield f"          {unknown} no known subject; each is a group of its own."
         yield "          If several show one subject, set subject_pattern in the config;"
         yield "          otherwise the model is tested on subjects that it was trained on."
 
@@ -668,7 +670,8 @@ def metadata_lines(folder: Path, used: Sequence[Entry], *, strip: bool) -> list[
         kept += (position or name) and not data.startswith((b"\xff\xd8", b"\x89PNG", b"RIFF"))
     if not positions and not names:
         return []
-    counted = f"{positions} photos have a position (GPS), {names} the name of a person"
+    number = counted(positions, "photo has", "photos have")
+    found = f"{number} a position (GPS), {names} the name of a person"
     if not strip:
         end = (
             "; they go to DVC's remote with the photos. --strip-metadata removes them from the copy"
@@ -677,7 +680,7 @@ def metadata_lines(folder: Path, used: Sequence[Entry], *, strip: bool) -> list[
         end = "; they are removed from the copy"
         if kept:
             end += f", except from {kept} that are not JPEG, PNG or WebP: convert these first"
-    return ["", *_wrapped("metadata  ", counted + end)]
+    return ["", *_wrapped("metadata  ", found + end)]
 
 
 def _first_names(names: Sequence[str], listed: int) -> str:

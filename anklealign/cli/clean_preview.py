@@ -17,6 +17,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from anklealign.cleaning import image_quality, losses, removal
+from anklealign.cli.layout_candidates import counted
 from anklealign.config import params
 from anklealign.config.params import Clean, Dataset, Prepare, Split
 from anklealign.ingest import inventory
@@ -222,9 +223,13 @@ def split_lines(
     table = audited.table[audited.table.split != EXCLUDED]
     counts = Counter(audited.table.split)
     sizes = ", ".join(f"{split} {counts[split]}" for split in SPLITS)
-    lines = [f"split     {sizes} photos, {table.group.nunique()} groups"]
+    groups = counted(table.group.nunique(), "group", "groups")
+    lines = [f"split     {sizes} photos, {groups}"]
     if counts[EXCLUDED]:
-        lines += wrapped(f"{counts[EXCLUDED]} photos in none: their group is in several splits")
+        lines += wrapped(
+            f"{counted(counts[EXCLUDED], 'photo', 'photos')} in none, whose group is in several "
+            "splits"
+        )
     if joined := audited.count(JOINED):
         lines += wrapped(f"pairs that show the same picture and stay in one split: {joined}")
     if separated := audited.count(SEPARATED):

@@ -19,6 +19,7 @@ from typing import Any
 import pandas as pd
 
 from anklealign.annotation import label_corrections
+from anklealign.cli.layout_candidates import counted
 from anklealign.config import params, paths
 from anklealign.config.class_names import Labels
 from anklealign.ingest.label_studio_export import (
@@ -64,14 +65,15 @@ def correct_labels(reviewed: Path, reviewer: str = "") -> int:
         print(f"correct: {reason}", file=sys.stderr)
     if unknown:
         print(
-            f"correct: {len(unknown)} reviewed photos are not in {paths.PREPARED}/photos.csv; run "
-            "`dvc repro`, or review the issues of this dataset",
+            f"correct: {counted(len(unknown), 'reviewed photo is', 'reviewed photos are')} not in "
+            f"{paths.PREPARED}/photos.csv; run `dvc repro`, or review the issues of this dataset",
             file=sys.stderr,
         )
     print(
-        f"correct: {counts['corrected']} labels corrected, {counts['confirmed']} confirmed, "
-        f"{counts['restored']} restored,\n{len(undecided)} without a decision; see "
-        f"{paths.CORRECTIONS}.\nRun `dvc repro` and commit both."
+        f"correct: {counted(counts['corrected'], 'label', 'labels')} corrected, "
+        f"{counts['confirmed']} confirmed, {counts['restored']} restored,\n"
+        f"{len(undecided)} without a decision; see {paths.CORRECTIONS}.\n"
+        "Run `dvc repro` and commit both."
     )
     return 0
 

@@ -33,6 +33,7 @@ COMMENTS = {
     "group_column": "group or subject of the photo",
     "label_level": "level of nested answers that is the label, 1 for the topmost",
     "split_column": "predefined split: train, val or test",
+    "extra_csv": "tables of groups and splits: their column of paths",
     "split_lists": "lists of photos, named after the predefined split",
     "imagenet": "ImageNet classes of each class, for zero_shot and imagenet_head",
     "operating_point": "a class and its sensitivity, specificity or cost_ratio",

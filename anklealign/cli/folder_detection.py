@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from anklealign.cli.dataset_config import scalar
-from anklealign.cli.layout_candidates import LayoutCandidate, preview
+from anklealign.cli.layout_candidates import LayoutCandidate, counted, preview
 from anklealign.config.class_names import fold, unnumbered
 from anklealign.ingest.filename_matching import is_code
 from anklealign.ingest.inventory import (
@@ -74,7 +74,8 @@ def read_folders(
     chosen = (forced or {}).get("class_roots")
     if chosen and isinstance(chosen, Mapping):
         texts, labels = _labels(photos, {str(root): "" for root in chosen})
-        summary = f"{texts.total()} photos in {len(texts)} folders: {preview(texts)}"
+        number = counted(texts.total(), "photo", "photos")
+        summary = f"{number} in {counted(len(texts), 'folder', 'folders')}: {preview(texts)}"
         reading = LayoutCandidate("folders", summary, texts, labels=labels)
         return (reading if len(texts) > 1 else None), []
     tree = FolderTree(photos)
@@ -102,8 +103,8 @@ def read_folders(
             for root, split in sorted(roots.items())
         )
     remarks = [
-        f"{escape_unprintable(join(top, name))}: {tree.below[join(top, name)]} photos are set "
-        f"aside: {why}"
+        f"{escape_unprintable(join(top, name))}: "
+        f"{counted(tree.below[join(top, name)], 'photo is', 'photos are')} set aside: {why}"
         for name, why in aside.items()
     ]
     return LayoutCandidate(

@@ -27,6 +27,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from tqdm import tqdm
 
+from anklealign.cli.layout_candidates import counted
 from anklealign.ingest import label_cells
 from anklealign.ingest.inventory import escape_unprintable, list_files, suffix
 from anklealign.ingest.table_files import PathIndex
@@ -424,11 +425,12 @@ def convert(folder: Path) -> list[str]:
             f"several files or rows, and {'get' if several else 'gets'} none: "
             f"{_first(disagreeing)}; write the right ones into {OUTPUT}"
         )
+    number = counted(len(cells), "row", "rows")
     unknown = [escape_unprintable(row["path"]) for row in cells if row["path"] not in photos]
     if unknown:
-        notes.append(f"  {len(unknown)} of {len(cells)} rows name no photo: {_first(unknown)}")
+        notes.append(f"  {len(unknown)} of {number} name no photo: {_first(unknown)}")
     return [
-        f"{target}: {len(cells)} rows with the columns {', '.join(columns)}",
+        f"{target}: {number} with the columns {', '.join(columns)}",
         *notes,
         f"next: anklealign add {shlex.quote(str(folder))} NAME --dry-run",
     ]

@@ -23,6 +23,7 @@ class LayoutCandidate:
             decide, or ''.
         labels: Label of each photo, if the layout reads them photo by photo.
         splits: Predefined split of each photo that has one by a table.
+        named: Columns of a table are named like labels, one per class, or votes.
     """
 
     layout: str
@@ -34,6 +35,7 @@ class LayoutCandidate:
     question: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     splits: Mapping[str, str] = field(default_factory=dict)
+    named: bool = False
 
 
 @dataclass(frozen=True)

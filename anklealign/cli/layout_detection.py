@@ -18,7 +18,15 @@ from typing import Any
 
 from tqdm import tqdm
 
-from anklealign.cli import folder_detection, foreign_formats, list_detection, table_detection
+from anklealign.cli import (
+    folder_detection,
+    foreign_formats,
+    list_detection,
+    split_columns,
+    table_commands,
+    table_detection,
+)
+from anklealign.cli.column_names import LABEL_NAMES
 from anklealign.cli.dataset_config import scalar
 from anklealign.cli.layout_candidates import (
     LayoutCandidate,
@@ -26,14 +34,17 @@ from anklealign.cli.layout_candidates import (
     counted,
     preview,
 )
+from anklealign.cli.table_readings import TABLES
 from anklealign.config.class_names import Labels, fold, unnumbered
 from anklealign.config.params import Dataset
 from anklealign.ingest import consensus
 from anklealign.ingest.inventory import (
+    SPLIT_WORDS,
     Entry,
     compile_subject_pattern,
     escape_unprintable,
     list_files,
+    split_of_name,
     subject_of,
     suffix,
 )
@@ -112,7 +123,7 @@ def read_layouts(
     tables = [
         file
         for file in others
-        if suffix(file) in table_detection.TABLES
+        if suffix(file) in TABLES
         and not consensus.in_consensus_folder(file)
         and file not in named
         and (file in json_files or not is_export(root, file))
@@ -121,11 +132,12 @@ def read_layouts(
     tables = [file for file in tables if file not in {each.file for each in lists}]
     readings: list[LayoutCandidate] = []
     remarks: list[str] = [f"{len(photos)} files that look like photos, of {len(files)}"]
+    table, table_notes, extras = table_detection.read_tables(
+        root, tables, photos, lambda values: _decide(values, forced.get("classes")), forced
+    )
     for reading, notes in (
         from_exports,
-        table_detection.read_tables(
-            root, tables, photos, lambda values: _decide(values, forced.get("classes")), forced
-        ),
+        (table, table_notes),
         folder_detection.read_folders(photos, forced),
         (folder_detection.read_file_names(photos, forced), []),
     ):
@@ -137,7 +149,15 @@ def read_layouts(
     ):
         readings.append(classes)
     listed = [*tables, *(each.file for each in lists)]
-    readings = [_with_lists(reading, root, listed, lists, photos) for reading in readings]
+    readings = [
+        split_columns.with_extra_tables(
+            _with_lists(reading, root, listed, lists, photos), extras, forced
+        )
+        for reading in readings
+    ]
+    if not readings:
+        nothing = LayoutCandidate("", "", Counter())
+        remarks += split_columns.with_extra_tables(nothing, extras, forced).remarks
     remarks += foreign
     if not any(reading.layout == "table" for reading in readings):
         readings = [_beside_foreign(reading, unread, photos) for reading in readings]
@@ -194,21 +214,34 @@ def choose(candidates: LayoutCandidates, layout: str | None) -> LayoutCandidate:
     Raises:
         ValueError: No candidate or several candidates are plausible. The message lists them.
     """
-    seen = [*(f"{r.layout}: {r.summary}" for r in candidates.readings), *candidates.remarks]
+    readings = [
+        f"{r.layout}: {r.summary}" + " (--layout file_names)" * (r.layout == "file_names")
+        for r in candidates.readings
+    ]
+    seen = [*readings, *candidates.remarks]
     by_layout = {reading.layout: reading for reading in candidates.readings}
     if layout is not None:
         if layout not in by_layout:
             raise ValueError(_listed(f"the folder does not look like layout {layout}", seen))
         return _checked(by_layout[layout], seen, requested=True)
     rivals = list(by_layout.values())
+    aside: list[str] = []
     if len(rivals) > 1:  # file names are evidence only without folders, tables and exports
         rivals = [reading for reading in rivals if reading.layout != "file_names"]
-    aside: list[str] = []
+        aside += _words_of_codes(by_layout)
     if weaker := _weaker(by_layout, candidates.photos):
         reading, why = weaker
         rivals.remove(reading)
         aside.append(f"{reading.layout}, not chosen: {reading.summary}; {why}")
-        if _has_splits(reading) and not any("split_lists" in rival.keys for rival in rivals):
+        rivals = [
+            replace(rival, question=f"{rival.question}; --layout folders reads the folders' names")
+            if rival.question and reading.layout == "folders"
+            else rival
+            for rival in rivals
+        ]
+        if _has_splits(reading) and not any(
+            {"split_lists", "extra_csv"} & rival.keys.keys() for rival in rivals
+        ):
             aside.append("the table's predefined splits are not read; --layout table reads them")
     if len(rivals) > 1 and (weak := [r for r in rivals if r.doubt]):
         rivals = [reading for reading in rivals if not reading.doubt] or rivals
@@ -225,8 +258,21 @@ def choose(candidates: LayoutCandidates, layout: str | None) -> LayoutCandidate:
             "Studio export with answers"
         )
         raise ValueError(_listed(f"no label was found{missing}", seen))
-    choices = " or ".join(f"--layout {reading.layout}" for reading in rivals)
-    raise ValueError(_listed(f"the folder matches {len(rivals)} layouts; pass {choices}", seen))
+    raise ValueError(_listed(_question_between(rivals), seen))
+
+
+def _words_of_codes(by_layout: Mapping[str, LayoutCandidate]) -> list[str]:
+    """Return a remark if the file names have words for the codes of a table."""
+    table, names = by_layout.get("table"), by_layout.get("file_names")
+    if not table or not names or not all(map(_is_code, table.texts)):
+        return []
+    pairs = {(table.labels[p], names.labels[p]) for p in table.labels if p in names.labels}
+    if not pairs or len(pairs) > min(
+        len({one for one, _ in pairs}), len({two for _, two in pairs})
+    ):
+        return []
+    words = ", ".join(f"{code} is {word}" for code, word in sorted(pairs)[:MOST_ALIKE])
+    return [f"the file names have words for the labels: {words}; --layout file_names reads them"]
 
 
 def _checked(reading: LayoutCandidate, seen: Sequence[str], *, requested: bool) -> LayoutCandidate:
@@ -274,7 +320,10 @@ def _compare(
         if {_key(text) for text in folders.texts} <= {_key(text) for text in table.texts}:
             return table, "the folders have its labels"
         return folders, "a table names the photos, too"
-    common = sorted(table.labels.keys() & folders.labels.keys())
+    # A folder test beside class folders is no class of its photos.
+    common = sorted(
+        photo for photo in table.labels if not split_of_name(folders.labels.get(photo, "test"))
+    )
     pairs = [(table.labels[photo], folders.labels[photo]) for photo in common]
     equal = sum(_key(one) == _key(other) for one, other in pairs)
     same = bool(pairs) and (
@@ -291,9 +340,41 @@ def _compare(
             return folders, "the table has the same labels"
         return table, "the folders have the same labels"
     words = {_key(text) for text in table.texts} & {_key(text) for text in folders.texts}
-    if len(words) > 1 or 2 * len(table.labels) < min(photos, max(len(folders.labels), 1)):
+    # No common photo: train/cats/1.jpg, and the label of test/2.jpg in test.csv.
+    others = {name for p, name in folders.labels.items() if p not in table.labels} - {*SPLIT_WORDS}
+    if (
+        (not common and len(others) > 1)
+        or not (folders.doubt or table.named)
+        or len(words) > 1
+        or 2 * len(table.labels) < min(photos, max(len(folders.labels), 1))
+    ):
         return None, ""
     return folders, "the table names the photos with other labels"
+
+
+def _question_between(rivals: Sequence[LayoutCandidate]) -> str:
+    """Return the question that decides between layouts.
+
+    A table and folders that label different photos can be read together.
+    """
+    choices = " or ".join(f"--layout {reading.layout}" for reading in rivals)
+    question = f"the folder matches {len(rivals)} layouts; pass {choices}"
+    by_layout = {reading.layout: reading for reading in rivals}
+    if by_layout.keys() != {"table", "folders"}:
+        return question
+    table, folders = by_layout["table"], by_layout["folders"]
+    common = {folders.labels[photo] for photo in table.labels if photo in folders.labels}
+    command = table_commands.folder_tables_command(table, folders)
+    if table.question or not command or not all(map(split_of_name, common)):
+        return question
+    alike = {_key(text) for text in table.texts} & {_key(text) for text in folders.texts}
+    classes = {name: ["…"] for name in sorted(folders.texts) if name not in common}
+    option = f"; then name the table's word for each class: --set 'classes={scalar(classes)}'"
+    return (
+        "a table and folders label different photos; to read both, write the folders into tables, "
+        f"in the folder of the dataset: {command}{'' if len(alike) > 1 else option}; to read one "
+        f"alone, pass {choices}"
+    )
 
 
 def _has_splits(table: LayoutCandidate) -> bool:
@@ -406,7 +487,7 @@ def _decide(values: Mapping[str, Counter[str]], classes: object) -> str | None:
     It is the only one, the only one with a usual label name, or the one whose values best match the
     dataset's own `classes`, if the user has set them. Other datasets decide nothing.
     """
-    named = [name for name in values if fold(name) in table_detection.LABEL_NAMES]
+    named = [name for name in values if fold(name) in LABEL_NAMES]
     for only in (list(values), named):
         if len(only) == 1:
             return only[0]

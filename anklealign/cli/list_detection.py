@@ -111,13 +111,14 @@ def with_splits(
     listed = ", ".join(f"{counts[split]} {split}" for split in HELD_OUT_FIRST[::-1])
     remarks = [f"predefined splits by {_named(lists)}: {listed}"]
     if several:
-        remarks.append(f"{several} photos are in several of these lists; the first list counts")
+        number = counted(several, "photo is", "photos are")
+        remarks.append(f"{number} in several of these lists; the first list counts")
     differing = sorted(photo for photo, split in splits.items() if before[photo] not in {"", split})
     if differing:
         remarks.append(
-            f"{len(differing)} photos have another split by their folder or table, for example "
-            f"{escape_unprintable(differing[0])}; the lists count, and --set split_lists=null "
-            "takes the folder or table"
+            f"{counted(len(differing), 'photo has', 'photos have')} another split by folder or "
+            f"table, for example {escape_unprintable(differing[0])}; the lists count, and "
+            "--set split_lists=null takes the folder or table"
         )
     keys = {**reading.keys, "split_lists": list(lists)}
     return replace(reading, keys=keys, remarks=(*reading.remarks, *remarks))

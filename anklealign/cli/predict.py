@@ -37,6 +37,7 @@ from tqdm import tqdm
 
 from anklealign.cli import photo_sources
 from anklealign.cli.download import is_address
+from anklealign.cli.layout_candidates import counted
 from anklealign.config import environment
 from anklealign.inference.predictor import Predictor
 from anklealign.ingest.inventory import escape_unprintable
@@ -109,11 +110,12 @@ def predict_photos(
         print(f"predict: {error}", file=sys.stderr)
         return 2
     if counts["known"]:
-        print(f"predict: {counts['known']} photos are known from an interrupted run")
+        known = counted(counts["known"], "photo is", "photos are")
+        print(f"predict: {known} known from an interrupted run")
     read = counts["photos"] - counts["unread"]
     print(
-        f"predict: {read} photos predicted, {counts['unlike']} of them unlike the training photos, "
-        f"{counts['unread']} unreadable; see {out}"
+        f"predict: {counted(read, 'photo', 'photos')} predicted, {counts['unlike']} of them unlike "
+        f"the training photos, {counts['unread']} unreadable; see {out}"
     )
     return 2 if not read else int(counts["unread"] > 0)
 

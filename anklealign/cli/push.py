@@ -12,6 +12,8 @@ import sys
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
+from anklealign.cli.layout_candidates import counted
+
 
 def push_results() -> int:
     """Push to the default remote; return the exit status, 1 on an error."""
@@ -30,5 +32,5 @@ def push_results() -> int:
     except (DvcException, OSError) as error:
         print(f"push: {error}", file=sys.stderr)
         return 1
-    print(f"push: {pushed} files pushed")
+    print(f"push: {counted(pushed, 'file', 'files')} pushed")
     return 0

@@ -108,14 +108,15 @@ class Dataset:
     `group_column` is the subject and `split_column` the predefined split. Labels are in
     `label_column`, unless it is null; in one column per class (`one_hot`); or votes, in one column
     per annotator (`vote_columns`) or in several rows per photo (`annotator_column`). A column is
-    named `#1`, `#2`, ... in tables without a header. `imagenet` maps each class to ImageNet
-    classes. `split_lists` (train.txt, test.txt) have the path of a photo in each line, and give it
-    the predefined split that the list is named after, in any layout.
-    `operating_point` chooses the threshold of one class on validation. `label_reliability` is a
-    published agreement of labels of such photos, which the report shows beside the scores.
-    `label_level` is the level of nested answers (Taxonomy, nested Choices) in the label_studio
-    layout that is the label: 1 is the topmost, None the last. `page` is text for the service's
-    page, and whether it may show photos of the dataset.
+    named `#1`, `#2`, ... in tables without a header. In any layout, `extra_csv` maps further tables
+    to their column of paths: `group_column` and `split_column` are columns of them, or of `csv`.
+    `imagenet` maps each class to ImageNet classes. `split_lists` (train.txt, test.txt) have the
+    path of a photo in each line, and give it the predefined split that the list is named after, in
+    any layout. `operating_point` chooses the threshold of one class on validation.
+    `label_reliability` is a published agreement of labels of such photos, which the report shows
+    beside the scores. `label_level` is the level of nested answers (Taxonomy, nested Choices) in
+    the label_studio layout that is the label: 1 is the topmost, None the last. `page` is text for
+    the service's page, and whether it may show photos of the dataset.
     """
 
     layout: Literal["folders", "file_names", "label_studio", "table"]
@@ -136,6 +137,7 @@ class Dataset:
     group_column: Name | None = None
     label_level: Count | None = None
     split_column: Name | None = None
+    extra_csv: Annotated[dict[Name, Name], Field(min_length=1)] | None = None
     split_lists: Annotated[tuple[Name, ...], Field(min_length=1)] | None = None
     imagenet: dict[Name, Annotated[tuple[ImageNetIndex, ...], Field(min_length=1)]] | None = None
     operating_point: OperatingTarget | None = None
@@ -193,6 +195,12 @@ class Dataset:
                 "layout file_names and label_pattern belong together; give both or neither"
             )
         if self.layout != "table":
+            for key in ("group_column", "split_column"):
+                if getattr(self, key) is not None and not self.extra_csv:
+                    raise ValueError(
+                        f"{key}: {getattr(self, key)!r} is a column of a table, and layout "
+                        f"{self.layout} has none; name the table in extra_csv, or remove {key}"
+                    )
             return self
         if self.one_hot and (self.vote_columns or self.annotator_column):
             raise ValueError("one_hot tables have no votes; remove vote_columns, annotator_column")

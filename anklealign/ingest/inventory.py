@@ -17,7 +17,7 @@ import stat
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -88,7 +88,7 @@ PREDEFINED_SPLITS = {
     "test": "test", "testing": "test",
 }  # fmt: skip
 # Words that mean a split only in a longer name or a column, where others support it.
-SPLIT_WORDS = PREDEFINED_SPLITS | {"dev": "val", "holdout": "test"}
+SPLIT_WORDS = PREDEFINED_SPLITS | {"dev": "val", "holdout": "test", "trainval": "train"}
 # Folded names of files and folders; those with a leading dot are system files, too. Windows, macOS,
 # Synology and QNAP storage, Python.
 SYSTEM_FILES = {
@@ -198,6 +198,20 @@ class Inventory:
             twice = [path for path, count in Counter(paths).items() if count > 1]
             if twice:
                 raise ValueError(f"the {kind} {twice[0]!r} is counted twice; please report this")
+
+
+def with_tables(
+    inventory: Inventory, entries: Iterable[Entry], tables: Collection[str]
+) -> Inventory:
+    """Return an inventory with other entries, whose skipped files `tables` were read."""
+    skips = tuple(s for s in inventory.skips if s.item != "file" or s.path not in tables)
+    return replace(
+        inventory,
+        entries=tuple(entries),
+        skips=skips,
+        files_seen=inventory.files_seen - (len(inventory.skips) - len(skips)),
+        exports_seen=inventory.exports_seen + len(tables),
+    )
 
 
 def skip_rows(skips: Iterable[Skip]) -> list[tuple[str, str, str, str, str]]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from anklealign.config.params import Dataset
-from anklealign.ingest import class_folders, csv_table, label_studio, split_lists
+from anklealign.ingest import class_folders, csv_table, extra_tables, label_studio, split_lists
 from anklealign.ingest.inventory import Entry, Inventory, Skip, escape_unprintable, skips_of_entry
 from anklealign.io.pixel_store import photo_id
 
@@ -27,7 +27,11 @@ def read_inventory(root: Path, dataset: Dataset) -> Inventory:
     Raises:
         ValueError: The folder, or a file that its layout needs, does not exist or cannot be parsed.
     """
-    inventory = LAYOUTS[dataset.layout](root, dataset)
+    extra = extra_tables.read_extra_tables(root, dataset)
+    own = extra_tables.without_extra_columns(dataset, extra)
+    inventory = LAYOUTS[dataset.layout](root, own)
+    if extra:
+        inventory = extra_tables.apply_extra_tables(dataset, extra, inventory)
     if dataset.split_lists:
         inventory = split_lists.apply_split_lists(root, dataset.split_lists, inventory)
     first: dict[str, Entry] = {}

@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from anklealign.ingest.inventory import Inventory, split_of_name
+from anklealign.ingest.inventory import Inventory, split_of_name, with_tables
 from anklealign.ingest.table_files import PathIndex
 
-# The path in a line: the whole line, or without the last word or the cells after the first.
+# The path in a line: the whole line, without the last word, its first word, or its first cell.
 PATHS_IN_LINE: tuple[Callable[[str], str], ...] = (
     str.strip,
     lambda line: line.strip().rpartition(" ")[0],
+    lambda line: line.split()[0],
     lambda line: re.split(r"[,;\t|]", line.strip())[0].strip("\"' "),
 )
 
@@ -80,15 +81,8 @@ def apply_split_lists(root: Path, lists: Iterable[str], inventory: Inventory) ->
             )
         for photo in (photo for photos in found for photo in photos):
             splits.setdefault(photo, split)
-    entries = (
+    entries = [
         replace(entry, predefined_split=splits.get(entry.file, entry.predefined_split))
         for entry in inventory.entries
-    )
-    skips = tuple(s for s in inventory.skips if s.item != "file" or s.path not in names)
-    return replace(
-        inventory,
-        entries=tuple(entries),
-        skips=skips,
-        files_seen=inventory.files_seen - (len(inventory.skips) - len(skips)),
-        exports_seen=inventory.exports_seen + len(names),
-    )
+    ]
+    return with_tables(inventory, entries, names)

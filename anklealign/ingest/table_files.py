@@ -1,9 +1,9 @@
 """Parse tables of photos, and find the photos that their cells name.
 
 A table is delimited text (comma, semicolon, tab or bar, whichever is most frequent in its first
-line; otherwise white space, where only the last word is split off), JSON Lines or JSON. A first
-line `sep=;` sets the delimiter, as Excel writes it. The encoding is UTF-8, with or without a byte
-order mark, unless another one is given.
+line; otherwise white space), JSON Lines or JSON. A first line `sep=;` sets the delimiter, as Excel
+writes it, and lines that start with # above the table are comments. The encoding is UTF-8, with or
+without a byte order mark, unless another one is given.
 
 JSON is a list of records, also as the only list of an object, or any form that pandas writes
 (`to_json`): by column, by row, or split. An object from file names to labels is a table with the
@@ -99,17 +99,45 @@ def _parse_delimited(text: str, name: str) -> list[tuple[int, list[str]]]:
     first_line, delimiter = 0, ""
     if match := SEPARATOR_LINE.match(text):
         first_line, delimiter, text = 1, match[1], text[match.end() :]
-    head = text.partition("\n")[0]
+    lines = text.splitlines(keepends=True)
+    start = next((n for n, line in enumerate(lines) if not line.startswith("#")), 0)
+    head = lines[start] if lines else ""
+    if head.strip().isdecimal():  # CelebA's number of rows
+        head = "".join(lines[start + 1 : start + 2])
     delimiter = delimiter or max(DELIMITERS, key=head.count)
     if delimiter not in head and re.search(r"\S\s+\S", head):
-        lines = [(n, line.rsplit(None, 1)) for n, line in enumerate(text.splitlines(), 1)]
-        return [(n, cells) for n, cells in lines if cells]
+        return _words([(n, line) for n, line in enumerate(lines[start:], start + 1)])
+    # A header may start with #, too: it has as many cells as the rows.
+    while start and lines[start - 1].count(delimiter) == head.count(delimiter):
+        start -= 1
+    first_line, text = first_line + start, "".join(lines[start:])
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
         return [(reader.line_num + first_line, row) for row in reader]
     except csv.Error as error:
         line = reader.line_num + first_line
         raise ValueError(f"{name}, line {line}: {error}; fix that line") from None
+
+
+def _words(lines: Sequence[tuple[int, str]]) -> list[tuple[int, list[str]]]:
+    """Return the line number and the cells of lines without a delimiter.
+
+    Their words are cells if each line starts with another word, has as many words, and no path
+    after the first one. Otherwise, a path may have spaces, and only the last word is split off.
+    """
+    rows = [(n, line.split()) for n, line in lines if line.strip()]
+    widths = [len(cells) for _, cells in rows]
+    # CelebA: the number of rows, and the names of the columns after the first one.
+    if len(rows) > 2 and widths[:2] == [1, widths[2] - 1] and rows[0][1][0] == str(len(rows) - 2):
+        rows = [(rows[1][0], ["path", *rows[1][1]]), *rows[2:]]
+    words = [cells for _, cells in rows]
+    if (
+        len({len(cells) for cells in words}) == 1
+        and len({cells[0] for cells in words}) == len(words)
+        and not any(looks_like_path(word) for cells in words for word in cells[1:])
+    ):
+        return rows
+    return [(n, line.rsplit(None, 1)) for n, line in lines if line.strip()]
 
 
 def _json_lines(text: str, name: str) -> list[tuple[int, Mapping[str, object]]]:

@@ -68,7 +68,7 @@ def test_the_round_trip_of_a_review_corrects_labels_and_counts_them(project, cap
     )
     assert main(["correct", "review.json", "--reviewer", "R2"]) == 0
     printed = capsys.readouterr()
-    assert "1 labels corrected, 1 confirmed" in printed.out
+    assert "1 label corrected, 1 confirmed" in printed.out
     assert "task 2: no label" in printed.err
     row = label_corrections.read(paths.CORRECTIONS).iloc[0]
     assert row.to_dict() == {

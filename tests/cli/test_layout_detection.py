@@ -5,8 +5,9 @@ from collections import Counter
 
 import pytest
 
-from anklealign.cli import table_detection
+from anklealign.cli import table_commands
 from anklealign.cli.layout_detection import choose, find_subject_pattern, name_classes, read_layouts
+from anklealign.cli.table_readings import TableGroup
 from anklealign.config.params import Dataset
 from anklealign.ingest.inventory import Entry, compile_subject_pattern, subject_of
 
@@ -350,5 +351,5 @@ def test_what_is_found_does_not_depend_on_the_order():
     ],
 )
 def test_names_that_a_shell_would_run_are_in_no_command(file, column, plain):
-    group = table_detection.TableGroup((file,), "utf-8", (column, "label"), ())
-    assert table_detection._is_delimited(group) is plain
+    group = TableGroup((file,), "utf-8", (column, "label"), ())
+    assert table_commands.is_delimited(group) is plain

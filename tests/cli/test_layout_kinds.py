@@ -8,6 +8,7 @@ import csv
 import importlib.util
 import io
 import json
+import re
 import shlex
 import subprocess
 import time
@@ -386,7 +387,7 @@ QUESTIONS = {
         {"path_column": "right"},
     ),
     "several labels per photo": (
-        multi_label, r"mark several classes in \d+ of 24 rows.*--set one_hot=true",
+        multi_label, r"one class in \d+ and several in \d+ of 24 rows.*--set one_hot=true, which",
         {"one_hot": True},
     ),
     "contradicting tables": (
@@ -433,8 +434,8 @@ def test_what_evidence_does_not_decide_is_asked_with_the_option_that_decides(wri
 
 def run_command(message, root):
     """Run the command that a message names in the folder of the dataset."""
-    command = message[message.index("python -c") :].partition("; then pass")[0].partition("\n")[0]
-    subprocess.run(command, shell=True, check=True, cwd=root)  # noqa: S602
+    command = re.search(r'python -c "[^"]*"', message)
+    subprocess.run(command[0], shell=True, check=True, cwd=root)  # noqa: S602
 
 
 @pytest.mark.parametrize("each", [2, 5])
@@ -492,60 +493,191 @@ def test_a_question_is_asked_beside_another_table_of_as_many_photos(write, raw, 
 
 
 @pytest.mark.parametrize("place", ["images/", ""])
-@pytest.mark.parametrize(
-    ("column", "cells"),
-    [("split", ("train", "val", "test")), ("is_test", (0, 1, 1)), ("partition", (0, 1, 2))],
-)
 @pytest.mark.parametrize("layout", ["table", "folders", "same table"])
-def test_splits_in_a_table_of_their_own_are_named_with_a_command(  # noqa: PLR0917
-    write, raw, place, column, cells, layout
-):
+def test_codes_of_splits_are_named_with_a_command(write, raw, place, layout):
     photos = [f"images/{PETS[n % 2]}/{n:02}.jpg" for n in range(30)]
     names = [photo.removeprefix("images/") for photo in photos]
+    rows = [(name, n // 2 % 3) for n, name in enumerate(names)]
     texts = {
         f"{place}labels.csv": table(("file", "kind"), [(n, n[:3]) for n in names]),
-        f"{place}s.csv": table(
-            ("name", column), [(name, cells[n // 2 % 3]) for n, name in enumerate(names)]
-        ),
+        f"{place}s.csv": table(("name", "partition"), rows),
     }
     if layout == "folders":
         del texts[f"{place}labels.csv"]
     if layout == "same table":
-        rows = [(name, cells[n // 2 % 3], name[:3]) for n, name in enumerate(names)]
-        texts = {f"{place}s.csv": table(("name", column, "kind"), rows)}
+        rows = [(*row, row[0][:3]) for row in rows]
+        texts = {f"{place}s.csv": table(("name", "partition", "kind"), rows)}
     root = write(photos, **texts)
     proposal, _, entries = read(root, raw)
-    if layout != "same table" or column == "partition":
-        assert set(splits_of(entries).values()) == {""}
-        (remark,) = [r for r in proposal.reading.remarks if f"{place}s.csv: column" in r]
-        run_command(remark, root)
-        _, _, entries = read(root, raw)
-    words = ("train", "val", "test") if column != "is_test" else ("train", "test", "test")
+    assert set(splits_of(entries).values()) == {""}
+    (remark,) = [r for r in proposal.reading.remarks if f"{place}s.csv: column" in r]
+    run_command(remark, root)
+    _, _, entries = read(root, raw)
+    words = ("train", "val", "test")
     assert splits_of(entries) == {photo: words[n // 2 % 3] for n, photo in enumerate(photos)}
     assert labels_of(entries) == {photo: photo[7:10] for photo in photos}
 
 
+@pytest.mark.parametrize("place", ["images/", ""])
+@pytest.mark.parametrize("layout", ["table", "folders", "other name"])
+@pytest.mark.parametrize(
+    ("column", "cells"), [("split", ("train", "val", "test")), ("is_test", (0, 1, 1))]
+)
+def test_splits_in_a_table_of_their_own_are_read(write, raw, place, column, cells, layout):  # noqa: PLR0917
+    photos = [f"images/{PETS[n % 2]}/{n:02}.jpg" for n in range(30)]
+    names = [photo.removeprefix("images/") for photo in photos]
+    header = ("name" if layout == "other name" else "file", column)
+    rows = [(name, cells[n // 2 % 3]) for n, name in enumerate(names)]
+    texts = {f"{place}s.csv": table(header, rows)}
+    if layout != "folders":
+        texts[f"{place}labels.csv"] = table(("file", "kind"), [(n, n[:3]) for n in names])
+    proposal, inventory, entries = read(write(photos, **texts), raw)
+    words = ("train", "val", "test") if column == "split" else ("train", "test", "test")
+    assert splits_of(entries) == {photo: words[n // 2 % 3] for n, photo in enumerate(photos)}
+    assert labels_of(entries) == {photo: photo[7:10] for photo in photos}
+    assert proposal.dataset.extra_csv == {f"{place}s.csv": header[0]}
+    assert f"{place}s.csv: column {column!r} holds predefined splits" in proposal.reading.remarks
+    assert (inventory.exports_seen, inventory.skips) == (len(texts), ())
+
+
+@pytest.mark.parametrize("layout", ["table", "folders", "csv chosen", "folders of splits"])
 @pytest.mark.parametrize("column", ["patient_id", "fold"])
-def test_groups_in_a_table_of_their_own_are_named_with_a_command(write, raw, column):
-    photos = numbered(30, "")
-    rows = [(photo, n // 5, 30 + n // 5) for n, photo in enumerate(photos)]
-    root = write(
-        photos,
-        **{
-            "labels.csv": table(
-                ("image", "kind"), [(p, PETS[n % 2]) for n, p in enumerate(photos)]
-            ),
-            "meta.csv": table(("photo", column, "age"), rows),
-        },
-    )
-    proposal, _, entries = read(root, raw)
-    assert {entry.subject for entry in entries.values()} == {""}
-    (remark,) = [r for r in proposal.reading.remarks if "join the tables" in r]
-    assert f"then pass --set csv=joined.csv --set group_column={column}" in remark
-    run_command(remark, root)
-    _, _, entries = read(root, raw, csv="joined.csv", group_column=column)
-    assert {p: e.subject for p, e in entries.items()} == {p: str(case) for p, case, _ in rows}
+def test_groups_in_a_table_of_their_own_are_read_and_folds_by_an_option(write, raw, layout, column):
+    photos = [f"{PETS[n % 2]}/{n:02}.jpg" for n in range(30)]
+    if layout == "folders of splits":
+        photos = [f"{('train', 'test')[n // 5 % 2]}/{p}" for n, p in enumerate(photos)]
+    rows = [(photo.rpartition("/")[2], n // 5, 30 + n // 5) for n, photo in enumerate(photos)]
+    texts = {"meta.csv": table(("photo", column, "age"), rows)}
+    options = {}
+    if layout in {"table", "csv chosen"}:
+        labels = [(photo, PETS[n % 3 == 0]) for n, photo in enumerate(photos)]
+        texts["labels.csv"] = table(("image", "wild"), labels)
+        options = {"layout": "table"} | ({"csv": "labels.csv"} if layout == "csv chosen" else {})
+    root = write(photos, **texts)
+    proposal, _, entries = read(root, raw, **options)
+    if column == "fold":
+        assert {entry.subject for entry in entries.values()} == {""}
+        (remark,) = [r for r in proposal.reading.remarks if "meta.csv: column 'fold'" in r]
+        assert "--set group_column=fold keeps each fold in one split" in remark
+        proposal, _, entries = read(root, raw, group_column="fold", **options)
+    assert {p: e.subject for p, e in entries.items()} == {
+        p: str(n // 5) for n, p in enumerate(photos)
+    }
+    assert proposal.dataset.extra_csv == {"meta.csv": "photo"}
     assert set(labels_of(entries).values()) == set(PETS)
+
+
+def test_groups_and_splits_of_another_table_that_are_not_read_are_named(write, raw):
+    photos = numbered(30, "")
+    half = [(photo, n // 5) for n, photo in enumerate(photos[:12])]
+    twice = [(photo, n // 5, n % 3) for n, photo in enumerate([*photos, *photos[1:]])]
+    labels = [(p, PETS[n % 2], ("train", "test")[n // 15]) for n, p in enumerate(photos)]
+    splits = [(photo, ("train", "test")[n % 2]) for n, photo in enumerate(photos)]
+    texts = {
+        "labels.csv": table(("image", "label", "split"), labels),
+        "half.csv": table(("image", "patient"), half),
+        "twice.csv": table(("image", "subject", "x"), twice),
+        "splits.csv": table(("image", "subset"), splits),
+    }
+    root = write(photos, **texts)
+    proposal, _, _ = read(root, raw)
+    assert proposal.dataset.extra_csv is None
+    remarks = " ".join(proposal.reading.remarks)
+    assert "it names 12 of 30 photos with a label; --set group_column=patient reads it" in remarks
+    assert "'subject' groups the photos, and is not read: 29 photos have several values" in remarks
+    assert "lists give the splits; --set split_column=subset reads it" in remarks
+    proposal, _, entries = read(root, raw, group_column="patient", split_column="subset")
+    assert proposal.dataset.extra_csv == {"half.csv": "image", "splits.csv": "image"}
+    assert {e.subject for e in entries.values()} == {"", "0", "1", "2"}
+    assert splits_of(entries) == dict(splits)
+    with pytest.raises(ValueError, match=r"group_column: 'no' .* layout folders has none"):
+        read(write(tree(*PETS)), raw, "folders", group_column="no")
+
+
+def test_one_column_per_class_comes_before_a_table_of_attributes_which_gives_the_groups(write, raw):
+    names = [f"ISIC_{n:04}" for n in range(40)]
+    hot = [(name, float(n % 2), float(n % 2 == 0)) for n, name in enumerate(names)]
+    facts = [(name, 30 + n % 9, ["torso", "leg"][n % 3 == 0], ["a", "b", "c"][n % 3],
+              f"L{n // 4}") for n, name in enumerate(names)]  # fmt: skip
+    header = ("image", "age_approx", "part", "scanner", "lesion_id")
+    texts = {
+        "truth.csv": table(("image", "MEL", "NV"), hot), "meta.csv": table(header, facts)
+    }  # fmt: skip
+    proposal, _, entries = read(write([f"img/{name}.jpg" for name in names], **texts), raw)
+    assert proposal.dataset.one_hot
+    assert {p: (e.label, e.subject) for p, e in entries.items()} == {
+        f"img/{name}.jpg": (("NV", "MEL")[n % 2], f"L{n // 4}") for n, name in enumerate(names)
+    }
+
+
+@pytest.mark.parametrize("labels", ["in the table of patients", "in the table of photos"])
+def test_a_table_of_patients_is_named_with_the_command_that_joins_it(write, raw, labels):
+    photos = numbered(40)
+    pets, split = ("diagnosis", PETS * 5), ("split", ["train", "test"] * 5)
+    first, second = [("image", photos)], [("patient_id", [f"{n:02}" for n in range(10)])]
+    first.append(("patient_id", [f"{n // 4:02}" for n in range(40)]))
+    if labels == "in the table of patients":
+        second.append(pets)
+    else:
+        first.append(("diagnosis", [PETS[n // 4 % 2] for n in range(40)]))
+        second.append(split)
+    texts = {
+        name: table([head for head, _ in columns], zip(*(own for _, own in columns), strict=True))
+        for name, columns in (("photos.csv", first), ("patients.csv", second))
+    }
+    root = write(photos, **texts)
+    if labels == "in the table of patients":
+        with pytest.raises(ValueError, match=r"rows name column 'patient_id' of ph") as error:
+            read(root, raw)
+        message = str(error.value)
+    else:
+        message = " ".join(read(root, raw)[0].reading.remarks)
+    assert "then pass --set csv=joined.csv" in message
+    run_command(message, root)
+    _, _, entries = read(root, raw, csv="joined.csv")
+    assert {p: (e.label, e.subject) for p, e in entries.items()} == {
+        photo: (PETS[n // 4 % 2], f"{n // 4:02}") for n, photo in enumerate(photos)
+    }
+    if labels == "in the table of photos":
+        assert splits_of(entries) == {p: split[1][n // 4] for n, p in enumerate(photos)}
+
+
+def test_celeba_attributes_are_asked_about_and_its_partition_is_no_label(write, raw):
+    photos = [f"img/{n:06}.jpg" for n in range(1, 41)]
+    rows = [(photo[4:], 1 if n % 2 else -1, 1 if n % 3 else -1) for n, photo in enumerate(photos)]
+    codes = "".join(f"{photo[4:]} {n // 2 % 3}\n" for n, photo in enumerate(photos))
+    root = write(photos, **{"list_eval_partition.txt": codes})
+    with pytest.raises(ValueError, match=r"(?s)no label was.* has the codes 0, 1, 2") as error:
+        read(root, raw)
+    run_command(str(error.value), root)
+    attributes = table(("Smiling", "Male"), rows, " ")
+    write([], **{"list_attr.txt": f"40\n{attributes}"})
+    with pytest.raises(ValueError, match=r"'Smiling' .* choose with --set label_column=Smiling"):
+        read(root, raw)
+    _, _, entries = read(root, raw, label_column="Smiling")
+    assert labels_of(entries) == {f"img/{row[0]}": str(row[1]) for row in rows}
+    splits = ("train", "val", "test")
+    assert splits_of(entries) == {photo: splits[n // 2 % 3] for n, photo in enumerate(photos)}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "meta.csv does not exist; add it, or fix extra_csv"),
+        ("a,b\n1.jpg,2\n", "has no column 'photo', only a, b; fix"),
+        ("photo,b\n1.jpg,2\n", "has no column named by group_column or split_column"),
+        ("photo,who\nno.jpg,2\n", "names no photo with a label; fix"),
+        ("photo,who\n1.jpg,2\n1.jpg,3\n", "has 2 and 3 for cat/1.jpg; keep one row per photo"),
+    ],
+)
+def test_an_extra_table_that_cannot_be_used_is_an_error(write, text, message):
+    root = write([f"{pet}/{n + 4 * k}.jpg" for k, pet in enumerate(PETS) for n in range(4)],
+                 **({"meta.csv": text} if text else {}))  # fmt: skip
+    dataset = Dataset(
+        "folders", {"cat": (), "dog": ()}, group_column="who", extra_csv={"meta.csv": "photo"}
+    )
+    with pytest.raises(ValueError, match=message):
+        layouts.read_inventory(root, dataset)
 
 
 def test_tables_whose_headers_differ_by_case_are_read_together(write, raw):
@@ -591,6 +723,18 @@ def test_remarks_on_one_photo_are_singular(write, raw):
     assert "others.txt names 1 photo without a label" in remarks
 
 
+def test_remarks_on_one_photo_of_another_place_are_singular(write, raw):
+    photos = [f"{('train', 'test')[n % 3 == 0]}/{n}.jpg" for n in range(24)]
+    rows = [(f"{n}.jpg", PETS[n % 2], photo.split("/")[0]) for n, photo in enumerate(photos)]
+    rows[1] = (*rows[1][:2], "test")
+    root = write([*photos, "a/5.jpg"], **{"t.csv": table(("file", "label", "split"), rows)})
+    remarks = " ".join(read(root, raw)[0].reading.remarks)
+    assert "1 photo lies in the folder of another split, for example train/1.jpg" in remarks
+    root = write([], **{"t.csv": table(("file", "label"), [row[:2] for row in rows])})
+    remarks = " ".join(read(root, raw)[0].reading.remarks)
+    assert "1 row names several photos in column 'file', for example 5.jpg" in remarks
+
+
 def test_a_question_does_not_come_before_a_column_label(write, raw):
     photos = numbered(30, "")
     rows = [(p, PETS[n % 2], ("wood", "field", "city")[n // 2 % 3]) for n, p in enumerate(photos)]
@@ -633,12 +777,73 @@ def test_a_demo_dataset_decides_between_no_columns_and_no_questions(write, raw):
     assert labels_of(entries) == {f"images/{n}.jpg": own[1] for n, own in enumerate(cells)}
 
 
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"insect": ("ant", "bee"), "day": (1, 1, 0), "night": (0, 0, 1)},
+         r"day, night mark one class in 30 of 30 rows; .* one_hot=true; .*label_column=insect"),
+        ({"insect": ("ant", "bee"), "plant_moved": (1, 0, 0), "planted": (1, 0, 0, 0, 0)},
+         r"'insect' \(ant, bee\), 'plant_moved' .*choose with --set label_column=insect"),
+        ({"sick": (1, 0), "plant_moved": (0, 0, 0, 1, 0)},
+         r"sick, plant_moved mark one class in 15 and several in 3 of 30 .* label_column=sick"),
+        ({"sick": (1, 0), "plant_moved": (0, 1, 0, 1, 0, 0)},
+         r"mark one class in 25 of 30 .*one_hot=true, which skips the others.* label_column=sick"),
+    ],
+)  # fmt: skip
+def test_columns_of_traits_are_no_classes_without_a_question(write, raw, columns, message):
+    rows = [(f"{n}.jpg", *(c[n % len(c)] for c in columns.values())) for n in range(30)]
+    root = write(numbered(30), **{"t.csv": table(("file", *columns), rows)})
+    with pytest.raises(ValueError, match=f"(?s){message}"):
+        read(root, raw)
+    first = next(iter(columns))
+    _, _, entries = read(root, raw, label_column=first)
+    assert labels_of(entries) == {f"images/{n}.jpg": str(columns[first][n % 2]) for n in range(30)}
+
+
 def test_contradicting_classes_of_folders_and_table_are_asked_about(write, raw):
     photos = [f"{PETS[n % 2]}/{n}.jpg" for n in range(24)]
     rows = [(photo, PETS[n % 3 == 0]) for n, photo in enumerate(photos)]
     root = write(photos, **{"t.csv": table(("path", "label"), rows)})
     with pytest.raises(ValueError, match="pass --layout table or --layout folders"):
         read(root, raw)
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "csv"),
+    [
+        ("train/", "test/", "test.csv"),
+        ("train/", "test/", "test/labels.csv"),
+        ("data/{}/", "data/test/", "test_labels.csv"),
+        ("", "test/", "test.csv"),
+    ],
+)
+@pytest.mark.parametrize("words", [True, False])
+def test_class_folders_and_a_table_of_other_photos_are_asked_about_with_a_command(  # noqa: PLR0917
+    write, raw, train, test, csv, words
+):
+    def split(n):
+        return ("train", "val")[n // 2 % 2 if "{}" in train else 0]
+
+    photos = [f"{train.format(split(n))}{PETS[n % 2]}/{n:03}.jpg" for n in range(24)]
+    tested = [f"{test}{n:03}.jpg" for n in range(12)]
+    cells = PETS if words else ("0", "1")
+    rows = [(f"{n:03}.jpg", cells[n // 2 % 2]) for n in range(12)]
+    root = write([*photos, *tested], **{csv: table(("image", "label"), rows)})
+    with pytest.raises(ValueError, match=r"label different photos.*--layout table or") as error:
+        read(root, raw)
+    assert len(read(root, raw, "table")[2]) == 12
+    if train:
+        assert labels_of(read(root, raw, "folders")[2]).keys() == set(photos)
+    run_command(str(error.value), root)
+    options = {}
+    if not words:
+        assert '\'classes={cat: ["…"], dog: ["…"]}\'' in str(error.value)
+        options = {"classes": {"cat": ["0"], "dog": ["1"]}}
+    _, inventory, entries = read(root, raw, **options)
+    truth = {p: (PETS[n % 2], split(n) if train else "") for n, p in enumerate(photos)}
+    truth |= {photo: (PETS[n // 2 % 2], "test") for n, photo in enumerate(tested)}
+    assert both(entries) == truth
+    assert not inventory.skips
 
 
 @pytest.mark.parametrize(
@@ -920,10 +1125,47 @@ def test_lists_that_contradict_folders_count_with_a_word_and_equal_ones_are_not_
     proposal, _, entries = read(root, raw)
     assert splits_of(entries) == {p: "test" if p == moved else p.split("/")[0] for p in photos}
     remarks = " ".join(proposal.reading.remarks)
-    assert f"1 photos have another split by their folder or table, for example {moved}" in remarks
-    assert "1 photos are in several of these lists; the first list counts" in remarks
+    assert f"1 photo has another split by folder or table, for example {moved}" in remarks
+    assert "1 photo is in several of these lists; the first list counts" in remarks
     _, _, entries = read(root, raw, split_lists=None)
     assert splits_of(entries) == {photo: photo.split("/")[0] for photo in photos}
+
+
+def oxford():
+    """Photos named after breeds, and lists of name, class, species and breed with comments."""
+    breeds = ("Abyssinian", "american_bulldog", "Bengal", "beagle")
+    names = sorted((f"{breeds[n % 4]}_{n // 4 + 100}", n % 4 + 1, n % 2 + 1) for n in range(40))
+    lines = [f"{name} {number} {species} {(number + 1) // 2}\n" for name, number, species in names]
+    comment = "#Image CLASS-ID SPECIES BREED ID\n#ID: 1:37 Class ids\n#BREED ID: 1-25:Cat\n"
+    truth = {
+        f"images/{name}.jpg": (breeds[number - 1], "test" if n % 5 == 0 else "train")
+        for n, (name, number, _) in enumerate(names)
+    }
+    texts = {
+        "annotations/list.txt": comment + "".join(lines),
+        "annotations/trainval.txt": "".join(line for n, line in enumerate(lines) if n % 5),
+        "annotations/test.txt": "".join(lines[::5]),
+    }
+    return truth, texts
+
+
+@pytest.mark.parametrize("lists", [("list", "trainval", "test"), ("trainval", "test")])
+def test_lists_of_several_words_a_line_with_comments_are_tables(write, raw, lists):
+    truth, texts = oxford()
+    root = write(truth, **{n: t for n, t in texts.items() if Path(n).stem in lists})
+    with pytest.raises(ValueError, match=r"(?s)'#2' .* 'label_column=#2'.*--layout file_names"):
+        read(root, raw)
+    proposal, _, entries = read(root, raw, label_column="#2")
+    words = {"1": "Abyssinian", "2": "american_bulldog", "3": "Bengal", "4": "beagle"}
+    assert {p: (words[label], split) for p, (label, split) in both(entries).items()} == truth
+    remark = ", ".join(f"{code} is {word}" for code, word in words.items())
+    assert f"{remark}; --layout file_names reads them" in " ".join(proposal.reading.remarks)
+    proposal, inventory, entries = read(root, raw, "file_names")
+    assert both(entries) == truth
+    assert set(proposal.dataset.split_lists) == {
+        "annotations/test.txt", "annotations/trainval.txt"
+    }  # fmt: skip
+    assert all(skip.path == "annotations/list.txt" for skip in inventory.skips)
 
 
 @pytest.mark.parametrize(
@@ -942,7 +1184,7 @@ def test_a_split_list_that_cannot_be_used_is_an_error(write, name, text, message
 
 
 @pytest.mark.parametrize("words", [True, False])
-def test_a_split_column_is_kept_beside_class_folders_or_named(write, raw, words):
+def test_a_split_column_is_kept_beside_class_folders(write, raw, words):
     photos = [f"{PETS[n % 2]}/{n}.jpg" for n in range(24)]
     rows = [
         (photo, PETS[n % 2] if words else n % 2, ("train", "test")[n % 3 == 0])
@@ -950,12 +1192,40 @@ def test_a_split_column_is_kept_beside_class_folders_or_named(write, raw, words)
     ]
     root = write([*photos], **{"t.csv": table(("path", "label", "split"), rows)})
     proposal, _, entries = read(root, raw)
-    if words:
-        assert splits_of(entries) == {photo: split for photo, _, split in rows}
+    assert splits_of(entries) == {photo: split for photo, _, split in rows}
+    assert proposal.dataset.layout == ("table" if words else "folders")
+
+
+@pytest.mark.parametrize("columns", [("hospital",), ("hospital", "scanner")])
+def test_class_folders_and_a_table_of_traits_are_asked_about(write, raw, columns):
+    photos = [f"{PETS[n % 2]}/{n:02}.jpg" for n in range(40)]
+    traits = {"hospital": ("north", "south"), "scanner": "xyz"}
+    rows = [
+        (photo[4:], n // 4, *(traits[c][n // 3 % len(traits[c])] for c in columns))
+        for n, photo in enumerate(photos)
+    ]
+    root = write(photos, **{"meta.csv": table(("file", "patient_id", *columns), rows)})
+    with pytest.raises(ValueError, match="--layout folders"):
+        read(root, raw)
+    _, _, entries = read(root, raw, "folders")
+    assert {p: (e.label, e.subject) for p, e in entries.items()} == {
+        photo: (PETS[n % 2], str(n // 4)) for n, photo in enumerate(photos)
+    }
+
+
+@pytest.mark.parametrize("layout", ["folders", "table"])
+def test_groups_in_a_table_of_an_old_encoding_are_read_or_named(write, raw, layout):
+    photos = [f"{PETS[n % 2]}/{n:02}.jpg" for n in range(20)]
+    rows = [(photo, f"őz{n // 4}") for n, photo in enumerate(photos)]
+    texts = {"meta.csv": table(("kép", "beteg"), rows).encode("cp1250")}
+    if layout == "table":
+        labels = [(photo, PETS[n % 2]) for n, photo in enumerate(photos)]
+        texts["labels.csv"] = table(("file", "label"), labels)
+    proposal, _, entries = read(write(photos, **texts), raw, layout)
+    if layout == "folders":
+        assert {p: e.subject for p, e in entries.items()} == dict(rows)
     else:
-        assert proposal.dataset.layout == "folders"
-        remark = "the table's predefined splits are not read; --layout table reads them"
-        assert remark in proposal.reading.remarks
+        assert "is not read: it is CP1250; save it as UTF-8" in " ".join(proposal.reading.remarks)
 
 
 def test_tables_that_name_photos_by_the_numbers_of_another_are_named_with_a_command(write, raw):
@@ -964,10 +1234,13 @@ def test_tables_that_name_photos_by_the_numbers_of_another_are_named_with_a_comm
     texts = {
         "images.txt": table(lines[0], lines[1:], " "),
         "train_test_split.txt": "".join(f"{n} {n // 2 % 2}\n" for n, _ in lines),
+        "classes.txt": "1 001.cat\n2 002.dog\n",
     }
     root = write(photos, **texts)
     proposal, _, entries = read(root, raw)
     assert proposal.dataset.layout == "folders"
+    assert proposal.dataset.group_column is None
+    assert not any(r.startswith("classes.txt: its rows") for r in proposal.reading.remarks)
     (command,) = [
         remark.partition("in one line: ")[2]
         for remark in proposal.reading.remarks

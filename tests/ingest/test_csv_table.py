@@ -4,6 +4,7 @@ import pytest
 
 from anklealign.config.params import Dataset
 from anklealign.ingest import csv_table
+from anklealign.ingest.table_files import parse_table
 
 DATASET = Dataset(layout="table", classes={"cat": ("0",), "dog": ("1",)})
 
@@ -117,3 +118,21 @@ def test_a_table_that_is_not_there_or_not_utf8_is_an_error_with_a_remedy(folder)
         csv_table.read_csv_table(folder("a.jpg"), DATASET)
     with pytest.raises(ValueError, match="not UTF-8 at byte 11; save it as UTF-8"):
         found_in(folder("a.jpg"), "path,label\né.jpg,cat\n", encoding="latin-1")
+
+
+@pytest.mark.parametrize(
+    ("text", "columns", "rows"),
+    [
+        ("# made by x\nfile,label\n1.jpg,a\n", ["file", "label"], [(3, ["1.jpg", "a"])]),
+        ("#file,label\n1.jpg,a\n", ["#file", "label"], [(2, ["1.jpg", "a"])]),
+        ("# file 1 2\nname kind size\na.jpg x 3\n", ["name", "kind", "size"],
+         [(3, ["a.jpg", "x", "3"])]),
+        ("path label\nmy photos/1.jpg a\n", ["path", "label"], [(2, ["my photos/1.jpg", "a"])]),
+        ("my photos/1.jpg a\nmy photos/2.jpg b\n", ["my photos/1.jpg", "a"],
+         [(2, ["my photos/2.jpg", "b"])]),
+        ("1 cat.jpg a\n2 dog.jpg b\n", ["1 cat.jpg", "a"], [(2, ["2 dog.jpg", "b"])]),
+    ],
+)  # fmt: skip
+def test_comments_and_words_of_a_table(text, columns, rows):
+    table = parse_table(text.encode(), "t.txt")
+    assert (table.columns, table.rows) == (columns, rows)
