@@ -262,6 +262,8 @@ def ours(corrupted: CorruptedSet, work: Path, fit: params.Fit) -> Outcome:
         "corrupted": {"layout": "folders", "fit": fit, "classes": {name: [] for name in labels}}
     }
     raw["dataset"] = "corrupted"
+    # A reason finds the same photos whether it removes or flags them.
+    raw["clean"]["actions"] = dict.fromkeys(image_quality.QUALITY_REASONS, "remove")
     (work / "data/raw").mkdir(parents=True)
     (work / "params.yaml").write_text(json.dumps(raw), encoding="utf-8")
     (work / "data/raw/corrupted").symlink_to(corrupted.folder.resolve())

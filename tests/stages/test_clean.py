@@ -104,7 +104,7 @@ def test_every_photo_is_kept_or_removed_once_with_a_reason(run) -> None:
         "B/tiny.jpg": (scene(24).resize((56, 42)), "left"),
         "B/strip.jpg": (scene(25).crop((0, 100, 512, 200)), "left"),
     }
-    kept, removed, metrics = run(named)
+    kept, removed, metrics = run(named, settings={"actions": {"too_small": "remove"}})
     assert removed.reason.to_dict() == {
         "B/same.jpg": "exact_duplicate",
         "B/small.jpg": "near_duplicate",
@@ -435,6 +435,15 @@ def test_a_flagged_photo_is_kept_and_listed_and_an_action_off_ignores_the_reason
     assert set(flagged.columns) == set(removed.reset_index().columns)
     assert metrics["flagged"]["dark"] == 1
     assert metrics["reasons"]["dark"] == 0
+
+
+def test_a_small_photo_is_flagged_by_default(run) -> None:
+    for settings in ({}, {"actions": {}}):
+        named = good() | {"A/tiny.jpg": (scene(24).resize((56, 42)), "left")}
+        kept, removed, metrics = run(named, settings=settings)
+        assert removed.empty
+        assert "A/tiny.jpg" in set(kept.path)
+        assert metrics["flagged"]["too_small"] == 1
 
 
 def test_a_warning_is_printed_and_is_in_the_metrics(run, capsys) -> None:
