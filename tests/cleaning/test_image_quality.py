@@ -127,6 +127,13 @@ def test_small_and_narrow_photos_have_their_reasons() -> None:
     assert reason(strip) == "aspect"
 
 
+def test_a_thumbnail_of_a_product_on_white_is_as_large_as_it_came() -> None:
+    thumbnail = Image.new("RGB", (100, 100), "white")
+    thumbnail.paste(scene().resize((72, 48)), (14, 26))
+    assert measured(thumbnail).too_small == 100
+    assert reason(thumbnail) is None
+
+
 def test_a_photo_of_one_color_is_low_in_contrast_and_not_blurred() -> None:
     plain = measured(Image.new("RGB", (300, 300), (120, 120, 120)))
     assert plain.low_contrast == 0
