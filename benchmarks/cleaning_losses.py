@@ -11,8 +11,9 @@ The exit status is 1 if more than 0.2% of the usable photos of half B of all set
 usable_photos.csv beside this file says which photos are usable. It was written by one viewer, by
 eye, from contact sheets of the 24 most extreme photos by each score and of all photos that clean
 removed, before any threshold moved. It lists the photos that were removed then, and those that are
-not usable; any other photo, and any set that it does not name, counts as usable. Its sets are
-files of public GitHub repositories, in folders of the names below:
+not usable; any other photo, and any set that it does not name, counts as usable. The last three
+sets were run once, after all thresholds were final; of these, only removed photos were looked at.
+The sets are files of public GitHub repositories, in folders of these names:
 
     ct        GKasperek/data_c19_cropped 2f7fa6d: CT_COVID, CT_NonCOVID
     faces     muxspace/facial_expressions 5fb9c13: images
@@ -23,6 +24,9 @@ files of public GitHub repositories, in folders of the names below:
     monkeys   nikhildutta333/Monkey-Species-Classification cb62130: training, validation
     signs     jovanzac/Traffic 4218b16: gtsrb/*/*_000?0.ppm
     trash     congduytran12/Trash-Classification- 00212f2: dataset-resized
+    fashion_rest  as fashion: images/*1.jpg, images/*6.jpg
+    leaves    tran-khanhtrang/plantvillage-applergb c6e4f2b: PlantVillage/ImageDataset
+    thumbs    safwan20/masks-classifier 9a589ed: dataset
 """
 
 import argparse
