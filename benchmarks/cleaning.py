@@ -12,9 +12,9 @@ own in that folder, separate from this project's.
 
 Detected, for a duplicate: in one cluster with the photo from which it was made, and not both of
 them kept. Detected, for a contradiction: that photo and all its duplicates removed for this reason.
-Detected, for a quality issue: removed for that reason; by a peer, for any reason. Lost: an intact
-photo that was removed for its quality, or as a duplicate when no good duplicate was kept. Wrongly
-clustered: a photo in a cluster with another picture.
+Detected, for a quality issue: removed for that reason, with all actions set to remove; by a peer,
+for any reason. Lost: an intact photo that was removed for its quality, or as a duplicate when no
+good duplicate was kept. Wrongly clustered: a photo in a cluster with another picture.
 
 The exit status is 1 if a result of ours misses its target (TARGETS), or if one of two identical
 files is kept and the other is not reported as its exact duplicate.
@@ -262,6 +262,8 @@ def ours(corrupted: CorruptedSet, work: Path, fit: params.Fit) -> Outcome:
         "corrupted": {"layout": "folders", "fit": fit, "classes": {name: [] for name in labels}}
     }
     raw["dataset"] = "corrupted"
+    # A reason finds the same photos whether it removes or flags them.
+    raw["clean"]["actions"] = dict.fromkeys(image_quality.QUALITY_REASONS, "remove")
     (work / "data/raw").mkdir(parents=True)
     (work / "params.yaml").write_text(json.dumps(raw), encoding="utf-8")
     (work / "data/raw/corrupted").symlink_to(corrupted.folder.resolve())

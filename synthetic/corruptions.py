@@ -146,7 +146,7 @@ COPIES: dict[str, Change] = {
     "brightened": _brightened,
     "contradicting": _same,
 }
-# Each with the reason with which clean removes it.
+# Each with the reason that clean gives for it.
 POOR_QUALITY: dict[str, tuple[str, Change]] = {
     "blurred": ("blurred", _blurred),
     "dark": ("dark", _dark),

@@ -23,7 +23,7 @@ UNITS = {
     "too_small": "shorter side, pixels",
     "aspect": "longer side / shorter side",
     "dark": "95th percentile of the gray levels",
-    "bright": "1st percentile of the gray levels",
+    "bright": "0.1th percentile of the gray levels",
     "low_contrast": "gray levels, 0.1th to 99.9th percentile",
     "blurred": "sigma of the sharpest edges, % of the longer side",
     "residual": "residual between two photos / contrast",

@@ -271,7 +271,7 @@ class QualityActions:
     `flag` keeps them, and lists and shows them; `off` does not consider the reason.
     """
 
-    too_small: Action = "remove"
+    too_small: Action = "flag"  # size does not tell whether a photo is usable
     aspect: Action = "remove"
     dark: Action = "remove"
     bright: Action = "remove"

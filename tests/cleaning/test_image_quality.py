@@ -13,7 +13,7 @@ LIMITS = {
     "too_small": 64,
     "aspect": 4.0,
     "dark": 45,
-    "bright": 170,
+    "bright": 190,
     "low_contrast": 48,
     "blurred": 0.7,
 }
@@ -127,6 +127,13 @@ def test_small_and_narrow_photos_have_their_reasons() -> None:
     assert reason(strip) == "aspect"
 
 
+def test_a_thumbnail_of_a_product_on_white_is_as_large_as_it_came() -> None:
+    thumbnail = Image.new("RGB", (100, 100), "white")
+    thumbnail.paste(scene().resize((72, 48)), (14, 26))
+    assert measured(thumbnail).too_small == 100
+    assert reason(thumbnail) is None
+
+
 def test_a_photo_of_one_color_is_low_in_contrast_and_not_blurred() -> None:
     plain = measured(Image.new("RGB", (300, 300), (120, 120, 120)))
     assert plain.low_contrast == 0
@@ -217,6 +224,16 @@ def test_a_single_small_bright_object_is_contrast() -> None:
     field[100:112, 100:112] = 120  # 0.2 percent of the pixels
     scores = image_quality.measure(field, 256, 256)
     assert scores.low_contrast > LIMITS["low_contrast"]
+
+
+def test_a_white_product_on_white_is_not_overexposed() -> None:
+    product = Image.new("RGB", (600, 600), "white")
+    draw = ImageDraw.Draw(product)
+    draw.rectangle((150, 100, 450, 500), fill=(232, 230, 228))
+    draw.rectangle((250, 200, 266, 216), fill=(140, 138, 136))  # 0.2 percent of its box
+    assert reason(product) is None
+    washed_out = scene().point(lambda level: 204 + 0.2 * level)
+    assert reason(washed_out) == "bright"
 
 
 def test_margins_on_all_sides_make_no_strip_but_bars_do() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image, ImageFilter, ImageOps
+from PIL import Image, ImageDraw, ImageFilter, ImageOps
 from ruamel.yaml import YAML
 
 from anklealign.cleaning import image_quality, removal
@@ -104,7 +104,7 @@ def test_every_photo_is_kept_or_removed_once_with_a_reason(run) -> None:
         "B/tiny.jpg": (scene(24).resize((56, 42)), "left"),
         "B/strip.jpg": (scene(25).crop((0, 100, 512, 200)), "left"),
     }
-    kept, removed, metrics = run(named)
+    kept, removed, metrics = run(named, settings={"actions": {"too_small": "remove"}})
     assert removed.reason.to_dict() == {
         "B/same.jpg": "exact_duplicate",
         "B/small.jpg": "near_duplicate",
@@ -281,6 +281,30 @@ def test_duplicates_with_contradicting_labels_are_all_removed(run) -> None:
     assert not set(kept.path) & set(removed.index)
 
 
+def part(seed: int) -> Image.Image:
+    """A machined part below a fixed camera: plain shapes of its own around a disk."""
+    rng = np.random.default_rng(seed)
+    picture = Image.new("RGB", (512, 384), (150, 155, 160))
+    draw = ImageDraw.Draw(picture)
+    for _ in range(12):
+        (x, y), (wide, high) = rng.integers(20, (480, 350)), rng.integers(20, 110, 2)
+        draw.rectangle((x, y, x + wide, y + high), fill=tuple(rng.integers(20, 235, 3).tolist()))
+    draw.ellipse((196, 140, 316, 260), fill=(90, 95, 100))
+    return picture
+
+
+def test_a_scratch_with_another_label_is_no_contradiction(run) -> None:
+    named = {}
+    for seed in range(6):
+        scratched = part(seed)
+        start, end = (240, 190), (265, 196)  # 5 percent of the longer side
+        ImageDraw.Draw(scratched).line((*start, *end), fill=(220, 220, 220), width=2)
+        named |= {f"A/{seed}.jpg": (part(seed), "left"), f"B/{seed}.jpg": (scratched, "right")}
+    kept, removed, _ = run(named)
+    assert removed.empty
+    assert len(kept) == 12
+
+
 def test_a_stray_copy_with_another_label_goes_where_a_consensus_label_is_known(run) -> None:
     named = good() | {
         "B/0.jpg": (scene(0).resize((1024, 768)), "left"),
@@ -435,6 +459,15 @@ def test_a_flagged_photo_is_kept_and_listed_and_an_action_off_ignores_the_reason
     assert set(flagged.columns) == set(removed.reset_index().columns)
     assert metrics["flagged"]["dark"] == 1
     assert metrics["reasons"]["dark"] == 0
+
+
+def test_a_small_photo_is_flagged_by_default(run) -> None:
+    for settings in ({}, {"actions": {}}):
+        named = good() | {"A/tiny.jpg": (scene(24).resize((56, 42)), "left")}
+        kept, removed, metrics = run(named, settings=settings)
+        assert removed.empty
+        assert "A/tiny.jpg" in set(kept.path)
+        assert metrics["flagged"]["too_small"] == 1
 
 
 def test_a_warning_is_printed_and_is_in_the_metrics(run, capsys) -> None:

@@ -299,9 +299,11 @@ def test_prepare_and_clean_find_sixty_injected_corruptions_of_each_kind(tmp_path
             for names in (copies.index, copies.original):
                 found &= (removed.reason.reindex(names) == "contradicting_labels").to_numpy()
         shares[kind] = found.mean()
+    flagged = pixel_store.read_table(paths.CLEAN / "flagged.csv").set_index("path")
+    reported = pd.concat([removed, flagged]).reason
     for kind, (reason, _) in corruptions.POOR_QUALITY.items():
         reasons = {reason} if kind != "blank" else set(image_quality.QUALITY_REASONS)
-        predicted = removed.reason.reindex(truth.index[truth.corruption == kind])
+        predicted = reported.reindex(truth.index[truth.corruption == kind])
         shares[kind] = predicted.isin(reasons).mean()
     print(shares)
     assert min(shares.values()) >= BAR, shares
