@@ -221,7 +221,7 @@ def test_votes_are_counted_and_give_their_photo_a_label(project, capsys):
     fill(folder, {"consensus/photos.txt": names, "consensus/anna.json": voted})
     assert anklealign_add([str(folder), "mine", "--dry-run"]) == 0
     said = capsys.readouterr().out
-    assert "votes     2 by 1 annotators on 2 photos" in said
+    assert "votes     2 by 1 annotator on 2 photos" in said
     assert "photos    10 can be read" in said
     assert "skipped   1 name" in said
 

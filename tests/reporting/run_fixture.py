@@ -30,7 +30,7 @@ class Noise:
 
 
 def new_run(*, subjects: bool = True) -> RunFiles:
-    """Return a run of 50 test photos and some others of three classes."""
+    """Return a run of the test photos of the committed run and some others of three classes."""
     metrics = {s: results.read_details(ROOT / f"metrics/details/{s}.json") for s in STAGES}
     predictions = pixel_store.read_table(ROOT / "plots/evaluate/predictions.csv")
     classes = list(metrics["train"]["train_class_counts"])

@@ -16,7 +16,7 @@ def run():
 @pytest.mark.parametrize(
     ("gain", "balanced", "words"),
     [
-        ((0.1, 0.5), (0.1, 0.5), "clearly more than always answering “neutral” would (42%)."),
+        ((0.1, 0.5), (0.1, 0.5), "clearly more than always answering “neutral” would ({:.0%})."),
         ((-0.1, 0.5), (0.1, 0.5), "but not certainly better overall than"),
         ((-0.1, 0.5), (-0.1, 0.5), "it is not certain that this is more than always answering"),
         ((-0.5, -0.1), (-0.5, -0.1), "fewer than always answering “neutral” would."),
@@ -27,8 +27,10 @@ def test_the_headline_claims_no_more_than_the_interval_allows(run, gain, balance
     for name, (low, high) in (("accuracy", gain), ("balanced_accuracy", balanced)):
         evaluate[name] |= {"gain_ci_low": low, "gain_ci_high": high}
     sentence = findings.headline(run)
-    assert sentence.startswith("The model classifies 37 of 50 test photos correctly")
-    assert words in sentence
+    tested = run.predictions
+    right = (tested.actual == tested.predicted).sum()
+    assert sentence.startswith(f"The model classifies {right} of {len(tested)} test photos corr")
+    assert words.format(evaluate["accuracy"]["majority"]) in sentence
 
 
 def test_leaks_come_before_all_other_advice(run):
@@ -63,7 +65,7 @@ def test_a_threshold_is_recommended_only_if_it_raises_the_accuracy_enough(run):
     rows.loc[:9, "probability"] = 0.52
     rows.loc[:9, "predicted"] = "nothing"
     (step,) = findings._threshold(replace(run, predictions=rows))
-    assert "From 55% on, 100% of 40 are right" in step
+    assert f"From 55% on, 100% of {len(rows) - 10} are right" in step
     assert "the other 10 photos" in step
 
 

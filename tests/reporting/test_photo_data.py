@@ -16,12 +16,12 @@ def run():
 def test_every_photo_has_its_attributes_and_counts_add_up(run):
     data = photo_data.photo_data(run)
     names = data["names"]
-    assert data["count"] == len(run.photos) == 138
+    assert data["count"] == len(run.photos)
     states = [names["state"][k] for k in data["state"]]
     assert {name: states.count(name) for name in names["state"]} == {
-        "train": 60, "val": 20, "test": 50, "removed": 8,
+        "train": 60, "val": 20, "test": len(run.predictions), "removed": 8,
     }  # fmt: skip
-    assert sum(k >= 0 for k in data["predicted"]) == 50
+    assert sum(k >= 0 for k in data["predicted"]) == len(run.predictions)
     by_path = run.photos.set_index("path").label
     labels = [names["label"][k] for k in data["label"]]
     for path, label in zip(data["path"], labels, strict=False):
@@ -32,9 +32,10 @@ def test_errors_come_first_then_other_test_photos_and_removed_ones(run):
     data = photo_data.photo_data(run)
     wrong = int((run.predictions.actual != run.predictions.predicted).sum())
     different = [p >= 0 and p != a for p, a in zip(data["predicted"], data["label"], strict=True)]
-    assert different == [True] * wrong + [False] * (138 - wrong)
+    assert different == [True] * wrong + [False] * (len(run.photos) - wrong)
     states = [data["names"]["state"][k] for k in data["state"]]
-    assert states[:58] == ["test"] * 50 + ["removed"] * 8
+    tested = len(run.predictions)
+    assert states[: tested + 8] == ["test"] * tested + ["removed"] * 8
 
 
 def test_the_bytes_of_pictures_are_bounded_and_the_first_ones_are_kept(run, monkeypatch):
@@ -43,7 +44,7 @@ def test_the_bytes_of_pictures_are_bounded_and_the_first_ones_are_kept(run, monk
     monkeypatch.setattr(photo_data, "PICTURE_BYTES", budget)
     bounded = photo_data.photo_data(run)
     assert bounded["pictures"] == complete["pictures"][:20]
-    assert bounded["count"] == 138
+    assert bounded["count"] == len(run.photos)
     assert len(bounded["path"]) == 20
     for key in ("why", "beside", "votes", "near", "test", "heat"):
         assert all(place < 20 for place in bounded[key]), key
@@ -51,12 +52,13 @@ def test_the_bytes_of_pictures_are_bounded_and_the_first_ones_are_kept(run, monk
 
 
 def test_pictures_are_chosen_from_every_reason_and_every_source_in_turn(run, monkeypatch):
+    tested = len(run.predictions)
     monkeypatch.setattr(photo_data, "MAX_REMOVED", 2)
-    monkeypatch.setattr(photo_data, "MAX_PICTURES", 50 + 2 + 12)
+    monkeypatch.setattr(photo_data, "MAX_PICTURES", tested + 2 + 12)
     data = photo_data.photo_data(run)
-    reasons = [data["names"]["reason"][k] for k in data["reason"][50:52]]
+    reasons = [data["names"]["reason"][k] for k in data["reason"][tested : tested + 2]]
     assert sorted(reasons) == ["blurred", "near_duplicate"]
-    assert len(data["pictures"]) == 64
+    assert len(data["pictures"]) == tested + 2 + 12
 
 
 def test_a_removed_photo_names_its_reason_and_the_photo_kept_instead(run):
