@@ -325,6 +325,8 @@ def check_place(folder: Path, target: Path) -> None:
             )
         if folder.is_file() and archives.has_archive_content(folder):
             return
+        if problem := archives.unreadable_archive(folder):
+            raise ValueError(f"DATA = {str(folder)!r} {problem}")
         raise ValueError(
             f"DATA = {str(folder)!r} is not a folder, a zip or tar file, or an address; give the "
             "folder of the photos"
