@@ -83,7 +83,9 @@ def read_tables(
         remarks += notes if group.chosen else []
         if reading:
             (readings if group.chosen else extras).append(reading)
-    remarks += _joins([group for group in groups if group.chosen], readings)
+    joins = _joins([group for group in groups if group.chosen], readings)
+    nameless = tuple(f"{name}: no row names a photo" for name in joins)
+    remarks = [remark for remark in remarks if not remark.startswith(nameless)] + [*joins.values()]
     extras += [reading for reading in readings if not reading.labels]
     labeled = _merged([reading for reading in readings if reading.labels])
     # Of equal tables, the one with a header is read; a column label counts for more than photos.
@@ -651,7 +653,7 @@ def _join(readings: Sequence[TableReading]) -> TableReading:
     return first
 
 
-def _joins(groups: Sequence[TableGroup], readings: Sequence[TableReading]) -> list[str]:
+def _joins(groups: Sequence[TableGroup], readings: Sequence[TableReading]) -> dict[str, str]:
     """Return a remark on each table whose rows name rows or groups of a table with photos."""
     named = {
         reading.group.files
@@ -665,7 +667,7 @@ def _joins(groups: Sequence[TableGroup], readings: Sequence[TableReading]) -> li
         if place != reading.path.place and table_commands.is_delimited(reading.group)
         and len(cells := set(reading.group.column(place)) - {""}) > 1
     ]  # fmt: skip
-    remarks: list[str] = []
+    remarks: dict[str, str] = {}
     for group in groups:
         own = group.column(0)
         if group.files in named or len(group.columns) < 2 or len(set(own)) < len(own):
@@ -682,12 +684,24 @@ def _joins(groups: Sequence[TableGroup], readings: Sequence[TableReading]) -> li
             if key.startswith("#") and not each:
                 continue
             kind = f"those of {photos.name}" if each else f"column {key!r} of {photos.name}"
-            remarks.append(
-                f"{group.name}: its rows name {kind}, which has the paths; join them in one line: "
-                f"{table_commands.join_command(photos, group, key, reading.path.name)}"
+            remarks[group.name] = f"{group.name}: its rows name {kind}, which has the paths; " + (
+                _reason_not_to_join(group, readings)
+                or "join them in one line, in the folder of the dataset: "
+                + table_commands.join_command(photos, group, key, reading.path.name)
             )
             break
     return remarks
+
+
+def _reason_not_to_join(group: TableGroup, readings: Sequence[TableReading]) -> str:
+    """Return why a table that names no photo adds nothing to those that do, or ''."""
+    columns = group.columns[1:]
+    for reading in readings:
+        if reading.labels and {*group.columns} <= {*reading.group.columns}:
+            return f"{reading.group.name} has its columns, too"
+    if all(fold(column) in ATTRIBUTES for column in columns):
+        return f"not read: {name_list(columns)} are no labels, groups or splits by their names"
+    return ""
 
 
 def _compare(best: TableReading, others: Sequence[TableReading]) -> str:

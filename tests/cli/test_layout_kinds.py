@@ -633,6 +633,8 @@ def test_a_table_of_patients_is_named_with_the_command_that_joins_it(write, raw,
     else:
         message = " ".join(read(root, raw)[0].reading.remarks)
     assert "then pass --set csv=joined.csv" in message
+    assert "in the folder of the dataset: python" in message
+    assert "no row names a photo" not in message
     run_command(message, root)
     _, _, entries = read(root, raw, csv="joined.csv")
     assert {p: (e.label, e.subject) for p, e in entries.items()} == {
@@ -640,6 +642,22 @@ def test_a_table_of_patients_is_named_with_the_command_that_joins_it(write, raw,
     }
     if labels == "in the table of photos":
         assert splits_of(entries) == {p: split[1][n // 4] for n, p in enumerate(photos)}
+    else:
+        (remark,) = [r for r in read(root, raw)[0].reading.remarks if "patients.csv" in r]
+        assert remark.endswith("which has the paths; joined.csv has its columns, too")
+
+
+def test_a_table_of_patients_traits_beside_class_folders_is_not_joined(write, raw):
+    photos = tree(*PETS, each=12)
+    traits = [(f"P{n}", "FM"[n % 2], 30 + n) for n in range(8)]
+    texts = {
+        "photos.csv": table(("file", "patient"), [(p, f"P{n % 8}") for n, p in enumerate(photos)]),
+        "patients.csv": table(("patient", "sex", "age"), traits),
+    }
+    proposal, _, entries = read(write(photos, **texts), raw)
+    assert {entry.subject for entry in entries.values()} == {f"P{n}" for n in range(8)}
+    (remark,) = [r for r in proposal.reading.remarks if "patients.csv" in r]
+    assert remark.endswith("not read: sex, age are no labels, groups or splits by their names")
 
 
 def test_celeba_attributes_are_asked_about_and_its_partition_is_no_label(write, raw):
@@ -1242,7 +1260,7 @@ def test_tables_that_name_photos_by_the_numbers_of_another_are_named_with_a_comm
     assert proposal.dataset.group_column is None
     assert not any(r.startswith("classes.txt: its rows") for r in proposal.reading.remarks)
     (command,) = [
-        remark.partition("in one line: ")[2]
+        remark.partition("of the dataset: ")[2]
         for remark in proposal.reading.remarks
         if remark.startswith("train_test_split.txt: its rows name those of images.txt")
     ]
