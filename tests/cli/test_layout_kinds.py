@@ -567,6 +567,34 @@ def test_groups_in_a_table_of_their_own_are_read_and_folds_by_an_option(write, r
     assert set(labels_of(entries).values()) == set(PETS)
 
 
+@pytest.mark.parametrize("kind", ["table", "lists", "no labels"])
+def test_groups_and_splits_of_other_tables_beside_label_studio_are_read(write, raw, kind):
+    photos = numbered(24, "")
+    tasks = [
+        {"id": n, "data": {"image": photo}, "annotations": [{"result": [
+            {"from_name": "c", "type": "choices", "value": {"choices": [PETS[n % 2]]}}]}]}
+        for n, photo in enumerate(photos)
+    ]  # fmt: skip
+    splits = ("train", "val", "test")
+    texts = {
+        "patients.csv": table(("file", "patient"), [(p, n // 4) for n, p in enumerate(photos)]),
+        "splits.csv": table(("file", "split"), [(p, splits[n % 3]) for n, p in enumerate(photos)]),
+    }
+    if kind == "no labels":
+        with pytest.raises(ValueError, match="is not read: no photo has a label yet") as error:
+            read(write(photos, **texts), raw)
+        assert "--set" not in str(error.value)
+        return
+    if kind == "lists":
+        del texts["splits.csv"]
+        texts |= {f"{s}.txt": "\n".join(photos[n::3]) for n, s in enumerate(splits)}
+    proposal, _, entries = read(write(photos, **texts, **{"export.json": json.dumps(tasks)}), raw)
+    assert "patients.csv" in proposal.dataset.extra_csv
+    assert {p: (e.label, e.subject, e.predefined_split) for p, e in entries.items()} == {
+        p: (PETS[n % 2], str(n // 4), splits[n % 3]) for n, p in enumerate(photos)
+    }
+
+
 def test_groups_and_splits_of_another_table_that_are_not_read_are_named(write, raw):
     photos = numbered(30, "")
     half = [(photo, n // 5) for n, photo in enumerate(photos[:12])]
