@@ -588,11 +588,18 @@ def _label_column(
             f"column {name!r} ({preview(recurring[name], 3)}) is no label by its name; "
             f"{set_option('label_column', name)} reads it as labels"
         )
+    second = [
+        other
+        for other in _second_labels(named, recurring)
+        if not any(same_partition(values[name], values[other]) for name in named)
+    ]
+    named = [*named, *second]
     for names in (named, list(recurring), described):
         partitions = _distinct_partitions(reading, names, values)
         if len(partitions) == 1:
             return partitions[0], ""
-    if decided := decide({name: recurring[name] for name in named or recurring}):
+    decided = decide({name: recurring[name] for name in named or recurring})
+    if decided and not second:
         return decided, ""
     listed = ", ".join(
         f"{name!r} ({preview(texts, 3)})" for name, texts in list(recurring.items())[:LONGEST_LIST]
@@ -601,6 +608,20 @@ def _label_column(
     options = " or ".join(set_option("label_column", name) for name in names)
     options += _votes_option(names, recurring)
     return None, f"several columns may contain the labels: {listed}; choose with {options}"
+
+
+def _second_labels(named: Sequence[str], recurring: Mapping[str, Counter[str]]) -> list[str]:
+    """Return the columns with the same labels as a column that they are named after: label_2."""
+    return [
+        other
+        for other, texts in recurring.items()
+        if other not in named
+        and any(
+            re.search(rf"\b{re.escape(fold(name))}(\b|\d)", fold(other))
+            and _share_labels([set(recurring[name]), set(texts)])
+            for name in named
+        )
+    ]
 
 
 def _distinct_partitions(

@@ -1437,6 +1437,8 @@ def test_two_columns_named_as_annotators_are_votes(write, raw, names):
         (("label1", "label2"), "xy", False),
         (("label_color", "label_size"), "xy", False),
         (("label_anna", "label_ben"), "01", True),
+        (("label", "label_2"), "ab", True),
+        (("label", "Old Label"), "ab", True),
     ],
 )
 def test_two_columns_that_may_be_votes_or_two_questions_are_asked_about_with_each_option(
@@ -1455,9 +1457,16 @@ def test_two_columns_that_may_be_votes_or_two_questions_are_asked_about_with_eac
     if second != "01":
         for name in names:
             assert f"label_column={name}" in first_line
+            assert read(root, raw, label_column=name)[0].dataset.label_column == name
     if votes:
         proposal, _, _ = read(root, raw, vote_columns=list(names))
         assert proposal.dataset.vote_columns == names
+
+
+@pytest.mark.parametrize("second", ["xy", "ab"])
+def test_a_second_column_named_like_the_label_is_another_question_or_the_same(write, raw, second):
+    root = two_columns(write, ("label", "label_2"), "ab", second, agree=True)
+    assert read(root, raw)[0].dataset.label_column == "label"
 
 
 def test_a_consensus_beside_votes_is_the_label(write, raw):
