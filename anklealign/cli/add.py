@@ -368,6 +368,8 @@ def propose(
         same = [reading for reading in candidates.readings if reading.layout == dataset.layout]
         return Proposal(dataset, new=False, reading=same[0] if same else None)
     candidates = layout_detection.read_layouts(folder, known, forced)
+    if layout is None and forced.get("csv"):
+        layout = "table"
     reading = layout_detection.choose(candidates, layout)
     named = layout_detection.name_classes(reading.texts, known)
     if len(named.classes) < 2 and "classes" not in forced:

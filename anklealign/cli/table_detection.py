@@ -96,7 +96,9 @@ def read_tables(
     remarks += [
         f"{reading.group.name}: not read: {reading.problem}"
         for reading in readings
-        if reading.problem and not reading.question and not split_columns.is_extra(reading)
+        if reading.problem
+        and not reading.question
+        and (forced.get("csv") or not split_columns.is_extra(reading))
     ]
     if asked:
         first = max(asked, key=lambda reading: (reading.path.matched, reading.group.files))

@@ -595,6 +595,23 @@ def test_groups_and_splits_of_other_tables_beside_label_studio_are_read(write, r
     }
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("label.csv", "label.csv: --set csv names it, but the folder has no such table"),
+        ("patients.csv", "patients.csv: not read: no column contains two recurring labels"),
+    ],
+)
+def test_a_table_that_the_user_names_is_not_replaced_by_folders(write, raw, name, reason):
+    photos = tree(*PETS, each=12)
+    rows = [(photo, n // 4) for n, photo in enumerate(photos)]
+    root = write(photos, **{"patients.csv": table(("file", "patient"), rows)})
+    with pytest.raises(ValueError, match="does not look like layout table") as error:
+        read(root, raw, csv=name)
+    assert reason in str(error.value)
+    assert read(root, raw, "folders", csv=name)[0].dataset.layout == "folders"
+
+
 def test_groups_and_splits_of_another_table_that_are_not_read_are_named(write, raw):
     photos = numbered(30, "")
     half = [(photo, n // 5) for n, photo in enumerate(photos[:12])]
