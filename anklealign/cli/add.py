@@ -38,7 +38,7 @@ from anklealign.cli import (
     layout_detection,
     photo_metadata,
 )
-from anklealign.cli.layout_candidates import LayoutCandidate, counted
+from anklealign.cli.layout_candidates import LayoutCandidate
 from anklealign.config import params
 from anklealign.config.class_names import Labels
 from anklealign.config.params import PARAMS, Dataset, Prepare
@@ -52,6 +52,7 @@ from anklealign.ingest.inventory import (
     escape_unprintable,
     list_files,
 )
+from anklealign.ingest.wording import counted
 from anklealign.io import decode, files
 
 # Keys of the config that are text, whatever YAML would read: path_column=1, label_column=yes.

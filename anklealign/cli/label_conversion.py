@@ -27,10 +27,10 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from tqdm import tqdm
 
-from anklealign.cli.layout_candidates import counted
 from anklealign.ingest import archives, label_cells
 from anklealign.ingest.inventory import escape_unprintable, list_files, suffix
 from anklealign.ingest.table_files import PathIndex
+from anklealign.ingest.wording import counted
 from anklealign.io.decode import PHOTO_SUFFIXES
 
 OUTPUT = "labels.csv"

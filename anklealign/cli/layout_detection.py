@@ -31,7 +31,6 @@ from anklealign.cli.dataset_config import scalar
 from anklealign.cli.layout_candidates import (
     LayoutCandidate,
     LayoutCandidates,
-    counted,
     preview,
 )
 from anklealign.cli.table_readings import TABLES
@@ -49,6 +48,7 @@ from anklealign.ingest.inventory import (
     suffix,
 )
 from anklealign.ingest.label_studio_export import AnswerCounts, BrokenExportError, is_export
+from anklealign.ingest.wording import counted
 from anklealign.io.decode import HEAD, PHOTO_SUFFIXES, is_photo
 
 # A class needs one photo in each of train, val and test.

@@ -9,7 +9,7 @@ from typing import Any
 
 from anklealign.cli import folder_detection, table_commands
 from anklealign.cli.column_names import GROUP_NAMES, SPLIT_NAMES
-from anklealign.cli.layout_candidates import LayoutCandidate, counted
+from anklealign.cli.layout_candidates import LayoutCandidate
 from anklealign.cli.table_readings import (
     LONGEST_LIST,
     MANY,
@@ -26,6 +26,7 @@ from anklealign.ingest.inventory import (
     split_of_name,
     split_of_path,
 )
+from anklealign.ingest.wording import counted
 
 MOST_FOLDS = 20
 FOLD = re.compile(r"\b(k ?)?folds?\b|\bcv\b")  # in the name of a column

@@ -25,7 +25,7 @@ from anklealign.cli.column_names import (
     SPLIT_NAMES,
 )
 from anklealign.cli.dataset_config import scalar
-from anklealign.cli.layout_candidates import LayoutCandidate, counted, preview
+from anklealign.cli.layout_candidates import LayoutCandidate, preview
 from anklealign.cli.table_readings import (
     LONGEST_LIST,
     MANY,
@@ -43,6 +43,7 @@ from anklealign.cli.table_readings import (
 from anklealign.config.class_names import EMPTY, fold
 from anklealign.ingest import csv_table, label_cells
 from anklealign.ingest.table_files import PathIndex
+from anklealign.ingest.wording import counted
 
 RATER = re.compile(
     r"(?P<stem>rater|annotator|annot|reader|reviewer|expert|observer|doctor|dr|grader|labell?er"
