@@ -737,7 +737,10 @@ def _compare(best: TableReading, others: Sequence[TableReading]) -> str:
         same = same_partition(
             [best.labels[photo] for photo in common], [other.labels[photo] for photo in common]
         )
-        where = f"{other.group.name}: labels of {len(other.labels)} photos"
+        votes = bool({"vote_columns", "annotator_column"} & other.keys.keys())
+        where = (
+            f"{other.group.name}: {'votes on' if votes else 'labels of'} {len(other.labels)} photos"
+        )
         option = csv_option(other.group)
         named = _usual(best) and not _usual(other) and "label_column" in other.keys
         many = len(common) > MANY * len(best.labels) and not named
@@ -746,11 +749,11 @@ def _compare(best: TableReading, others: Sequence[TableReading]) -> str:
             problem = "differ from" if few else "contradict"
             options = f"{csv_option(best.group)} or {option}"
             return f"{where} {problem} those of {best.group.name}; pass {options}"
-        kind = "the same" if common and same else "other"
         best.remarks.append(
-            f"{where}, {kind} as in {best.group.name}, are not read" if kind == "the same"
+            f"{where}, the same as in {best.group.name}, are not read"
+            if common and same and not votes
             else f"{where} are not read; {option} reads them"
-        )  # fmt: skip
+        )
     return ""
 
 

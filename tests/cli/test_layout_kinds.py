@@ -1494,6 +1494,29 @@ def test_a_consensus_beside_votes_is_the_label(write, raw):
     assert proposal.dataset.vote_columns == ("rater1", "rater2")
 
 
+@pytest.mark.parametrize("kind", ["columns", "rows"])
+def test_votes_beside_a_table_of_labels_are_named_with_the_option_that_reads_them(write, raw, kind):
+    photos = [f"{n}.png" for n in range(24)]
+    votes = {photo: [PETS[n % 2]] * 2 + [PETS[n % 3 == 0]] for n, photo in enumerate(photos)}
+    names = ("ann", "bo", "chris")
+    texts = {
+        "labels.csv": table(("image", "label"), [(p, own[0]) for p, own in votes.items()]),
+        "votes.csv": table(("image", *names), [(p, *own) for p, own in votes.items()])
+        if kind == "columns"
+        else table(
+            ("image", "rater", "label"),
+            [(p, *pair) for p, own in votes.items() for pair in zip(names, own, strict=True)],
+        ),
+    }
+    root = write(photos, **texts)
+    proposal, _, _ = read(root, raw)
+    assert proposal.dataset.csv == "labels.csv"
+    remark = "votes.csv: votes on 24 photos are not read; --set csv=votes.csv reads them"
+    assert remark in proposal.reading.remarks
+    proposal, inventory, _ = read(root, raw, csv="votes.csv")
+    assert len(inventory.votes) == 72
+
+
 @pytest.mark.parametrize("end", ["?sig=a%2Bb&e=1", "#top", ""])
 def test_addresses_with_a_query_and_escapes_name_photos(write, raw, end):
     rows = [f"https://x.y/z/my%20photo%20{n}.png{end},{PETS[n % 2]}" for n in range(8)]
