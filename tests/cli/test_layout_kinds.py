@@ -743,6 +743,26 @@ def test_an_extra_table_that_cannot_be_used_is_an_error(write, text, message):
         layouts.read_inventory(root, dataset)
 
 
+@pytest.mark.parametrize("split", [None, "split"])
+def test_groups_of_another_table_can_be_turned_off_as_split_proposes(write, split):
+    photos = tree(*PETS)
+    root = write(photos, **{
+        "patients.csv": table(("photo", "patient"), [(photo, photo[:3]) for photo in photos]),
+        "splits.csv": table(("photo", "split"), zip(photos, ["train", "test"] * 4, strict=True)),
+    })  # fmt: skip
+    tables = {"patients.csv": "photo"} | ({"splits.csv": "photo"} if split else {})
+    facts = {"layout": "folders", "classes": {"cat": [], "dog": []}, "extra_csv": tables}
+    facts["split_column"] = split
+    on, off = (
+        params.section({"x": facts | {"group_column": group}}, "x", Dataset)
+        for group in ("patient", None)
+    )
+    assert {e.subject for e in layouts.read_inventory(root, on).entries} == {"cat", "dog"}
+    entries = layouts.read_inventory(root, off).entries
+    assert {entry.subject for entry in entries} == {""}
+    assert {e.predefined_split for e in entries} == ({"train", "test"} if split else {""})
+
+
 def test_tables_whose_headers_differ_by_case_are_read_together(write, raw):
     photos = numbered(30)
     true = {photo: PETS[n % 2] for n, photo in enumerate(photos)}
