@@ -33,6 +33,7 @@ from anklealign.cleaning.image_quality import QUALITY_REASONS
 from anklealign.cleaning.removal import Cleaning
 from anklealign.config import params, paths, stage
 from anklealign.config.params import Clean
+from anklealign.ingest.wording import counted
 from anklealign.io import execution, files, pixel_store, results
 from anklealign.io.pixel_store import Pictures
 from anklealign.similarity import registration
@@ -83,7 +84,8 @@ def main() -> None:
     listed = ", ".join(f"{n} {name}" for name, n in metrics["reasons"].items() if n)
     also = f"; flagged: {len(flagged)}" if len(flagged) else ""
     stage.print_wrapped(
-        f"clean: kept {len(kept)} of {len(table)} photos; removed: {listed or 'none'}{also}"
+        f"clean: kept {len(kept)} of {counted(len(table), 'photo')}; "
+        f"removed: {listed or 'none'}{also}"
     )
 
 

@@ -39,6 +39,7 @@ from anklealign.ingest.inventory import (
     skip_rows,
     skips_of_entry,
 )
+from anklealign.ingest.wording import counted
 from anklealign.io import execution, files, pixel_store, result_cache, results
 from anklealign.io.decode import PhotoError
 from anklealign.io.decoder_pool import Target
@@ -103,7 +104,7 @@ def main() -> None:
     stage.print_wrapped(summary_line(metrics))
     for note, number in metrics.get("notes", {}).items():
         if note != "total":
-            stage.print_wrapped(f"prepare: {number} photos {note} (see {NOTES})")
+            stage.print_wrapped(f"prepare: {counted(number, 'photo')} {note} (see {NOTES})")
     for line in correction_lines(corrections):
         stage.print_wrapped(line)
 
@@ -154,8 +155,8 @@ def correction_lines(corrections: pd.DataFrame) -> list[str]:
     stale = corrections[corrections.outcome != "applied"]
     return [
         (
-            f"prepare: {numbers['photos']} labels corrected by {paths.CORRECTIONS}, "
-            f"{numbers['stale']} corrections are stale"
+            f"prepare: {counted(numbers['photos'], 'label')} corrected by {paths.CORRECTIONS}, "
+            f"{counted(numbers['stale'], 'correction is', 'corrections are')} stale"
         ),
         *(
             f"prepare: warning: the correction of {path} ({old} to {new}) is not applied: "
@@ -184,18 +185,22 @@ def agreement_of(votes: pd.DataFrame, inventory: Inventory, dataset: Dataset) ->
 def summary_line(metrics: Mapping[str, Any]) -> str:
     """Return the line of counts that the stage prints."""
     line = (
-        f"prepare: {metrics['photos']} photos of {metrics['files_seen']} files and "
-        f"{metrics['tasks_seen']} tasks, {metrics['subjects']} subjects; skipped "
-        f"{metrics['skipped']['total']} files, {metrics['skipped_tasks']['total']} tasks, "
-        f"{metrics['skipped_exports']['total']} exports (see {SKIPPED})"
+        f"prepare: {counted(metrics['photos'], 'photo')} of "
+        f"{counted(metrics['files_seen'], 'file')} and {counted(metrics['tasks_seen'], 'task')}, "
+        f"{counted(metrics['subjects'], 'subject')}; skipped "
+        f"{counted(metrics['skipped']['total'], 'file')}, "
+        f"{counted(metrics['skipped_tasks']['total'], 'task')}, "
+        f"{counted(metrics['skipped_exports']['total'], 'export')} (see {SKIPPED})"
     )
     if not metrics["votes_seen"]:
         return line
     numbers = metrics["agreement"]
     alpha = f", alpha {numbers['alpha_nominal']:.2f}" if "alpha_nominal" in numbers else ""
     return (
-        f"{line}; {numbers['votes']} votes of {numbers['annotators']} annotators on "
-        f"{numbers['photos']} photos{alpha}, {metrics['skipped_votes']['total']} votes skipped"
+        f"{line}; {counted(numbers['votes'], 'vote')} of "
+        f"{counted(numbers['annotators'], 'annotator')} on "
+        f"{counted(numbers['photos'], 'photo')}{alpha}, "
+        f"{counted(metrics['skipped_votes']['total'], 'vote')} skipped"
     )
 
 

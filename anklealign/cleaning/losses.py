@@ -71,7 +71,7 @@ def check(table: pd.DataFrame, removed: pd.DataFrame, allowed: Collection[str]) 
     for name in sorted(set(table.label) - set(kept.label)):
         reasons = removed.reason[removed.label == name]
         raise ValueError(
-            f"class {name} lost all of its {len(reasons)} photos ({_counted(reasons)}); "
+            f"class {name} lost {_all(len(reasons))} ({_counted(reasons)}); "
             f"{PICTURES}. {_remedy(reasons)}, or remove the class from the dataset config"
         )
     gone = set(table.collector[table.collector != ""]) - set(kept.collector) - set(allowed)
@@ -79,10 +79,14 @@ def check(table: pd.DataFrame, removed: pd.DataFrame, allowed: Collection[str]) 
         reasons = removed.reason[removed.collector == name]
         if not set(reasons) <= set(DUPLICATES):
             raise ValueError(
-                f"collector {name} lost all of its {len(reasons)} photos ({_counted(reasons)}); "
+                f"collector {name} lost {_all(len(reasons))} ({_counted(reasons)}); "
                 f"{PICTURES}. {_remedy(reasons)}; if they are unusable, add the collector to "
                 f"clean.allowed_losses in params.yaml"
             )
+
+
+def _all(photos: int) -> str:
+    return "its only photo" if photos == 1 else f"all of its {photos} photos"
 
 
 def _counted(reasons: Sequence[str]) -> str:

@@ -38,7 +38,7 @@ from anklealign.cli import (
     layout_detection,
     photo_metadata,
 )
-from anklealign.cli.layout_candidates import LayoutCandidate, counted
+from anklealign.cli.layout_candidates import LayoutCandidate
 from anklealign.config import params
 from anklealign.config.class_names import Labels
 from anklealign.config.params import PARAMS, Dataset, Prepare
@@ -52,6 +52,7 @@ from anklealign.ingest.inventory import (
     escape_unprintable,
     list_files,
 )
+from anklealign.ingest.wording import counted
 from anklealign.io import decode, files
 
 # Keys of the config that are text, whatever YAML would read: path_column=1, label_column=yes.
@@ -325,6 +326,8 @@ def check_place(folder: Path, target: Path) -> None:
             )
         if folder.is_file() and archives.has_archive_content(folder):
             return
+        if problem := archives.unreadable_archive(folder):
+            raise ValueError(f"DATA = {str(folder)!r} {problem}")
         raise ValueError(
             f"DATA = {str(folder)!r} is not a folder, a zip or tar file, or an address; give the "
             "folder of the photos"
@@ -366,6 +369,8 @@ def propose(
         same = [reading for reading in candidates.readings if reading.layout == dataset.layout]
         return Proposal(dataset, new=False, reading=same[0] if same else None)
     candidates = layout_detection.read_layouts(folder, known, forced)
+    if layout is None and forced.get("csv"):
+        layout = "table"
     reading = layout_detection.choose(candidates, layout)
     named = layout_detection.name_classes(reading.texts, known)
     if len(named.classes) < 2 and "classes" not in forced:

@@ -17,11 +17,11 @@ import pandas as pd
 from tqdm import tqdm
 
 from anklealign.cleaning import image_quality, losses, removal
-from anklealign.cli.layout_candidates import counted
 from anklealign.config import params
 from anklealign.config.params import Clean, Dataset, Prepare, Split
 from anklealign.ingest import inventory
 from anklealign.ingest.inventory import Entry, Skip, escape_unprintable
+from anklealign.ingest.wording import counted
 from anklealign.io import decode, decoder_pool, pixel_store
 from anklealign.splitting.leak_joining import JOINED, SEPARATED, split_without_leaks
 from anklealign.splitting.splits import EXCLUDED, SPLITS
@@ -145,7 +145,7 @@ def clean_lines(result: removal.Cleaning, settings: Clean) -> list[str]:
     """Return the counts by reason, and what the stage will warn of or stop at."""
     removed, table = result.removed, result.table
     kept = len(table) - len(removed)
-    lines = [f"clean     {kept} of {len(table)} photos will be kept"]
+    lines = [f"clean     {kept} of {counted(len(table), 'photo')} will be kept"]
     if len(removed):
         lines += wrapped(f"removed: {_counted(Counter(removed.reason))}")
     if len(result.flagged):
@@ -217,8 +217,10 @@ def split_lines(
         return wrapped(f"warning: split will stop: {error}")
     if audited.error:
         return wrapped(
-            f"warning: split will stop: {audited.same_picture} pairs of photos in different "
-            f"splits show the same picture; {audited.error}"
+            "warning: split will stop: "
+            f"{counted(audited.same_picture, 'pair of photos', 'pairs of photos')} in different "
+            f"splits {'shows' if audited.same_picture == 1 else 'show'} the same picture; "
+            f"{audited.error}"
         )
     table = audited.table[audited.table.split != EXCLUDED]
     counts = Counter(audited.table.split)

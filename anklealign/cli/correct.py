@@ -19,7 +19,6 @@ from typing import Any
 import pandas as pd
 
 from anklealign.annotation import label_corrections
-from anklealign.cli.layout_candidates import counted
 from anklealign.config import params, paths
 from anklealign.config.class_names import Labels
 from anklealign.ingest.label_studio_export import (
@@ -28,6 +27,7 @@ from anklealign.ingest.label_studio_export import (
     newest_annotations,
     read_tasks,
 )
+from anklealign.ingest.wording import counted
 from anklealign.io import pixel_store
 
 Review = dict[str, str]

@@ -85,6 +85,8 @@ def checked(source: Path, out: Path) -> Path:
         ValueError: There is no such folder or archive, or the output is in it.
     """
     if not source.is_dir() and not (source.is_file() and archives.has_archive_content(source)):
+        if problem := archives.unreadable_archive(source):
+            raise ValueError(f"DATA = {str(source)!r} {problem}")
         raise ValueError(
             f"DATA = {str(source)!r} is not a folder, a zip or tar file, or an address; give the "
             "folder of the labeled photos"

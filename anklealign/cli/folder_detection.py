@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from anklealign.cli.dataset_config import scalar
-from anklealign.cli.layout_candidates import LayoutCandidate, counted, preview
+from anklealign.cli.layout_candidates import LayoutCandidate, preview
 from anklealign.config.class_names import fold, unnumbered
 from anklealign.ingest.filename_matching import is_code
 from anklealign.ingest.inventory import (
@@ -16,6 +16,7 @@ from anklealign.ingest.inventory import (
     escape_unprintable,
     split_of_name,
 )
+from anklealign.ingest.wording import counted
 
 # Names whose last word is one of these, and that differ by their number only, are parts of one set.
 PART_WORDS = {

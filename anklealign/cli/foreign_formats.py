@@ -195,16 +195,18 @@ def named_files(files: Sequence[str]) -> str:
 
 
 def _remedy(root: Path, remedy: str) -> str:
-    """Return what to do, unless it has been done."""
+    """Return what to do, or that it may have been done."""
     if CONVERT not in remedy:
         return f"; {remedy}" if remedy else ""
-    return "" if (root / OUTPUT).exists() else f"; {remedy.replace(CONVERT, _command(root))}"
+    if (root / OUTPUT).exists():
+        return f", because {OUTPUT} exists; to convert again, move it away"
+    return f"; {remedy.replace(CONVERT, _command(root))}"
 
 
 def _next_step(root: Path) -> str:
     """Return what gives the labels: the command, or a table that it wrote and that is not read."""
     if (root / OUTPUT).exists():
-        return f"{OUTPUT} is there, but not read, as said below: correct it"
+        return f"{OUTPUT} exists, but is not read for the reason below; correct it"
     return _command(root)
 
 

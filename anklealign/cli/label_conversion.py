@@ -27,10 +27,10 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from tqdm import tqdm
 
-from anklealign.cli.layout_candidates import counted
-from anklealign.ingest import label_cells
+from anklealign.ingest import archives, label_cells
 from anklealign.ingest.inventory import escape_unprintable, list_files, suffix
 from anklealign.ingest.table_files import PathIndex
+from anklealign.ingest.wording import counted
 from anklealign.io.decode import PHOTO_SUFFIXES
 
 OUTPUT = "labels.csv"
@@ -395,11 +395,15 @@ def convert(folder: Path) -> list[str]:
     """Write labels.csv into a folder; return the lines that say what it has.
 
     Raises:
-        ValueError: There is no label file of another tool, one has an unknown form, two formats
-            disagree, or labels.csv exists.
+        ValueError: There is no folder or no label file of another tool, one has an unknown form,
+            two formats disagree, or labels.csv exists.
         OSError: A file cannot be read or written.
     """
     target = folder / OUTPUT
+    if not folder.is_dir():
+        archive = folder.is_file() and archives.has_archive_content(folder)
+        remedy = "unpack it and pass that folder" if archive else "pass the folder of the photos"
+        raise ValueError(f"{folder} is not a folder; {remedy}")
     if target.exists():
         raise ValueError(f"{target} exists; move it away")
     files = list_files(folder)[0]

@@ -59,8 +59,3 @@ def preview(texts: Counter[str], longest: int = 6) -> str:
     """Return the most frequent texts, separated by commas."""
     names = [escape_unprintable(name) for name, _ in texts.most_common(longest)]
     return ", ".join(names) + (", …" if len(texts) > longest else "")
-
-
-def counted(count: int, one: str, more: str) -> str:
-    """Return a number with the words for one or for more."""
-    return f"{count} {one if count == 1 else more}"

@@ -31,7 +31,6 @@ from anklealign.cli.dataset_config import scalar
 from anklealign.cli.layout_candidates import (
     LayoutCandidate,
     LayoutCandidates,
-    counted,
     preview,
 )
 from anklealign.cli.table_readings import TABLES
@@ -49,6 +48,7 @@ from anklealign.ingest.inventory import (
     suffix,
 )
 from anklealign.ingest.label_studio_export import AnswerCounts, BrokenExportError, is_export
+from anklealign.ingest.wording import counted
 from anklealign.io.decode import HEAD, PHOTO_SUFFIXES, is_photo
 
 # A class needs one photo in each of train, val and test.
@@ -150,8 +150,13 @@ def read_layouts(
         readings.append(classes)
     listed = [*tables, *(each.file for each in lists)]
     readings = [
-        split_columns.with_extra_tables(
-            _with_lists(reading, root, listed, lists, photos), extras, forced
+        replace(
+            split_columns.with_extra_tables(
+                _with_lists(_with_photos(reading, photos), root, listed, lists, photos),
+                extras,
+                forced,
+            ),
+            labels=reading.labels,
         )
         for reading in readings
     ]
@@ -162,6 +167,13 @@ def read_layouts(
     if not any(reading.layout == "table" for reading in readings):
         readings = [_beside_foreign(reading, unread, photos) for reading in readings]
     return LayoutCandidates(tuple(readings), tuple(remarks), len(photos), unread.advice)
+
+
+def _with_photos(reading: LayoutCandidate, photos: Sequence[str]) -> LayoutCandidate:
+    """Return a reading that names photos; Label Studio's exports may label any of them."""
+    if reading.layout != "label_studio":
+        return reading
+    return replace(reading, labels=dict.fromkeys(photos, ""))
 
 
 def _beside_foreign(

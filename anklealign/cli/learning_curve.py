@@ -30,6 +30,7 @@ from anklealign.config import params, paths
 from anklealign.config.params import PARAMS, Evaluate
 from anklealign.evaluation import learning_curve
 from anklealign.evaluation.learning_curve import SHARES
+from anklealign.ingest.wording import counted
 from anklealign.io import files, pixel_store
 
 PINS = Path("pins.yaml")
@@ -83,7 +84,10 @@ def measure(raw: Mapping[str, Any], table: pd.DataFrame, repeats: int) -> dict[s
             kept = table[(table.split != "train") | table.group.isin(groups)]
             photos = int((kept.split == "train").sum())
             training[size, repeat] = len(groups), photos
-            print(f"learning-curve: seed {seed}, {photos} photos of {len(groups)} groups")
+            print(
+                f"learning-curve: seed {seed}, {counted(photos, 'photo')} of "
+                f"{counted(len(groups), 'group')}"
+            )
             predicted = train_and_predict(raw, kept, seed, classes)
             right[size, repeat] = predicted.loc[test.id].to_numpy() == labels
     sizes = [(float(groups), float(photos)) for groups, photos in training.mean(1)]

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from anklealign.cli.layout_candidates import LayoutCandidate, counted
+from anklealign.cli.layout_candidates import LayoutCandidate
 from anklealign.config.class_names import fold, unnumbered
 from anklealign.ingest.inventory import escape_unprintable, split_of_name, split_of_path, suffix
 from anklealign.ingest.split_lists import photos_of_lines
 from anklealign.ingest.table_files import PathIndex, PathRule
+from anklealign.ingest.wording import counted
 
 LISTS = {".csv", ".tsv", ".tab", ".txt", ".lst"}
 LARGEST_LIST = 64 << 20  # bytes

@@ -129,12 +129,12 @@ def _convert(
         Path,
         typer.Argument(
             metavar="DIR",
-            help="Folder with photos and label files of another tool: COCO, CVAT, Pascal VOC, VIA, "
-            "Labelbox, LabelMe, YOLO, Parquet, …",
+            help="Folder of the photos and the label files (COCO, CVAT, Pascal VOC, VIA, Labelbox, "
+            "LabelMe, YOLO, Parquet and others).",
         ),
     ],
 ) -> None:
-    """Write DIR/labels.csv from the label files of other tools, for `anklealign add`."""
+    """Convert label files of other tools to DIR/labels.csv, which `anklealign add` reads."""
     from anklealign.cli import label_conversion  # noqa: PLC0415
 
     raise typer.Exit(label_conversion.convert_labels(folder))

@@ -19,7 +19,6 @@ from anklealign.cli.column_names import (
     PATH_WORDS,
     SPLIT_NAMES,
 )
-from anklealign.cli.layout_candidates import counted
 from anklealign.cli.table_readings import (
     MANY,
     RIVAL,
@@ -32,6 +31,7 @@ from anklealign.cli.table_readings import (
 from anklealign.config.class_names import fold
 from anklealign.ingest.inventory import escape_unprintable, suffix
 from anklealign.ingest.table_files import JSON, RECURRING, PathIndex, PathRule, looks_like_path
+from anklealign.ingest.wording import counted
 
 FEW = 50  # rows that show whether a column may be part of a path
 ENOUGH = 2000  # rows used to find the path columns

@@ -37,10 +37,10 @@ from tqdm import tqdm
 
 from anklealign.cli import photo_sources
 from anklealign.cli.download import is_address
-from anklealign.cli.layout_candidates import counted
 from anklealign.config import environment
 from anklealign.inference.predictor import Predictor
 from anklealign.ingest.inventory import escape_unprintable
+from anklealign.ingest.wording import counted
 from anklealign.io import decode, execution, files, imports, results
 from anklealign.io.execution import Backend
 from anklealign.models import calibration, inputs, novelty, operating_point

@@ -12,7 +12,7 @@ import sys
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
-from anklealign.cli.layout_candidates import counted
+from anklealign.ingest.wording import counted
 
 
 def push_results() -> int:

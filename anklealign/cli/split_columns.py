@@ -9,7 +9,7 @@ from typing import Any
 
 from anklealign.cli import folder_detection, table_commands
 from anklealign.cli.column_names import GROUP_NAMES, SPLIT_NAMES
-from anklealign.cli.layout_candidates import LayoutCandidate, counted
+from anklealign.cli.layout_candidates import LayoutCandidate
 from anklealign.cli.table_readings import (
     LONGEST_LIST,
     MANY,
@@ -26,6 +26,7 @@ from anklealign.ingest.inventory import (
     split_of_name,
     split_of_path,
 )
+from anklealign.ingest.wording import counted
 
 MOST_FOLDS = 20
 FOLD = re.compile(r"\b(k ?)?folds?\b|\bcv\b")  # in the name of a column
@@ -152,8 +153,8 @@ def with_extra_tables(
             values, problem = _by_photo(extra, column, is_split=key == "split_column")
             name = f"{extra.group.name}: column {column!r}"
             kind = "groups the photos" if key == "group_column" else "holds predefined splits"
-            if not problem and key not in forced and (why := _unread(candidate, keys, key, values)):
-                problem = f"{why}; {set_option(key, column)} reads it"
+            if not problem and key not in forced:
+                problem = _unread(candidate, keys, key, values, set_option(key, column))
             if problem := problem or _other_encoding(candidate, extra, keys):
                 remarks.append(f"{name} {kind}, and is not read: {problem}")
                 continue
@@ -194,19 +195,25 @@ def _other_encoding(candidate: LayoutCandidate, extra: TableReading, keys: dict[
 
 
 def _unread(
-    candidate: LayoutCandidate, keys: Mapping[str, Any], key: str, values: Mapping[str, str]
+    candidate: LayoutCandidate,
+    keys: Mapping[str, Any],
+    key: str,
+    values: Mapping[str, str],
+    option: str,
 ) -> str:
-    """Return why the values of another table are not read, or ''."""
+    """Return why the values of another table are not read and the option that reads them, or ''."""
     labels = candidate.labels
     if not labels:
-        return "the photos that have a label are not known yet"
-    if (common := len(values.keys() & labels.keys())) < MANY * len(labels):
-        return f"it names {common} of {len(labels)} photos with a label"
-    if key == "group_column":
-        return f"column {keys[key]!r} gives the groups" if keys.get(key) else ""
+        return "no photo has a label yet"
     splits = {candidate.splits.get(p) or split_of_path(p, keys.get("class_roots")) for p in labels}
-    several = len(splits) > 1 or "split_lists" in keys
-    return "folders, tables or lists give the splits" if several else ""
+    why = ""
+    if (common := len(values.keys() & labels.keys())) < MANY * len(labels):
+        why = f"it names {common} of {len(labels)} photos with a label"
+    elif key == "group_column":
+        why = f"column {keys[key]!r} gives the groups" if keys.get(key) else ""
+    elif len(splits) > 1 or "split_lists" in keys:
+        why = "folders, tables or lists give the splits"
+    return f"{why}; {option} reads it" if why else ""
 
 
 def _by_photo(extra: TableReading, column: str, *, is_split: bool) -> tuple[dict[str, str], str]:

@@ -25,7 +25,7 @@ from anklealign.cli.column_names import (
     SPLIT_NAMES,
 )
 from anklealign.cli.dataset_config import scalar
-from anklealign.cli.layout_candidates import LayoutCandidate, counted, preview
+from anklealign.cli.layout_candidates import LayoutCandidate, preview
 from anklealign.cli.table_readings import (
     LONGEST_LIST,
     MANY,
@@ -43,6 +43,7 @@ from anklealign.cli.table_readings import (
 from anklealign.config.class_names import EMPTY, fold
 from anklealign.ingest import csv_table, label_cells
 from anklealign.ingest.table_files import PathIndex
+from anklealign.ingest.wording import counted
 
 RATER = re.compile(
     r"(?P<stem>rater|annotator|annot|reader|reviewer|expert|observer|doctor|dr|grader|labell?er"
@@ -83,7 +84,9 @@ def read_tables(
         remarks += notes if group.chosen else []
         if reading:
             (readings if group.chosen else extras).append(reading)
-    remarks += _joins([group for group in groups if group.chosen], readings)
+    joins = _joins([group for group in groups if group.chosen], readings)
+    nameless = tuple(f"{name}: no row names a photo" for name in joins)
+    remarks = [remark for remark in remarks if not remark.startswith(nameless)] + [*joins.values()]
     extras += [reading for reading in readings if not reading.labels]
     labeled = _merged([reading for reading in readings if reading.labels])
     # Of equal tables, the one with a header is read; a column label counts for more than photos.
@@ -94,7 +97,9 @@ def read_tables(
     remarks += [
         f"{reading.group.name}: not read: {reading.problem}"
         for reading in readings
-        if reading.problem and not reading.question and not split_columns.is_extra(reading)
+        if reading.problem
+        and not reading.question
+        and (forced.get("csv") or not split_columns.is_extra(reading))
     ]
     if asked:
         first = max(asked, key=lambda reading: (reading.path.matched, reading.group.files))
@@ -586,11 +591,18 @@ def _label_column(
             f"column {name!r} ({preview(recurring[name], 3)}) is no label by its name; "
             f"{set_option('label_column', name)} reads it as labels"
         )
+    second = [
+        other
+        for other in _second_labels(named, recurring)
+        if not any(same_partition(values[name], values[other]) for name in named)
+    ]
+    named = [*named, *second]
     for names in (named, list(recurring), described):
         partitions = _distinct_partitions(reading, names, values)
         if len(partitions) == 1:
             return partitions[0], ""
-    if decided := decide({name: recurring[name] for name in named or recurring}):
+    decided = decide({name: recurring[name] for name in named or recurring})
+    if decided and not second:
         return decided, ""
     listed = ", ".join(
         f"{name!r} ({preview(texts, 3)})" for name, texts in list(recurring.items())[:LONGEST_LIST]
@@ -599,6 +611,20 @@ def _label_column(
     options = " or ".join(set_option("label_column", name) for name in names)
     options += _votes_option(names, recurring)
     return None, f"several columns may contain the labels: {listed}; choose with {options}"
+
+
+def _second_labels(named: Sequence[str], recurring: Mapping[str, Counter[str]]) -> list[str]:
+    """Return the columns with the same labels as a column that they are named after: label_2."""
+    return [
+        other
+        for other, texts in recurring.items()
+        if other not in named
+        and any(
+            re.search(rf"\b{re.escape(fold(name))}(\b|\d)", fold(other))
+            and _share_labels([set(recurring[name]), set(texts)])
+            for name in named
+        )
+    ]
 
 
 def _distinct_partitions(
@@ -651,7 +677,7 @@ def _join(readings: Sequence[TableReading]) -> TableReading:
     return first
 
 
-def _joins(groups: Sequence[TableGroup], readings: Sequence[TableReading]) -> list[str]:
+def _joins(groups: Sequence[TableGroup], readings: Sequence[TableReading]) -> dict[str, str]:
     """Return a remark on each table whose rows name rows or groups of a table with photos."""
     named = {
         reading.group.files
@@ -665,7 +691,7 @@ def _joins(groups: Sequence[TableGroup], readings: Sequence[TableReading]) -> li
         if place != reading.path.place and table_commands.is_delimited(reading.group)
         and len(cells := set(reading.group.column(place)) - {""}) > 1
     ]  # fmt: skip
-    remarks: list[str] = []
+    remarks: dict[str, str] = {}
     for group in groups:
         own = group.column(0)
         if group.files in named or len(group.columns) < 2 or len(set(own)) < len(own):
@@ -682,12 +708,24 @@ def _joins(groups: Sequence[TableGroup], readings: Sequence[TableReading]) -> li
             if key.startswith("#") and not each:
                 continue
             kind = f"those of {photos.name}" if each else f"column {key!r} of {photos.name}"
-            remarks.append(
-                f"{group.name}: its rows name {kind}, which has the paths; join them in one line: "
-                f"{table_commands.join_command(photos, group, key, reading.path.name)}"
+            remarks[group.name] = f"{group.name}: its rows name {kind}, which has the paths; " + (
+                _reason_not_to_join(group, readings)
+                or "join them in one line, in the folder of the dataset: "
+                + table_commands.join_command(photos, group, key, reading.path.name)
             )
             break
     return remarks
+
+
+def _reason_not_to_join(group: TableGroup, readings: Sequence[TableReading]) -> str:
+    """Return why a table that names no photo adds nothing to those that do, or ''."""
+    columns = group.columns[1:]
+    for reading in readings:
+        if reading.labels and {*group.columns} <= {*reading.group.columns}:
+            return f"{reading.group.name} has its columns, too"
+    if all(fold(column) in ATTRIBUTES for column in columns):
+        return f"not read: {name_list(columns)} are no labels, groups or splits by their names"
+    return ""
 
 
 def _compare(best: TableReading, others: Sequence[TableReading]) -> str:
@@ -699,7 +737,10 @@ def _compare(best: TableReading, others: Sequence[TableReading]) -> str:
         same = same_partition(
             [best.labels[photo] for photo in common], [other.labels[photo] for photo in common]
         )
-        where = f"{other.group.name}: labels of {len(other.labels)} photos"
+        votes = bool({"vote_columns", "annotator_column"} & other.keys.keys())
+        where = (
+            f"{other.group.name}: {'votes on' if votes else 'labels of'} {len(other.labels)} photos"
+        )
         option = csv_option(other.group)
         named = _usual(best) and not _usual(other) and "label_column" in other.keys
         many = len(common) > MANY * len(best.labels) and not named
@@ -708,11 +749,11 @@ def _compare(best: TableReading, others: Sequence[TableReading]) -> str:
             problem = "differ from" if few else "contradict"
             options = f"{csv_option(best.group)} or {option}"
             return f"{where} {problem} those of {best.group.name}; pass {options}"
-        kind = "the same" if common and same else "other"
         best.remarks.append(
-            f"{where}, {kind} as in {best.group.name}, are not read" if kind == "the same"
+            f"{where}, the same as in {best.group.name}, are not read"
+            if common and same and not votes
             else f"{where} are not read; {option} reads them"
-        )  # fmt: skip
+        )
     return ""
 
 

@@ -117,7 +117,11 @@ def load_tables(
     """Return the tables of a folder, grouped by their columns, and remarks on unreadable ones."""
     chosen = forced.get("csv")
     wanted = {chosen} if isinstance(chosen, str) else set(chosen or ())
-    remarks: list[str] = []
+    files = list(files)
+    remarks = [
+        f"{escape_unprintable(file)}: --set csv names it, but the folder has no such table"
+        for file in sorted(wanted.difference(files))
+    ]
     strange: list[str] = []
     rows: dict[tuple[str, ...], list[tuple[str, list[str]]]] = defaultdict(list)
     members: dict[tuple[str, ...], dict[str, tuple[str, ...]]] = defaultdict(dict)

@@ -107,6 +107,20 @@ def has_archive_content(path: Path) -> bool:
     return zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
 
 
+def unreadable_archive(path: Path) -> str:
+    """Return why a file with the name of an archive is none, and what to do; '' for others."""
+    if not is_archive(path) or has_archive_content(path):
+        return ""
+    with path.open("rb") as stream:
+        head = stream.read(200).lstrip()
+    kind = "incomplete or damaged"
+    if not head:
+        kind = "empty"
+    elif head[:1] == b"<":
+        kind = "a web page, such as that of a login"
+    return f"is {kind}; download it again, or pass the folder of the photos"
+
+
 @contextmanager
 def unpacked(source: Path, below: Path | None, name: str) -> Iterator[tuple[Path, list[str]]]:
     """Yield the folder with the unpacked content of a source, and remarks for the report.

@@ -21,6 +21,9 @@ Tables = Mapping[str, ParsedTable]
 def read_extra_tables(root: Path, dataset: Dataset) -> dict[str, ParsedTable]:
     """Return the tables of `extra_csv` by their paths.
 
+    A table without a column of the dataset is unused if other tables have all these columns:
+    `group_column=null` turns the groups off, and leaves their table.
+
     Raises:
         ValueError: A table does not exist, cannot be parsed or lacks a column.
     """
@@ -34,16 +37,27 @@ def read_extra_tables(root: Path, dataset: Dataset) -> dict[str, ParsedTable]:
             table = parse_table(file.read_bytes(), str(file), header=header)
         except ValueError:
             table = parse_table(file.read_bytes(), str(file), dataset.encoding, header=header)
-        missing = "" if _place(table, path_column) is not None else repr(path_column)
-        if all(_place(table, c) is None for c in (dataset.group_column, dataset.split_column)):
-            missing = missing or "named by group_column or split_column"
-        if missing:
-            raise ValueError(
-                f"{file} has no column {missing}, only {', '.join(table.columns)}; fix the columns "
-                "there, or extra_csv in params.yaml"
-            )
+        if _place(table, path_column) is None:
+            _refuse_columns(file, table, repr(path_column))
         tables[PurePosixPath(name).as_posix()] = table
-    return tables
+    columns = [column for column in (dataset.group_column, dataset.split_column) if column]
+    used = {
+        name: table
+        for name, table in tables.items()
+        if any(_place(table, column) is not None for column in columns)
+    }
+    if any(all(_place(t, column) is None for t in used.values()) for column in columns):
+        for name in sorted(tables.keys() - used.keys()):
+            _refuse_columns(root / name, tables[name], "named by group_column or split_column")
+    return used
+
+
+def _refuse_columns(file: Path, table: ParsedTable, missing: str) -> None:
+    """Raise the error of a table that lacks a column."""
+    raise ValueError(
+        f"{file} has no column {missing}, only {', '.join(table.columns)}; fix the columns "
+        "there, or extra_csv in params.yaml"
+    )
 
 
 def without_extra_columns(dataset: Dataset, tables: Tables) -> Dataset:

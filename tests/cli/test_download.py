@@ -108,7 +108,10 @@ def test_files_beside_archives_are_copied_and_stay(project):
     ("name", "data", "message"),
     [
         ("a.7z", b"7z\xbc\xaf", ".7z archives cannot be read; unpack it and give the folder"),
-        ("a.zip", b"<html>", "is not a folder, a zip or tar file, or an address"),
+        ("a.zip", b"\n<html>", "is a web page, such as that of a login; download it again"),
+        ("a.zip", b"PK\x03\x04\x14" + bytes(60), "is incomplete or damaged; download it again"),
+        ("a.tar.gz", b"", "is empty; download it again, or pass the folder of the photos"),
+        ("a.jpg", b"\xff\xd8", "is not a folder, a zip or tar file, or an address"),
         ("a.zip", b"PK\x05\x06" + bytes(18), "contains no file"),
     ],
 )

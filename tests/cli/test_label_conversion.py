@@ -129,7 +129,9 @@ def test_labels_of_other_tools_are_named_by_add_which_reads_them_when_converted(
     proposal = add.propose(photos, "mine", None, raw, {})
     entries = layouts.read_inventory(photos, proposal.dataset).entries
     assert {entry.file: entry.label for entry in entries} == PETS
-    assert not any("anklealign convert" in remark for remark in proposal.reading.remarks)
+    remarks = "\n".join(proposal.reading.remarks)
+    assert "anklealign convert" not in remarks
+    assert "not read, because labels.csv exists; to convert again, move it away" in remarks
 
 
 def moved(root, places):
@@ -188,7 +190,7 @@ def test_converted_labels_that_are_not_read_do_not_leave_the_folders_as_classes(
     ]
     (photos / "a.json").write_text(json.dumps(content))
     label_conversion.convert(photos)
-    with pytest.raises(ValueError, match=r"(?s)labels\.csv is there, but not read.*several labels"):
+    with pytest.raises(ValueError, match=r"(?s)labels\.csv exists, but is not.*several labels"):
         add.propose(photos, "mine", None, raw, {})
 
 
@@ -205,6 +207,11 @@ def test_a_parquet_table_is_written_by_pandas(photos, monkeypatch, capsys):
 
 
 def test_what_cannot_be_converted_is_said(photos, capsys):
+    assert main(["convert", str(photos / "nowhere")]) == 1
+    assert "nowhere is not a folder; pass the folder of" in capsys.readouterr().err
+    (photos / "a.zip").write_bytes(b"PK\x05\x06" + bytes(18))
+    assert main(["convert", str(photos / "a.zip")]) == 1
+    assert "a.zip is not a folder; unpack it and pass that" in capsys.readouterr().err
     assert main(["convert", str(photos)]) == 1
     assert "has no label file of another tool" in capsys.readouterr().err
     (photos / "a.json").write_text('{"images": [{"id": 1}], "annotations": []}')

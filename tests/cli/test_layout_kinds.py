@@ -567,6 +567,51 @@ def test_groups_in_a_table_of_their_own_are_read_and_folds_by_an_option(write, r
     assert set(labels_of(entries).values()) == set(PETS)
 
 
+@pytest.mark.parametrize("kind", ["table", "lists", "no labels"])
+def test_groups_and_splits_of_other_tables_beside_label_studio_are_read(write, raw, kind):
+    photos = numbered(24, "")
+    tasks = [
+        {"id": n, "data": {"image": photo}, "annotations": [{"result": [
+            {"from_name": "c", "type": "choices", "value": {"choices": [PETS[n % 2]]}}]}]}
+        for n, photo in enumerate(photos)
+    ]  # fmt: skip
+    splits = ("train", "val", "test")
+    texts = {
+        "patients.csv": table(("file", "patient"), [(p, n // 4) for n, p in enumerate(photos)]),
+        "splits.csv": table(("file", "split"), [(p, splits[n % 3]) for n, p in enumerate(photos)]),
+    }
+    if kind == "no labels":
+        with pytest.raises(ValueError, match="is not read: no photo has a label yet") as error:
+            read(write(photos, **texts), raw)
+        assert "--set" not in str(error.value)
+        return
+    if kind == "lists":
+        del texts["splits.csv"]
+        texts |= {f"{s}.txt": "\n".join(photos[n::3]) for n, s in enumerate(splits)}
+    proposal, _, entries = read(write(photos, **texts, **{"export.json": json.dumps(tasks)}), raw)
+    assert "patients.csv" in proposal.dataset.extra_csv
+    assert {p: (e.label, e.subject, e.predefined_split) for p, e in entries.items()} == {
+        p: (PETS[n % 2], str(n // 4), splits[n % 3]) for n, p in enumerate(photos)
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("label.csv", "label.csv: --set csv names it, but the folder has no such table"),
+        ("patients.csv", "patients.csv: not read: no column contains two recurring labels"),
+    ],
+)
+def test_a_table_that_the_user_names_is_not_replaced_by_folders(write, raw, name, reason):
+    photos = tree(*PETS, each=12)
+    rows = [(photo, n // 4) for n, photo in enumerate(photos)]
+    root = write(photos, **{"patients.csv": table(("file", "patient"), rows)})
+    with pytest.raises(ValueError, match="does not look like layout table") as error:
+        read(root, raw, csv=name)
+    assert reason in str(error.value)
+    assert read(root, raw, "folders", csv=name)[0].dataset.layout == "folders"
+
+
 def test_groups_and_splits_of_another_table_that_are_not_read_are_named(write, raw):
     photos = numbered(30, "")
     half = [(photo, n // 5) for n, photo in enumerate(photos[:12])]
@@ -633,6 +678,8 @@ def test_a_table_of_patients_is_named_with_the_command_that_joins_it(write, raw,
     else:
         message = " ".join(read(root, raw)[0].reading.remarks)
     assert "then pass --set csv=joined.csv" in message
+    assert "in the folder of the dataset: python" in message
+    assert "no row names a photo" not in message
     run_command(message, root)
     _, _, entries = read(root, raw, csv="joined.csv")
     assert {p: (e.label, e.subject) for p, e in entries.items()} == {
@@ -640,6 +687,22 @@ def test_a_table_of_patients_is_named_with_the_command_that_joins_it(write, raw,
     }
     if labels == "in the table of photos":
         assert splits_of(entries) == {p: split[1][n // 4] for n, p in enumerate(photos)}
+    else:
+        (remark,) = [r for r in read(root, raw)[0].reading.remarks if "patients.csv" in r]
+        assert remark.endswith("which has the paths; joined.csv has its columns, too")
+
+
+def test_a_table_of_patients_traits_beside_class_folders_is_not_joined(write, raw):
+    photos = tree(*PETS, each=12)
+    traits = [(f"P{n}", "FM"[n % 2], 30 + n) for n in range(8)]
+    texts = {
+        "photos.csv": table(("file", "patient"), [(p, f"P{n % 8}") for n, p in enumerate(photos)]),
+        "patients.csv": table(("patient", "sex", "age"), traits),
+    }
+    proposal, _, entries = read(write(photos, **texts), raw)
+    assert {entry.subject for entry in entries.values()} == {f"P{n}" for n in range(8)}
+    (remark,) = [r for r in proposal.reading.remarks if "patients.csv" in r]
+    assert remark.endswith("not read: sex, age are no labels, groups or splits by their names")
 
 
 def test_celeba_attributes_are_asked_about_and_its_partition_is_no_label(write, raw):
@@ -678,6 +741,26 @@ def test_an_extra_table_that_cannot_be_used_is_an_error(write, text, message):
     )
     with pytest.raises(ValueError, match=message):
         layouts.read_inventory(root, dataset)
+
+
+@pytest.mark.parametrize("split", [None, "split"])
+def test_groups_of_another_table_can_be_turned_off_as_split_proposes(write, split):
+    photos = tree(*PETS)
+    root = write(photos, **{
+        "patients.csv": table(("photo", "patient"), [(photo, photo[:3]) for photo in photos]),
+        "splits.csv": table(("photo", "split"), zip(photos, ["train", "test"] * 4, strict=True)),
+    })  # fmt: skip
+    tables = {"patients.csv": "photo"} | ({"splits.csv": "photo"} if split else {})
+    facts = {"layout": "folders", "classes": {"cat": [], "dog": []}, "extra_csv": tables}
+    facts["split_column"] = split
+    on, off = (
+        params.section({"x": facts | {"group_column": group}}, "x", Dataset)
+        for group in ("patient", None)
+    )
+    assert {e.subject for e in layouts.read_inventory(root, on).entries} == {"cat", "dog"}
+    entries = layouts.read_inventory(root, off).entries
+    assert {entry.subject for entry in entries} == {""}
+    assert {e.predefined_split for e in entries} == ({"train", "test"} if split else {""})
 
 
 def test_tables_whose_headers_differ_by_case_are_read_together(write, raw):
@@ -1242,7 +1325,7 @@ def test_tables_that_name_photos_by_the_numbers_of_another_are_named_with_a_comm
     assert proposal.dataset.group_column is None
     assert not any(r.startswith("classes.txt: its rows") for r in proposal.reading.remarks)
     (command,) = [
-        remark.partition("in one line: ")[2]
+        remark.partition("of the dataset: ")[2]
         for remark in proposal.reading.remarks
         if remark.startswith("train_test_split.txt: its rows name those of images.txt")
     ]
@@ -1391,6 +1474,8 @@ def test_two_columns_named_as_annotators_are_votes(write, raw, names):
         (("label1", "label2"), "xy", False),
         (("label_color", "label_size"), "xy", False),
         (("label_anna", "label_ben"), "01", True),
+        (("label", "label_2"), "ab", True),
+        (("label", "Old Label"), "ab", True),
     ],
 )
 def test_two_columns_that_may_be_votes_or_two_questions_are_asked_about_with_each_option(
@@ -1409,9 +1494,16 @@ def test_two_columns_that_may_be_votes_or_two_questions_are_asked_about_with_eac
     if second != "01":
         for name in names:
             assert f"label_column={name}" in first_line
+            assert read(root, raw, label_column=name)[0].dataset.label_column == name
     if votes:
         proposal, _, _ = read(root, raw, vote_columns=list(names))
         assert proposal.dataset.vote_columns == names
+
+
+@pytest.mark.parametrize("second", ["xy", "ab"])
+def test_a_second_column_named_like_the_label_is_another_question_or_the_same(write, raw, second):
+    root = two_columns(write, ("label", "label_2"), "ab", second, agree=True)
+    assert read(root, raw)[0].dataset.label_column == "label"
 
 
 def test_a_consensus_beside_votes_is_the_label(write, raw):
@@ -1420,6 +1512,29 @@ def test_a_consensus_beside_votes_is_the_label(write, raw):
     proposal, _, _ = read(write([f"{n}.png" for n in range(20)], **{"labels.csv": text}), raw)
     assert proposal.dataset.label_column == "consensus"
     assert proposal.dataset.vote_columns == ("rater1", "rater2")
+
+
+@pytest.mark.parametrize("kind", ["columns", "rows"])
+def test_votes_beside_a_table_of_labels_are_named_with_the_option_that_reads_them(write, raw, kind):
+    photos = [f"{n}.png" for n in range(24)]
+    votes = {photo: [PETS[n % 2]] * 2 + [PETS[n % 3 == 0]] for n, photo in enumerate(photos)}
+    names = ("ann", "bo", "chris")
+    texts = {
+        "labels.csv": table(("image", "label"), [(p, own[0]) for p, own in votes.items()]),
+        "votes.csv": table(("image", *names), [(p, *own) for p, own in votes.items()])
+        if kind == "columns"
+        else table(
+            ("image", "rater", "label"),
+            [(p, *pair) for p, own in votes.items() for pair in zip(names, own, strict=True)],
+        ),
+    }
+    root = write(photos, **texts)
+    proposal, _, _ = read(root, raw)
+    assert proposal.dataset.csv == "labels.csv"
+    remark = "votes.csv: votes on 24 photos are not read; --set csv=votes.csv reads them"
+    assert remark in proposal.reading.remarks
+    proposal, inventory, _ = read(root, raw, csv="votes.csv")
+    assert len(inventory.votes) == 72
 
 
 @pytest.mark.parametrize("end", ["?sig=a%2Bb&e=1", "#top", ""])
