@@ -124,32 +124,37 @@ class ForeignLabels:
             return ""
         return f"{', '.join(self.formats)} may hold the labels; {_next_step(self.root)}"
 
-    def contradiction(self, labels: Mapping[str, str], photos: Collection[str]) -> str:
-        """Return why the folders that photos lie in may not be their labels, or ''.
+    def contradiction(
+        self, labels: Mapping[str, str], photos: Collection[str], source: str = "their folders"
+    ) -> str:
+        """Return that labels differ from those of the files, with the command that reads these.
 
-        The files then have two labels or more, which do not go together with the folders.
+        '' if the files have one label, or if theirs go together with almost all of the others.
 
         Args:
-            labels: The folder of each photo.
+            labels: Label of each photo, such as its folder.
             photos: All photos.
+            source: What the labels are from.
         """
         try:
             found = label_conversion.labels_of(self.root, self.annotations, photos)
         except (ValueError, OSError) as error:
-            return f"the labels of the files beside the folders cannot be compared: {error}"
+            return f"the labels of the files beside {source} cannot be compared: {error}"
         pairs = [(labels[photo], found[photo]) for photo in labels if found.get(photo)]
-        by_folder: dict[str, Counter[frozenset[str]]] = defaultdict(Counter)
-        for folder, own in pairs:
-            by_folder[folder][own] += 1
-        equal = sum(_key(folder) in set(map(_key, own)) for folder, own in pairs)
-        usual = [max(own, key=lambda each: own[each]) for own in by_folder.values()]
-        together = sum(max(own.values()) for own in by_folder.values())
+        by_label: dict[str, Counter[frozenset[str]]] = defaultdict(Counter)
+        for label, own in pairs:
+            by_label[label][own] += 1
+        equal = sum(_key(label) in set(map(_key, own)) for label, own in pairs)
+        usual = [max(own, key=lambda each: own[each]) for own in by_label.values()]
+        together = sum(max(own.values()) for own in by_label.values())
         if len(set(usual)) < len(usual):
             together = 0  # two folders have the same labels
-        if len({own for _, own in pairs}) < 2 or max(equal, together) >= AGREEING * len(pairs):
+        alike = max(equal, together)
+        if len({own for _, own in pairs}) < 2 or alike >= AGREEING * len(pairs):
             return ""
+        differing = f"{len(pairs) - alike} of {len(pairs)}" if alike else str(len(pairs))
         return (
-            f"{', '.join(self.formats)} label {len(pairs)} photos otherwise than their folders; "
+            f"{', '.join(self.formats)} label {differing} photos otherwise than {source}; "
             f"{_next_step(self.root)}"
         )
 

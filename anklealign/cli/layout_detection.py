@@ -164,8 +164,13 @@ def read_layouts(
         nothing = LayoutCandidate("", "", Counter())
         remarks += split_columns.with_extra_tables(nothing, extras, forced).remarks
     remarks += foreign
-    if not any(reading.layout == "table" for reading in readings):
-        readings = [_beside_foreign(reading, unread, photos) for reading in readings]
+    tables_read = any(reading.layout == "table" for reading in readings)
+    readings = [
+        _beside_foreign(reading, unread, photos)
+        if reading.layout == "table" or not tables_read
+        else reading
+        for reading in readings
+    ]
     return LayoutCandidates(tuple(readings), tuple(remarks), len(photos), unread.advice)
 
 
@@ -179,7 +184,13 @@ def _with_photos(reading: LayoutCandidate, photos: Sequence[str]) -> LayoutCandi
 def _beside_foreign(
     reading: LayoutCandidate, unread: foreign_formats.ForeignLabels, photos: Sequence[str]
 ) -> LayoutCandidate:
-    """Return a reading of folders or file names that defers to the label files of other tools."""
+    """Return a reading of folders or file names that defers to the label files of other tools.
+
+    A table comes before them; that they differ is a remark.
+    """
+    if reading.layout == "table" and unread.annotations and reading.labels:
+        differ = unread.contradiction(reading.labels, photos, "the table")
+        return replace(reading, remarks=(*reading.remarks, *filter(None, [differ])))
     if not unread.annotations or reading.layout not in {"folders", "file_names"}:
         return reading
     if reading.layout == "folders":

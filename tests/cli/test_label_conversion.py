@@ -169,6 +169,22 @@ def test_other_tools_labels_come_before_folders_that_differ_and_words_in_file_na
         add.propose(photos, "mine", None, raw, {})
 
 
+@pytest.mark.parametrize("changed", [0, 2])
+def test_labels_of_other_tools_that_differ_from_a_table_are_counted(photos, raw, changed):
+    write(photos, "COCO")
+    rows = [(photo, pet) for photo, pet in sorted(PETS.items())]
+    for n in range(changed):
+        rows[n] = (rows[n][0], next(pet for _, pet in rows if pet != rows[n][1]))
+    (photos / "meta.csv").write_text("file,label\n" + "".join(f"{p},{pet}\n" for p, pet in rows))
+    proposal = add.propose(photos, "mine", None, raw, {})
+    assert proposal.dataset.layout == "table"
+    differ = [
+        line for line in proposal.reading.remarks if "photos otherwise than the table" in line
+    ]
+    assert len(differ) == (changed > 0)
+    assert all(f"label {changed} of {len(rows)} photos" in line for line in differ)
+
+
 def test_a_photo_whose_regions_have_several_labels_gets_all_of_them(photos):
     write(photos, "COCO")
     content = coco()
