@@ -164,13 +164,8 @@ def read_layouts(
         nothing = LayoutCandidate("", "", Counter())
         remarks += split_columns.with_extra_tables(nothing, extras, forced).remarks
     remarks += foreign
-    tables_read = any(reading.layout == "table" for reading in readings)
-    readings = [
-        _beside_foreign(reading, unread, photos)
-        if reading.layout == "table" or not tables_read
-        else reading
-        for reading in readings
-    ]
+    by_table = any(reading.layout == "table" for reading in readings)
+    readings = [_beside_foreign(reading, unread, photos, by_table) for reading in readings]
     return LayoutCandidates(tuple(readings), tuple(remarks), len(photos), unread.advice)
 
 
@@ -182,16 +177,19 @@ def _with_photos(reading: LayoutCandidate, photos: Sequence[str]) -> LayoutCandi
 
 
 def _beside_foreign(
-    reading: LayoutCandidate, unread: foreign_formats.ForeignLabels, photos: Sequence[str]
+    reading: LayoutCandidate,
+    unread: foreign_formats.ForeignLabels,
+    photos: Sequence[str],
+    by_table: bool,
 ) -> LayoutCandidate:
     """Return a reading of folders or file names that defers to the label files of other tools.
 
-    A table comes before them; that they differ is a remark.
+    A table comes before them; that they differ is a remark. `by_table`: whether there is one.
     """
     if reading.layout == "table" and unread.annotations and reading.labels:
         differ = unread.contradiction(reading.labels, photos, "the table")
         return replace(reading, remarks=(*reading.remarks, *filter(None, [differ])))
-    if not unread.annotations or reading.layout not in {"folders", "file_names"}:
+    if by_table or not unread.annotations or reading.layout not in {"folders", "file_names"}:
         return reading
     if reading.layout == "folders":
         return replace(reading, doubt=unread.contradiction(reading.labels, photos) or reading.doubt)

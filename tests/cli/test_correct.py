@@ -81,7 +81,7 @@ def test_the_round_trip_of_a_review_corrects_labels_and_counts_them(project, cap
     assert metrics["label_corrections"]["photos"] == 1
     assert metrics["label_corrections"]["stale"] == 0
     assert metrics["classes"] == {"ants": 1, "bees": 3}
-    assert "1 labels corrected" in capsys.readouterr().out
+    assert "1 label corrected" in capsys.readouterr().out
 
 
 def test_without_corrections_nothing_is_counted_and_no_table_is_written(project):
