@@ -6,9 +6,9 @@ The network is `lite0` of params.yaml. Each fold in turn is test, the next one v
 rest is train; every technique is one change to `lite0` and runs through the project's own stages.
 EMA, mixup, cutmix and TrivialAugment are subclasses of the project's `Trainer`. A row has the mean
 over sets and folds, and the mean difference to `lite0` with its standard error over sets and folds.
-A positive difference of the accuracy and a negative one of the log loss are better. Seeds 0 to 2
-make up the ensemble; `lite0, another seed` is seed 1 alone, and shows how much of a difference is
-luck.
+A positive difference of the accuracy and a negative one of the log loss are better. The
+ensemble is `lite0` with the seed of params.yaml and the next two; `lite0, another seed` is the
+second of them alone, and shows how much of a difference is luck.
 """
 
 import argparse
@@ -41,7 +41,7 @@ from stages import clean, prepare, split, train
 BASELINE = "lite0"
 SECOND_SEED = "lite0, another seed"
 EMA_DECAY = 0.95  # the mean of some 20 steps; a fold of 300 photos has 24 in four epochs
-SEEDS = (0, 1, 2)
+SEEDS = (2, 3)  # of the ensemble, besides the seed of params.yaml
 
 
 class Ema(Trainer):
@@ -137,7 +137,7 @@ class Change:
 
 TECHNIQUES = {
     BASELINE: Change(),
-    SECOND_SEED: Change(train={"seed": SEEDS[1]}),
+    SECOND_SEED: Change(train={"seed": SEEDS[0]}),
     "one learning rate for all layers": Change(model={"layer_decay": 1.0}),
     "label smoothing 0.1": Change(train={"label_smoothing": 0.1}),
     "EMA of the weights": Change(trainer=Ema),
