@@ -24,7 +24,7 @@ so one size is measured. `memory` is anonymous memory, without the mapped store.
 Runs the stages once instead, on a quarter as many photos, each of them as it is and in three
 variants: cropped by 30%, brighter, and smaller with other colors. Prints the CPU seconds next to
 those of Pillow for decoding the same files and resizing them to the size of the store (measured on
-PLAIN random ones). The exit status is 1 if the stages take over 8 times as much, or 4 GiB.
+4,000 random ones). The exit status is 1 if the stages take over 8 times as much, or 4 GiB.
 """
 
 import argparse
