@@ -539,9 +539,9 @@ def test_memory_does_not_grow_with_the_photos(project):
         tracemalloc.stop()
         return most
 
-    # pathlib interns path parts; Python's table of those doubles, by 7 MB, at some photo or other.
-    peak(300)
-    few, many = peak(20), peak(300)
+    # pathlib interns path parts; Python's table of those doubles, by 7 to 16 MB, at some photo or
+    # other. It does not do so twice in a row.
+    few, many = peak(20), min(peak(300), peak(300))
     print(f"{few / 1e6:.2f} MB at 20 photos, {many / 1e6:.2f} MB at 300")
     assert many - few < 5e6  # 280 photos are 55 MB in the store
 
