@@ -432,7 +432,8 @@ def residuals(
     """Return the residuals of proposed pairs of the same picture, and of the other pairs."""
     chosen = np.flatnonzero(corrupted.truth.kind.isin(("", EXACT, *COPIES)))
     source = corrupted.truth.source.to_numpy()[chosen]
-    matcher = registration.PhotoMatcher(pictures, list(chosen), squares=squares)
+    matcher = registration.PhotoMatcher(pictures, squares=squares)
+    matcher.select(chosen.tolist())
     best: dict[tuple[int, int], float] = {}
     for a, b, transform in matcher.propose(settings.hash_distance):
         match = matcher.register(a, b, transform)

@@ -9,7 +9,6 @@ Photos that differ only in a detail or are two exposures of a fixed camera are n
 belong to one scene: they stay, and share the cluster's name, so that split does not separate them.
 """
 
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -90,8 +89,9 @@ def find_clusters(
         mirror_safe: Whether mirror images are duplicates; if not, they form two clusters.
         cache: Of `registration.cache_for`.
     """
-    identical = _identical_photos(photos, rank)
-    matcher = PhotoMatcher(photos, [same[0] for same in identical], squares=squares, cache=cache)
+    matcher = PhotoMatcher(photos, squares=squares, cache=cache)
+    identical = _identical_photos(matcher.digests, rank)
+    matcher.select([same[0] for same in identical])
     graph = _MatchGraph(matcher, residual, mirror_safe)
     clusters = []
     chains = graph.chains(distance)
@@ -124,13 +124,11 @@ def find_clusters(
     return clusters, _residuals(len(photos), identical, graph.residuals, large)
 
 
-def _identical_photos(photos: Sequence[Pixels], rank: Sequence[Any]) -> list[list[int]]:
+def _identical_photos(digests: Sequence[bytes], rank: Sequence[Any]) -> list[list[int]]:
     """Return lists of photos with the same pixels, each list and its photos in order of rank."""
     by_digest: dict[bytes, list[int]] = {}
-    for photo in sorted(range(len(photos)), key=lambda n: rank[n]):
-        pixels = np.asarray(photos[photo])
-        digest = hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes())
-        by_digest.setdefault(digest.digest(), []).append(photo)
+    for photo in sorted(range(len(digests)), key=lambda n: rank[n]):
+        by_digest.setdefault(digests[photo], []).append(photo)
     return list(by_digest.values())
 
 

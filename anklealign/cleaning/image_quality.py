@@ -24,8 +24,8 @@ from PIL import Image
 from scipy import ndimage
 from tqdm import tqdm
 
-from anklealign.io import execution, result_cache
-from anklealign.io.pixel_store import Pictures, Pixels
+from anklealign.io import execution, pixel_store, result_cache
+from anklealign.io.pixel_store import Pixels
 from anklealign.io.result_cache import ResultCache
 from anklealign.similarity.borders import TOLERANCE, Box, content_box, frame_box
 
@@ -86,11 +86,7 @@ def measure_all(
     count = len(pictures)
     sizes = table[["width", "height"]].to_numpy()
     slices = (slice(n, n + SHARD) for n in range(0, count, SHARD))
-    shards = (
-        # Views of the store, which another process opens itself.
-        (pictures.part(own) if isinstance(pictures, Pictures) else pictures[own], sizes[own])
-        for own in slices
-    )
+    shards = ((pixel_store.part_of(pictures, own), sizes[own]) for own in slices)
     function = partial(_measure_shard, square, cache)
     qualities: list[ImageQuality] = []
     with tqdm(None, "clean", count, unit="photo", disable=None) as bar:
@@ -193,11 +189,8 @@ def _edge_widths(gray: npt.NDArray[np.float32]) -> tuple[float, float]:
     """
     if min(gray.shape) <= 2 * MARGIN + 1:
         return 0.0, 0.0
-    inner = (slice(MARGIN, -MARGIN),) * 2
-    steep, soft = (
-        np.hypot(*np.gradient(ndimage.gaussian_filter(gray, sigma)))[inner] for sigma in BLURS
-    )
-    edges = soft >= max(np.percentile(soft, 100 - EDGES), 1e-3)
+    steep, soft = (_slopes(ndimage.gaussian_filter(gray, sigma)) for sigma in BLURS)
+    edges = soft >= max(float(np.percentile(soft, 100 - EDGES)), 1e-3)
     # A single gray level is low contrast, not blur; below some 60 x 60 pixels there is too little
     # to measure.
     if np.count_nonzero(edges) < FEWEST:
@@ -207,6 +200,15 @@ def _edge_widths(gray: npt.NDArray[np.float32]) -> tuple[float, float]:
     if np.count_nonzero(fine) < FEWEST:
         return edge, edge
     return edge, _sigma(float(np.percentile(steep[fine] / soft[fine], FINEST)))
+
+
+def _slopes(gray: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return the slopes, in levels per pixel, of (H, W) gray without its margins."""
+    rows, columns = gray[:, MARGIN:-MARGIN], gray[MARGIN:-MARGIN]
+    down = rows[MARGIN + 1 : 1 - MARGIN] - rows[MARGIN - 1 : -1 - MARGIN]
+    across = columns[:, MARGIN + 1 : 1 - MARGIN] - columns[:, MARGIN - 1 : -1 - MARGIN]
+    slopes: npt.NDArray[np.float32] = np.sqrt(down * down + across * across) / 2
+    return slopes
 
 
 def _sigma(ratio: float) -> float:

@@ -556,3 +556,8 @@ class Pictures(Sequence[Pixels]):
             return box
         picture = Image.fromarray(box).resize((width, height), Image.Resampling.LANCZOS)
         return np.asarray(picture)
+
+
+def part_of(photos: Sequence[Pixels], rows: slice) -> Sequence[Pixels]:
+    """Return some of the photos: views of the store, which another process opens itself."""
+    return photos.part(rows) if isinstance(photos, Pictures) else photos[rows]

@@ -18,7 +18,7 @@ import tempfile
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ import numpy.typing as npt
 from PIL import Image
 from tqdm import tqdm
 
-from anklealign.io import result_cache
+from anklealign.io import execution, pixel_store, result_cache
 from anklealign.io.pixel_store import Pixels
 from anklealign.io.result_cache import ResultCache
 from anklealign.similarity import local_differences, perceptual_hash
@@ -63,6 +63,7 @@ MIN_OVERLAP = 0.55  # of either photo's side; the center square of a 16:9 photo 
 MIN_COMMON = 0.3  # of a side, where a plain sky was detected as a border in one of the two
 SHIFT = 0.08  # of the side: a crop on one end moves a photo's center square by half as much
 THUMBNAIL_SHIFT = 0.12  # as SHIFT, of thumbnails of the same picture under other crops
+SHARD = 64  # photos of a call: a quarter of a second
 BATCH = 2048  # entries whose thumbnails are in floating point at once: 64 MiB
 MARGIN = 1 / SIDE  # share of the side next to a content's edge, where the border may bleed in
 CLIPPED = 32  # of 255: share of clipped pixels from which a comparison ignores a pixel
@@ -136,49 +137,51 @@ class PhotoMatcher:
     def __init__(
         self,
         photos: Sequence[Pixels],
-        chosen: Sequence[int] | None = None,
         *,
         squares: bool = False,
         hashes: bool = True,
         cache: ResultCache | None = None,
     ) -> None:
-        """Read every photo, or the chosen ones, once; about 0.2 KiB per photo stay in memory.
+        """Read every photo once; about 0.2 KiB per photo stay in memory.
 
         Args:
             photos: N of (H, W, 3).
-            chosen: Positions in `photos`; None for all.
             squares: Whether the photos were cropped to their center square.
             hashes: Whether to compute the hashes, which only `propose` needs and which take most
                 of the time.
             cache: Of `cache_for`, with what is known of photos.
         """
         self._photos = photos
-        self._chosen = range(len(photos)) if chosen is None else chosen
+        self._positions = np.arange(len(photos))
         self._thumbs = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 - closed by finalize
         weakref.finalize(self, self._thumbs.close)
+        mixed = not squares and not all(_is_square(np.shape(photo)[1::-1]) for photo in photos)
+        describe = partial(_describe_shard, squares, mixed, hashes, cache)
+        shards = (
+            pixel_store.part_of(photos, slice(n, n + SHARD)) for n in range(0, len(photos), SHARD)
+        )
+        self.digests: list[bytes] = []  # equal for photos with the same pixels; none without hashes
         sizes, contents, min_sides, plain = [], [], [], []
         owners, rects, words = [], [], [np.zeros((0, perceptual_hash.WORDS), np.uint64)]
-        shapes = (np.shape(self._photos[n])[1::-1] for n in self._chosen)
-        mixed = not squares and not all(_is_square(shape) for shape in shapes)
-        for photo in tqdm(range(len(self._chosen)), "read", unit="photo", disable=None):
-            pixels = np.asarray(self._photo(photo))
-            size = pixels.shape[1::-1]
-            shift = SHIFT if squares else THUMBNAIL_SHIFT if mixed and _is_square(size) else 0
-            described = _described(pixels, shift, squares, cache) if hashes else _outlined(pixels)
-            box = described.box
-            self._thumbs.write(described.thumb)
-            plain.append(described.plain)
-            sizes.append(size)
-            contents.append(np.array(box) / (size * 2))
-            sides = np.array([box[2] - box[0], box[3] - box[1]])
-            min_sides.append((np.full(2, sides.min()) if squares else sides) / size)
-            words.append(described.words)
-            if hashes:
-                for entry in _entry_boxes(size, box, shift=shift, squares=squares):
-                    owners.append(photo)
-                    rects.append(np.array(entry) / (size * 2))
+        with tqdm(None, "read", len(photos), unit="photo", disable=None) as bar:
+            for described in execution.map_shards(describe, shards):
+                for photo in described:
+                    box, size = photo.box, photo.size
+                    self._thumbs.write(photo.thumb)
+                    self.digests += [photo.digest] if hashes else []
+                    plain.append(photo.plain)
+                    sizes.append(size)
+                    contents.append(np.array(box) / (size * 2))
+                    sides = np.array([box[2] - box[0], box[3] - box[1]])
+                    min_sides.append((np.full(2, sides.min()) if squares else sides) / size)
+                    words.append(photo.words)
+                    owners += [len(plain) - 1] * len(photo.entries)
+                    rects += [np.array(entry) / (size * 2) for entry in photo.entries]
+                    if photo.new and cache:
+                        cache.put(photo.new, photo.to_bytes())
+                bar.update(len(described))
         self.contents = np.array(contents, np.float64).reshape(-1, 4)
-        self._sizes = np.array(sizes, np.float64).reshape(-1, 2)
+        self.sizes = np.array(sizes, np.float64).reshape(-1, 2)
         min_sides_nd = np.array(min_sides, np.float64).reshape(-1, 1, 2)
         self._bounds = np.concatenate([self.contents.reshape(-1, 2, 2), min_sides_nd], axis=1)
         self._plain = np.array(plain, bool)
@@ -188,23 +191,38 @@ class PhotoMatcher:
         self._hashes = hashes
         self._channels = lru_cache(maxsize=1024)(self._read_channels)
 
+    def select(self, photos: Sequence[int]) -> None:
+        """Keep only these photos, numbered anew in this order."""
+        chosen = np.asarray(photos, np.int64)
+        numbers = np.full(len(self), -1)
+        numbers[chosen] = np.arange(len(chosen))
+        owners = numbers[self._owners]
+        entries = np.argsort(owners, kind="stable")[np.count_nonzero(owners < 0) :]
+        self._owners, self._rects = owners[entries], self._rects[entries]
+        self._words = self._words[entries]
+        self.digests = [self.digests[n] for n in photos]
+        for name in ("_positions", "contents", "sizes", "_bounds", "_plain"):
+            setattr(self, name, getattr(self, name)[chosen])
+        self._channels.cache_clear()
+
     def __len__(self) -> int:
         """Return the number of photos."""
-        return len(self._chosen)
+        return len(self._positions)
 
     def _photo(self, photo: int) -> Pixels:
-        return self._photos[self._chosen[photo]]
+        return self._photos[int(self._positions[photo])]
 
     def thumb(self, photo: int) -> Pixels:
         """Return a photo's (64, 64) gray thumbnail."""
-        self._thumbs.seek(photo * SIDE**2)
+        self._thumbs.seek(int(self._positions[photo]) * SIDE**2)
         return np.frombuffer(self._thumbs.read(SIDE**2), np.uint8).reshape(SIDE, SIDE)
 
-    def _read_channels(self, photo: int) -> tuple[Image.Image, Image.Image]:
-        """Return gray levels, and a mask that is 255 where a channel is clipped."""
+    def _read_channels(self, photo: int) -> tuple[Image.Image, Image.Image | None]:
+        """Return gray levels, and a mask that is 255 where a channel is clipped, if one is."""
         pixels = np.asarray(self._photo(photo))
-        clipped = np.where(pixels.max(axis=2) < SATURATED, 0, 255).astype(np.uint8)
-        return Image.fromarray(pixels).convert("L"), Image.fromarray(clipped)
+        clipped = local_differences.brightest(pixels) >= SATURATED
+        mask = Image.fromarray(np.where(clipped, np.uint8(255), np.uint8(0)))
+        return Image.fromarray(pixels).convert("L"), mask if clipped.any() else None
 
     def propose(
         self,
@@ -329,7 +347,7 @@ class PhotoMatcher:
             return Comparison(-1.0, math.inf)
         start, size = region
         pixels = np.minimum(
-            abs(scale * size) * self._sizes[a][_axis_order(transposed)], size * self._sizes[b]
+            abs(scale * size) * self.sizes[a][_axis_order(transposed)], size * self.sizes[b]
         )
         side = min(DETAIL_SIDE, int(0.75 * pixels.min()) // GRID * GRID)
         side = max(ITERATION_SIDES[0], side)
@@ -339,14 +357,16 @@ class PhotoMatcher:
             self._colors(a, scale * start + shift, scale * size, side, transposed=transposed),
             self._colors(b, start, size, side, transposed=False),
         )
-        exposures = still and (self._sizes[a] == self._sizes[b]).all() and comparison.same_picture
-        if exposures and independent_noise(self._grays(a), self._grays(b)):
+        exposures = still and (self.sizes[a] == self.sizes[b]).all() and comparison.same_picture
+        if exposures and independent_noise(
+            *(np.asarray(self.gray(photo)).astype(np.float32) for photo in (a, b))
+        ):
             comparison = replace(comparison, exposures=True)
         return comparison
 
-    def _grays(self, photo: int) -> Levels:
-        """Return a photo's (H, W) gray levels."""
-        return np.asarray(self._channels(photo)[0]).astype(np.float64)
+    def gray(self, photo: int) -> Image.Image:
+        """Return a photo's gray levels, at its stored size."""
+        return self._channels(photo)[0]
 
     def _colors(
         self, photo: int, start: Floats, size: Floats, side: int, *, transposed: bool
@@ -373,7 +393,7 @@ class PhotoMatcher:
         start, size = region
         # A small duplicate lacks fine detail, so both are compared at the coarser resolution.
         pixels = np.minimum(
-            abs(scale * size) * self._sizes[a][_axis_order(transposed)], size * self._sizes[b]
+            abs(scale * size) * self.sizes[a][_axis_order(transposed)], size * self.sizes[b]
         )
         available = int(pixels.min()) // GRID * GRID
         side = max(ITERATION_SIDES[0], min(ITERATION_SIDES[number], available))
@@ -392,11 +412,12 @@ class PhotoMatcher:
             thumb = Image.fromarray(self.thumb(photo))
             pixels = _cut_out(thumb, start, size, side, transposed=transposed)
             return pixels.astype(np.float64), pixels < SATURATED
-        gray, clipped = (
-            _cut_out(image, start, size, side, transposed=transposed)
-            for image in self._channels(photo)
-        )
-        return gray.astype(np.float64), clipped < CLIPPED
+        image, mask = self._channels(photo)
+        gray = _cut_out(image, start, size, side, transposed=transposed).astype(np.float64)
+        if mask is None:
+            return gray, np.ones(gray.shape, bool)
+        clipped = _cut_out(mask, start, size, side, transposed=transposed)
+        return gray, clipped < CLIPPED
 
 
 def _cut_out(
@@ -432,50 +453,66 @@ def _is_square(size: tuple[int, ...]) -> bool:
 class _Description:
     """What is looked up of a photo: E entries, as in `_entry_boxes`."""
 
+    digest: bytes  # of its pixels; empty without hashes
+    size: tuple[int, int]
     box: Box  # of the content
     plain: bool
     thumb: bytes  # (64, 64) gray levels
+    entries: Sequence[tuple[float, float, float, float]]  # E boxes
     words: perceptual_hash.Hashes  # (E, 4)
+    new: bytes = b""  # the key in the cache, if it lacks this photo
 
     def to_bytes(self) -> bytes:
-        """Return the content."""
+        """Return what the cache keeps."""
         return struct.pack("<4i?", *self.box, self.plain) + self.thumb + self.words.tobytes()
 
-    @classmethod
-    def from_bytes(cls, content: bytes) -> "_Description":
-        """Return the description with this content."""
-        *box, plain = struct.unpack_from("<4i?", content)
-        start = struct.calcsize("<4i?")
-        words = np.frombuffer(content, np.uint64, offset=start + SIDE**2)
-        thumb = content[start : start + SIDE**2]
-        return cls(tuple(box), plain, thumb, words.reshape(-1, perceptual_hash.WORDS))
+
+def _describe_shard(
+    squares: bool, mixed: bool, hashes: bool, cache: ResultCache | None, photos: Sequence[Pixels]
+) -> list[_Description]:
+    """Return the descriptions of photos of (H, W, 3); `mixed`: some in the set are not square."""
+    described = []
+    for photo in photos:
+        pixels = np.asarray(photo)
+        size = pixels.shape[1::-1]
+        shift = SHIFT if squares else THUMBNAIL_SHIFT if mixed and _is_square(size) else 0
+        if hashes:
+            described.append(_described(pixels, shift, squares, cache))
+        else:
+            gray, box, thumb = _outline(pixels)
+            words = np.zeros((0, perceptual_hash.WORDS), np.uint64)
+            described.append(_Description(b"", gray.size, box, False, thumb, (), words))
+    return described
 
 
 def _described(
     pixels: Pixels, shift: float, squares: bool, cache: ResultCache | None
 ) -> _Description:
     """Return the description of (H, W, 3) pixels, from the cache if it has it."""
-    key = result_cache.key_of(pixels, shift, squares) if cache else b""
+    digest = result_cache.key_of(pixels)
+    size = pixels.shape[1::-1]
+    key = result_cache.key_of(np.frombuffer(digest, np.uint8), shift, squares)
     known = cache.get(key) if cache else None
     if known is not None:
-        return _Description.from_bytes(known)
+        *sides, plain = struct.unpack_from("<4i?", known)
+        start = struct.calcsize("<4i?")
+        entries = _entry_boxes(size, tuple(sides), shift=shift, squares=squares)
+        words = np.frombuffer(known, np.uint64, offset=start + SIDE**2)
+        thumb = known[start : start + SIDE**2]
+        return _Description(
+            digest, size, tuple(sides), plain, thumb, entries,
+            words.reshape(-1, perceptual_hash.WORDS),
+        )  # fmt: skip
     gray, box, thumb = _outline(pixels)
-    inner = _resized(gray, SIDE, box).astype(np.float64)
+    whole = box == (0, 0, *gray.size)
+    content = np.frombuffer(thumb, np.uint8) if whole else _resized(gray, SIDE, box)
+    inner = content.reshape(SIDE, SIDE).astype(np.float64)
     plain = bool(_contrast(inner, np.ones((SIDE, SIDE))) < MIN_CONTRAST)
-    entries = _entry_boxes(gray.size, box, shift=shift, squares=squares)
+    entries = _entry_boxes(size, box, shift=shift, squares=squares)
     grays = np.array([_resized(gray, perceptual_hash.SIDE, entry) for entry in entries])
     # One photo at a time, so that the bits cannot depend on which others are known.
     words = perceptual_hash.pack(perceptual_hash.spectra(grays))
-    described = _Description(box, plain, thumb, words)
-    if cache:
-        cache.put(key, described.to_bytes())
-    return described
-
-
-def _outlined(pixels: Pixels) -> _Description:
-    """Return the description of (H, W, 3) pixels without hashes."""
-    _, box, thumb = _outline(pixels)
-    return _Description(box, False, thumb, np.zeros((0, perceptual_hash.WORDS), np.uint64))
+    return _Description(digest, size, box, plain, thumb, entries, words, new=key if cache else b"")
 
 
 def _outline(pixels: Pixels) -> tuple[Image.Image, Box, bytes]:
@@ -512,7 +549,8 @@ def _view_spectra(thumbs: Pixels, rects: Floats) -> Floats:
     resized rectangle, the first word differs by 0.3 bits on average and by 2 at most.
     """
     across, down = _cosines(rects[:, 0], rects[:, 2]), _cosines(rects[:, 1], rects[:, 3])
-    spectra: Floats = down @ thumbs.astype(np.float64) @ across.transpose(0, 2, 1)
+    # Half the time of double precision; a bit that this turns lies at its limit.
+    spectra: Floats = down @ thumbs.astype(np.float32) @ across.transpose(0, 2, 1)
     return spectra
 
 
@@ -527,7 +565,7 @@ def _cosines(start: Floats, end: Floats) -> Floats:
     position = (center - start[:, None]) / (end - start)[:, None]
     waves = np.cos(np.pi * np.arange(perceptual_hash.FINE)[:, None] * position[:, None, :])
     weighted: Floats = waves * np.clip(inside, 0, None)[:, None, :]
-    return weighted[number]
+    return weighted.astype(np.float32)[number]
 
 
 def transform_between(orientation: int, view: Floats, rect: Floats) -> Floats:

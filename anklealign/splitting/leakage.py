@@ -121,9 +121,8 @@ class LeakageAudit:
 
     def __init__(self, photos: Sequence[Pixels], *, squares: bool = False) -> None:
         """Extract the views; `squares` says whether photos were cropped to their center square."""
-        self._photos = photos
         self._matcher = PhotoMatcher(photos, squares=squares, hashes=False)
-        self._views = _extract_views(photos, self._matcher, squares=squares)
+        self._views = _extract_views(self._matcher, squares=squares)
         self._verified: dict[tuple[int, int, _Proposal], Pair] = {}
 
     def nearest_pairs(self, splits: Sequence[str], held_out: Sequence[str]) -> list[Pair]:
@@ -157,8 +156,8 @@ class LeakageAudit:
         rect_a, rect_b = np.array(proposal.rect_a), np.array(proposal.rect_b)
         transform = transform_between(proposal.orientation, rect_a, rect_b)
         registration = self._matcher.register(a, b, transform)
-        views = ((self._photos[a], rect_a), (self._photos[b], rect_b))
-        grays = np.stack([_region(_gray(photo), rect, FINE) for photo, rect in views])
+        views = ((a, rect_a), (b, rect_b))
+        grays = np.stack([_region(self._matcher.gray(photo), rect, FINE) for photo, rect in views])
         fine = _detail(grays, FINE_SIGMA)
         correlation = float((_oriented(fine[0], proposal.orientation) * fine[1]).sum())
         pair = Pair(
@@ -190,15 +189,15 @@ def _best_proposals(queries: _Views, others: _Views) -> dict[int, dict[int, _Pro
     return proposals
 
 
-def _extract_views(photos: Sequence[Pixels], matcher: PhotoMatcher, *, squares: bool) -> _Views:
-    """Return the views of (H, W, 3) photos: whole and, if different, their content."""
+def _extract_views(matcher: PhotoMatcher, *, squares: bool) -> _Views:
+    """Return the views of the photos: whole and, if different, their content."""
     owners, rects, cropped = [], [], []
     details: list[npt.NDArray[Any]] = []
-    many = len(photos) > EXHAUSTIVE
-    for start in tqdm(range(0, len(photos), BATCH), "views", delay=1, leave=False, disable=None):
+    many = len(matcher) > EXHAUSTIVE
+    for start in tqdm(range(0, len(matcher), BATCH), "views", delay=1, leave=False, disable=None):
         levels = bytearray()
-        for n in range(start, min(start + BATCH, len(photos))):
-            of_photo = _view_rects(matcher.contents[n], np.shape(photos[n]), squares=squares)
+        for n in range(start, min(start + BATCH, len(matcher))):
+            of_photo = _view_rects(matcher.contents[n], matcher.sizes[n], squares=squares)
             # Crops of a picture of 64 pixels are as good at 16, and ten times as fast.
             thumb = Image.fromarray(matcher.thumb(n))
             for box in (of_photo[0] * FINE).tolist():
@@ -218,14 +217,14 @@ def _extract_views(photos: Sequence[Pixels], matcher: PhotoMatcher, *, squares: 
 
 
 def _view_rects(
-    content: Rects, shape: tuple[int, ...], *, squares: bool
+    content: Rects, size: npt.NDArray[np.float64], *, squares: bool
 ) -> tuple[Rects, npt.NDArray[np.bool_]]:
-    """Return the (E, 4) views of a photo of shape (H, W, 3), and whether each is cropped.
+    """Return the (E, 4) views of a photo of (2,) size, and whether each is cropped.
 
     The content's center square is a view, too; of photos that were cropped to their center square,
     it is also cropped: a picture squared with bars is whole, while its original lacks its ends.
     """
-    square = _center_square(content, shape)
+    square = _center_square(content, size)
     bases = {FULL, tuple(content.tolist())}
     thumbnails = np.zeros((0, 4))
     if squares:
@@ -240,10 +239,10 @@ def _view_rects(
     return np.vstack([thumbnails, rects]), np.r_[np.zeros(len(thumbnails), np.bool_), cropped]
 
 
-def _center_square(content: Rects, shape: tuple[int, ...]) -> Rects:
-    """Return the center square of the (4,) content of a photo of shape (H, W, 3)."""
-    size = (content[2:] - content[:2]) * shape[1::-1]
-    ends = (size - size.min()) / 2 / shape[1::-1]
+def _center_square(content: Rects, size: npt.NDArray[np.float64]) -> Rects:
+    """Return the center square of the (4,) content of a photo of (2,) size, in pixels."""
+    sides = (content[2:] - content[:2]) * size
+    ends = (sides - sides.min()) / 2 / size
     return np.array([*(content[:2] + ends), *(content[2:] - ends)])
 
 
@@ -310,10 +309,6 @@ def _propose_similar(queries: _Views, others: _Views) -> Iterator[tuple[int, int
                     tuple(others.rect[view[n]].tolist()),
                 ),
             )
-
-
-def _gray(photo: Pixels) -> Image.Image:
-    return Image.fromarray(np.asarray(photo)).convert("L")
 
 
 def _region(gray: Image.Image, rect: Rects, side: int) -> Pixels:
