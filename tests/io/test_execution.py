@@ -126,6 +126,21 @@ def test_an_error_in_the_shards_is_raised_after_those_before_it(backend):  # noq
         seen.extend(map_shards(abs, shards()))
 
 
+def test_a_single_worker_is_the_thread_that_maps(monkeypatch):
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 1)
+    monkeypatch.setattr(execution, "SHARDS_PER_PROCESS", 1)
+    called = []
+
+    def note(number):
+        called.append(number)
+        return threading.get_ident()
+
+    results = map_shards(note, range(5))
+    assert next(results) == threading.get_ident()
+    assert called == [0]  # the others are not computed ahead
+    assert set(results) == {threading.get_ident()}
+
+
 @pytest.mark.parametrize("backend", BACKENDS, indirect=True)
 def test_shards_are_read_as_they_are_needed(backend):  # noqa: ARG001
     read = []
