@@ -26,7 +26,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from torch import Tensor
-from tqdm import tqdm
 
 from anklealign.config import params, paths, stage
 from anklealign.config.params import Evaluate
@@ -50,7 +49,7 @@ from anklealign.evaluation.robustness import CorruptionSample
 from anklealign.evaluation.score_tables import Predictions
 from anklealign.explainability import feature_map
 from anklealign.inference.predictor import Predictor
-from anklealign.io import files, pixel_store, results
+from anklealign.io import execution, files, pixel_store, results
 from anklealign.io.pseudonyms import Pseudonyms
 from anklealign.metrics.scores import Floats, Integers
 from anklealign.models import calibration, inputs, novelty
@@ -70,8 +69,10 @@ def main() -> None:
     _, dataset = params.dataset(raw)
     inputs.configure_cpu(params.section(raw, "train.threads", int))
     table = pixel_store.read_table(paths.SPLIT / "photos.csv")
-    predictor = Predictor.load(paths.MODEL, params.section(raw, "train.device", str))
-    networks = NetworkPasses(predictor, pixel_store.open_store())
+    execution.configure(**vars(params.execution(raw)))
+    device = params.section(raw, "train.device", str)
+    networks = NetworkPasses.load(paths.MODEL, device, pixel_store.open_store())
+    predictor = networks.predictor
     classes = list(predictor.classes)
 
     _, validation, val_features = describe_table(table[table.split == "val"], networks)
@@ -292,9 +293,7 @@ def measure_robustness(
     )
     scores: dict[str, dict[int, float]] = {}
     widths, used = [], []
-    corrupted = networks.corruption_scores(sample, flip=flip)
-    total = len(robustness.levels(flip=flip))
-    for own in tqdm(corrupted, total=total, desc="robustness", disable=None):
+    for own in networks.corruption_scores(sample, flip=flip):
         scores.setdefault(own.kind, {})[own.level] = round(own.score, 6)
         widths.append(own.width)
         used.append(own.photos)

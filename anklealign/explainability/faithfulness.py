@@ -21,7 +21,6 @@ import torch
 from scipy.ndimage import gaussian_filter
 from scipy.stats import rankdata
 from torch import nn
-from tqdm import tqdm
 
 from anklealign.explainability.attribution import Maps, heat_maps
 from anklealign.io.pixel_store import Pixels
@@ -78,9 +77,7 @@ def areas(
     or at the blurred one.
     """
     results = []
-    items = zip(pixels_nhwc, classes, orders, strict=True)
-    bar = tqdm(items, "maps checked", len(orders), unit="photo", delay=1, disable=None)
-    for pixels, label, own in bar:
+    for pixels, label, own in zip(pixels_nhwc, classes, orders, strict=True):
         blurred = gaussian_filter(pixels, (BLUR * len(pixels), BLUR * len(pixels), 0))
         directions = ((pixels, blurred), (blurred, pixels))
         between = [replace_cells(*pair, order)[1:-1] for order in own for pair in directions]
