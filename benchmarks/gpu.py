@@ -430,9 +430,15 @@ def evaluated(
     classes = np.zeros(len(pixels), np.int64)
     scores = faithfulness.measure(made, pixels, classes, 1, device)
     boxes = np.tile([0, 0, SIDE, SIDE], (len(pixels), 1))
-    corrupted = robustness.corruption_scores(
-        pixels, boxes, list(photos.ids), photos.labels, predictor.probabilities, fill=114, flip=True
-    )
+    ids = list(photos.ids)
+    sample = robustness.CorruptionSample(
+        pixels, np.arange(len(pixels)), boxes, ids, photos.labels,
+        unchanged=probabilities.argmax(1), groups=ids, fill=114,
+    )  # fmt: skip
+    corrupted = [
+        robustness.corruption_score(sample, predictor.probabilities, kind, level)
+        for kind, level in robustness.levels(flip=True)
+    ]
     results = {
         "probability": probabilities,
         "map": attribution.heat_maps(made, pixels, classes, device=device),

@@ -19,12 +19,13 @@ import os
 # Idle threads would otherwise spin between the layers: 10% more CPU time in as many seconds.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
+from torch import Tensor
 
 from anklealign.config import params, paths, stage
 from anklealign.config.params import Evaluate
@@ -37,21 +38,22 @@ from anklealign.evaluation import (
     score_tables,
     shortcuts,
 )
+from anklealign.evaluation.network_passes import NetworkPasses
 from anklealign.evaluation.prediction_tables import (
     Features,
     describe_table,
     reliability_table,
     rounded_probabilities,
 )
+from anklealign.evaluation.robustness import CorruptionSample
 from anklealign.evaluation.score_tables import Predictions
-from anklealign.explainability import faithfulness, feature_map
+from anklealign.explainability import feature_map
 from anklealign.inference.predictor import Predictor
-from anklealign.io import files, pixel_store, results
-from anklealign.io.pixel_store import Photos
+from anklealign.io import execution, files, pixel_store, results
 from anklealign.io.pseudonyms import Pseudonyms
-from anklealign.metrics.scores import Floats
+from anklealign.metrics.scores import Floats, Integers
 from anklealign.models import calibration, inputs, novelty
-from anklealign.models.features import frozen
+from anklealign.models.features import frozen, stored_features
 
 METRICS = paths.DETAILS / "evaluate.json"
 PLOTS = paths.PLOTS / "evaluate"
@@ -67,13 +69,15 @@ def main() -> None:
     _, dataset = params.dataset(raw)
     inputs.configure_cpu(params.section(raw, "train.threads", int))
     table = pixel_store.read_table(paths.SPLIT / "photos.csv")
-    store = pixel_store.open_store()
-    predictor = Predictor.load(paths.MODEL, params.section(raw, "train.device", str))
+    execution.configure(**vars(params.execution(raw)))
+    device = params.section(raw, "train.device", str)
+    networks = NetworkPasses.load(paths.MODEL, device, pixel_store.open_store())
+    predictor = networks.predictor
     classes = list(predictor.classes)
 
-    _, validation, val_features = describe_table(table[table.split == "val"], store, predictor)
-    test, predictions, features = describe_table(table[table.split == "test"], store, predictor)
-    general, scores = describe_novelty(test, store, predictor)
+    _, validation, val_features = describe_table(table[table.split == "val"], networks)
+    test, predictions, features = describe_table(table[table.split == "test"], networks)
+    general, scores = describe_novelty(test, networks)
     rows = bundle_scores.predicted_rows(test, predictions, predictor, scores)
     metrics: dict[str, Any] = {
         results.BUNDLE: results.bundle_hash(paths.MODEL),
@@ -91,7 +95,7 @@ def main() -> None:
         }  # fmt: skip
     if settings.robustness:
         metrics["robustness"] = measure_robustness(
-            test, store, predictor, predictions, limit=settings.robustness, flip=dataset.mirror_safe
+            test, networks, predictions, limit=settings.robustness, flip=dataset.mirror_safe
         )
     if predictor.bundle.novelty is not None:
         metrics["novelty"] = score_tables.novelty_scores(
@@ -99,17 +103,13 @@ def main() -> None:
             settings, seed,
         )  # fmt: skip
     metrics |= dataset_checks(
-        table, store, predictor, metrics["balanced_accuracy"], general,
-        settings=settings, seed=seed,
-    )  # fmt: skip
+        table, networks, metrics["balanced_accuracy"], general, settings=settings, seed=seed
+    )
     wrong = set(rows.id[rows.actual != rows.predicted])
-    known = features | val_features
-    described = feature_map.describe(
-        table, wrong, store, predictor.for_inference, predictor.device,
-        known=known, stored=frozen(predictor.bundle.record),
-    )  # fmt: skip
+    compute = from_cache(networks) if frozen(predictor.bundle.record) else networks.features
+    described = feature_map.describe(table, wrong, compute, features | val_features)
     metrics["explanations"] = explain(
-        rows, test, store, predictor, described, limit=settings.explained, seed=seed
+        rows, test, networks, described, limit=settings.explained, seed=seed
     )
     without_names(metrics, rows, Pseudonyms(settings.pseudonyms))
     bundle = predictor.bundle
@@ -122,21 +122,30 @@ def main() -> None:
 
 
 def describe_novelty(
-    test: pd.DataFrame, store: Photos, predictor: Predictor
+    test: pd.DataFrame, networks: NetworkPasses
 ) -> tuple[dict[int, Features], Floats]:
     """Return the general network's features (C,) by row of the store, and the novelty (N,)."""
-    photo_rows, detector = test.row.to_numpy(np.int64), predictor.bundle.novelty
+    photo_rows = test.row.to_numpy(np.int64)
+    detector = networks.predictor.bundle.novelty
     if detector is None:
-        return {}, predictor.novelty_scores(store, photo_rows)
-    described = novelty.describe(store, photo_rows, predictor.device)
+        return {}, np.full(len(test), np.nan)
+    described = networks.general_features(photo_rows)
     by_row = dict(zip(photo_rows.tolist(), described, strict=True))
     return by_row, novelty.distances(described, detector.references)
 
 
+def from_cache(networks: NetworkPasses) -> Callable[[Integers], Tensor]:
+    """Return a function that reads the features of a frozen network that training has computed."""
+    own, device = networks.predictor.for_inference, networks.predictor.device
+    return partial(
+        stored_features,
+        own.model, networks.store, input_config=own.input_config, device=device,
+    )  # fmt: skip
+
+
 def dataset_checks(
     table: pd.DataFrame,
-    store: Photos,
-    predictor: Predictor,
+    networks: NetworkPasses,
     score: Mapping[str, float],
     general: Mapping[int, Features],
     *,
@@ -153,8 +162,9 @@ def dataset_checks(
         "confidence": settings.confidence,
         "seed": seed,
     }
+    predictor = networks.predictor
     blocks: dict[str, Any] = {}
-    if audit := shortcuts.audit(photos, store, predictor.classes, score, **common):
+    if audit := shortcuts.audit(photos, networks.store, predictor.classes, score, **common):
         blocks["shortcuts"] = audit
         for sentence in audit["warnings"].values():
             stage.print_wrapped(f"evaluate: warning: {sentence}")
@@ -164,9 +174,7 @@ def dataset_checks(
         curve = learning_curve.of_probe(
             photos,
             predictor.classes,
-            lambda chosen: novelty.describe_unknown(
-                store, chosen.row.to_numpy(np.int64), predictor.device, known
-            ),
+            lambda chosen: networks.general_features(chosen.row.to_numpy(np.int64), known),
             score["value"],
             repeats=settings.learning_curve,
             **common,
@@ -260,8 +268,7 @@ def detection_rates(predictor: Predictor) -> dict[str, float]:
 
 def measure_robustness(
     test: pd.DataFrame,
-    store: Photos,
-    predictor: Predictor,
+    networks: NetworkPasses,
     predictions: Predictions,
     *,
     limit: int,
@@ -272,24 +279,21 @@ def measure_robustness(
     Uses at most the first `limit` photos by id, an order independent of path and label.
     """
     photos = test.sort_values("id").head(limit)
-    pixels = store[photos.row.to_numpy()]
     labels = predictions.labels[photos.index]
     unchanged = predictions.predicted[photos.index]
-    scores: dict[str, dict[int, float]] = {}
-    widths, used = [], []
-    corrupted = robustness.corruption_scores(
-        pixels,
-        photos[["left", "top", "right", "bottom"]].to_numpy(np.int64),
-        list(photos.id),
-        labels,
-        predictor.probabilities,
-        fill=predictor.bundle.preprocessing.fill,
-        flip=flip,
+    sample = CorruptionSample(
+        networks.store,
+        photos.row.to_numpy(np.int64),
+        boxes=photos[["left", "top", "right", "bottom"]].to_numpy(np.int64),
+        ids=list(photos.id),
+        labels=labels,
         unchanged=unchanged,
         groups=list(photos.group),
+        fill=networks.predictor.bundle.preprocessing.fill,
     )
-    total = sum(map(len, robustness.LEVELS.values()))
-    for own in tqdm(corrupted, total=total, desc="robustness", disable=None):
+    scores: dict[str, dict[int, float]] = {}
+    widths, used = [], []
+    for own in networks.corruption_scores(sample, flip=flip):
         scores.setdefault(own.kind, {})[own.level] = round(own.score, 6)
         widths.append(own.width)
         used.append(own.photos)
@@ -306,8 +310,7 @@ def measure_robustness(
 def explain(
     predictions: pd.DataFrame,
     test: pd.DataFrame,
-    store: Photos,
-    predictor: Predictor,
+    networks: NetworkPasses,
     described: feature_map.Arrays,
     *,
     limit: int,
@@ -317,19 +320,17 @@ def explain(
 
     The scores use the first `limit` photos by id, an order independent of path and label.
     """
-    bundle, device = predictor.for_inference, predictor.device
-    rows = predictions.sort_values("id").head(limit)
-    mapped = predictions[predictions.id.isin([*explained_photos.select(predictions).id, *rows.id])]
-    known = feature_map.heat_maps_by_id(mapped, test, store, bundle, device)
-    maps = explained_photos.attribution_maps(predictions, test, store, bundle, device, known=known)
-    small = feature_map.small_heat_maps(predictions, test, store, bundle, device, known=known)
-    results.write_arrays(paths.EXPLANATIONS, maps | small | described)
-    predicted = rows.predicted.map(bundle.classes.index).to_numpy(np.int64)
-    pixels = store[test.row[rows.index].to_numpy()]
-    heat = np.stack([known[name] for name in rows.id])
-    return faithfulness.measure(
-        predictor.bundle, pixels, predicted, seed, device, maps=heat, fast=bundle
+    photos = predictions.assign(row=test.row)
+    rows = photos.sort_values("id").head(limit)
+    mapped = photos[photos.id.isin([*explained_photos.select(photos).id, *rows.id])]
+    known = dict(networks.heat_maps(mapped))
+    own = networks.predictor
+    maps = explained_photos.attribution_maps(
+        photos, test, networks.store, own.for_inference, own.device, known=known
     )
+    small = feature_map.small_heat_maps(photos, networks.heat_maps, known)
+    results.write_arrays(paths.EXPLANATIONS, maps | small | described)
+    return networks.faithfulness(rows, np.stack([known[name] for name in rows.id]), seed)
 
 
 def summary_line(metrics: Mapping[str, Any]) -> str:

@@ -39,11 +39,12 @@ from anklealign.cli import photo_sources
 from anklealign.cli.download import is_address
 from anklealign.config import environment
 from anklealign.inference.predictor import Predictor
+from anklealign.inference.predictor_source import PredictorSource
 from anklealign.ingest.inventory import escape_unprintable
 from anklealign.ingest.wording import counted
 from anklealign.io import decode, execution, files, imports, results
 from anklealign.io.execution import Backend
-from anklealign.models import calibration, inputs, novelty, operating_point
+from anklealign.models import calibration, inputs, operating_point
 
 # Photos of a shard: of the first `FEW` shards, so that a hundred photos keep all cores busy, and of
 # the others, so that a million take 4,000 files. 256 take 50 MB at 256 px.
@@ -57,15 +58,13 @@ class Job:
     """What is done to all shards.
 
     Attributes:
-        model: Folder of the bundle.
-        device: As in `inputs.pick_device`.
+        source: Of the predictor.
         refuse_unlike: Whether photos that are unlike the training photos get no class.
         folder: Of the parts.
         key: Hash of the bundle, the code and the options.
     """
 
-    model: Path
-    device: str
+    source: PredictorSource
     refuse_unlike: bool
     folder: Path
     key: str
@@ -132,9 +131,10 @@ def _write_table(
         kind = device.partition(":")[0]
     predictor = Predictor.load(model, here)  # an error of the bundle comes before any work
     folder = out.absolute().with_name(f"{out.name}.parts")
-    job = Job(model.absolute(), device, refuse_unlike, folder, _key(model, kind, refuse_unlike))
+    source = PredictorSource(model.absolute(), results.bundle_hash(model), device, 1)
+    job = Job(source, refuse_unlike, folder, _key(source, kind, refuse_unlike))
     if not execution.on_cluster():
-        _prepare(job, predictor)  # before threads ask for it
+        source.keep(predictor)
     shards = _shards(photo_sources.photos_in(sources))
     counts = dict.fromkeys(("photos", "unread", "unlike", "known"), 0)
     parts: list[str] = []
@@ -156,10 +156,10 @@ def _write_table(
     return counts
 
 
-def _key(model: Path, device: str, refuse_unlike: bool) -> str:
+def _key(source: PredictorSource, device: str, refuse_unlike: bool) -> str:
     """Return the hash of all that a prediction depends on besides the photo."""
     described = {
-        "bundle": results.bundle_hash(model),
+        "bundle": source.sha256,
         "device": device,
         "refuse_unlike": refuse_unlike,
         "code": imports.code_sha256((__name__,)),
@@ -190,7 +190,7 @@ def predict_part(job: Job, shard: Numbered) -> Part:
     if known:
         table = files.read_table(file, ("path", "predicted", "in_distribution", "reason"))
     else:
-        predictor = _PREDICTORS.get(job.key) or _prepare(job, Predictor.load(job.model, job.device))
+        predictor = job.source.predictor()
         table = predictions(predictor, photos)
         if job.refuse_unlike:
             refused = table.in_distribution == False  # noqa: E712 - unreadable photos have ''
@@ -214,19 +214,6 @@ def _stamp(name: str) -> tuple[int, ...]:
             facts = Path(name).stat()
             return facts.st_size, facts.st_mtime_ns
     return ()
-
-
-_PREDICTORS: dict[str, Predictor] = {}  # of this process, by the key of its job
-
-
-def _prepare(job: Job, predictor: Predictor) -> Predictor:
-    """Keep the predictor of a job, and load what its first prediction would."""
-    inputs.configure_cpu(1)
-    if predictor.bundle.novelty is not None:
-        novelty.general_network(str(predictor.device))
-    _PREDICTORS.clear()
-    _PREDICTORS[job.key] = predictor
-    return predictor
 
 
 def _join(folder: Path, parts: Sequence[str], out: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from anklealign.evaluation.network_passes import NetworkPasses
 from anklealign.evaluation.score_tables import Predictions
 from anklealign.inference.predictor import Predictor
 from anklealign.io.pixel_store import Photos
@@ -35,13 +36,13 @@ def predict_table(
 
 
 def describe_table(
-    table: pd.DataFrame, store: Photos, predictor: Predictor
+    table: pd.DataFrame, networks: NetworkPasses
 ) -> tuple[pd.DataFrame, Predictions, dict[int, Features]]:
     """Return what `predict_table` returns, and the model's features (C,) by row of the store."""
     rows = table.sort_values("path", ignore_index=True)
-    labels = rows.label.map(predictor.classes.index).to_numpy(np.int64)
+    labels = rows.label.map(networks.predictor.classes.index).to_numpy(np.int64)
     photo_rows = rows.row.to_numpy(np.int64)
-    probabilities, features = predictor.describe(store, photo_rows)
+    probabilities, features = networks.describe(photo_rows)
     by_row = dict(zip(photo_rows.tolist(), features.numpy(), strict=True))
     return rows, Predictions(labels, probabilities, list(rows.group)), by_row
 

@@ -7,7 +7,7 @@ barely recognizable.
 """
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
-from anklealign.io.pixel_store import Pixels
+from anklealign.io.pixel_store import Photos, Pixels
 from anklealign.metrics.scores import Floats, Integers
 
 FLIP = "horizontal_flip"
@@ -47,6 +47,31 @@ class CorruptionScore(NamedTuple):
     score: float
     width: float
     photos: int
+
+
+@dataclass(frozen=True)
+class CorruptionSample:
+    """The photos that are corrupted.
+
+    Attributes:
+        store: uint8 (n, S, S, 3).
+        rows: (N,) rows of it.
+        boxes: (N, 4), position of each photo in its square: left, top, right, bottom.
+        ids: N photo ids.
+        labels: (N,) class indices.
+        unchanged: (N,) predicted classes of the photos without corruption.
+        groups: (N,) group of each photo, for the interval.
+        fill: Gray level of the letterbox.
+    """
+
+    store: Photos
+    rows: Integers
+    boxes: Integers
+    ids: Sequence[str]
+    labels: Integers
+    unchanged: Integers
+    groups: Sequence[str]
+    fill: int
 
 
 @dataclass(frozen=True)
@@ -140,54 +165,41 @@ def corrupt(
     return corrupted
 
 
-def corruption_scores(
-    pixels_nhwc: Pixels,
-    boxes: Integers,
-    ids: Sequence[str],
-    labels: Integers,
-    predict: Callable[[Pixels], Floats],
-    *,
-    fill: int,
-    flip: bool,
-    unchanged: Integers | None = None,
-    groups: Sequence[str] | None = None,
-) -> Iterator[CorruptionScore]:
-    """Yield the balanced accuracy of the corrupted photos by kind and level.
+def levels(*, flip: bool) -> list[tuple[str, int]]:
+    """Return each kind with each of its levels; `flip` tells if a flipped photo keeps its label."""
+    return [(kind, level) for kind in LEVELS if flip or kind != FLIP for level in LEVELS[kind]]
 
-    A level uses the photos in their order, a block at a time, until the drop is known (`is_known`).
+
+def corruption_score(
+    sample: CorruptionSample, predict: Callable[[Pixels], Floats], kind: str, level: int
+) -> CorruptionScore:
+    """Return the balanced accuracy of the photos that are corrupted at a level.
+
+    It uses the photos in their order, a block at a time, until the drop is known (`is_known`).
     The score is that of all N unchanged photos minus the drop, which is measured on the same photos
     with and without the corruption: which photos were drawn then matters little.
 
     Args:
-        pixels_nhwc: uint8 (N, S, S, 3).
-        boxes: (N, 4), position of each photo in its square: left, top, right, bottom.
-        ids: N photo ids.
-        labels: (N,) class indices.
+        sample: N photos.
         predict: Function from squares to (N, K) probabilities.
-        fill: Gray level of the letterbox.
-        flip: Whether a flipped photo keeps its label; otherwise the flip is left out.
-        unchanged: (N,) predicted classes of the photos without corruption, if they are at hand.
-        groups: (N,) group of each photo, for the interval; without it, each photo is one.
+        kind: Key of `LEVELS`.
+        level: One of its levels.
     """
-    if unchanged is None:
-        unchanged = predict(pixels_nhwc).argmax(1)
-    correct = unchanged == labels
-    codes = np.unique(np.asarray(ids if groups is None else groups), return_inverse=True)[1]
-    for kind, levels in LEVELS.items():
-        for level in levels if flip or kind != FLIP else ():
-            lost = np.zeros(0)
-            while len(lost) < len(ids):
-                block = slice(len(lost), len(lost) + BLOCK)
-                corrupted = corrupt(
-                    pixels_nhwc[block], boxes[block], ids[block], kind, level, fill=fill
-                )
-                right = predict(corrupted).argmax(1) == labels[block]
-                lost = np.append(lost, correct[block].astype(float) - right)
-                drop, width = drop_with_width(lost, labels, codes)
-                if is_known(drop, width):
-                    break
-            score = class_mean(correct.astype(float), labels) - drop
-            yield CorruptionScore(kind, level, float(np.clip(score, 0, 1)), width, len(lost))
+    labels, ids = sample.labels, sample.ids
+    correct = sample.unchanged == labels
+    codes = np.unique(np.asarray(sample.groups), return_inverse=True)[1]
+    lost, drop, width = np.zeros(0), 0.0, np.inf
+    while len(lost) < len(ids) and not is_known(drop, width):
+        block = slice(len(lost), len(lost) + BLOCK)
+        corrupted = corrupt(
+            sample.store[sample.rows[block]], sample.boxes[block], ids[block], kind, level,
+            fill=sample.fill,
+        )  # fmt: skip
+        right = predict(corrupted).argmax(1) == labels[block]
+        lost = np.append(lost, correct[block].astype(float) - right)
+        drop, width = drop_with_width(lost, labels, codes)
+    score = class_mean(correct.astype(float), labels) - drop
+    return CorruptionScore(kind, level, float(np.clip(score, 0, 1)), width, len(lost))
 
 
 def class_mean(values: Floats, labels: Integers) -> float:

@@ -21,7 +21,6 @@ import torch
 from scipy.ndimage import gaussian_filter
 from scipy.stats import rankdata
 from torch import nn
-from tqdm import tqdm
 
 from anklealign.explainability.attribution import Maps, heat_maps
 from anklealign.io.pixel_store import Pixels
@@ -44,30 +43,44 @@ class Areas(NamedTuple):
     insertion_random: Floats
 
 
+def cell_orders(cells: Floats, seed: int) -> Integers:
+    """Return the orders in which each photo's cells are replaced: by heat, and random ones.
+
+    Args:
+        cells: `cell_means` of N maps, (N, 16, 16).
+        seed: Of the random orders.
+
+    Returns:
+        (N, 1 + RANDOM_ORDERS, 256) cell indices.
+    """
+    generator = np.random.default_rng(seed)
+    orders = [
+        [
+            np.argsort(-heat.ravel(), kind="stable"),
+            *(generator.permutation(CELLS * CELLS) for _ in range(RANDOM_ORDERS)),
+        ]
+        for heat in cells
+    ]
+    return np.array(orders, np.int64).reshape(-1, 1 + RANDOM_ORDERS, CELLS * CELLS)
+
+
 def areas(
     bundle: Bundle,
     pixels_nhwc: Pixels,
     classes: Integers,
-    maps: Maps,
-    *,
-    seed: int,
+    orders: Integers,
     device: torch.device,
 ) -> Areas:
-    """Return the areas of each photo: (N, S, S, 3), (N,), (N, S, S).
+    """Return the areas of each photo, from its `cell_orders`: (N, S, S, 3), (N,).
 
     The network runs 2 + 2 (1 + 2) 5 = 32 times per photo: all curves start and end at the photo
     or at the blurred one.
     """
-    generator = np.random.default_rng(seed)
     results = []
-    items = zip(pixels_nhwc, classes, maps, strict=True)
-    bar = tqdm(items, "maps checked", len(maps), unit="photo", delay=1, disable=None)
-    for pixels, label, heat in bar:
-        orders = [np.argsort(-cell_means(heat).ravel(), kind="stable")]
-        orders += [generator.permutation(CELLS * CELLS) for _ in range(RANDOM_ORDERS)]
+    for pixels, label, own in zip(pixels_nhwc, classes, orders, strict=True):
         blurred = gaussian_filter(pixels, (BLUR * len(pixels), BLUR * len(pixels), 0))
         directions = ((pixels, blurred), (blurred, pixels))
-        between = [replace_cells(*pair, order)[1:-1] for order in orders for pair in directions]
+        between = [replace_cells(*pair, order)[1:-1] for order in own for pair in directions]
         steps = np.concatenate([pixels[None], blurred[None], *between])
         rows = np.arange(len(steps))
         outputs = logits(bundle.model, steps, rows, bundle.input_config, device)
@@ -82,11 +95,12 @@ def areas(
     return Areas(*columns)
 
 
-def cell_means(heat: Maps) -> Floats:
-    """Return the mean heat of each cell: (S, S) -> (16, 16); S may be any side of 16 or more."""
-    edges = np.linspace(0, len(heat), CELLS + 1).round().astype(int)[:-1]
-    sums = np.add.reduceat(np.add.reduceat(heat.astype(np.float64), edges, 0), edges, 1)
-    sizes = np.diff(np.append(edges, len(heat)))
+def cell_means(maps: Maps) -> Floats:
+    """Return the mean heat of each cell: (N, S, S) -> (N, 16, 16); S may be any side from 16 on."""
+    size = maps.shape[-1]
+    edges = np.linspace(0, size, CELLS + 1).round().astype(int)[:-1]
+    sums = np.add.reduceat(np.add.reduceat(maps.astype(np.float64), edges, 1), edges, 2)
+    sizes = np.diff(np.append(edges, size))
     means: Floats = sums / np.outer(sizes, sizes)
     return means
 
@@ -121,38 +135,41 @@ def randomize_weights(bundle: Bundle, seed: int) -> Bundle:
     return replace(bundle, model=model.to(device))
 
 
-def correlations(maps: Maps, others: Maps) -> Floats:
-    """Return the rank correlation of each pair: (N, S, S) twice -> (N,); 0 if a map is constant."""
+def correlations(cells: Floats, others: Floats) -> Floats:
+    """Return the rank correlation of each pair of maps, which is 0 if one of them is constant.
+
+    `cell_means` of both, (N, 16, 16) -> (N,).
+    """
     values = []
-    for pair in zip(maps, others, strict=True):
-        a, b = (rankdata(cell_means(heat)) for heat in pair)
+    for pair in zip(cells, others, strict=True):
+        a, b = (rankdata(heat) for heat in pair)
         constant = a.std() == 0 or b.std() == 0
         values.append(0.0 if constant else float(np.corrcoef(a.ravel(), b.ravel())[0, 1]))
     return np.array(values, np.float64)
 
 
 def measure(
-    bundle: Bundle,
-    pixels_nhwc: Pixels,
-    classes: Integers,
-    seed: int,
-    device: torch.device,
-    *,
-    maps: Maps | None = None,
-    fast: Bundle | None = None,
+    bundle: Bundle, pixels_nhwc: Pixels, classes: Integers, seed: int, device: torch.device
 ) -> dict[str, float | int]:
+    """Return the `scores` of a bundle's heat maps of N photos and their classes."""
+    cells = cell_means(heat_maps(bundle, pixels_nhwc, classes, device=device))
+    measured = areas(bundle, pixels_nhwc, classes, cell_orders(cells, seed), device)
+    random = randomize_weights(bundle, seed)
+    others = cell_means(heat_maps(random, pixels_nhwc, classes, device=device))
+    return scores(measured, correlations(cells, others))
+
+
+def scores(measured: Areas, untrained: Floats) -> dict[str, float | int]:
     """Return the metrics for metrics/details/evaluate.json, as means over N photos.
 
     `deletion_gain` is the area of random orders minus that of the map, and `insertion_gain` the
     reverse; a positive gain means that the maps are better than chance. `deletion_better_share` and
-    `insertion_better_share` are the shares of photos with a positive gain. `maps` (N, S, S) are the
-    heat maps of these classes, if they are at hand, and `fast` is the bundle with a faster model of
-    the same outputs (fusion.py).
+    `insertion_better_share` are the shares of photos with a positive gain.
+
+    Args:
+        measured: Areas of N photos.
+        untrained: (N,) correlations with the maps of a network with random weights.
     """
-    if maps is None:
-        maps = heat_maps(bundle, pixels_nhwc, classes, device=device)
-    measured = areas(fast or bundle, pixels_nhwc, classes, maps, seed=seed, device=device)
-    random_maps = heat_maps(randomize_weights(bundle, seed), pixels_nhwc, classes, device=device)
     gains = (
         measured.deletion_random - measured.deletion,
         measured.insertion - measured.insertion_random,
@@ -161,5 +178,5 @@ def measure(
     for name, gain in zip(("deletion", "insertion"), gains, strict=True):
         means[f"{name}_gain"] = float(gain.mean())
         means[f"{name}_better_share"] = float((gain > 0).mean())
-    means["untrained_correlation"] = float(correlations(maps, random_maps).mean())
-    return {"photos": len(maps)} | {name: round(value, 6) for name, value in means.items()}
+    means["untrained_correlation"] = float(untrained.mean())
+    return {"photos": len(untrained)} | {name: round(value, 6) for name, value in means.items()}

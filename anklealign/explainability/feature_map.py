@@ -8,7 +8,7 @@ Deep k-Nearest Neighbors (2018)). The map is t-SNE (van der Maaten and Hinton, V
 using t-SNE (2008)): near photos are alike; far distances and the axes have no meaning.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -16,16 +16,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
 from PIL import Image
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
+from torch import Tensor
 
 from anklealign.explainability import attribution
-from anklealign.io.pixel_store import Photos
-from anklealign.models import features, inputs
-from anklealign.models.bundle import Bundle
+from anklealign.models.inputs import Integers
 
 # Photos of each split on the map, chosen by id. More cost a forward pass each, and t-SNE of 4,000
 # takes half a minute of one core.
@@ -62,23 +60,16 @@ def select(table: pd.DataFrame, wrong: set[str]) -> pd.DataFrame:
 def describe(
     table: pd.DataFrame,
     wrong: set[str],
-    store: Photos,
-    bundle: Bundle,
-    device: torch.device,
-    *,
+    compute: Callable[[Integers], Tensor],
     known: Mapping[int, npt.NDArray[Any]] = MappingProxyType({}),
-    stored: bool = False,
 ) -> Arrays:
     """Return the map and the neighbors of photos, or an empty dict for a model without features.
 
     Args:
         table: Photo table with id, row, split, group and label.
         wrong: Ids of the misclassified test photos.
-        store: (N, S, S, 3) uint8.
-        bundle: The trained model.
-        device: Device of the model.
+        compute: Returns the model's features of rows of the store: (N,) -> (N, C) on the CPU.
         known: Features (C,) of photos by their row in the store; the others are computed.
-        stored: Whether training computed the others, so that a cache may have them (features.py).
 
     Returns:
         `map_ids` (M,), `map_xy` (M, 2) uint16, 0 to `EDGE`; `neighbors` (M, K) int32, positions in
@@ -89,11 +80,9 @@ def describe(
     photos = select(table, wrong)
     rows = photos.row.to_numpy(np.int64)
     unknown = np.array([row for row in rows.tolist() if row not in known], np.int64)
-    compute = features.stored_features if stored and len(unknown) else inputs.features
-    computed = compute(
-        bundle.model, store, unknown, input_config=bundle.input_config, device=device
-    ).numpy()
-    by_row = {**known, **dict(zip(unknown.tolist(), computed, strict=True))}
+    by_row = dict(known)
+    if len(unknown):
+        by_row |= dict(zip(unknown.tolist(), compute(unknown).numpy(), strict=True))
     raw = np.stack([by_row[row] for row in rows.tolist()])
     if (
         raw.ndim != 2
@@ -167,11 +156,7 @@ def layout(raw: Features) -> npt.NDArray[np.uint16]:
 
 def small_heat_maps(
     predictions: pd.DataFrame,
-    test: pd.DataFrame,
-    store: Photos,
-    bundle: Bundle,
-    device: torch.device,
-    *,
+    compute: Callable[[pd.DataFrame], Iterable[tuple[str, attribution.Maps]]],
     known: Mapping[str, attribution.Maps] = MappingProxyType({}),
 ) -> Arrays:
     """Return Grad-CAM maps of the predicted class of up to `HEAT_MAPS` test photos.
@@ -179,11 +164,8 @@ def small_heat_maps(
     Up to `HEAT_ERRORS` highest-confidence errors come first, then the other photos by id.
 
     Args:
-        predictions: id, actual, predicted and probability; the rows of `test`.
-        test: id and row.
-        store: (N, S, S, 3) uint8.
-        bundle: The trained model.
-        device: Device of the model.
+        predictions: id, actual, predicted and probability of the test photos.
+        compute: Returns the id and the heat map (S, S) of rows of `predictions`, one by one.
         known: Heat maps (S, S) of photos by id; the others are computed.
 
     Returns:
@@ -194,33 +176,12 @@ def small_heat_maps(
     others = predictions.drop(wrong.index).sort_values("id")
     rows = pd.concat([wrong, others]).head(HEAT_MAPS)
     small = {name: _shrink(heat) for name, heat in known.items()}
-    unknown = rows[~rows.id.isin(list(known))]
-    for start in range(0, len(unknown), inputs.CHUNK):
-        part = unknown.iloc[start : start + inputs.CHUNK]
-        computed = heat_maps_by_id(part, test, store, bundle, device)
-        small |= {name: _shrink(heat) for name, heat in computed.items()}
+    # One at a time: all of them at full size would take 60 MB at 256 px.
+    small |= {name: _shrink(heat) for name, heat in compute(rows[~rows.id.isin(list(known))])}
     maps = np.zeros((len(rows), HEAT_SIDE, HEAT_SIDE), np.uint8)
     for place, name in enumerate(rows.id):
         maps[place] = small[name]
     return {"heat_ids": rows.id.to_numpy(str), "heat": maps}
-
-
-def heat_maps_by_id(
-    rows: pd.DataFrame, test: pd.DataFrame, store: Photos, bundle: Bundle, device: torch.device
-) -> dict[str, attribution.Maps]:
-    """Return the Grad-CAM map (S, S) of the predicted class of photos by their id.
-
-    Args:
-        rows: id and predicted of some rows of `test`, with its index.
-        test: id and row.
-        store: (N, S, S, 3) uint8.
-        bundle: The trained model.
-        device: Device of the model.
-    """
-    predicted = rows.predicted.map(bundle.classes.index).to_numpy(np.int64)
-    pixels = store[test.row[rows.index].to_numpy()]
-    maps = attribution.heat_maps(bundle, pixels, predicted, device=device)
-    return dict(zip(rows.id, maps, strict=True))
 
 
 def _shrink(heat: attribution.Maps) -> npt.NDArray[np.uint8]:

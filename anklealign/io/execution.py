@@ -6,9 +6,10 @@
 Results come in the order of the shards, so that neither the backend nor the number of workers nor
 their timing changes an output. A shard is whatever the function takes: photos, rows, passes.
 
-`local` is this machine. Starting a process takes about a second of imports, so a few shards run in
-threads of this process: Pillow, NumPy and PyTorch release the GIL. From `SHARDS_PER_PROCESS` shards
-for each worker on, and without a GPU, they run in processes, those of joblib.
+`local` is this machine. A single worker is the thread that maps. Starting a process takes about a
+second of imports, so several workers are threads of this process for a few shards: Pillow, NumPy
+and PyTorch release the GIL. From `SHARDS_PER_PROCESS` shards for each worker on, and without a GPU,
+they are processes, those of joblib.
 
 `ray` puts the same calls on the running cluster that `ray.init(address="auto")` finds. Ray
 schedules them by their CPUs and GPUs, and repeats the call of a worker that died up to `RETRIES`
@@ -146,7 +147,11 @@ def _local_pool(
     ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # of torchrun, which share the cores
     workers = max(1, joblib.cpu_count() // resources.cpus // ranks)
     first = list(islice(shards, SHARDS_PER_PROCESS * workers))
-    if workers > 1 and len(first) == SHARDS_PER_PROCESS * workers and not resources.gpus:
+    if workers == 1:
+        # In this thread: another one would get memory of its own from malloc.
+        yield _Pool(lambda shard: shard, function, len, 0, first)
+        return
+    if len(first) == SHARDS_PER_PROCESS * workers and not resources.gpus:
         executor: Executor = loky.get_reusable_executor(workers)
         content = pickle.dumps(function)
 

@@ -6,6 +6,7 @@ arithmetic that gives training, evaluation, prediction and the service the same 
 device.
 """
 
+import copy
 import ctypes
 import sys
 from collections.abc import Callable, Iterator
@@ -171,6 +172,8 @@ def logits_and_features(
 
     A network that does not call timm's forward_head needs a second pass for the features.
     """
+    # A copy with the same weights and layers, as other threads may use the model.
+    recording = copy.copy(model)
     head = model.forward_head
     recorded: list[Tensor] = []
 
@@ -179,11 +182,8 @@ def logits_and_features(
         output: Tensor = head(x, pre_logits=pre_logits)  # type: ignore[operator]
         return output
 
-    model.forward_head = recording_head  # type: ignore[assignment]
-    try:
-        scores = logits(model, pixels, rows, input_config, device)
-    finally:
-        del model.forward_head
+    recording.forward_head = recording_head  # type: ignore[assignment]
+    scores = logits(recording, pixels, rows, input_config, device)
     if sum(map(len, recorded)) != len(rows):
         return scores, features(model, pixels, rows, input_config, device)
     return scores, torch.cat(recorded).cpu()

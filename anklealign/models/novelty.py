@@ -122,18 +122,6 @@ def describe(
     return unit(inputs.features(general_network(str(device)), pixels, rows, config, device))
 
 
-def describe_unknown(
-    pixels: Photos,
-    rows: Integers,
-    device: torch.device,
-    known: Mapping[int, np.ndarray[Any, np.dtype[np.float32]]],
-) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Return what `describe` returns, with the features of known rows from `known`: (N, C)."""
-    unknown = np.array([row for row in rows.tolist() if row not in known], np.int64)
-    computed = dict(zip(unknown.tolist(), describe(pixels, unknown, device), strict=True))
-    return np.stack([known[row] if row in known else computed[row] for row in rows.tolist()])
-
-
 def unit(features: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Return features of length 1, rounded to half precision: (N, C) -> (N, C)."""
     scaled = nn.functional.normalize(features, dim=1)

@@ -9,10 +9,12 @@ from anklealign.evaluation.robustness import (
     CORRUPTIONS,
     LEVELS,
     WIDTH,
+    CorruptionSample,
     corrupt,
-    corruption_scores,
+    corruption_score,
     drop_with_width,
     is_known,
+    levels,
 )
 
 BOXES = np.array([[0, 8, 64, 56], [8, 0, 56, 64]])
@@ -92,20 +94,16 @@ def test_scores_drop_for_the_corruption_the_model_depends_on():
     pixels = photos()
     labels = predict(pixels).argmax(1)
     assert sorted(labels.tolist()) == [0, 1]
-    options = {"fill": FILL, "flip": True}
-    found = {
-        (own.kind, own.level): own.score
-        for own in corruption_scores(pixels, BOXES, IDS, labels, predict, **options)
-    }
+    sample = CorruptionSample(pixels, np.arange(2), BOXES, IDS, labels, labels, IDS, FILL)
+    found = {level: corruption_score(sample, predict, *level).score for level in levels(flip=True)}
     assert found["horizontal_flip", 1] == found["gaussian_blur", 5] == 1
     assert found["brightness", 40] == found["brightness", 200] == 0.5
     assert len(found) == sum(map(len, LEVELS.values()))
 
 
 def test_flip_is_left_out_when_it_changes_the_label():
-    pixels = photos()
-    found = corruption_scores(pixels, BOXES, IDS, np.array([0, 1]), predict, fill=FILL, flip=False)
-    assert "horizontal_flip" not in {own.kind for own in found}
+    assert levels(flip=True)[:-1] == levels(flip=False)
+    assert "horizontal_flip" not in dict(levels(flip=False))
 
 
 def many_photos(count: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -124,12 +122,8 @@ def test_levels_that_change_nothing_or_everything_need_few_photos():
         asked.append(len(squares))
         return predict(squares)
 
-    found = {
-        (own.kind, own.level): own
-        for own in corruption_scores(
-            pixels, boxes, ids, labels, counting, fill=FILL, flip=True, unchanged=labels
-        )
-    }
+    sample = CorruptionSample(pixels, np.arange(160), boxes, ids, labels, labels, ids, FILL)
+    found = {level: corruption_score(sample, counting, *level) for level in levels(flip=True)}
     assert found["gaussian_blur", 5].score == 1
     assert found["brightness", 40].score == 0.5  # all bright photos are lost
     assert found["brightness", 40].photos == BLOCK

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -84,15 +85,19 @@ def test_errors_of_test_are_mapped_first_and_row_order_is_irrelevant(monkeypatch
     assert chosen.equals(feature_map.select(shuffled, wrong))
 
 
+def described(bundle, store, rows):
+    return inputs.features(bundle.model, store, rows, bundle.input_config, CPU)
+
+
 def test_every_photo_is_described_and_a_constant_network_has_no_map():
     table = table_of(16)
     store = np.random.default_rng(1).integers(0, 256, (16, SIDE, SIDE, 3), np.uint8)
     bundle = bundle_of("anklealign_cnn")
-    arrays = feature_map.describe(table, set(), store, bundle, CPU)
+    arrays = feature_map.describe(table, set(), partial(described, bundle, store))
     assert arrays["map_ids"].tolist() == table.id.tolist()
     assert arrays["neighbors"].shape == (16, 5)
     gray = np.full_like(store, 114)
-    assert feature_map.describe(table, set(), gray, bundle, CPU) == {}
+    assert feature_map.describe(table, set(), partial(described, bundle, gray)) == {}
 
 
 def test_heat_maps_of_errors_come_first(monkeypatch):
@@ -101,30 +106,27 @@ def test_heat_maps_of_errors_come_first(monkeypatch):
     predictions = test.assign(
         actual="a", predicted=["a", "b", "a", "b"], probability=[0.9, 0.5, 0.8, 0.7]
     )
-    store = np.random.default_rng(1).integers(0, 256, (4, SIDE, SIDE, 3), np.uint8)
-    arrays = feature_map.small_heat_maps(predictions, test, store, bundle_of("anklealign_cnn"), CPU)
+    maps = np.random.default_rng(1).random((4, SIDE, SIDE)).astype(np.float32)
+    asked = []
+
+    def compute(rows: pd.DataFrame) -> list[tuple[str, np.ndarray]]:
+        asked.extend(rows.id)
+        return [(name, maps["abcd".index(name)]) for name in rows.id]
+
+    arrays = feature_map.small_heat_maps(predictions, compute, {"c": maps[2]})
+    assert asked == ["a", "b"]
     assert arrays["heat_ids"].tolist() == ["a", "c", "b"]
     assert arrays["heat"].shape == (3, 32, 32)
 
 
-def test_known_features_and_heat_maps_give_the_same_arrays_without_a_pass(monkeypatch):
+def test_known_features_give_the_same_arrays_without_a_pass():
     table = table_of(16)
     store = np.random.default_rng(1).integers(0, 256, (16, SIDE, SIDE, 3), np.uint8)
-    bundle = bundle_of("anklealign_cnn")
-    rows = np.arange(16)
-    raw = inputs.features(bundle.model, store, rows, bundle.input_config, CPU).numpy()
-    test = table.rename(columns={"label": "actual"})
-    predictions = test.assign(predicted="a", probability=np.linspace(0.5, 0.9, 16))
-    expected = feature_map.describe(table, set(), store, bundle, CPU)
-    small = feature_map.small_heat_maps(predictions, test, store, bundle, CPU)
-    maps = feature_map.heat_maps_by_id(predictions, test, store, bundle, CPU)
-    bundle.model.forward_features = None  # a pass fails
-    monkeypatch.setattr(inputs, "features", lambda *_, **__: torch.zeros(0, 1))
-    known = dict(enumerate(raw))
-    arrays = feature_map.describe(table, set(), store, bundle, CPU, known=known)
+    features = described(bundle_of("anklealign_cnn"), store, np.arange(16))
+    expected = feature_map.describe(table, set(), lambda rows: features[rows])
+    known = dict(enumerate(features.numpy()))
+    arrays = feature_map.describe(table, set(), None, known)  # calling None fails
     assert all(np.array_equal(arrays[name], expected[name]) for name in expected)
-    again = feature_map.small_heat_maps(predictions, test, store, bundle, CPU, known=maps)
-    assert all(np.array_equal(again[name], small[name]) for name in small)
 
 
 def test_the_number_of_threads_does_not_change_the_map():

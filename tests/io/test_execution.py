@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -24,14 +25,15 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from anklealign.cli import predict
+from anklealign.config import paths
 from anklealign.config.params import Model
-from anklealign.io import execution, pixel_store
+from anklealign.io import execution, pixel_store, results
 from anklealign.io.decode import PhotoError
 from anklealign.io.execution import Resources, map_shards
-from anklealign.models import bundle, factory, features
+from anklealign.models import bundle, factory, features, inputs, novelty
 from anklealign.models.bundle import Bundle, Preprocessing
 from anklealign.models.features import stored_features
-from stages import clean, prepare
+from stages import clean, evaluate, prepare, split
 
 ROOT = Path(__file__).resolve().parents[2]
 CRASHING = ROOT.parent / "shared/cases/heic_damaged"
@@ -124,6 +126,21 @@ def test_an_error_in_the_shards_is_raised_after_those_before_it(backend):  # noq
     seen = []
     with pytest.raises(ValueError, match="the list ends here"):
         seen.extend(map_shards(abs, shards()))
+
+
+def test_a_single_worker_is_the_thread_that_maps(monkeypatch):
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 1)
+    monkeypatch.setattr(execution, "SHARDS_PER_PROCESS", 1)
+    called = []
+
+    def note(number):
+        called.append(number)
+        return threading.get_ident()
+
+    results = map_shards(note, range(5))
+    assert next(results) == threading.get_ident()
+    assert called == [0]  # the others are not computed ahead
+    assert set(results) == {threading.get_ident()}
 
 
 @pytest.mark.parametrize("backend", BACKENDS, indirect=True)
@@ -235,6 +252,33 @@ def run_all():
     return contents | {"features": own.numpy().tobytes()}
 
 
+def write_trained_project(folder):
+    """Run the stages before train, and write what train would."""
+    write_project(folder, {})
+    raw = json.loads(Path("params.yaml").read_text(encoding="utf-8"))
+    raw["train"]["threads"] = 1
+    raw["split"] |= {"test": 0.5, "val": 0.25}
+    raw["evaluate"] |= {"bootstrap": 100, "explained": 10, "robustness": 20, "learning_curve": 1}
+    Path("params.yaml").write_text(json.dumps(raw), encoding="utf-8")
+    prepare.main()
+    clean.main()
+    split.main()
+    table = pixel_store.read_table(paths.SPLIT / "photos.csv")
+    train, val = (table.row[table.split == name].to_numpy() for name in ("train", "val"))
+    detector = novelty.fit(pixel_store.open_store(), train, val, torch.device("cpu"), 0.05)
+    bundle.save(paths.MODEL, replace(bundle.load(paths.MODEL), novelty=detector))
+    test = table[table.split == "test"]
+    paths.REPEATS.parent.mkdir()
+    test[["id"]].assign(seed=1, p_a=0.5, p_b=0.5).to_csv(paths.REPEATS, index=False)
+
+
+def evaluated():
+    """Run evaluate; return the bytes of all that it writes."""
+    evaluate.main()
+    written = [*Path("metrics").rglob("*"), *Path("plots/evaluate").rglob("*")]
+    return {str(path): path.read_bytes() for path in sorted(written) if path.is_file()}
+
+
 def kill_one_worker(head, killed, done):
     """Kill the first worker of the cluster that is seen at a call."""
     while not killed and not done.wait(0.005):
@@ -302,3 +346,46 @@ def test_the_stages_write_the_same_bytes(backend, tmp_path, monkeypatch, hostile
     assert len(table) == 40 + len(hostile)
     assert not list(tmp_path.glob(".shared-*"))
     assert not list(Path("data/prepared/pixels").glob(".*"))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Return a folder with the inputs of evaluate, and what one thread writes from them."""
+    folder = tmp_path_factory.mktemp("trained")
+    threads = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(joblib, "cpu_count", lambda: 1)
+        write_trained_project(folder)
+        outputs = evaluated()
+    inputs.configure_cpu(threads)
+    return folder, outputs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", BACKENDS, indirect=True)
+def test_evaluate_writes_the_same_bytes(backend, trained, tmp_path, monkeypatch, request):
+    """On the cluster, one of the two workers is killed in mid-run."""
+    made, expected = trained
+    folder = tmp_path / "project"
+    kept = shutil.ignore_patterns("plots", "evaluate.json", "scores.json", ".anklealign_cache")
+    shutil.copytree(made, folder, ignore=kept)
+    monkeypatch.chdir(folder)
+    raw = json.loads(Path("params.yaml").read_text(encoding="utf-8"))
+    raw["execution"] = {"backend": execution._execution.backend}
+    Path("params.yaml").write_text(json.dumps(raw), encoding="utf-8")
+    threads, killed, done = torch.get_num_threads(), [], threading.Event()
+    if backend == "ray":
+        head = request.getfixturevalue("cluster")
+        threading.Thread(target=kill_one_worker, args=(head, killed, done)).start()
+    try:
+        outputs = evaluated()
+    finally:
+        done.set()
+        inputs.configure_cpu(threads)
+    assert outputs == expected
+    assert {"metrics/scores.json", "plots/evaluate/explanations.npz"} <= set(outputs)
+    metrics = results.read_details(paths.DETAILS / "evaluate.json")
+    assert {"robustness", "novelty", "learning_curve", "explanations"} <= set(metrics)
+    assert len(killed) == (backend == "ray")
+    assert not list(folder.glob(".shared-*"))

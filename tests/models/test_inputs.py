@@ -108,6 +108,23 @@ def test_one_pass_gives_the_logits_and_the_features() -> None:
     assert "forward_head" not in vars(model)
 
 
+def test_another_caller_of_the_network_during_a_pass_changes_nothing() -> None:
+    model, config = Cnn(num_classes=3), InputConfig(64, (0.5,) * 3, (0.2,) * 3, "bilinear")
+    pixels, rows, cpu = photos(20), np.arange(20), torch.device("cpu")
+    expected, described = logits_and_features(model, pixels, rows, config, cpu)
+    others: list[tuple[np.ndarray, torch.Tensor]] = []
+
+    def call(*_: object) -> None:
+        handle.remove()
+        others.append(logits_and_features(model, pixels, rows[:3], config, cpu))
+
+    handle = model.register_forward_pre_hook(call)
+    scores, found = logits_and_features(model, pixels, rows, config, cpu)
+    assert np.array_equal(scores, expected)
+    assert torch.equal(found, described)
+    assert len(others[0][1]) == 3
+
+
 class HeadlessForward(Cnn):
     """A network whose forward does not call forward_head."""
 

@@ -105,7 +105,7 @@ def test_photos_of_other_subjects_and_drawn_images_are_refused() -> None:
         assert not detector.similar(scores).any(), kind
 
 
-def test_references_are_the_features_of_the_training_photos_by_id(monkeypatch) -> None:
+def test_references_are_the_features_of_the_training_photos_by_id() -> None:
     vectors = np.eye(3, dtype=np.float32)
     train = pd.DataFrame({"id": ["c", "a", "b"], "row": [7, 5, 9]})
     detector = NoveltyDetector(vectors, 0.5, 0.05)
@@ -114,14 +114,3 @@ def test_references_are_the_features_of_the_training_photos_by_id(monkeypatch) -
         5: [1, 0, 0], 9: [0, 1, 0], 7: [0, 0, 1],
     }  # fmt: skip
     assert detector.by_row(train.head(2)) == {}  # of other photos
-    computed = []
-
-    def describe(_: object, rows: np.ndarray, __: object) -> np.ndarray:
-        computed.extend(rows.tolist())
-        return np.full((len(rows), 3), 2, np.float32)
-
-    monkeypatch.setattr(novelty, "describe", describe)
-    pixels, cpu = np.zeros((10, 4, 4, 3), np.uint8), torch.device("cpu")
-    found = novelty.describe_unknown(pixels, np.array([5, 1, 7]), cpu, known)
-    assert found.tolist() == [[1, 0, 0], [2, 2, 2], [0, 0, 1]]
-    assert computed == [1]
