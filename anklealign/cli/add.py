@@ -63,7 +63,8 @@ TEXT_KEYS = {
 WIDTH = 80  # columns of the terminal
 # Commands in remarks, which can be copied from one line only.
 COMMAND = re.compile(
-    r"`[^`]*`|python -c \"[^\"]*\"|\(echo path,label; .*?\) > labels\.csv|awk '[^']*'( [^\s;,]+)*"
+    r"`[^`]*`|--set '[^']*'|python -c \"[^\"]*\"|\(echo path,label; .*?\) > labels\.csv|"
+    r"awk '[^']*'( [^\s;,]+)*"
 )
 MOST_CLASSES = 50  # classes listed without --verbose
 MOST_UNKNOWN = 10  # labels without a class that the config's comments list

@@ -8,7 +8,6 @@ never merged, and unmatched labels are listed.
 
 import difflib
 import re
-import shlex
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -33,7 +32,7 @@ from anklealign.cli.layout_candidates import (
     LayoutCandidates,
     preview,
 )
-from anklealign.cli.table_readings import TABLES
+from anklealign.cli.table_readings import TABLES, classes_option, user_labels
 from anklealign.config.class_names import Labels, fold, unnumbered
 from anklealign.config.params import Dataset
 from anklealign.ingest import consensus
@@ -447,7 +446,7 @@ def _exports(
     if question is None:
         remarks.append(
             f"the exports answer {len(asked)} questions: {', '.join(ignored)}; choose one by its "
-            f"answers: {_classes_option(next(iter(asked.values())))}, or as a dataset in "
+            f"answers: {classes_option(sorted(next(iter(asked.values()))))}, or as a dataset in "
             "params.yaml"
         )
         return (None, remarks), others
@@ -459,12 +458,6 @@ def _exports(
         "label_studio", summary, texts, {}, tuple(remarks), _wrapped(photos, holders)
     )
     return (candidate, []), others
-
-
-def _classes_option(answers: Mapping[str, int]) -> str:
-    """Return the command-line option that names the classes."""
-    classes = scalar({answer: [] for answer in sorted(answers)})
-    return "--set " + shlex.quote(f"classes={classes}")
 
 
 def _wrapped(photos: Sequence[str], holders: Collection[str]) -> str:
@@ -512,9 +505,8 @@ def _decide(values: Mapping[str, Counter[str]], classes: object) -> str | None:
     for only in (list(values), named):
         if len(only) == 1:
             return only[0]
-    if not isinstance(classes, Mapping):
+    if (labels := user_labels(classes)) is None:
         return None
-    labels = Labels({str(name): list(map(str, aliases or ())) for name, aliases in classes.items()})
     best = {name: _fitting(labels, texts).total() for name, texts in values.items()}
     first, second, *_ = sorted(best.values(), reverse=True)
     return max(best, key=lambda name: best[name]) if first > second else None

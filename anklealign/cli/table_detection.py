@@ -15,7 +15,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from anklealign.cli import path_columns, split_columns, table_commands
+from anklealign.cli import one_hot_columns, path_columns, split_columns, table_commands
 from anklealign.cli.column_names import (
     ANNOTATOR_NAMES,
     ATTRIBUTES,
@@ -52,7 +52,6 @@ RATER = re.compile(
 )
 MULTIPLE = re.compile(r"[|;,]")
 QUESTIONS = {"label", "class", "diagnosis"}  # what is asked, not who answers
-MOST_MARKED = 0.95  # share of rows that mark one class, if there is one column per class
 LEAST_KAPPA = 0.2  # "fair" agreement (Landis and Koch, 1977): columns of the same question
 
 # Returns the column that holds the labels, or None if that is ambiguous.
@@ -291,11 +290,11 @@ def _label_columns(
     named = [name for name in recurring if fold(name) in LABEL_NAMES and name not in votes]
     if forced.get("label_column"):
         named = [forced["label_column"]]
+    hot = [name for name in values if one_hot_columns.is_binary(counts[name])]
     if votes:
-        own = named[0] if len(named) == 1 else None
-        _take_votes(reading, values, votes, own)
-        return {*votes, *([own] if own else [])}
-    hot = [name for name in values if _is_binary(counts[name])]
+        others = [name for name in hot if name not in votes and "vote_columns" not in forced]
+        reading.question = one_hot_columns.beside_votes(reading, values, others, votes)
+        return set() if reading.question else _take_votes(reading, values, votes, named)
     if forced.get("one_hot") or (not named and len([n for n in hot if len(counts[n]) > 1]) > 1):
         words = [
             name for name, texts in recurring.items()
@@ -304,9 +303,10 @@ def _label_columns(
         ]  # fmt: skip
         if forced.get("one_hot"):
             words = []
-        if _take_one_hot(reading, values, hot, words, forced):
-            return set(hot)
+        if classes := one_hot_columns.take_classes(reading, values, hot, words, forced):
+            return set(classes)
         if reading.question:
+            reading.question += _votes_option(hot, counts)
             return set()
     if forced.get("label_column"):
         name, reason = _wanted_column(forced["label_column"], values)
@@ -495,9 +495,10 @@ def _take_votes(
     reading: TableReading,
     values: Mapping[str, list[str]],
     votes: Sequence[str],
-    own: str | None,
-) -> None:
-    """Read one column of labels per annotator, and a label column beside them."""
+    named: Sequence[str],
+) -> set[str]:
+    """Read one column of labels per annotator, and the only `named` label column beside them."""
+    own = named[0] if len(named) == 1 else None
     reading.keys |= {"vote_columns": tuple(votes), "label_column": own}
     reading.remarks.append(
         f"{reading.group.name}: columns {name_list(votes)} are votes of {len(votes)} annotators"
@@ -510,57 +511,7 @@ def _take_votes(
         if photo and (text or cast):
             reading.texts.update([text] if text else cast)
             reading.add(number, text or cast.most_common(1)[0][0])
-
-
-def _is_binary(texts: Counter[str]) -> bool:
-    return bool(texts) and all(
-        re.fullmatch(r"[01](\.0+)?|true|false", text.casefold()) for text in texts
-    )
-
-
-def _take_one_hot(
-    reading: TableReading,
-    values: Mapping[str, list[str]],
-    columns: Sequence[str],
-    words: Sequence[str],
-    forced: Mapping[str, Any],
-) -> bool:
-    """Read one column per class, if nearly each row marks one; return whether it was read.
-
-    If several rows do not, or other columns hold `words`, the columns may be traits instead.
-    """
-    rows = [
-        (number, [name for name in columns if csv_table.is_hot(values[name][number])])
-        for number, photo in enumerate(reading.path.photos)
-        if photo
-    ]
-    several = sum(len(hot) > 1 for _, hot in rows)
-    single = sum(len(hot) == 1 for _, hot in rows)
-    if not forced.get("one_hot"):
-        if single < MANY * len(rows) and not (several and not words):
-            return False
-        if several or words or single < MOST_MARKED * len(rows):
-            option = set_option("label_column", (words or columns)[0])
-            marked = f"one class in {single}" + (f" and several in {several}" if several else "")
-            skipped = ", which skips the others" if single < len(rows) else ""
-            reading.question = (
-                f"{reading.group.name}: columns {name_list(columns)} mark {marked} of {len(rows)} "
-                f"rows; if they are the classes, pass --set one_hot=true{skipped}; if they are "
-                f"traits of the photos, choose the column of the labels: {option}"
-                + _votes_option(columns, {name: Counter(values[name]) for name in columns})
-            )
-            return False
-    reading.keys |= {"one_hot": True, "label_column": None}
-    for number, hot in rows:
-        if len(hot) == 1:
-            reading.texts[hot[0]] += 1
-            reading.add(number, hot[0])
-    empty = [name for name in columns if not reading.texts[name]]
-    reading.remarks.append(
-        f"{reading.group.name}: one column per class: {name_list(columns)}"
-        + (f"; no photo of {name_list(empty)}" if empty else "")
-    )
-    return True
+    return {*votes, *([own] if own else [])}
 
 
 def _wanted_column(name: str, values: Mapping[str, list[str]]) -> tuple[str | None, str]:

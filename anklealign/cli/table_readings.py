@@ -11,6 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from anklealign.cli.dataset_config import scalar
+from anklealign.config.class_names import Labels
 from anklealign.ingest.inventory import escape_unprintable, split_of_name, suffix
 from anklealign.ingest.table_files import (
     JSON,
@@ -234,6 +235,19 @@ def csv_option(group: TableGroup) -> str:
     if len(group.files) == 1:
         return set_option("csv", group.files[0])
     return f"--set {shlex.quote(f'csv={scalar(group.files)}')}"
+
+
+def classes_option(names: Iterable[str]) -> str:
+    """Return the command-line option that names the classes."""
+    classes: dict[str, list[str]] = {name: [] for name in names}
+    return "--set " + shlex.quote(f"classes={scalar(classes)}")
+
+
+def user_labels(classes: object) -> Labels | None:
+    """Return the labels of the classes that the user has set, or None."""
+    if not isinstance(classes, Mapping):
+        return None
+    return Labels({str(name): list(map(str, aliases or ())) for name, aliases in classes.items()})
 
 
 def name_list(names: Sequence[str]) -> str:

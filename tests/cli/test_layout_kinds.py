@@ -883,6 +883,38 @@ def test_columns_of_traits_are_no_classes_without_a_question(write, raw, columns
     assert labels_of(entries) == {f"images/{n}.jpg": str(columns[first][n % 2]) for n in range(30)}
 
 
+CLASSES_OPTION = "--set one_hot=true --set 'classes={ant: [], bee: []}'"
+
+
+@pytest.mark.parametrize(
+    ("columns", "message", "other"),
+    [
+        ({"rater1": (1, 0, 0), "rater2": (1, 1, 0)},
+         f"for the classes, pass {CLASSES_OPTION}; for the votes, --set 'vote_columns",
+         {"vote_columns": ["rater1", "rater2"]}),
+        ({"outdoor": (0, 0, 1), "smiling": (1, 1, 0, 0)},
+         f"such as ant, bee, add {CLASSES_OPTION[19:]}; if they are traits",
+         {"label_column": "smiling"}),
+    ],
+)  # fmt: skip
+def test_classes_beside_other_columns_of_0_and_1_are_asked_about(
+    write, raw, columns, message, other
+):
+    columns = {"outside": (1, 0, 0, 0), "ant": (1, 0), "bee": (0, 1)} | columns
+    rows = [(f"{n}.jpg", *(c[n % len(c)] for c in columns.values())) for n in range(30)]
+    root = write(numbered(30), **{"t.csv": table(("file", *columns), rows)})
+    with pytest.raises(ValueError, match=re.escape(message)):
+        read(root, raw)
+    proposal, _, entries = read(root, raw, one_hot=True, classes={"ant": [], "bee": []})
+    assert labels_of(entries) == {f"images/{n}.jpg": ("ant", "bee")[n % 2] for n in range(30)}
+    remarks = " ".join(proposal.reading.remarks)
+    assert "one column per class: ant, bee" in remarks
+    assert all(
+        name in remarks.partition("columns not read: ")[2] for name in columns if len(name) > 3
+    )
+    assert set(labels_of(read(root, raw, **other)[2]).values()) >= {"0", "1"}
+
+
 def test_contradicting_classes_of_folders_and_table_are_asked_about(write, raw):
     photos = [f"{PETS[n % 2]}/{n}.jpg" for n in range(24)]
     rows = [(photo, PETS[n % 3 == 0]) for n, photo in enumerate(photos)]
