@@ -743,9 +743,7 @@ def copy(
                 if strip and (stripped := stripped_photo(half / path)):
                     (half / path).write_bytes(stripped)
                 bar.update((half / path).stat().st_size)
-        umask = os.umask(0)
-        os.umask(umask)
-        half.chmod(0o777 & ~umask)
+        files.apply_umask(half, 0o777)
         half.rename(target)
     finally:
         shutil.rmtree(half, ignore_errors=True)
