@@ -32,7 +32,7 @@ from anklealign.cli.layout_candidates import (
     LayoutCandidates,
     preview,
 )
-from anklealign.cli.table_readings import TABLES, classes_option, user_labels
+from anklealign.cli.table_readings import TABLES, classes_option, set_option, user_labels
 from anklealign.config.class_names import Labels, fold, unnumbered
 from anklealign.config.params import Dataset
 from anklealign.ingest import consensus
@@ -243,9 +243,13 @@ def choose(candidates: LayoutCandidates, layout: str | None) -> LayoutCandidate:
     if layout is not None:
         if layout not in by_layout:
             raise ValueError(_listed(f"the folder does not look like layout {layout}", seen))
-        return _checked(by_layout[layout], seen, requested=True)
+        checked = _checked(by_layout[layout], seen, requested=True)
+        aside = [
+            f"{r.layout}, not read: {r.summary}" for r in by_layout.values() if r.layout != layout
+        ]
+        return replace(checked, remarks=(*checked.remarks, *aside, *candidates.remarks[1:]))
     rivals = list(by_layout.values())
-    aside: list[str] = []
+    aside = []
     if len(rivals) > 1:  # file names are evidence only without folders, tables and exports
         rivals = [reading for reading in rivals if reading.layout != "file_names"]
         aside += _words_of_codes(by_layout)
@@ -380,6 +384,10 @@ def _question_between(rivals: Sequence[LayoutCandidate]) -> str:
     choices = " or ".join(f"--layout {reading.layout}" for reading in rivals)
     question = f"the folder matches {len(rivals)} layouts; pass {choices}"
     by_layout = {reading.layout: reading for reading in rivals}
+    column = by_layout["table"].keys.get("label_column") if "table" in by_layout else None
+    if column and not by_layout["table"].named:
+        option = set_option("group_column", column)
+        question += f", or {option} if column {column!r} groups the photos of the folders"
     if by_layout.keys() != {"table", "folders"}:
         return question
     table, folders = by_layout["table"], by_layout["folders"]

@@ -13,6 +13,7 @@ from typing import Any
 from anklealign.cli import split_columns, table_commands
 from anklealign.cli.column_names import (
     ATTRIBUTES,
+    CASE_NAMES,
     GROUP_NAMES,
     INDEX_NAMES,
     LABEL_NAMES,
@@ -95,24 +96,28 @@ def find_path_column(
         names = f"{', '.join(repr(c.name) for c in rivals[:-1])} and {rivals[-1].name!r}"
         question = f"{group.name}: columns {names} name different photos; pass {options}"
         return rivals[0], remarks, question
-    return best, remarks, "" if "path_column" in forced else _doubt_of_numbers(group, best)
+    return best, remarks, "" if "path_column" in forced else _doubt_of_numbers(group, best, index)
 
 
-def _doubt_of_numbers(group: TableGroup, best: PathColumn) -> str:
-    """Return the question about a path column that may number the rows instead, or ''."""
+def _doubt_of_numbers(group: TableGroup, best: PathColumn, index: PathIndex) -> str:
+    """Return the question about a path column that may number rows or groups instead, or ''."""
     paths = [
         name for place, name in enumerate(group.columns)
         if best.tier == 0 and place != best.place
         and sum(map(looks_like_path, group.column(place))) > MANY * len(group.rows)
     ]  # fmt: skip
-    if not paths and (best.tier > 0 or fold(best.name) not in INDEX_NAMES):
+    groups = fold(best.name) in GROUP_NAMES | CASE_NAMES and best.distinct < len(index)
+    if not paths and (best.tier > 0 or not (groups or fold(best.name) in INDEX_NAMES)):
         return ""
     reason = "it looks like a running number"
+    if groups:
+        reason = f"it is named like groups and names {best.distinct} of {len(index)} photos"
     if paths:
         reason = f"{paths[0]!r} looks like file names, but names no photo"
     return (
-        f"{group.name}: only column {best.name!r} names photos, and {reason}; fix the table, "
-        f"or pass {set_option('path_column', best.name)}"
+        f"{group.name}: only column {best.name!r} names photos, and {reason}; add a column of "
+        "the photos' names, or pass --layout table "
+        f"{set_option('path_column', best.name)} if these are their names"
     )
 
 

@@ -56,10 +56,20 @@ def _pandas_table(group: TableGroup) -> str:
     return f"pandas.read_csv({group.files[0]!r}, {', '.join(options)})"
 
 
-def join_command(photos: TableGroup, other: TableGroup, key: str, path: str) -> str:
-    """Return a command that joins a table of photos with one of their labels or splits."""
+def join_command(
+    photos: TableGroup, other: TableGroup, key: str, path: str, *, right: str = ""
+) -> str:
+    """Return a command that joins a table of photos with one of their labels or splits.
+
+    Args:
+        photos: The table with the paths.
+        other: The other table.
+        key: The column of the first table that the other one names.
+        path: The column of paths.
+        right: The column of the other table that names it, by default the first one.
+    """
     if not key.startswith("#"):
-        keys = f"left_on={key!r}, right_on={_pandas_column(other, other.columns[0])}"
+        keys = f"left_on={key!r}, right_on={_pandas_column(other, right or other.columns[0])}"
         return (
             f'python -c "import pandas; {_pandas_table(photos)}.merge({_pandas_table(other)}, '
             f"how='left', {keys}).to_csv('joined.csv', index=False)\"; then pass "

@@ -11,7 +11,7 @@ import shlex
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, permutations
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,7 @@ def read_tables(
         remarks += notes if group.chosen else []
         if reading:
             (readings if group.chosen else extras).append(reading)
+    _ask_about_numbers(readings, forced)
     joins = _joins([group for group in groups if group.chosen], readings)
     nameless = tuple(f"{name}: no row names a photo" for name in joins)
     remarks = [remark for remark in remarks if not remark.startswith(nameless)] + [*joins.values()]
@@ -157,6 +158,8 @@ def _read_group(
     if question:
         if path.several:  # compared with folders, which may have the same labels
             reading.texts.update(cell for _, cells in group.rows for cell in cells)
+        else:
+            _drop_idle_question(reading, decide, forced)
         return reading, []
     if path.several:
         notes.append(f"{group.name}: {path_columns.of_several(group, path)}; these are not read")
@@ -165,6 +168,15 @@ def _read_group(
     _find_labels(reading, decide, forced)
     reading.splits = split_columns.row_splits_by_photo(reading)
     return reading, []
+
+
+def _drop_idle_question(reading: TableReading, decide: Decide, forced: Mapping[str, Any]) -> None:
+    """Drop the question which photos a table names, if it has neither labels nor groups."""
+    trial = TableReading(reading.group, reading.path)
+    _find_labels(trial, decide, forced)
+    reading.texts = trial.texts
+    if trial.problem and not split_columns.is_extra(trial):
+        reading.question, reading.problem = "", trial.problem
 
 
 def _expand(reading: TableReading, index: PathIndex) -> None:
@@ -540,7 +552,8 @@ def _label_column(
         name = next(iter(recurring))
         return None, (
             f"column {name!r} ({preview(recurring[name], 3)}) is no label by its name; "
-            f"{set_option('label_column', name)} reads it as labels"
+            f"{set_option('label_column', name)} reads it as labels, and "
+            f"{set_option('group_column', name)} keeps each value in one split"
         )
     second = [
         other
@@ -666,6 +679,34 @@ def _joins(groups: Sequence[TableGroup], readings: Sequence[TableReading]) -> di
             )
             break
     return remarks
+
+
+def _ask_about_numbers(readings: Sequence[TableReading], forced: Mapping[str, Any]) -> None:
+    """Ask about each table of numbered groups whose numbers are also names of photos.
+
+    Another table has these numbers in a column of the same name, beside the names of the photos.
+    """
+    for reading, photos in permutations(readings, 2):
+        group, other, name = reading.group, photos.group, reading.path.name
+        keys = [column for column in other.columns if fold(column) == fold(name)]
+        if "path_column" in forced or reading.path.tier or not keys or photos.path.name in keys:
+            continue
+        numbers = set(group.column(reading.path.place)) - {""}
+        cells = set(other.column(other.columns.index(keys[0])))
+        if len(numbers & cells) < RIVAL * len(numbers):
+            continue
+        command = "write its columns into that table"
+        if all(map(table_commands.is_delimited, (group, other))):
+            command = "join them in one line, in the folder of the dataset: "
+            command += table_commands.join_command(
+                other, group, keys[0], photos.path.name, right=name
+            )
+        reading.question = (
+            f"{group.name}: the numbers in column {name!r} are names of photos, and groups in "
+            f"column {keys[0]!r} of {other.name}, which has the paths; for the groups, {command}; "
+            f"for the photos, pass {csv_option(group)} {set_option('path_column', name)}"
+        )
+        reading.labels, reading.sure = {}, False
 
 
 def _reason_not_to_join(group: TableGroup, readings: Sequence[TableReading]) -> str:

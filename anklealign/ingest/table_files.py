@@ -274,6 +274,10 @@ class PathIndex:
             for index, form in zip(self._by_form, forms, strict=True):
                 index.setdefault(form, []).append(file)
 
+    def __len__(self) -> int:
+        """Return the number of files."""
+        return len(self._files)
+
     @cached_property
     def photos_below(self) -> dict[str, list[str]]:
         """The files that may be photos, by each folder above them."""

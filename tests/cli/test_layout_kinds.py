@@ -630,7 +630,8 @@ def test_groups_and_splits_of_another_table_that_are_not_read_are_named(write, r
     remarks = " ".join(proposal.reading.remarks)
     assert "it names 12 of 30 photos with a label; --set group_column=patient reads it" in remarks
     assert "'subject' groups the photos, and is not read: 29 photos have several values" in remarks
-    assert "lists give the splits; --set split_column=subset reads it" in remarks
+    assert "lists give the splits, and 14 photos have another split by folder or table" in remarks
+    assert "1.jpg is test here and train there; --set split_column=subset reads it" in remarks
     proposal, _, entries = read(root, raw, group_column="patient", split_column="subset")
     assert proposal.dataset.extra_csv == {"half.csv": "image", "splits.csv": "image"}
     assert {e.subject for e in entries.values()} == {"", "0", "1", "2"}
@@ -881,6 +882,101 @@ def test_columns_of_traits_are_no_classes_without_a_question(write, raw, columns
     first = next(iter(columns))
     _, _, entries = read(root, raw, label_column=first)
     assert labels_of(entries) == {f"images/{n}.jpg": str(columns[first][n % 2]) for n in range(30)}
+
+
+def patients(photos, *, named):
+    """A table of patients, whose numbers are names of photos, and a table of the photos."""
+    of_photos = [(photo.rpartition("/")[2], 1 + n // 3) for n, photo in enumerate(photos)]
+    diagnoses = [(n, 40 + n, ("well", "sick", "sick")[n % 3]) for n in range(1, 11)]
+    texts = {"patients.csv": table(("patient", "age", "diagnosis"), diagnoses)}
+    if named:
+        texts["photos.csv"] = table(("photo", "patient"), of_photos)
+    return texts
+
+
+def test_numbers_of_patients_that_are_names_of_photos_are_asked_about_with_commands(write, raw):
+    photos = [f"{n}.jpg" for n in range(1, 31)]
+    root = write(photos, **patients(photos, named=True))
+    message = "names of photos, and groups in column 'patient' of photos.csv.*for the photos, pass"
+    with pytest.raises(ValueError, match=message) as error:
+        read(root, raw)
+    assert "--set csv=patients.csv --set path_column=patient" in str(error.value)
+    _, _, entries = read(root, raw, csv="patients.csv", path_column="patient")
+    assert labels_of(entries)["1.jpg"] == "sick"
+    assert len(entries) == 10
+    run_command(str(error.value), root)
+    proposal, _, entries = read(root, raw, csv="joined.csv")
+    truth = {f"{n}.jpg": ("well", "sick", "sick")[(1 + (n - 1) // 3) % 3] for n in range(1, 31)}
+    assert labels_of(entries) == truth
+    assert proposal.dataset.group_column == "patient"
+
+
+@pytest.mark.parametrize("folders", [True, False])
+def test_numbers_of_patients_beside_more_photos_of_such_names_are_asked_about(write, raw, folders):
+    photos = [f"{PETS[n % 2]}/{n}.jpg" if folders else f"{n}.jpg" for n in range(1, 31)]
+    root = write(photos, **patients(photos, named=False))
+    message = (
+        "'patient' names photos, and it is named like groups and names 10 of 30 photos; .*"
+        + ("--layout folders reads" if folders else "--layout table --set path_column=patient")
+    )
+    with pytest.raises(ValueError, match=message):
+        read(root, raw)
+    assert len(read(root, raw, "table", path_column="patient")[2]) == 10
+    if folders:
+        assert set(labels_of(read(root, raw, "folders")[2]).values()) == set(PETS)
+    # A table of traits, or one with a row for each photo, is no question.
+    texts = {"patients.csv": table(("patient", "age"), [(n, 40 + n // 4) for n in range(1, 11)])}
+    if not folders:
+        texts = {"patients.csv": table(
+            ("patient", "diagnosis"), [(n, PETS[n % 2]) for n in range(1, 31)]
+        )}  # fmt: skip
+    assert len(read(write([], **texts), raw)[2]) == 30
+
+
+def test_two_tables_of_groups_are_asked_about_unless_one_is_coarser(write, raw):
+    photos = [f"{PETS[n % 2]}/{n}.jpg" for n in range(24)]
+    groups = {
+        "patients.csv": table(("photo", "patient"), [(p, n // 4) for n, p in enumerate(photos)]),
+        "sites.csv": table(("photo", "subject"), [(p, n % 3) for n, p in enumerate(photos)]),
+    }
+    root = write(photos, **groups)
+    message = "patients.csv by column 'patient' and sites.csv by column 'subject'; pass --set "
+    with pytest.raises(ValueError, match=f"{message}group_column=patient or --set group_column=s"):
+        read(root, raw)
+    for column, file in (("patient", "patients.csv"), ("subject", "sites.csv")):
+        proposal, _, entries = read(root, raw, group_column=column)
+        assert proposal.dataset.extra_csv == {file: "photo"}
+        assert len({entry.subject for entry in entries.values()}) == {"patient": 6}.get(column, 3)
+    coarse = table(("photo", "subject"), [(p, n // 8) for n, p in enumerate(photos)])
+    proposal, _, _ = read(write([], **{"sites.csv": coarse}), raw)
+    assert proposal.dataset.group_column == "subject"
+    assert "'patient' groups the photos, and is not read" in " ".join(proposal.reading.remarks)
+
+
+def test_a_table_of_places_beside_folders_is_asked_about_with_the_option_for_groups(write, raw):
+    photos = [f"{PETS[n % 2]}/{n}.jpg" for n in range(24)]
+    rows = [(photo, n % 3) for n, photo in enumerate(photos)]
+    root = write(photos, **{"sites.csv": table(("photo", "hospital"), rows)})
+    with pytest.raises(ValueError, match="or --set group_column=hospital if column 'hospital'"):
+        read(root, raw)
+    proposal, _, entries = read(root, raw, group_column="hospital")
+    assert labels_of(entries) == {photo: photo.partition("/")[0] for photo in photos}
+    assert {entry.subject for entry in entries.values()} == {"0", "1", "2"}
+    proposal, _, _ = read(root, raw, "folders")
+    assert "table, not read: sites.csv with 24 rows" in " ".join(proposal.reading.remarks)
+
+
+def test_a_table_of_splits_that_contradicts_split_folders_is_counted(write, raw):
+    photos = [f"{('train', 'test')[n % 3 == 0]}/{PETS[n % 2]}/{n}.jpg" for n in range(24)]
+    rows = [(photo, ("train", "test")[n % 4 == 0]) for n, photo in enumerate(photos)]
+    root = write(photos, **{"splits.csv": table(("photo", "split"), rows)})
+    proposal, _, entries = read(root, raw)
+    number = "10 photos have another split by folder or table, for example test/"
+    assert number in " ".join(proposal.reading.remarks)
+    assert splits_of(entries) == {photo: photo.partition("/")[0] for photo in photos}
+    proposal, _, entries = read(root, raw, split_column="split")
+    assert f"column 'split' counts; {number}" in " ".join(proposal.reading.remarks)
+    assert splits_of(entries) == dict(rows)
 
 
 CLASSES_OPTION = "--set one_hot=true --set 'classes={ant: [], bee: []}'"
