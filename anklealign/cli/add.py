@@ -381,6 +381,7 @@ def propose(
         raise ValueError(
             f"{reading.layout}: {reading.summary}: at least two classes are needed, each with "
             f"{layout_detection.FEWEST} or more photos; labels found: {seen or 'none'}"
+            + "".join(f"\n  {remark}" for remark in reading.remarks)
         )
     facts = {
         "layout": reading.layout,

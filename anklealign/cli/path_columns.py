@@ -36,6 +36,7 @@ from anklealign.ingest.wording import counted
 
 FEW = 50  # rows that show whether a column may be part of a path
 ENOUGH = 2000  # rows used to find the path columns
+LONGEST_NUMBER = 12  # digits of a photo's number, as in 000000001.jpg
 LONGEST_ROW = 120  # characters of a table's row in a remark
 
 
@@ -67,7 +68,7 @@ def find_path_column(
     if decided:
         return decided
     if not columns:
-        return None, _nameless(group), ""
+        return None, _nameless(group, index), ""
     most = max(column.distinct for column in columns)
     # A column of labels 0 and 1 names the photos 0.jpg and 1.jpg.
     columns = [column for column in columns if column.distinct >= MANY * most]
@@ -256,7 +257,32 @@ def _example(group: TableGroup, path: PathColumn) -> str:
     return f"{escape_unprintable(cell)} is {escape_unprintable(photo)}"
 
 
-def _nameless(group: TableGroup) -> list[str]:
+def _without_zeros(group: TableGroup, index: PathIndex) -> str:
+    """Return how to restore the zeros of numbers that name photos with them, 1 and 001.jpg, or ''.
+
+    A spreadsheet removes them.
+    """
+    rule = PathRule(table_commands.folder_of(group))
+    for place, name in enumerate(group.columns):
+        cells = [cell for cell in group.column(place)[:ENOUGH] if cell]
+        if (
+            not cells
+            or not all(map(str.isdecimal, cells))
+            or not table_commands.is_delimited(group)
+        ):
+            continue
+        for width in range(2, LONGEST_NUMBER):
+            found = sum(len(index.find(cell.zfill(width), rule)) == 1 for cell in cells)
+            if found > MANY * len(cells):
+                command = table_commands.padded_command(group, name, width)
+                return (
+                    f"{group.name}: column {name!r} names photos without their leading zeros; "
+                    f"write them, in the folder of the dataset: {command}"
+                )
+    return ""
+
+
+def _nameless(group: TableGroup, index: PathIndex) -> list[str]:
     """Return a remark on tables without photo paths, with the first row; texts are not tables."""
     cells = group.rows[0][1]
     if all(suffix(file) == JSON for file in group.files) and not any(map(looks_like_path, cells)):
@@ -264,6 +290,8 @@ def _nameless(group: TableGroup) -> list[str]:
     text = all(suffix(file) == ".txt" for file in group.files)
     if len(cells) < 2 or (text and not any(map(looks_like_path, cells))):
         return []
+    if padded := _without_zeros(group, index):
+        return [padded]
     row = escape_unprintable(", ".join(cells))[:LONGEST_ROW]
     remark = f"no row names a photo, such as the first, {row}; write each photo's path below the"
     return [f"{group.name}: {remark} table's folder, or the end of it"]

@@ -27,6 +27,7 @@ from anklealign.cli.column_names import (
 from anklealign.cli.dataset_config import scalar
 from anklealign.cli.layout_candidates import LayoutCandidate, preview
 from anklealign.cli.table_readings import (
+    GUESSED_ENCODINGS,
     LONGEST_LIST,
     MANY,
     RIVAL,
@@ -198,8 +199,14 @@ def _candidate(reading: TableReading, remarks: Sequence[str]) -> LayoutCandidate
     keys: dict[str, Any] = {
         "csv": files[0] if len(files) == 1 else files, "path_column": path.name, **reading.keys,
     }  # fmt: skip
+    guessed = []
     if group.encoding != "utf-8":
         keys["encoding"] = group.encoding
+        if group.encoding in GUESSED_ENCODINGS:
+            guessed.append(
+                f"{group.name}: no UTF-8, read as {group.encoding}; if its letters look wrong, "
+                "save it as UTF-8, or pass its encoding, such as --set encoding=shift_jis"
+            )
     summary = f"{group.name} with {len(group.rows)} rows, {path.matched} of which name a photo"
     if reading.folders:
         summary = f"{group.name} names {reading.folders} folders with {path.matched} photos"
@@ -208,7 +215,7 @@ def _candidate(reading: TableReading, remarks: Sequence[str]) -> LayoutCandidate
         summary,
         reading.texts,
         keys,
-        (*reading.remarks, *remarks),
+        (*reading.remarks, *guessed, *remarks),
         doubt=_doubt(reading),
         question=reading.question,
         labels=reading.labels,
@@ -363,6 +370,15 @@ def _take_column(reading: TableReading, name: str, cells: Sequence[str]) -> None
         reading.remarks.append(
             f"{reading.group.name}: the labels combine the same words ({preview(words, 4)}); if "
             "each word is a label of its own, keep one per row"
+        )
+    empty = sum(
+        bool(photo) and fold(cell) in EMPTY
+        for photo, cell in zip(reading.path.photos, cells, strict=True)
+    )
+    if empty > MANY * rows:
+        reading.remarks.append(
+            f"{reading.group.name}: column {name!r} is empty in {empty} of {rows} rows; cells that "
+            "a spreadsheet merged must be filled"
         )
     conflicting = 0
     for number, (photo, cell) in enumerate(zip(reading.path.photos, cells, strict=True)):
@@ -702,9 +718,9 @@ def _ask_about_numbers(readings: Sequence[TableReading], forced: Mapping[str, An
                 other, group, keys[0], photos.path.name, right=name
             )
         reading.question = (
-            f"{group.name}: the numbers in column {name!r} are names of photos, and groups in "
-            f"column {keys[0]!r} of {other.name}, which has the paths; for the groups, {command}; "
-            f"for the photos, pass {csv_option(group)} {set_option('path_column', name)}"
+            f"{group.name}: the numbers in column {name!r} are names of photos, and cells in "
+            f"column {keys[0]!r} of {other.name}, which has the paths; for these, {command}; for "
+            f"the photos, pass {csv_option(group)} {set_option('path_column', name)}"
         )
         reading.labels, reading.sure = {}, False
 
@@ -761,5 +777,9 @@ def _conflict_within(reading: TableReading) -> str:
             if differing := sum(first[photo] != second[photo] for photo in common):
                 options = " or ".join(set_option("csv", file) for file in (one, other))
                 number = counted(differing, "photo", "photos")
-                return f"{one} and {other} label {number} differently; pass {options}"
+                votes = table_commands.votes_command(reading.group)
+                return (
+                    f"{one} and {other} label {number} differently; pass {options}"
+                    + f"; if they are the votes of annotators, {votes}" * bool(votes)
+                )
     return ""

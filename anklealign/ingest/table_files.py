@@ -69,7 +69,7 @@ def parse_table(
         position = f" at byte {error.start}" if isinstance(error, UnicodeDecodeError) else ""
         raise ValueError(
             f"{name} is not {encoding.upper()}{position}; save it as UTF-8, or set the dataset's "
-            "encoding in params.yaml"
+            "encoding, in params.yaml or as --set encoding=shift_jis"
         ) from None
     if suffix(name) in JSON_LINES:
         return _records_table(_json_lines(text, name))

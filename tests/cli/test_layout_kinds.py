@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from anklealign.cli import add, layout_detection, table_detection
+from anklealign.cli.dataset_config import scalar
 from anklealign.config import params
 from anklealign.config.params import Dataset
 from anklealign.ingest import layouts
@@ -897,7 +898,7 @@ def patients(photos, *, named):
 def test_numbers_of_patients_that_are_names_of_photos_are_asked_about_with_commands(write, raw):
     photos = [f"{n}.jpg" for n in range(1, 31)]
     root = write(photos, **patients(photos, named=True))
-    message = "names of photos, and groups in column 'patient' of photos.csv.*for the photos, pass"
+    message = "names of photos, and cells in column 'patient' of photos.csv.*for the photos, pass"
     with pytest.raises(ValueError, match=message) as error:
         read(root, raw)
     assert "--set csv=patients.csv --set path_column=patient" in str(error.value)
@@ -977,6 +978,68 @@ def test_a_table_of_splits_that_contradicts_split_folders_is_counted(write, raw)
     proposal, _, entries = read(root, raw, split_column="split")
     assert f"column 'split' counts; {number}" in " ".join(proposal.reading.remarks)
     assert splits_of(entries) == dict(rows)
+
+
+@pytest.mark.parametrize(
+    "name", ["cat - Kopie", "cat - Copy (2)", "Copy of cat", "cat_copy", "Cat (2)", "cat - másolat"]
+)
+def test_a_folder_named_as_a_copy_of_a_class_is_asked_about(write, raw, name):
+    photos = [f"{(*PETS, name)[n % 3]}/{n}.jpg" for n in range(24)]
+    root = write(photos)
+    option = f"--layout folders --set 'classes={scalar({'cat': [name], 'dog': []})}'"
+    with pytest.raises(ValueError, match=f"is named as a copy of 'cat'.*{re.escape(option)}"):
+        read(root, raw)
+    _, _, entries = read(root, raw, "folders", classes={"cat": [name], "dog": []})
+    assert labels_of(entries) == {p: "dog" if p.startswith("dog") else "cat" for p in photos}
+
+
+def test_folders_that_name_copies_of_no_other_folder_are_classes(write, raw):
+    photos = [f"{('hard copy', 'screen (2)')[n % 2]}/{n}.jpg" for n in range(24)]
+    assert set(labels_of(read(write(photos), raw)[2]).values()) == {"hard copy", "screen (2)"}
+
+
+def test_a_table_in_another_encoding_is_read_if_it_is_named(write, raw):
+    text = table(("ファイル", "ラベル"), [(f"{n}.jpg", ("アリ", "ハチ")[n % 2]) for n in range(12)])
+    root = write(numbered(12), **{"t.csv": text.encode("shift_jis")})
+    remark = "t.csv: no UTF-8, read as cp1252; if its letters look wrong, save it as UTF-8, or pass"
+    assert remark in " ".join(read(root, raw)[0].reading.remarks)
+    proposal, _, entries = read(root, raw, encoding="shift_jis")
+    assert set(labels_of(entries).values()) == {"アリ", "ハチ"}
+    assert proposal.dataset.encoding == "shift_jis"
+
+
+def test_numbers_without_their_zeros_are_named_with_a_command(write, raw):
+    photos = [f"{n:03}.jpg" for n in range(1, 25)]
+    rows = [(n, PETS[n % 2]) for n in range(1, 25)]
+    root = write(photos, **{"t.csv": table(("nr", "label"), rows)})
+    with pytest.raises(ValueError, match="'nr' names photos without their leading zeros") as error:
+        read(root, raw)
+    run_command(str(error.value), root)
+    _, _, entries = read(root, raw, csv="padded.csv")
+    assert labels_of(entries) == {f"{n:03}.jpg": pet for n, pet in rows}
+
+
+def test_tables_of_two_annotators_are_joined_into_votes_by_a_command(write, raw):
+    photos = numbered(24, "")
+    texts = {
+        "anna.csv": table(("file", "label"), [(p, PETS[n % 2]) for n, p in enumerate(photos)]),
+        "bo.csv": table(("file", "label"), [(p, PETS[n % 5 % 2]) for n, p in enumerate(photos)]),
+    }
+    root = write(photos, **texts)
+    with pytest.raises(ValueError, match=r"anna\.csv and bo\.csv label 10 photos d") as error:
+        read(root, raw)
+    run_command(str(error.value), root)
+    proposal, inventory, _ = read(root, raw, csv="votes.csv")
+    assert proposal.dataset.annotator_column == "annotator"
+    assert {vote.annotator for vote in inventory.votes} == {"anna.csv", "bo.csv"}
+    assert len(inventory.votes) == 48
+
+
+def test_cells_that_a_spreadsheet_merged_are_named(write, raw):
+    rows = [(f"{n}.jpg", PETS[n // 12] if n % 6 == 0 else "") for n in range(24)]
+    root = write(numbered(24), **{"t.csv": table(("file", "label"), rows)})
+    with pytest.raises(ValueError, match="column 'label' is empty in 20 of 24 rows; cells that a"):
+        read(root, raw)
 
 
 CLASSES_OPTION = "--set one_hot=true --set 'classes={ant: [], bee: []}'"
