@@ -34,6 +34,10 @@ COPY = re.compile(
     r"|(?P<numbered>.+?) ?\(\d+\)|(?:copy of|kopie von|copie de) (?P<after>.+)",
     re.IGNORECASE,
 )
+UNSORTED = {
+    "unsorted", "unlabeled", "unlabelled", "unlabeled images", "todo", "to do", "to sort", "temp",
+    "tmp", "trash", "deleted", "unsortiert", "papierkorb", "non trie", "a trier", "rendezetlen",
+}  # fmt: skip
 MOST_STRAY = 0.01  # share of photos beside the only folder, as in a screenshot beside PetImages/
 FEWEST = 3  # photos of a label in a file name
 SHOWN = 6  # names in a message
@@ -121,7 +125,9 @@ def read_folders(
         {} if plain else {"class_roots": dict(sorted(roots.items()))},
         tuple(remarks),
         _doubt(tree, top, roots, texts, labels) or _doubt_of_copies(labels),
-        question="" if "classes" in (forced or {}) else _question_of_copies(texts),
+        question=""
+        if "classes" in (forced or {})
+        else _question_of_copies(texts) or _question_of_unsorted(texts),
         labels=labels,
     ), []
 
@@ -267,6 +273,22 @@ def _question_of_copies(texts: Iterable[str]) -> str:
         f"folder {escape_unprintable(name)!r} is named as a copy of "
         f"{escape_unprintable(original)!r}; if its photos have that label, pass --layout folders "
         f"--set {option}; if it is no class, move it out of the folder"
+    )
+
+
+def _question_of_unsorted(texts: Iterable[str]) -> str:
+    """Return the question about folders that are named as if they held no class, or ''."""
+    names = sorted(texts)
+    unsorted = [name for name in names if fold(name).strip("_ ") in UNSORTED]
+    if not unsorted:
+        return ""
+    without, all_classes = (
+        shlex.quote(f"classes={scalar({name: [] for name in names if name not in left_out})}")
+        for left_out in (unsorted, [])
+    )
+    return (
+        f"{_first(unsorted)} may hold photos without a label; pass --layout folders "
+        f"--set {without} to leave them out, or --set {all_classes} if it is a class"
     )
 
 

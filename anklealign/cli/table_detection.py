@@ -559,15 +559,16 @@ def _label_column(
     """Return the label column, or None and the reason."""
     if not recurring:
         return None, "no column contains two recurring labels"
+    plausible = [name for name in recurring if not _is_measured(recurring[name])]
     described = [
-        name for name in recurring
+        name for name in plausible
         if fold(name) not in ATTRIBUTES
         and not split_columns.is_named_like_splits(reading.group, name)
     ]  # fmt: skip
     if not described:
         name = next(iter(recurring))
         return None, (
-            f"column {name!r} ({preview(recurring[name], 3)}) is no label by its name; "
+            f"column {name!r} ({preview(recurring[name], 3)}) is no label by its name or numbers; "
             f"{set_option('label_column', name)} reads it as labels, and "
             f"{set_option('group_column', name)} keeps each value in one split"
         )
@@ -577,7 +578,7 @@ def _label_column(
         if not any(same_partition(values[name], values[other]) for name in named)
     ]
     named = [*named, *second]
-    for names in (named, list(recurring), described):
+    for names in (named, plausible, described):
         partitions = _distinct_partitions(reading, names, values)
         if len(partitions) == 1:
             return partitions[0], ""
@@ -591,6 +592,12 @@ def _label_column(
     options = " or ".join(set_option("label_column", name) for name in names)
     options += _votes_option(names, recurring)
     return None, f"several columns may contain the labels: {listed}; choose with {options}"
+
+
+def _is_measured(texts: Iterable[str]) -> bool:
+    """Return whether cells are numbers with fractions, such as ages or probabilities."""
+    matches = [re.fullmatch(r"[+-]?\d*(?:[.,](\d+))?", text) for text in texts]
+    return all(matches) and any(match and (match[1] or "").strip("0") for match in matches)
 
 
 def _second_labels(named: Sequence[str], recurring: Mapping[str, Counter[str]]) -> list[str]:

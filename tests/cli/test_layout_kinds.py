@@ -993,6 +993,29 @@ def test_a_folder_named_as_a_copy_of_a_class_is_asked_about(write, raw, name):
     assert labels_of(entries) == {p: "dog" if p.startswith("dog") else "cat" for p in photos}
 
 
+@pytest.mark.parametrize("name", ["_unsortiert", "Unlabeled", "temp"])
+def test_a_folder_named_as_without_a_label_is_asked_about(write, raw, name):
+    photos = [f"{(*PETS, name)[n % 3]}/{n}.jpg" for n in range(24)]
+    root = write(photos)
+    with pytest.raises(ValueError, match=f"{name} may hold photos without a label.*--layout f"):
+        read(root, raw)
+    _, inventory, entries = read(root, raw, "folders", classes={"cat": [], "dog": []})
+    assert labels_of(entries) == {p: p.partition("/")[0] for p in photos if p[:3] in PETS}
+    assert sum(skip.reason == "label_unknown" for skip in inventory.skips) == 8
+    _, _, entries = read(root, raw, "folders", classes={"cat": [], "dog": [], name: []})
+    assert len(entries) == 24
+
+
+@pytest.mark.parametrize("comma", [".", ","])
+def test_columns_of_probabilities_are_no_labels(write, raw, comma):
+    shares = [("0.9", "0.1"), ("0.2", "0.8"), ("1.0", "0")]
+    rows = [(f"{n}.jpg", *(s.replace(".", comma) for s in shares[n % 3])) for n in range(24)]
+    root = write(numbered(24), **{"t.csv": table(("file", "ant", "bee"), rows, ";")})
+    with pytest.raises(ValueError, match=r"'ant' .* is no label by its name or numbers; --set l"):
+        read(root, raw)
+    assert len(set(labels_of(read(root, raw, label_column="ant")[2]).values())) == 3
+
+
 def test_folders_that_name_copies_of_no_other_folder_are_classes(write, raw):
     photos = [f"{('hard copy', 'screen (2)')[n % 2]}/{n}.jpg" for n in range(24)]
     assert set(labels_of(read(write(photos), raw)[2]).values()) == {"hard copy", "screen (2)"}
