@@ -559,7 +559,9 @@ def _label_column(
     """Return the label column, or None and the reason."""
     if not recurring:
         return None, "no column contains two recurring labels"
-    plausible = [name for name in recurring if not _is_measured(recurring[name])]
+    plausible = [
+        name for name, texts in recurring.items() if name in named or not _is_measured(texts)
+    ]
     described = [
         name for name in plausible
         if fold(name) not in ATTRIBUTES

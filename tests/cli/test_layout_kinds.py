@@ -1014,6 +1014,8 @@ def test_columns_of_probabilities_are_no_labels(write, raw, comma):
     with pytest.raises(ValueError, match=r"'ant' .* is no label by its name or numbers; --set l"):
         read(root, raw)
     assert len(set(labels_of(read(root, raw, label_column="ant")[2]).values())) == 3
+    (root / "t.csv").write_text(table(("file", "class", "bee"), rows, ";"))
+    assert read(root, raw)[0].dataset.label_column == "class"
 
 
 def test_folders_that_name_copies_of_no_other_folder_are_classes(write, raw):
