@@ -63,7 +63,8 @@ TEXT_KEYS = {
 WIDTH = 80  # columns of the terminal
 # Commands in remarks, which can be copied from one line only.
 COMMAND = re.compile(
-    r"`[^`]*`|python -c \"[^\"]*\"|\(echo path,label; .*?\) > labels\.csv|awk '[^']*'( [^\s;,]+)*"
+    r"`[^`]*`|--set '[^']*'|python -c \"[^\"]*\"|\(echo path,label; .*?\) > labels\.csv|"
+    r"awk '[^']*'( [^\s;,]+)*"
 )
 MOST_CLASSES = 50  # classes listed without --verbose
 MOST_UNKNOWN = 10  # labels without a class that the config's comments list
@@ -380,6 +381,7 @@ def propose(
         raise ValueError(
             f"{reading.layout}: {reading.summary}: at least two classes are needed, each with "
             f"{layout_detection.FEWEST} or more photos; labels found: {seen or 'none'}"
+            + "".join(f"\n  {remark}" for remark in reading.remarks)
         )
     facts = {
         "layout": reading.layout,
@@ -742,9 +744,7 @@ def copy(
                 if strip and (stripped := stripped_photo(half / path)):
                     (half / path).write_bytes(stripped)
                 bar.update((half / path).stat().st_size)
-        umask = os.umask(0)
-        os.umask(umask)
-        half.chmod(0o777 & ~umask)
+        files.apply_umask(half, 0o777)
         half.rename(target)
     finally:
         shutil.rmtree(half, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Usual names of the columns of tables of photos, folded, English and Hungarian."""
+"""Usual names of the columns of tables of photos, folded: English, German, French, Hungarian."""
 
 from anklealign.ingest.table_files import PICTURE_COLUMNS
 
@@ -6,13 +6,14 @@ LABEL_NAMES = {
     "choice", "choices", "label", "labels", "class", "class name", "classname", "category",
     "target", "species", "breed", "diagnosis", "diagnozis", "cimke", "osztaly", "kategoria",
     "dx", "label name", "class label", "ground truth", "gt", "finding labels", "diagnosis code",
+    "klasse", "kategorie", "diagnose", "befund", "classe", "categorie", "etiquette", "espece",
     "consensus", "consensus label", "final label", "final diagnosis", "gold standard",
 }  # fmt: skip
 GROUP_NAMES = {
     "group", "group id", "subject", "subject id", "person", "person id", "patient", "patient id",
     "patientid", "subjectid", "participant id", "participant", "animal", "animal id", "lesion id",
     "case id", "individual", "individual id", "specimen id", "scene id", "video id", "szemely",
-    "paciens", "beteg", "resztvevo", "alany",
+    "paciens", "beteg", "resztvevo", "alany", "patienten id", "patientennummer", "proband", "sujet",
 }  # fmt: skip
 SPLIT_NAMES = {
     "split", "set", "subset", "partition", "fold", "phase", "usage", "data split", "ml use",

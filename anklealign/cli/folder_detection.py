@@ -28,6 +28,16 @@ LABEL_PATTERNS = (
     r"(?:^|/)(?P<label>[^/]*?[^\W\d_][^/]*?)[ ._-]*\(?\d+\)?\.\w+$",
     r"(?:^|/)\d+[ ._-]+(?P<label>[^/]*?[^\W\d_])\.\w+$",
 )
+# How file managers name a copy of a folder, in English, German, French and Hungarian.
+COPY = re.compile(
+    r"(?P<before>.+?)(?: - |[ _-])\(?(?:copy|kopie|copie|m[aá]solat)(?: ?\(?\d+\)?)?\)?"
+    r"|(?P<numbered>.+?) ?\(\d+\)|(?:copy of|kopie von|copie de) (?P<after>.+)",
+    re.IGNORECASE,
+)
+UNSORTED = {
+    "unsorted", "unlabeled", "unlabelled", "unlabeled images", "todo", "to do", "to sort", "temp",
+    "tmp", "trash", "deleted", "unsortiert", "papierkorb", "non trie", "a trier", "rendezetlen",
+}  # fmt: skip
 MOST_STRAY = 0.01  # share of photos beside the only folder, as in a screenshot beside PetImages/
 FEWEST = 3  # photos of a label in a file name
 SHOWN = 6  # names in a message
@@ -115,6 +125,9 @@ def read_folders(
         {} if plain else {"class_roots": dict(sorted(roots.items()))},
         tuple(remarks),
         _doubt(tree, top, roots, texts, labels) or _doubt_of_copies(labels),
+        question=""
+        if "classes" in (forced or {})
+        else _question_of_copies(texts) or _question_of_unsorted(texts),
         labels=labels,
     ), []
 
@@ -238,6 +251,45 @@ def _doubt(
     if len(stems) == 1 and re.split(r"[\W_]+", min(stems))[-1] in PART_WORDS:
         return f"{preview(texts)} look like parts of one set, not classes"
     return ""
+
+
+def _question_of_copies(texts: Iterable[str]) -> str:
+    """Return the question about folders that a file manager named as copies of others, or ''."""
+    names = {fold(name): name for name in texts}
+    copies = {
+        name: original
+        for name in sorted(texts)
+        if (match := COPY.fullmatch(name))
+        and (original := names.get(fold(match["before"] or match["numbered"] or match["after"])))
+    }
+    if not copies:
+        return ""
+    classes: dict[str, list[str]] = {name: [] for name in sorted(texts) if name not in copies}
+    for name, original in copies.items():
+        classes.setdefault(original, []).append(name)
+    name, original = next(iter(copies.items()))
+    option = shlex.quote(f"classes={scalar(classes)}")
+    return (
+        f"folder {escape_unprintable(name)!r} is named as a copy of "
+        f"{escape_unprintable(original)!r}; if its photos have that label, pass --layout folders "
+        f"--set {option}; if it is no class, move it out of the folder"
+    )
+
+
+def _question_of_unsorted(texts: Iterable[str]) -> str:
+    """Return the question about folders that are named as if they held no class, or ''."""
+    names = sorted(texts)
+    unsorted = [name for name in names if fold(name).strip("_ ") in UNSORTED]
+    if not unsorted:
+        return ""
+    without, all_classes = (
+        shlex.quote(f"classes={scalar({name: [] for name in names if name not in left_out})}")
+        for left_out in (unsorted, [])
+    )
+    return (
+        f"{_first(unsorted)} may hold photos without a label; pass --layout folders "
+        f"--set {without} to leave them out, or --set {all_classes} if it is a class"
+    )
 
 
 def _doubt_of_copies(labels: Mapping[str, str]) -> str:

@@ -1,6 +1,8 @@
 """Write the labels of other tools' files into labels.csv, which `anklealign add` reads.
 
-    anklealign convert DIR
+    anklealign convert DATA
+
+DATA is a folder, or an archive, which is unpacked into a folder of its name beside it.
 
 Read are COCO, CVAT, Pascal VOC, VGG Image Annotator, Labelbox, LabelMe, CreateML, Supervisely,
 SageMaker Ground Truth, YOLO, Parquet and Arrow tables, and one JSON or text file beside each photo.
@@ -394,16 +396,21 @@ def convert_labels(folder: Path) -> int:
 def convert(folder: Path) -> list[str]:
     """Write labels.csv into a folder; return the lines that say what it has.
 
+    An archive is unpacked first. It stays so on an error, which names files in its folder.
+
     Raises:
         ValueError: There is no folder or no label file of another tool, one has an unknown form,
-            two formats disagree, or labels.csv exists.
+            two formats disagree, labels.csv exists, or an archive cannot be unpacked.
         OSError: A file cannot be read or written.
     """
-    target = folder / OUTPUT
+    if folder.is_file() and archives.has_archive_content(folder):
+        folder, remarks = archives.unpack_beside(folder)
+        print(f"{folder}: unpacked; {'; '.join(remarks)}")
     if not folder.is_dir():
-        archive = folder.is_file() and archives.has_archive_content(folder)
-        remedy = "unpack it and pass that folder" if archive else "pass the folder of the photos"
-        raise ValueError(f"{folder} is not a folder; {remedy}")
+        problem = archives.unreadable_archive(folder) if folder.is_file() else ""
+        remedy = "is not a folder or an archive; pass the folder of the photos"
+        raise ValueError(f"{folder} {problem or remedy}")
+    target = folder / OUTPUT
     if target.exists():
         raise ValueError(f"{target} exists; move it away")
     files = list_files(folder)[0]

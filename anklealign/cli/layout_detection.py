@@ -8,7 +8,6 @@ never merged, and unmatched labels are listed.
 
 import difflib
 import re
-import shlex
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -33,7 +32,7 @@ from anklealign.cli.layout_candidates import (
     LayoutCandidates,
     preview,
 )
-from anklealign.cli.table_readings import TABLES
+from anklealign.cli.table_readings import TABLES, classes_option, set_option, user_labels
 from anklealign.config.class_names import Labels, fold, unnumbered
 from anklealign.config.params import Dataset
 from anklealign.ingest import consensus
@@ -244,9 +243,13 @@ def choose(candidates: LayoutCandidates, layout: str | None) -> LayoutCandidate:
     if layout is not None:
         if layout not in by_layout:
             raise ValueError(_listed(f"the folder does not look like layout {layout}", seen))
-        return _checked(by_layout[layout], seen, requested=True)
+        checked = _checked(by_layout[layout], seen, requested=True)
+        aside = [
+            f"{r.layout}, not read: {r.summary}" for r in by_layout.values() if r.layout != layout
+        ]
+        return replace(checked, remarks=(*checked.remarks, *aside, *candidates.remarks[1:]))
     rivals = list(by_layout.values())
-    aside: list[str] = []
+    aside = []
     if len(rivals) > 1:  # file names are evidence only without folders, tables and exports
         rivals = [reading for reading in rivals if reading.layout != "file_names"]
         aside += _words_of_codes(by_layout)
@@ -381,6 +384,10 @@ def _question_between(rivals: Sequence[LayoutCandidate]) -> str:
     choices = " or ".join(f"--layout {reading.layout}" for reading in rivals)
     question = f"the folder matches {len(rivals)} layouts; pass {choices}"
     by_layout = {reading.layout: reading for reading in rivals}
+    column = by_layout["table"].keys.get("label_column") if "table" in by_layout else None
+    if column and not by_layout["table"].named:
+        option = set_option("group_column", column)
+        question += f", or {option} if column {column!r} groups the photos of the folders"
     if by_layout.keys() != {"table", "folders"}:
         return question
     table, folders = by_layout["table"], by_layout["folders"]
@@ -447,7 +454,7 @@ def _exports(
     if question is None:
         remarks.append(
             f"the exports answer {len(asked)} questions: {', '.join(ignored)}; choose one by its "
-            f"answers: {_classes_option(next(iter(asked.values())))}, or as a dataset in "
+            f"answers: {classes_option(sorted(next(iter(asked.values()))))}, or as a dataset in "
             "params.yaml"
         )
         return (None, remarks), others
@@ -459,12 +466,6 @@ def _exports(
         "label_studio", summary, texts, {}, tuple(remarks), _wrapped(photos, holders)
     )
     return (candidate, []), others
-
-
-def _classes_option(answers: Mapping[str, int]) -> str:
-    """Return the command-line option that names the classes."""
-    classes = scalar({answer: [] for answer in sorted(answers)})
-    return "--set " + shlex.quote(f"classes={classes}")
 
 
 def _wrapped(photos: Sequence[str], holders: Collection[str]) -> str:
@@ -512,9 +513,8 @@ def _decide(values: Mapping[str, Counter[str]], classes: object) -> str | None:
     for only in (list(values), named):
         if len(only) == 1:
             return only[0]
-    if not isinstance(classes, Mapping):
+    if (labels := user_labels(classes)) is None:
         return None
-    labels = Labels({str(name): list(map(str, aliases or ())) for name, aliases in classes.items()})
     best = {name: _fitting(labels, texts).total() for name, texts in values.items()}
     first, second, *_ = sorted(best.values(), reverse=True)
     return max(best, key=lambda name: best[name]) if first > second else None

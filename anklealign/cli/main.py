@@ -125,19 +125,20 @@ def _add(
 
 @app.command("convert", epilog="Example: anklealign convert ~/photos/coco")
 def _convert(
-    folder: Annotated[
+    data: Annotated[
         Path,
         typer.Argument(
-            metavar="DIR",
-            help="Folder of the photos and the label files (COCO, CVAT, Pascal VOC, VIA, Labelbox, "
-            "LabelMe, YOLO, Parquet and others).",
+            metavar="DATA",
+            help="Folder or archive of the photos and the label files (COCO, CVAT, Pascal VOC, "
+            "VIA, Labelbox, LabelMe, YOLO, Parquet and others). An archive is unpacked beside "
+            "itself.",
         ),
     ],
 ) -> None:
-    """Convert label files of other tools to DIR/labels.csv, which `anklealign add` reads."""
+    """Convert label files of other tools to labels.csv in their folder, for `anklealign add`."""
     from anklealign.cli import label_conversion  # noqa: PLC0415
 
-    raise typer.Exit(label_conversion.convert_labels(folder))
+    raise typer.Exit(label_conversion.convert_labels(data))
 
 
 @app.command(

@@ -13,6 +13,7 @@ from typing import Any
 from anklealign.cli import split_columns, table_commands
 from anklealign.cli.column_names import (
     ATTRIBUTES,
+    CASE_NAMES,
     GROUP_NAMES,
     INDEX_NAMES,
     LABEL_NAMES,
@@ -35,6 +36,7 @@ from anklealign.ingest.wording import counted
 
 FEW = 50  # rows that show whether a column may be part of a path
 ENOUGH = 2000  # rows used to find the path columns
+LONGEST_NUMBER = 12  # digits of a photo's number, as in 000000001.jpg
 LONGEST_ROW = 120  # characters of a table's row in a remark
 
 
@@ -66,7 +68,7 @@ def find_path_column(
     if decided:
         return decided
     if not columns:
-        return None, _nameless(group), ""
+        return None, _nameless(group, index), ""
     most = max(column.distinct for column in columns)
     # A column of labels 0 and 1 names the photos 0.jpg and 1.jpg.
     columns = [column for column in columns if column.distinct >= MANY * most]
@@ -95,24 +97,28 @@ def find_path_column(
         names = f"{', '.join(repr(c.name) for c in rivals[:-1])} and {rivals[-1].name!r}"
         question = f"{group.name}: columns {names} name different photos; pass {options}"
         return rivals[0], remarks, question
-    return best, remarks, "" if "path_column" in forced else _doubt_of_numbers(group, best)
+    return best, remarks, "" if "path_column" in forced else _doubt_of_numbers(group, best, index)
 
 
-def _doubt_of_numbers(group: TableGroup, best: PathColumn) -> str:
-    """Return the question about a path column that may number the rows instead, or ''."""
+def _doubt_of_numbers(group: TableGroup, best: PathColumn, index: PathIndex) -> str:
+    """Return the question about a path column that may number rows or groups instead, or ''."""
     paths = [
         name for place, name in enumerate(group.columns)
         if best.tier == 0 and place != best.place
         and sum(map(looks_like_path, group.column(place))) > MANY * len(group.rows)
     ]  # fmt: skip
-    if not paths and (best.tier > 0 or fold(best.name) not in INDEX_NAMES):
+    groups = fold(best.name) in GROUP_NAMES | CASE_NAMES and best.distinct < len(index)
+    if not paths and (best.tier > 0 or not (groups or fold(best.name) in INDEX_NAMES)):
         return ""
     reason = "it looks like a running number"
+    if groups:
+        reason = f"it is named like groups and names {best.distinct} of {len(index)} photos"
     if paths:
         reason = f"{paths[0]!r} looks like file names, but names no photo"
     return (
-        f"{group.name}: only column {best.name!r} names photos, and {reason}; fix the table, "
-        f"or pass {set_option('path_column', best.name)}"
+        f"{group.name}: only column {best.name!r} names photos, and {reason}; add a column of "
+        "the photos' names, or pass --layout table "
+        f"{set_option('path_column', best.name)} if these are their names"
     )
 
 
@@ -251,7 +257,32 @@ def _example(group: TableGroup, path: PathColumn) -> str:
     return f"{escape_unprintable(cell)} is {escape_unprintable(photo)}"
 
 
-def _nameless(group: TableGroup) -> list[str]:
+def _without_zeros(group: TableGroup, index: PathIndex) -> str:
+    """Return how to restore the zeros of numbers that name photos with them, 1 and 001.jpg, or ''.
+
+    A spreadsheet removes them.
+    """
+    rule = PathRule(table_commands.folder_of(group))
+    for place, name in enumerate(group.columns):
+        cells = [cell for cell in group.column(place)[:ENOUGH] if cell]
+        if (
+            not cells
+            or not all(map(str.isdecimal, cells))
+            or not table_commands.is_delimited(group)
+        ):
+            continue
+        for width in range(2, LONGEST_NUMBER):
+            found = sum(len(index.find(cell.zfill(width), rule)) == 1 for cell in cells)
+            if found > MANY * len(cells):
+                command = table_commands.padded_command(group, name, width)
+                return (
+                    f"{group.name}: column {name!r} names photos without their leading zeros; "
+                    f"write them, in the folder of the dataset: {command}"
+                )
+    return ""
+
+
+def _nameless(group: TableGroup, index: PathIndex) -> list[str]:
     """Return a remark on tables without photo paths, with the first row; texts are not tables."""
     cells = group.rows[0][1]
     if all(suffix(file) == JSON for file in group.files) and not any(map(looks_like_path, cells)):
@@ -259,6 +290,8 @@ def _nameless(group: TableGroup) -> list[str]:
     text = all(suffix(file) == ".txt" for file in group.files)
     if len(cells) < 2 or (text and not any(map(looks_like_path, cells))):
         return []
+    if padded := _without_zeros(group, index):
+        return [padded]
     row = escape_unprintable(", ".join(cells))[:LONGEST_ROW]
     remark = f"no row names a photo, such as the first, {row}; write each photo's path below the"
     return [f"{group.name}: {remark} table's folder, or the end of it"]

@@ -141,7 +141,8 @@ def with_extra_tables(
     keys, remarks = dict(candidate.keys), []
     paths: dict[str, str] = {}
     splits = dict(candidate.splits)
-    for extra in _beside(candidate, extras):
+    tables, question = _coarsest_first(candidate, _beside(candidate, extras), forced)
+    for extra in tables:
         used = []
         for key in ("group_column", "split_column"):
             column = forced[key] if key in forced else extra.keys.get(key)
@@ -165,6 +166,8 @@ def with_extra_tables(
             missing = counted(without, "photo has no value", "photos have no value")
             remarks.append(f"{name} {kind}" + (f"; {missing}" if without else ""))
             if key == "split_column":
+                differing = _differing(candidate, keys, values)
+                remarks += [f"{name} counts; {differing}"] * bool(differing)
                 splits |= values
                 remarks += unknown_splits(extra.group, column)
         remarks += [] if used else extra.unread.values()
@@ -173,7 +176,65 @@ def with_extra_tables(
         remarks += fold_remarks(extra, rest)
     if paths:
         keys["extra_csv"] = paths
-    return replace(candidate, keys=keys, splits=splits, remarks=(*candidate.remarks, *remarks))
+    return replace(
+        candidate,
+        keys=keys,
+        splits=splits,
+        remarks=(*candidate.remarks, *remarks),
+        question=candidate.question or question,
+    )
+
+
+def _coarsest_first(
+    candidate: LayoutCandidate, extras: Sequence[TableReading], forced: Mapping[str, Any]
+) -> tuple[list[TableReading], str]:
+    """Return the tables, that of the coarsest groups first, and a question if there is none.
+
+    It is the one in whose groups those of each other table lie.
+    """
+    groups: dict[int, dict[str, str]] = {}
+    for number, extra in enumerate(extras):
+        column = extra.keys.get("group_column")
+        if column is None or column == extra.path.name or "group_column" in forced:
+            continue
+        values, problem = _by_photo(extra, column, is_split=False)
+        if not problem and not _unread(candidate, {}, "group_column", values, ""):
+            groups[number] = values
+    if candidate.keys.get("group_column") or len(groups) < 2:
+        return list(extras), ""
+    for first, values in groups.items():
+        if all(_lie_in(other, values) for other in groups.values()):
+            return [extras[first], *(e for n, e in enumerate(extras) if n != first)], ""
+    named = [f"{extras[n].group.name} by column {extras[n].keys['group_column']!r}" for n in groups]
+    options = [set_option("group_column", extras[n].keys["group_column"]) for n in groups]
+    return list(extras), (
+        f"two tables group the photos differently: {' and '.join(named)}; pass "
+        f"{' or '.join(options)}"
+    )
+
+
+def _lie_in(fine: Mapping[str, str], coarse: Mapping[str, str]) -> bool:
+    """Return whether each group lies in one group of the coarser ones."""
+    pairs = {(value, coarse[photo]) for photo, value in fine.items() if photo in coarse}
+    return len(pairs) == len({value for value, _ in pairs})
+
+
+def _differing(
+    candidate: LayoutCandidate, keys: Mapping[str, Any], values: Mapping[str, str]
+) -> str:
+    """Return how many photos have another split by folder, table or list, or ''."""
+    before = {
+        photo: candidate.splits.get(photo) or split_of_path(photo, keys.get("class_roots"))
+        for photo in candidate.labels
+    }
+    differing = sorted(p for p, split in values.items() if before.get(p, "") not in {"", split})
+    if not differing:
+        return ""
+    first = differing[0]
+    return (
+        f"{counted(len(differing), 'photo has', 'photos have')} another split by folder or table, "
+        f"for example {escape_unprintable(first)} is {values[first]} here and {before[first]} there"
+    )
 
 
 def _beside(candidate: LayoutCandidate, extras: Sequence[TableReading]) -> list[TableReading]:
@@ -213,6 +274,8 @@ def _unread(
         why = f"column {keys[key]!r} gives the groups" if keys.get(key) else ""
     elif len(splits) > 1 or "split_lists" in keys:
         why = "folders, tables or lists give the splits"
+        if differing := _differing(candidate, keys, values):
+            why += f", and {differing}"
     return f"{why}; {option} reads it" if why else ""
 
 

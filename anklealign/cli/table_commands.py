@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from anklealign.cli.layout_candidates import LayoutCandidate
@@ -56,10 +57,20 @@ def _pandas_table(group: TableGroup) -> str:
     return f"pandas.read_csv({group.files[0]!r}, {', '.join(options)})"
 
 
-def join_command(photos: TableGroup, other: TableGroup, key: str, path: str) -> str:
-    """Return a command that joins a table of photos with one of their labels or splits."""
+def join_command(
+    photos: TableGroup, other: TableGroup, key: str, path: str, *, right: str = ""
+) -> str:
+    """Return a command that joins a table of photos with one of their labels or splits.
+
+    Args:
+        photos: The table with the paths.
+        other: The other table.
+        key: The column of the first table that the other one names.
+        path: The column of paths.
+        right: The column of the other table that names it, by default the first one.
+    """
     if not key.startswith("#"):
-        keys = f"left_on={key!r}, right_on={_pandas_column(other, other.columns[0])}"
+        keys = f"left_on={key!r}, right_on={_pandas_column(other, right or other.columns[0])}"
         return (
             f'python -c "import pandas; {_pandas_table(photos)}.merge({_pandas_table(other)}, '
             f"how='left', {keys}).to_csv('joined.csv', index=False)\"; then pass "
@@ -73,6 +84,32 @@ def join_command(photos: TableGroup, other: TableGroup, key: str, path: str) -> 
         return f"awk '{paths} {split}' {files}"
     label = '{print path[$1] "," $2}'
     return f"(echo path,label; awk '{paths} {label}' {files}) > labels.csv"
+
+
+def votes_command(group: TableGroup) -> str:
+    """Return how to write tables of one annotator each into one table of votes, or ''."""
+    folder = f"{folder_of(group)}/".lstrip("/")
+    each = [replace(group, files=(file,)) for file in group.files]
+    if group.columns[0].startswith("#") or not all(map(is_delimited, each)):
+        return ""
+    table = _pandas_table(each[0]).replace(repr(group.files[0]), "f")
+    return (
+        "write one table, in the folder of the dataset: "
+        f'python -c "import pandas; pandas.concat([{table}.assign(annotator=f) for f in '
+        f'{list(group.files)}]).to_csv({f"{folder}votes.csv"!r}, index=False)"; then pass '
+        f"{set_option('csv', f'{folder}votes.csv')}"
+    )
+
+
+def padded_command(group: TableGroup, column: str, width: int) -> str:
+    """Return how to write a table whose numbers have the zeros that a spreadsheet removed."""
+    option = set_option("csv", f"{folder_of(group)}/padded.csv".lstrip("/"))
+    name = _pandas_column(group, column)
+    return (
+        f'python -c "import pandas; t = {_pandas_table(group)}; t[{name}] = '
+        f't[{name}].str.zfill({width}); t.to_csv({option.partition("=")[2]!r}, index=False)"; '
+        f"then pass {option}"
+    )
 
 
 def folder_tables_command(table: LayoutCandidate, folders: LayoutCandidate) -> str:

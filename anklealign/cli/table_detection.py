@@ -11,11 +11,11 @@ import shlex
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, permutations
 from pathlib import Path
 from typing import Any
 
-from anklealign.cli import path_columns, split_columns, table_commands
+from anklealign.cli import one_hot_columns, path_columns, split_columns, table_commands
 from anklealign.cli.column_names import (
     ANNOTATOR_NAMES,
     ATTRIBUTES,
@@ -27,6 +27,7 @@ from anklealign.cli.column_names import (
 from anklealign.cli.dataset_config import scalar
 from anklealign.cli.layout_candidates import LayoutCandidate, preview
 from anklealign.cli.table_readings import (
+    GUESSED_ENCODINGS,
     LONGEST_LIST,
     MANY,
     RIVAL,
@@ -52,7 +53,6 @@ RATER = re.compile(
 )
 MULTIPLE = re.compile(r"[|;,]")
 QUESTIONS = {"label", "class", "diagnosis"}  # what is asked, not who answers
-MOST_MARKED = 0.95  # share of rows that mark one class, if there is one column per class
 LEAST_KAPPA = 0.2  # "fair" agreement (Landis and Koch, 1977): columns of the same question
 
 # Returns the column that holds the labels, or None if that is ambiguous.
@@ -84,6 +84,7 @@ def read_tables(
         remarks += notes if group.chosen else []
         if reading:
             (readings if group.chosen else extras).append(reading)
+    _ask_about_numbers(readings, forced)
     joins = _joins([group for group in groups if group.chosen], readings)
     nameless = tuple(f"{name}: no row names a photo" for name in joins)
     remarks = [remark for remark in remarks if not remark.startswith(nameless)] + [*joins.values()]
@@ -158,6 +159,8 @@ def _read_group(
     if question:
         if path.several:  # compared with folders, which may have the same labels
             reading.texts.update(cell for _, cells in group.rows for cell in cells)
+        else:
+            _drop_idle_question(reading, decide, forced)
         return reading, []
     if path.several:
         notes.append(f"{group.name}: {path_columns.of_several(group, path)}; these are not read")
@@ -166,6 +169,15 @@ def _read_group(
     _find_labels(reading, decide, forced)
     reading.splits = split_columns.row_splits_by_photo(reading)
     return reading, []
+
+
+def _drop_idle_question(reading: TableReading, decide: Decide, forced: Mapping[str, Any]) -> None:
+    """Drop the question which photos a table names, if it has neither labels nor groups."""
+    trial = TableReading(reading.group, reading.path)
+    _find_labels(trial, decide, forced)
+    reading.texts = trial.texts
+    if trial.problem and not split_columns.is_extra(trial):
+        reading.question, reading.problem = "", trial.problem
 
 
 def _expand(reading: TableReading, index: PathIndex) -> None:
@@ -187,8 +199,14 @@ def _candidate(reading: TableReading, remarks: Sequence[str]) -> LayoutCandidate
     keys: dict[str, Any] = {
         "csv": files[0] if len(files) == 1 else files, "path_column": path.name, **reading.keys,
     }  # fmt: skip
+    guessed = []
     if group.encoding != "utf-8":
         keys["encoding"] = group.encoding
+        if group.encoding in GUESSED_ENCODINGS:
+            guessed.append(
+                f"{group.name}: no UTF-8, read as {group.encoding}; if its letters look wrong, "
+                "save it as UTF-8, or pass its encoding, such as --set encoding=shift_jis"
+            )
     summary = f"{group.name} with {len(group.rows)} rows, {path.matched} of which name a photo"
     if reading.folders:
         summary = f"{group.name} names {reading.folders} folders with {path.matched} photos"
@@ -197,7 +215,7 @@ def _candidate(reading: TableReading, remarks: Sequence[str]) -> LayoutCandidate
         summary,
         reading.texts,
         keys,
-        (*reading.remarks, *remarks),
+        (*reading.remarks, *guessed, *remarks),
         doubt=_doubt(reading),
         question=reading.question,
         labels=reading.labels,
@@ -291,11 +309,11 @@ def _label_columns(
     named = [name for name in recurring if fold(name) in LABEL_NAMES and name not in votes]
     if forced.get("label_column"):
         named = [forced["label_column"]]
+    hot = [name for name in values if one_hot_columns.is_binary(counts[name])]
     if votes:
-        own = named[0] if len(named) == 1 else None
-        _take_votes(reading, values, votes, own)
-        return {*votes, *([own] if own else [])}
-    hot = [name for name in values if _is_binary(counts[name])]
+        others = [name for name in hot if name not in votes and "vote_columns" not in forced]
+        reading.question = one_hot_columns.beside_votes(reading, values, others, votes)
+        return set() if reading.question else _take_votes(reading, values, votes, named)
     if forced.get("one_hot") or (not named and len([n for n in hot if len(counts[n]) > 1]) > 1):
         words = [
             name for name, texts in recurring.items()
@@ -304,9 +322,10 @@ def _label_columns(
         ]  # fmt: skip
         if forced.get("one_hot"):
             words = []
-        if _take_one_hot(reading, values, hot, words, forced):
-            return set(hot)
+        if classes := one_hot_columns.take_classes(reading, values, hot, words, forced):
+            return set(classes)
         if reading.question:
+            reading.question += _votes_option(hot, counts)
             return set()
     if forced.get("label_column"):
         name, reason = _wanted_column(forced["label_column"], values)
@@ -351,6 +370,15 @@ def _take_column(reading: TableReading, name: str, cells: Sequence[str]) -> None
         reading.remarks.append(
             f"{reading.group.name}: the labels combine the same words ({preview(words, 4)}); if "
             "each word is a label of its own, keep one per row"
+        )
+    empty = sum(
+        bool(photo) and fold(cell) in EMPTY
+        for photo, cell in zip(reading.path.photos, cells, strict=True)
+    )
+    if empty > MANY * rows:
+        reading.remarks.append(
+            f"{reading.group.name}: column {name!r} is empty in {empty} of {rows} rows; cells that "
+            "a spreadsheet merged must be filled"
         )
     conflicting = 0
     for number, (photo, cell) in enumerate(zip(reading.path.photos, cells, strict=True)):
@@ -495,9 +523,10 @@ def _take_votes(
     reading: TableReading,
     values: Mapping[str, list[str]],
     votes: Sequence[str],
-    own: str | None,
-) -> None:
-    """Read one column of labels per annotator, and a label column beside them."""
+    named: Sequence[str],
+) -> set[str]:
+    """Read one column of labels per annotator, and the only `named` label column beside them."""
+    own = named[0] if len(named) == 1 else None
     reading.keys |= {"vote_columns": tuple(votes), "label_column": own}
     reading.remarks.append(
         f"{reading.group.name}: columns {name_list(votes)} are votes of {len(votes)} annotators"
@@ -510,57 +539,7 @@ def _take_votes(
         if photo and (text or cast):
             reading.texts.update([text] if text else cast)
             reading.add(number, text or cast.most_common(1)[0][0])
-
-
-def _is_binary(texts: Counter[str]) -> bool:
-    return bool(texts) and all(
-        re.fullmatch(r"[01](\.0+)?|true|false", text.casefold()) for text in texts
-    )
-
-
-def _take_one_hot(
-    reading: TableReading,
-    values: Mapping[str, list[str]],
-    columns: Sequence[str],
-    words: Sequence[str],
-    forced: Mapping[str, Any],
-) -> bool:
-    """Read one column per class, if nearly each row marks one; return whether it was read.
-
-    If several rows do not, or other columns hold `words`, the columns may be traits instead.
-    """
-    rows = [
-        (number, [name for name in columns if csv_table.is_hot(values[name][number])])
-        for number, photo in enumerate(reading.path.photos)
-        if photo
-    ]
-    several = sum(len(hot) > 1 for _, hot in rows)
-    single = sum(len(hot) == 1 for _, hot in rows)
-    if not forced.get("one_hot"):
-        if single < MANY * len(rows) and not (several and not words):
-            return False
-        if several or words or single < MOST_MARKED * len(rows):
-            option = set_option("label_column", (words or columns)[0])
-            marked = f"one class in {single}" + (f" and several in {several}" if several else "")
-            skipped = ", which skips the others" if single < len(rows) else ""
-            reading.question = (
-                f"{reading.group.name}: columns {name_list(columns)} mark {marked} of {len(rows)} "
-                f"rows; if they are the classes, pass --set one_hot=true{skipped}; if they are "
-                f"traits of the photos, choose the column of the labels: {option}"
-                + _votes_option(columns, {name: Counter(values[name]) for name in columns})
-            )
-            return False
-    reading.keys |= {"one_hot": True, "label_column": None}
-    for number, hot in rows:
-        if len(hot) == 1:
-            reading.texts[hot[0]] += 1
-            reading.add(number, hot[0])
-    empty = [name for name in columns if not reading.texts[name]]
-    reading.remarks.append(
-        f"{reading.group.name}: one column per class: {name_list(columns)}"
-        + (f"; no photo of {name_list(empty)}" if empty else "")
-    )
-    return True
+    return {*votes, *([own] if own else [])}
 
 
 def _wanted_column(name: str, values: Mapping[str, list[str]]) -> tuple[str | None, str]:
@@ -580,16 +559,20 @@ def _label_column(
     """Return the label column, or None and the reason."""
     if not recurring:
         return None, "no column contains two recurring labels"
+    plausible = [
+        name for name, texts in recurring.items() if name in named or not _is_measured(texts)
+    ]
     described = [
-        name for name in recurring
+        name for name in plausible
         if fold(name) not in ATTRIBUTES
         and not split_columns.is_named_like_splits(reading.group, name)
     ]  # fmt: skip
     if not described:
         name = next(iter(recurring))
         return None, (
-            f"column {name!r} ({preview(recurring[name], 3)}) is no label by its name; "
-            f"{set_option('label_column', name)} reads it as labels"
+            f"column {name!r} ({preview(recurring[name], 3)}) is no label by its name or numbers; "
+            f"{set_option('label_column', name)} reads it as labels, and "
+            f"{set_option('group_column', name)} keeps each value in one split"
         )
     second = [
         other
@@ -597,7 +580,7 @@ def _label_column(
         if not any(same_partition(values[name], values[other]) for name in named)
     ]
     named = [*named, *second]
-    for names in (named, list(recurring), described):
+    for names in (named, plausible, described):
         partitions = _distinct_partitions(reading, names, values)
         if len(partitions) == 1:
             return partitions[0], ""
@@ -611,6 +594,12 @@ def _label_column(
     options = " or ".join(set_option("label_column", name) for name in names)
     options += _votes_option(names, recurring)
     return None, f"several columns may contain the labels: {listed}; choose with {options}"
+
+
+def _is_measured(texts: Iterable[str]) -> bool:
+    """Return whether cells are numbers with fractions, such as ages or probabilities."""
+    matches = [re.fullmatch(r"[+-]?\d*(?:[.,](\d+))?", text) for text in texts]
+    return all(matches) and any(match and (match[1] or "").strip("0") for match in matches)
 
 
 def _second_labels(named: Sequence[str], recurring: Mapping[str, Counter[str]]) -> list[str]:
@@ -717,6 +706,34 @@ def _joins(groups: Sequence[TableGroup], readings: Sequence[TableReading]) -> di
     return remarks
 
 
+def _ask_about_numbers(readings: Sequence[TableReading], forced: Mapping[str, Any]) -> None:
+    """Ask about each table of numbered groups whose numbers are also names of photos.
+
+    Another table has these numbers in a column of the same name, beside the names of the photos.
+    """
+    for reading, photos in permutations(readings, 2):
+        group, other, name = reading.group, photos.group, reading.path.name
+        keys = [column for column in other.columns if fold(column) == fold(name)]
+        if "path_column" in forced or reading.path.tier or not keys or photos.path.name in keys:
+            continue
+        numbers = set(group.column(reading.path.place)) - {""}
+        cells = set(other.column(other.columns.index(keys[0])))
+        if len(numbers & cells) < RIVAL * len(numbers):
+            continue
+        command = "write its columns into that table"
+        if all(map(table_commands.is_delimited, (group, other))):
+            command = "join them in one line, in the folder of the dataset: "
+            command += table_commands.join_command(
+                other, group, keys[0], photos.path.name, right=name
+            )
+        reading.question = (
+            f"{group.name}: the numbers in column {name!r} are names of photos, and cells in "
+            f"column {keys[0]!r} of {other.name}, which has the paths; for these, {command}; for "
+            f"the photos, pass {csv_option(group)} {set_option('path_column', name)}"
+        )
+        reading.labels, reading.sure = {}, False
+
+
 def _reason_not_to_join(group: TableGroup, readings: Sequence[TableReading]) -> str:
     """Return why a table that names no photo adds nothing to those that do, or ''."""
     columns = group.columns[1:]
@@ -769,5 +786,9 @@ def _conflict_within(reading: TableReading) -> str:
             if differing := sum(first[photo] != second[photo] for photo in common):
                 options = " or ".join(set_option("csv", file) for file in (one, other))
                 number = counted(differing, "photo", "photos")
-                return f"{one} and {other} label {number} differently; pass {options}"
+                votes = table_commands.votes_command(reading.group)
+                return (
+                    f"{one} and {other} label {number} differently; pass {options}"
+                    + f"; if they are the votes of annotators, {votes}" * bool(votes)
+                )
     return ""

@@ -11,6 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from anklealign.cli.dataset_config import scalar
+from anklealign.config.class_names import Labels
 from anklealign.ingest.inventory import escape_unprintable, split_of_name, suffix
 from anklealign.ingest.table_files import (
     JSON,
@@ -27,6 +28,8 @@ LARGEST_TABLE = 256 << 20  # bytes
 TABLES = {".csv", ".tsv", ".tab", ".txt", ".lst", JSON, *JSON_LINES}
 MANY = 0.5  # share that decides between two readings
 RIVAL = 0.9  # share of the best column's photos that a competing path column names
+# Excel's encodings in Hungary and Western Europe; the bytes alone do not distinguish them.
+GUESSED_ENCODINGS = ("cp1250", "cp1252")
 LONGEST_LIST = 8  # names in a remark
 
 
@@ -137,7 +140,9 @@ def load_tables(
             notes.append(f"{escape_unprintable(file)}: not read: over {LARGEST_TABLE >> 20} MB")
             continue
         try:
-            encoding, columns, content = _decoded((root / file).read_bytes(), file, index)
+            encoding, columns, content = _decoded(
+                (root / file).read_bytes(), file, index, forced.get("encoding")
+            )
         except (ValueError, OSError) as error:
             if suffix(file) == JSON and chosen:
                 strange.append(file)
@@ -181,19 +186,27 @@ def split_first(file: str) -> tuple[bool, str]:
     return not split_of_name(Path(file).stem), file
 
 
-def _decoded(data: bytes, name: str, index: PathIndex) -> tuple[str, list[str], list[list[str]]]:
-    """Return a table's encoding, column names (#1, ... without a header) and rows."""
-    # Excel's encodings in Hungary and Western Europe; the bytes alone do not distinguish them.
-    encodings = ["utf-8", "cp1250", "cp1252"]
+def _decoded(
+    data: bytes, name: str, index: PathIndex, forced: str | None = None
+) -> tuple[str, list[str], list[list[str]]]:
+    """Return a table's encoding, column names (#1, ... without a header) and rows.
+
+    Args:
+        data: The content of the table.
+        name: Its path.
+        index: The photos.
+        forced: The encoding that the user has set.
+    """
+    encodings = ["utf-8", *GUESSED_ENCODINGS]
     if data[:2] in {b"\xff\xfe", b"\xfe\xff"}:
         encodings = ["utf-16"]
     elif suffix(name) in {JSON, *JSON_LINES}:
         encodings = ["utf-8"]
-    for encoding in encodings:
+    for encoding in [forced] if forced else encodings:
         try:
             table = parse_table(data, name, encoding)
         except ValueError:
-            if encoding == encodings[-1]:
+            if encoding in {encodings[-1], forced}:
                 raise
             continue
         if _headless(table, PathRule(name.rpartition("/")[0]), index):
@@ -234,6 +247,19 @@ def csv_option(group: TableGroup) -> str:
     if len(group.files) == 1:
         return set_option("csv", group.files[0])
     return f"--set {shlex.quote(f'csv={scalar(group.files)}')}"
+
+
+def classes_option(names: Iterable[str]) -> str:
+    """Return the command-line option that names the classes."""
+    classes: dict[str, list[str]] = {name: [] for name in names}
+    return "--set " + shlex.quote(f"classes={scalar(classes)}")
+
+
+def user_labels(classes: object) -> Labels | None:
+    """Return the labels of the classes that the user has set, or None."""
+    if not isinstance(classes, Mapping):
+        return None
+    return Labels({str(name): list(map(str, aliases or ())) for name, aliases in classes.items()})
 
 
 def name_list(names: Sequence[str]) -> str:

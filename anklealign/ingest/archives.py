@@ -34,7 +34,7 @@ from tqdm import tqdm
 from anklealign.ingest.filename_matching import is_code
 from anklealign.ingest.inventory import LIKE_A_PHOTO, escape_unprintable, list_files
 from anklealign.io.decode import PHOTO_SUFFIXES
-from anklealign.io.files import walk
+from anklealign.io.files import apply_umask, walk
 
 SUFFIXES = (
     ".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz",
@@ -154,6 +154,22 @@ def unpacked(source: Path, below: Path | None, name: str) -> Iterator[tuple[Path
             _unpack_inner(folder, progress, DEEPEST)
         root, remarks = _content_root(folder)
         yield root, [*_summary(source, inside, progress), *remarks]
+
+
+def unpack_beside(archive: Path) -> tuple[Path, list[str]]:
+    """Unpack an archive into a new folder of its name beside it; return the folder and remarks.
+
+    Raises:
+        ValueError: The folder exists, or the archive is encrypted, damaged, or unsafe.
+        OSError: The disk is full, or the folder cannot be written.
+    """
+    folder = archive.with_name(_stem(archive.name) or archive.name)
+    if folder.exists():
+        raise ValueError(f"{folder} exists; pass it if it is the unpacked archive, or move it away")
+    with unpacked(archive, archive.parent, folder.name) as (root, remarks):
+        apply_umask(root, 0o777)
+        root.rename(folder)
+    return folder, remarks
 
 
 @contextmanager

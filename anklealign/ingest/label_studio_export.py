@@ -345,7 +345,13 @@ class AnswerCounts:
                 f"{kind} {question!r} ({n})" if question else f"{kind} ({n})"
                 for (kind, question), n in sorted(self._controls.items())
             )
-            remarks.append(f"not used, since only Choices and Taxonomy label a photo: {kinds}")
+            shapes = any(
+                kind.startswith(("boxes", "polygons", "masks")) for kind, _ in self._controls
+            )
+            hint = "; for labels of the shapes, export as COCO and run anklealign convert"
+            remarks.append(
+                f"not used, since only Choices and Taxonomy label a photo: {kinds}" + hint * shapes
+            )
         return remarks
 
 

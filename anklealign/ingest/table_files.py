@@ -69,7 +69,7 @@ def parse_table(
         position = f" at byte {error.start}" if isinstance(error, UnicodeDecodeError) else ""
         raise ValueError(
             f"{name} is not {encoding.upper()}{position}; save it as UTF-8, or set the dataset's "
-            "encoding in params.yaml"
+            "encoding, in params.yaml or as --set encoding=shift_jis"
         ) from None
     if suffix(name) in JSON_LINES:
         return _records_table(_json_lines(text, name))
@@ -273,6 +273,10 @@ class PathIndex:
             self._by_name.setdefault(forms[-1].rpartition("/")[2], []).append((file, forms[-1]))
             for index, form in zip(self._by_form, forms, strict=True):
                 index.setdefault(form, []).append(file)
+
+    def __len__(self) -> int:
+        """Return the number of files."""
+        return len(self._files)
 
     @cached_property
     def photos_below(self) -> dict[str, list[str]]:

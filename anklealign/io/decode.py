@@ -24,7 +24,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 from pi_heif import HeifImageFile  # type: ignore[import-untyped]
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, TiffImagePlugin
 
 from anklealign.io import camera_raw, color_profiles
 
@@ -116,6 +116,8 @@ QUICK_BYTES = 64 << 20
 BYTES_PER_PIXEL = 8
 METADATA_BYTES = 64 << 20
 
+# TIFF's tag of what the values mean, and that of scanners and X-ray plates.
+PHOTOMETRIC, WHITE_IS_ZERO = 262, 0
 # Bits of 16-bit pixels; 8 for 8-bit pictures that a program saved as 16.
 BIT_DEPTHS = (8, 10, 12, 14, 16)
 GRAY_MODES = {"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"}
@@ -486,6 +488,9 @@ def _from_16_bits(image: Image.Image) -> tuple[Image.Image, str]:
         if isinstance(clear, int):
             strip[strip == clear] = white
         gray[top : top + 256] = (strip * 510 + white) // (2 * white)  # rounded
+    tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
+    if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
+        gray = 255 - gray  # Pillow inverts 8 bits only
     note = "" if depth == 16 else f"scaled as {depth} bits in 16; the largest value is {largest}"
     return Image.fromarray(gray).convert("RGB"), note
 

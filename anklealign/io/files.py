@@ -45,11 +45,14 @@ def temporary_path(path: Path) -> Path:
     return Path(name)
 
 
-def apply_umask(temporary: Path) -> None:
-    """Give a temporary file, which only its owner may read, the mode of any other new file."""
+def apply_umask(temporary: Path, mode: int = 0o666) -> None:
+    """Give a temporary file, which only its owner may read, the mode of any other new file.
+
+    That of a folder is 0o777.
+    """
     umask = os.umask(0)
     os.umask(umask)
-    temporary.chmod(0o666 & ~umask)
+    temporary.chmod(mode & ~umask)
 
 
 def walk(folder: Path) -> Iterator[Path]:

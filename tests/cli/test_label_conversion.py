@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -222,12 +223,29 @@ def test_a_parquet_table_is_written_by_pandas(photos, monkeypatch, capsys):
     assert "holds photos, not their names" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("kind", ["zip", "gztar"])
+def test_an_archive_is_unpacked_beside_itself(photos, raw, tmp_path_factory, capsys, kind):
+    (photos / "a.json").write_text(json.dumps(coco()))
+    place = tmp_path_factory.mktemp("place")
+    folder = place / "set"
+    archive = Path(shutil.make_archive(str(folder), kind, photos))
+    assert main(["convert", str(archive)]) == 0
+    assert f"next: anklealign add {folder} NAME" in capsys.readouterr().out
+    assert folder.stat().st_mode == (photos / "images").stat().st_mode
+    dataset = add.propose(folder, "mine", None, raw, {}).dataset
+    labels = {e.file: e.label for e in layouts.read_inventory(folder, dataset).entries}
+    assert labels == {f"images/{name}": pet for name, pet in NAMES.items()}
+    assert main(["convert", str(archive)]) == 1
+    assert f"{folder} exists; pass it" in capsys.readouterr().err
+    assert not list(place.glob(".*"))
+
+
 def test_what_cannot_be_converted_is_said(photos, capsys):
     assert main(["convert", str(photos / "nowhere")]) == 1
-    assert "nowhere is not a folder; pass the folder of" in capsys.readouterr().err
-    (photos / "a.zip").write_bytes(b"PK\x05\x06" + bytes(18))
+    assert "nowhere is not a folder or an archive; pass the folder" in capsys.readouterr().err
+    (photos / "a.zip").write_bytes(b"<html>login")
     assert main(["convert", str(photos / "a.zip")]) == 1
-    assert "a.zip is not a folder; unpack it and pass that" in capsys.readouterr().err
+    assert "a.zip is a web page" in capsys.readouterr().err
     assert main(["convert", str(photos)]) == 1
     assert "has no label file of another tool" in capsys.readouterr().err
     (photos / "a.json").write_text('{"images": [{"id": 1}], "annotations": []}')

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from anklealign.cli import add, layout_detection, table_detection
+from anklealign.cli.dataset_config import scalar
 from anklealign.config import params
 from anklealign.config.params import Dataset
 from anklealign.ingest import layouts
@@ -630,7 +631,8 @@ def test_groups_and_splits_of_another_table_that_are_not_read_are_named(write, r
     remarks = " ".join(proposal.reading.remarks)
     assert "it names 12 of 30 photos with a label; --set group_column=patient reads it" in remarks
     assert "'subject' groups the photos, and is not read: 29 photos have several values" in remarks
-    assert "lists give the splits; --set split_column=subset reads it" in remarks
+    assert "lists give the splits, and 14 photos have another split by folder or table" in remarks
+    assert "1.jpg is test here and train there; --set split_column=subset reads it" in remarks
     proposal, _, entries = read(root, raw, group_column="patient", split_column="subset")
     assert proposal.dataset.extra_csv == {"half.csv": "image", "splits.csv": "image"}
     assert {e.subject for e in entries.values()} == {"", "0", "1", "2"}
@@ -881,6 +883,220 @@ def test_columns_of_traits_are_no_classes_without_a_question(write, raw, columns
     first = next(iter(columns))
     _, _, entries = read(root, raw, label_column=first)
     assert labels_of(entries) == {f"images/{n}.jpg": str(columns[first][n % 2]) for n in range(30)}
+
+
+def patients(photos, *, named):
+    """A table of patients, whose numbers are names of photos, and a table of the photos."""
+    of_photos = [(photo.rpartition("/")[2], 1 + n // 3) for n, photo in enumerate(photos)]
+    diagnoses = [(n, 40 + n, ("well", "sick", "sick")[n % 3]) for n in range(1, 11)]
+    texts = {"patients.csv": table(("patient", "age", "diagnosis"), diagnoses)}
+    if named:
+        texts["photos.csv"] = table(("photo", "patient"), of_photos)
+    return texts
+
+
+def test_numbers_of_patients_that_are_names_of_photos_are_asked_about_with_commands(write, raw):
+    photos = [f"{n}.jpg" for n in range(1, 31)]
+    root = write(photos, **patients(photos, named=True))
+    message = "names of photos, and cells in column 'patient' of photos.csv.*for the photos, pass"
+    with pytest.raises(ValueError, match=message) as error:
+        read(root, raw)
+    assert "--set csv=patients.csv --set path_column=patient" in str(error.value)
+    _, _, entries = read(root, raw, csv="patients.csv", path_column="patient")
+    assert labels_of(entries)["1.jpg"] == "sick"
+    assert len(entries) == 10
+    run_command(str(error.value), root)
+    proposal, _, entries = read(root, raw, csv="joined.csv")
+    truth = {f"{n}.jpg": ("well", "sick", "sick")[(1 + (n - 1) // 3) % 3] for n in range(1, 31)}
+    assert labels_of(entries) == truth
+    assert proposal.dataset.group_column == "patient"
+
+
+@pytest.mark.parametrize("folders", [True, False])
+def test_numbers_of_patients_beside_more_photos_of_such_names_are_asked_about(write, raw, folders):
+    photos = [f"{PETS[n % 2]}/{n}.jpg" if folders else f"{n}.jpg" for n in range(1, 31)]
+    root = write(photos, **patients(photos, named=False))
+    message = (
+        "'patient' names photos, and it is named like groups and names 10 of 30 photos; .*"
+        + ("--layout folders reads" if folders else "--layout table --set path_column=patient")
+    )
+    with pytest.raises(ValueError, match=message):
+        read(root, raw)
+    assert len(read(root, raw, "table", path_column="patient")[2]) == 10
+    if folders:
+        assert set(labels_of(read(root, raw, "folders")[2]).values()) == set(PETS)
+    # A table of traits, or one with a row for each photo, is no question.
+    texts = {"patients.csv": table(("patient", "age"), [(n, 40 + n // 4) for n in range(1, 11)])}
+    if not folders:
+        texts = {"patients.csv": table(
+            ("patient", "diagnosis"), [(n, PETS[n % 2]) for n in range(1, 31)]
+        )}  # fmt: skip
+    assert len(read(write([], **texts), raw)[2]) == 30
+
+
+def test_two_tables_of_groups_are_asked_about_unless_one_is_coarser(write, raw):
+    photos = [f"{PETS[n % 2]}/{n}.jpg" for n in range(24)]
+    groups = {
+        "patients.csv": table(("photo", "patient"), [(p, n // 4) for n, p in enumerate(photos)]),
+        "sites.csv": table(("photo", "subject"), [(p, n % 3) for n, p in enumerate(photos)]),
+    }
+    root = write(photos, **groups)
+    message = "patients.csv by column 'patient' and sites.csv by column 'subject'; pass --set "
+    with pytest.raises(ValueError, match=f"{message}group_column=patient or --set group_column=s"):
+        read(root, raw)
+    for column, file in (("patient", "patients.csv"), ("subject", "sites.csv")):
+        proposal, _, entries = read(root, raw, group_column=column)
+        assert proposal.dataset.extra_csv == {file: "photo"}
+        assert len({entry.subject for entry in entries.values()}) == {"patient": 6}.get(column, 3)
+    coarse = table(("photo", "subject"), [(p, n // 8) for n, p in enumerate(photos)])
+    proposal, _, _ = read(write([], **{"sites.csv": coarse}), raw)
+    assert proposal.dataset.group_column == "subject"
+    assert "'patient' groups the photos, and is not read" in " ".join(proposal.reading.remarks)
+
+
+def test_a_table_of_places_beside_folders_is_asked_about_with_the_option_for_groups(write, raw):
+    photos = [f"{PETS[n % 2]}/{n}.jpg" for n in range(24)]
+    rows = [(photo, n % 3) for n, photo in enumerate(photos)]
+    root = write(photos, **{"sites.csv": table(("photo", "hospital"), rows)})
+    with pytest.raises(ValueError, match="or --set group_column=hospital if column 'hospital'"):
+        read(root, raw)
+    proposal, _, entries = read(root, raw, group_column="hospital")
+    assert labels_of(entries) == {photo: photo.partition("/")[0] for photo in photos}
+    assert {entry.subject for entry in entries.values()} == {"0", "1", "2"}
+    proposal, _, _ = read(root, raw, "folders")
+    assert "table, not read: sites.csv with 24 rows" in " ".join(proposal.reading.remarks)
+
+
+def test_a_table_of_splits_that_contradicts_split_folders_is_counted(write, raw):
+    photos = [f"{('train', 'test')[n % 3 == 0]}/{PETS[n % 2]}/{n}.jpg" for n in range(24)]
+    rows = [(photo, ("train", "test")[n % 4 == 0]) for n, photo in enumerate(photos)]
+    root = write(photos, **{"splits.csv": table(("photo", "split"), rows)})
+    proposal, _, entries = read(root, raw)
+    number = "10 photos have another split by folder or table, for example test/"
+    assert number in " ".join(proposal.reading.remarks)
+    assert splits_of(entries) == {photo: photo.partition("/")[0] for photo in photos}
+    proposal, _, entries = read(root, raw, split_column="split")
+    assert f"column 'split' counts; {number}" in " ".join(proposal.reading.remarks)
+    assert splits_of(entries) == dict(rows)
+
+
+@pytest.mark.parametrize(
+    "name", ["cat - Kopie", "cat - Copy (2)", "Copy of cat", "cat_copy", "Cat (2)", "cat - másolat"]
+)
+def test_a_folder_named_as_a_copy_of_a_class_is_asked_about(write, raw, name):
+    photos = [f"{(*PETS, name)[n % 3]}/{n}.jpg" for n in range(24)]
+    root = write(photos)
+    option = f"--layout folders --set 'classes={scalar({'cat': [name], 'dog': []})}'"
+    with pytest.raises(ValueError, match=f"is named as a copy of 'cat'.*{re.escape(option)}"):
+        read(root, raw)
+    _, _, entries = read(root, raw, "folders", classes={"cat": [name], "dog": []})
+    assert labels_of(entries) == {p: "dog" if p.startswith("dog") else "cat" for p in photos}
+
+
+@pytest.mark.parametrize("name", ["_unsortiert", "Unlabeled", "temp"])
+def test_a_folder_named_as_without_a_label_is_asked_about(write, raw, name):
+    photos = [f"{(*PETS, name)[n % 3]}/{n}.jpg" for n in range(24)]
+    root = write(photos)
+    with pytest.raises(ValueError, match=f"{name} may hold photos without a label.*--layout f"):
+        read(root, raw)
+    _, inventory, entries = read(root, raw, "folders", classes={"cat": [], "dog": []})
+    assert labels_of(entries) == {p: p.partition("/")[0] for p in photos if p[:3] in PETS}
+    assert sum(skip.reason == "label_unknown" for skip in inventory.skips) == 8
+    _, _, entries = read(root, raw, "folders", classes={"cat": [], "dog": [], name: []})
+    assert len(entries) == 24
+
+
+@pytest.mark.parametrize("comma", [".", ","])
+def test_columns_of_probabilities_are_no_labels(write, raw, comma):
+    shares = [("0.9", "0.1"), ("0.2", "0.8"), ("1.0", "0")]
+    rows = [(f"{n}.jpg", *(s.replace(".", comma) for s in shares[n % 3])) for n in range(24)]
+    root = write(numbered(24), **{"t.csv": table(("file", "ant", "bee"), rows, ";")})
+    with pytest.raises(ValueError, match=r"'ant' .* is no label by its name or numbers; --set l"):
+        read(root, raw)
+    assert len(set(labels_of(read(root, raw, label_column="ant")[2]).values())) == 3
+    (root / "t.csv").write_text(table(("file", "class", "bee"), rows, ";"))
+    assert read(root, raw)[0].dataset.label_column == "class"
+
+
+def test_folders_that_name_copies_of_no_other_folder_are_classes(write, raw):
+    photos = [f"{('hard copy', 'screen (2)')[n % 2]}/{n}.jpg" for n in range(24)]
+    assert set(labels_of(read(write(photos), raw)[2]).values()) == {"hard copy", "screen (2)"}
+
+
+def test_a_table_in_another_encoding_is_read_if_it_is_named(write, raw):
+    text = table(("ファイル", "ラベル"), [(f"{n}.jpg", ("アリ", "ハチ")[n % 2]) for n in range(12)])
+    root = write(numbered(12), **{"t.csv": text.encode("shift_jis")})
+    remark = "t.csv: no UTF-8, read as cp1252; if its letters look wrong, save it as UTF-8, or pass"
+    assert remark in " ".join(read(root, raw)[0].reading.remarks)
+    proposal, _, entries = read(root, raw, encoding="shift_jis")
+    assert set(labels_of(entries).values()) == {"アリ", "ハチ"}
+    assert proposal.dataset.encoding == "shift_jis"
+
+
+def test_numbers_without_their_zeros_are_named_with_a_command(write, raw):
+    photos = [f"{n:03}.jpg" for n in range(1, 25)]
+    rows = [(n, PETS[n % 2]) for n in range(1, 25)]
+    root = write(photos, **{"t.csv": table(("nr", "label"), rows)})
+    with pytest.raises(ValueError, match="'nr' names photos without their leading zeros") as error:
+        read(root, raw)
+    run_command(str(error.value), root)
+    _, _, entries = read(root, raw, csv="padded.csv")
+    assert labels_of(entries) == {f"{n:03}.jpg": pet for n, pet in rows}
+
+
+def test_tables_of_two_annotators_are_joined_into_votes_by_a_command(write, raw):
+    photos = numbered(24, "")
+    texts = {
+        "anna.csv": table(("file", "label"), [(p, PETS[n % 2]) for n, p in enumerate(photos)]),
+        "bo.csv": table(("file", "label"), [(p, PETS[n % 5 % 2]) for n, p in enumerate(photos)]),
+    }
+    root = write(photos, **texts)
+    with pytest.raises(ValueError, match=r"anna\.csv and bo\.csv label 10 photos d") as error:
+        read(root, raw)
+    run_command(str(error.value), root)
+    proposal, inventory, _ = read(root, raw, csv="votes.csv")
+    assert proposal.dataset.annotator_column == "annotator"
+    assert {vote.annotator for vote in inventory.votes} == {"anna.csv", "bo.csv"}
+    assert len(inventory.votes) == 48
+
+
+def test_cells_that_a_spreadsheet_merged_are_named(write, raw):
+    rows = [(f"{n}.jpg", PETS[n // 12] if n % 6 == 0 else "") for n in range(24)]
+    root = write(numbered(24), **{"t.csv": table(("file", "label"), rows)})
+    with pytest.raises(ValueError, match="column 'label' is empty in 20 of 24 rows; cells that a"):
+        read(root, raw)
+
+
+CLASSES_OPTION = "--set one_hot=true --set 'classes={ant: [], bee: []}'"
+
+
+@pytest.mark.parametrize(
+    ("columns", "message", "other"),
+    [
+        ({"rater1": (1, 0, 0), "rater2": (1, 1, 0)},
+         f"for the classes, pass {CLASSES_OPTION}; for the votes, --set 'vote_columns",
+         {"vote_columns": ["rater1", "rater2"]}),
+        ({"outdoor": (0, 0, 1), "smiling": (1, 1, 0, 0)},
+         f"such as ant, bee, add {CLASSES_OPTION[19:]}; if they are traits",
+         {"label_column": "smiling"}),
+    ],
+)  # fmt: skip
+def test_classes_beside_other_columns_of_0_and_1_are_asked_about(
+    write, raw, columns, message, other
+):
+    columns = {"outside": (1, 0, 0, 0), "ant": (1, 0), "bee": (0, 1)} | columns
+    rows = [(f"{n}.jpg", *(c[n % len(c)] for c in columns.values())) for n in range(30)]
+    root = write(numbered(30), **{"t.csv": table(("file", *columns), rows)})
+    with pytest.raises(ValueError, match=re.escape(message)):
+        read(root, raw)
+    proposal, _, entries = read(root, raw, one_hot=True, classes={"ant": [], "bee": []})
+    assert labels_of(entries) == {f"images/{n}.jpg": ("ant", "bee")[n % 2] for n in range(30)}
+    remarks = " ".join(proposal.reading.remarks)
+    assert "one column per class: ant, bee" in remarks
+    assert all(
+        name in remarks.partition("columns not read: ")[2] for name in columns if len(name) > 3
+    )
+    assert set(labels_of(read(root, raw, **other)[2]).values()) >= {"0", "1"}
 
 
 def test_contradicting_classes_of_folders_and_table_are_asked_about(write, raw):

@@ -398,6 +398,22 @@ def test_the_format_is_detected_from_the_content_and_not_the_name(tmp_path):
         assert open_photo(path, LIMIT).format == kind
 
 
+@pytest.mark.parametrize("bits", [12, 16])
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+def test_a_16_bit_tiff_whose_zero_is_white_is_no_negative(bits, compression):
+    values = np.linspace(0, 2**bits - 1, 96 * 64).astype(np.uint16).reshape(64, 96)
+    seen = []
+    for photometric, stored in ((1, values), (0, values.max() - values)):
+        data = encoded(
+            Image.fromarray(stored), "TIFF", compression=compression, tiffinfo={262: photometric}
+        )
+        assert Image.open(io.BytesIO(data)).tag_v2[262] == photometric
+        seen.append(pixels(data).astype(int))
+    assert np.abs(seen[0] - seen[1]).max() <= 1
+    assert seen[1][0, 0, 0] == 0
+    assert seen[1][-1, -1, 0] == 255
+
+
 def test_pixels_without_a_fixed_white_are_refused():
     assert reason(encoded(Image.new("F", (8, 8), 0.5), "TIFF")) == "unsupported"
     assert reason(encoded(Image.new("I", (8, 8), 70000), "TIFF")) == "unsupported"
