@@ -41,7 +41,7 @@ from anklealign.io.decode import PhotoError
 from anklealign.io.decoder_pool import Target
 from anklealign.io.pixel_store import Pixels
 from anklealign.models import novelty
-from anklealign.models.bundle import CONFIG
+from anklealign.models.bundle import CONFIG, load
 from anklealign.models.inputs import Floats
 from anklealign.models.weights import GENERAL_NETWORK
 from benchmarks import serving
@@ -238,8 +238,8 @@ def print_cost(photo: Path, rounds: int = 15) -> None:
 async def request_cost(photo: bytes, engine: str, rounds: int, requests: int = 10) -> float:
     """Return what the detector adds to a request's CPU time, as a fraction (median of the rounds).
 
-    Two services run, one of them with a copy of the bundle without its detector. They alternate, so
-    that other work on the machine affects both.
+    Two services run, one of them with a copy of the bundle without its detector. They take turns in
+    both orders, so that other work on the machine affects both.
     """
     with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as stack:
         variables = without_detector(Path(temporary))
@@ -251,7 +251,8 @@ async def request_cost(photo: bytes, engine: str, rounds: int, requests: int = 1
         clients = [await asyncio.open_connection("127.0.0.1", port) for _, port in sides]
         seconds: list[list[float]] = [[], []]
         for round_number in range(rounds + 1):  # the first one warms up
-            for (process, _), client, own in zip(sides, clients, seconds, strict=True):
+            both = list(zip(sides, clients, seconds, strict=True))
+            for (process, _), client, own in both[:: 1 if round_number % 2 else -1]:
                 start = serving.cpu_seconds(process.pid)
                 for _ in range(requests):
                     if await serving.send(*client, request) != HTTPStatus.OK:
@@ -272,7 +273,10 @@ def without_detector(folder: Path) -> dict[str, str]:
     """Copy the bundle without its detector, and its export; return the service's variables."""
     bundle = shutil.copytree(paths.MODEL, folder / "model")
     config = json.loads((bundle / CONFIG).read_text())
-    (bundle / CONFIG).write_text(json.dumps(config | {"novelty": None}))
+    config["anklealign"]["novelty"] = None
+    (bundle / CONFIG).write_text(json.dumps(config))
+    if load(bundle).novelty is not None:
+        raise SystemExit("novelty: the copy of the bundle still has its detector")
     if paths.EXPORT.is_file():
         exported = onnx.load(paths.EXPORT)
         for item in exported.metadata_props:

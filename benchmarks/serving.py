@@ -7,23 +7,33 @@ keep-alive connection. In alternating rounds, this process runs the same photos 
 predictor with the same number of decoder threads and batches of 16: the maximum throughput of the
 machine. Meanwhile, a probe requests /health/live four times per second.
 
+The limit is the CPU time per photo of what no service can avoid, measured in the same rounds:
+decoding and resizing alone, and the networks alone in batches of 16. Before, the service is started
+three times, and `import torch` alone three times for comparison; the fastest start counts.
+
 Throughput is photos per second of available time: the CPU time of other programs (/proc/stat) is
-subtracted, idle cores and the work of the clients are not. The ratio is the median over the rounds.
-Exit status 1: an error other than 503, a ratio below 0.8, or a health check slower than a second.
+subtracted, idle cores and the work of the clients are not. Ratios are medians over the rounds. Exit
+status 1: an error other than 503, a ratio below 0.8, over 1.3 times the limit, or a health check
+slower than a second.
 """
+
+import os
+
+# As in the service (service/__init__.py), before NumPy and PyTorch are imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import argparse
 import asyncio
 import contextlib
 import json
-import os
 import statistics
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -34,13 +44,16 @@ import numpy as np
 
 from anklealign.inference.predictor import Predictor
 from anklealign.io import decode
+from anklealign.io.pixel_store import Pixels
 from anklealign.models.inputs import CHUNK
 from service import app
 from service.settings import from_environment
 
 MAX_PHOTOS = 128
 ROUNDS = 4
+STARTS = 3
 MIN_RATIO = 0.8
+MAX_LIMIT_RATIO = 1.3
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -55,23 +68,18 @@ class Load:
 
 @dataclass
 class Side:
-    """Measurements of one side: photos, seconds, CPU seconds, photos per available second."""
+    """Measurements of one side, in total and per round: CPU ms and photos per available second."""
 
     photos: int = 0
     seconds: float = 0
-    cpu: float = 0
+    cpu_ms: list[float] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
-
-    @property
-    def cpu_ms(self) -> float:
-        """Return the CPU time per photo in ms."""
-        return self.cpu / self.photos * 1e3
 
     def add(self, photos: int, clock: "Clock", cpu: float) -> None:
         """Add a round; `cpu` is the CPU time of this side in seconds."""
         self.photos += photos
         self.seconds += clock.seconds
-        self.cpu += cpu
+        self.cpu_ms.append(cpu / photos * 1e3)
         self.rates.append(photos / clock.available)
 
     def __str__(self) -> str:
@@ -79,7 +87,7 @@ class Side:
         return (
             f"{self.photos / self.seconds:6.1f} photos/s, {statistics.median(self.rates):.1f} "
             f"({min(self.rates):.1f} to {max(self.rates):.1f}) in available time, "
-            f"{self.cpu_ms:.1f} ms of CPU per photo"
+            f"{statistics.median(self.cpu_ms):.1f} ms of CPU per photo"
         )
 
 
@@ -115,7 +123,9 @@ def main() -> int:
     settings = from_environment()
     predictor, engine = app.load(settings)
     photos = read_photos(options.photos, predictor)
-    load, in_process, service, client_cpu = Load(), Side(), Side(), 0.0
+    starts = [(*start_up(), import_pytorch()) for _ in range(STARTS)]
+    load, in_process, served, client_cpu = Load(), Side(), Side(), 0.0
+    limits: list[dict[str, float]] = []
     with running() as (process, port):
         # Alternate, so that other load on the machine affects both sides equally.
         for _ in range(ROUNDS):
@@ -123,27 +133,66 @@ def main() -> int:
             seconds = options.seconds / ROUNDS
             count = run_in_process(predictor, photos, settings.threads, seconds / 2)
             in_process.add(count, clock.stop(), clock.own_cpu)
+            limits.append(measure_limit(predictor, photos))
             before, clock = load.statuses[200], Clock(process.pid)
             asyncio.run(run_clients(port, photos, options.clients, seconds, load))
-            service.add(load.statuses[200] - before, clock.stop(), clock.service_cpu)
+            served.add(load.statuses[200] - before, clock.stop(), clock.service_cpu)
             client_cpu += clock.own_cpu
         memory = peak_memory(process.pid)
     ratio = statistics.median(
-        ours / bare for ours, bare in zip(service.rates, in_process.rates, strict=True)
+        ours / bare for ours, bare in zip(served.rates, in_process.rates, strict=True)
+    )
+    limit_ratio = statistics.median(
+        ours / sum(limit.values()) for ours, limit in zip(served.cpu_ms, limits, strict=True)
     )
     size = sum(map(len, photos)) / len(photos) / 1e3
     print(
         f"{engine}, {settings.threads} decoders, {len(photos)} photos of {size:.0f} kB on average; "
         f"{options.clients} clients for {options.seconds:g} s in {ROUNDS} rounds\n"
         f"in process  {in_process}\n"
-        f"service     {service}; clients {client_cpu / service.photos * 1e3:.1f} ms\n"
+        f"service     {served}; clients {client_cpu / served.photos * 1e3:.1f} ms\n"
         f"ratio       {ratio:.2f}\n"
-        f"request     {percentiles(load.seconds)}\n"
+        f"limit       {format_limit(limits)}; the service takes {limit_ratio:.2f} times as much\n"
+        "start       {:.1f} s, CPU {:.1f} s; PyTorch's import alone CPU {:.1f} s\n".format(
+            *np.min(starts, axis=0)
+        )
+        + f"request     {percentiles(load.seconds)}\n"
         f"health      {percentiles(load.health)}\n"
         f"statuses    {dict(load.statuses)}; peak memory {memory / 1e6:.0f} MB"
     )
     errors = sum(count for status, count in load.statuses.items() if status not in {200, 503})
-    return int(errors > 0 or ratio < MIN_RATIO or max(load.health) > 1)
+    slow = ratio < MIN_RATIO or limit_ratio > MAX_LIMIT_RATIO or max(load.health) > 1
+    return int(errors > 0 or slow)
+
+
+def measure_limit(predictor: Predictor, photos: Sequence[bytes]) -> dict[str, float]:
+    """Return the CPU time per photo in ms of each part of the work, by its name."""
+    pixels: list[Pixels] = []
+    parts: dict[str, Callable[[], object]] = {
+        "decoding": lambda: pixels.extend(map(predictor.preprocess, photos)),
+        "network": lambda: [predictor.probabilities(batch) for batch in batches(pixels)],
+        "novelty": lambda: [predictor.novelty_scores(batch) for batch in batches(pixels)],
+    }
+    milliseconds = {}
+    for name, work in parts.items():
+        start = time.process_time()
+        work()
+        milliseconds[name] = (time.process_time() - start) / len(photos) * 1e3
+    return milliseconds
+
+
+def batches(pixels: Sequence[Pixels]) -> Iterator[Pixels]:
+    """Yield photos in batches of 16."""
+    for start in range(0, len(pixels), CHUNK):
+        yield np.stack(pixels[start : start + CHUNK])
+
+
+def format_limit(limits: Sequence[dict[str, float]]) -> str:
+    """Return the medians over the rounds as text."""
+    medians = {name: statistics.median(own[name] for own in limits) for name in limits[0]}
+    parts = " + ".join(f"{name} {value:.1f}" for name, value in medians.items())
+    total = statistics.median(sum(own.values()) for own in limits)
+    return f"{parts} = {total:.1f} ms of CPU per photo"
 
 
 def read_photos(folder: Path, predictor: Predictor) -> list[bytes]:
@@ -186,6 +235,32 @@ def running(**variables: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
         process.wait(10)
 
 
+def start_up() -> tuple[float, float]:
+    """Return the seconds until a service is ready, and its CPU seconds in that time."""
+    start = time.perf_counter()
+    with running() as (process, port):
+        asyncio.run(wait_until_ready(port))
+        return time.perf_counter() - start, cpu_seconds(process.pid)
+
+
+def import_pytorch() -> float:
+    """Return the CPU seconds of a process that imports PyTorch and nothing else."""
+    before = os.times()
+    subprocess.run([sys.executable, "-c", "import torch"], check=True)
+    after = os.times()
+    return sum(after[2:4]) - sum(before[2:4])  # of ended children
+
+
+async def wait_until_ready(port: int) -> None:
+    """Request /health/ready until it succeeds."""
+    # The socket listens before the application has started, so the first request waits for it.
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    request = b"GET /health/ready HTTP/1.1\r\nHost: x\r\n\r\n"
+    while await send(reader, writer, request) != 200:  # noqa: ASYNC110 - of another process
+        await asyncio.sleep(0.02)
+    writer.close()
+
+
 def port_of(process: subprocess.Popen[bytes]) -> int:
     """Return the port from the log of a service, and drain the rest of the log in a thread.
 
@@ -215,12 +290,18 @@ def run_in_process(
             for pixels in pool.map(predictor.preprocess, photos):
                 batch.append(pixels)
                 if len(batch) == CHUNK:
-                    predictor.probabilities(np.stack(batch))
+                    classify(predictor, batch)
                     batch = []
             if batch:
-                predictor.probabilities(np.stack(batch))
+                classify(predictor, batch)
             count += len(photos)
     return count
+
+
+def classify(predictor: Predictor, batch: Sequence[Pixels]) -> None:
+    """Compute what the service computes for a batch."""
+    predictor.probabilities(np.stack(batch))
+    predictor.novelty_scores(np.stack(batch))
 
 
 async def run_clients(

@@ -15,7 +15,7 @@ import sys
 
 from uvicorn.supervisors import Multiprocess
 
-from service import observability
+from service import logs
 from service.server import config
 from service.settings import PREFIX, ServiceSettings, from_environment
 
@@ -37,7 +37,7 @@ def main() -> int:
         print(f"serve: {error}", file=sys.stderr)
         return 1
     os.environ[f"{PREFIX}PORT"] = str(listener.getsockname()[1])  # for the server process
-    observability.log_to_stdout()
+    logs.log_to_stdout()
     manager = Multiprocess(config("service.server:application", factory=True), [listener])
     manager.run()
     listener.close()

@@ -46,7 +46,10 @@ def load(settings: ServiceSettings, name: str | None = None) -> tuple[Predictor,
         exported = onnx_predictor.load(folder, export)
         if engine == "onnx" or exported.faster_engine == "onnx":
             return exported, "onnx"
-    return Predictor.load(folder, settings.device), "torch"
+    predictor = Predictor.load(folder, settings.device)
+    if on_cpu:
+        predictor = onnx_predictor.with_novelty_session(predictor, export)
+    return predictor, "torch"
 
 
 def load_catalog(settings: ServiceSettings, predictor: Predictor, engine: str) -> Catalog:

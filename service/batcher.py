@@ -173,12 +173,15 @@ class Batcher:
             thread.start()
             if reserved:
                 self._reserved_thread = thread.ident
+        decoders = asyncio.gather(
+            asyncio.to_thread(self._decoders.start, self._threads - self._reserved),
+            asyncio.to_thread(self._reserved_decoder.start, self._reserved),
+        )
         for predictor in self._predictors:
             side = predictor.bundle.preprocessing.size
             blank = np.zeros((1, side, side, 3), np.uint8)
             await self._run_in_network_thread(partial(self._predict, predictor, blank))
-        await asyncio.to_thread(self._decoders.start, self._threads - self._reserved)
-        await asyncio.to_thread(self._reserved_decoder.start, self._reserved)
+        await decoders
         try:
             yield
         finally:

@@ -12,7 +12,7 @@ from fastapi import Request
 from anklealign.inference.predictor import Predictor
 from anklealign.io import results
 from anklealign.models import bundle
-from service.observability import log
+from service.logs import log
 from service.problems import ProblemError
 from service.schemas import ExamplesResponse, ModelResponse, ModelSummary
 

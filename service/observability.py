@@ -4,11 +4,8 @@ The log contains time, route, body size, duration and predicted class. It never 
 file names or client addresses.
 """
 
-import datetime as dt
 import json
-import logging
 import secrets
-import sys
 import time
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -24,8 +21,7 @@ from prometheus_client import (
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import problems
-
-log = logging.getLogger("anklealign.service")
+from service.logs import log
 
 METHODS = {"GET", "HEAD", "POST", "OPTIONS", "PUT", "DELETE", "PATCH", "TRACE", "CONNECT"}
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -127,7 +123,7 @@ class ObservabilityMiddleware:
         inner_scope = dict(scope) | ({"method": "GET"} if scope["method"] == "HEAD" else {})
         try:
             await self._app(inner_scope, receive_counted, send_with_headers)
-        except Exception:
+        except Exception:  # noqa: BLE001 - logged
             # FastAPI re-raises the exception after its handler has sent a response.
             log.exception("internal", extra={"log_fields": {"id": request_id}})
             if not status:
@@ -165,29 +161,3 @@ class ObservabilityMiddleware:
         headers = [(b"content-type", problems.MEDIA_TYPE.encode())]
         await send({"type": "http.response.start", "status": 500, "headers": headers})
         await send({"type": "http.response.body", "body": body})
-
-
-class JsonFormatter(logging.Formatter):
-    """Format each record as one line of JSON: time, level, event and the record's log_fields."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the JSON line of a record."""
-        when = dt.datetime.fromtimestamp(record.created, dt.UTC)
-        line: dict[str, Any] = {
-            "time": when.isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "event": record.getMessage(),
-        }
-        line |= getattr(record, "log_fields", {})
-        if record.exc_info:
-            line["error"] = self.formatException(record.exc_info)
-        return json.dumps(line)  # in ASCII: no control character of a path reaches a terminal
-
-
-def log_to_stdout() -> None:
-    """Write the logs of the service and uvicorn to standard output, one JSON object per line."""
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(JsonFormatter())
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    for name in ("anklealign.service", "uvicorn.error"):
-        logging.getLogger(name).setLevel(logging.INFO)

@@ -8,9 +8,8 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from service import problems
+from service.settings import HEADER_SECONDS
 
-# Timeout for the headers of a request, and for the next request on a keep-alive connection.
-HEADER_SECONDS = 10
 # Time to read and discard the rest of a rejected body. If the connection closed at once, the client
 # would see a reset instead of the response; if it stayed open, the client could send gigabytes.
 LINGER_SECONDS = 2

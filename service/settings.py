@@ -18,6 +18,8 @@ PUBLIC_LIMITS = (120, 8)
 CONFIG = "config.json"  # of a bundle; its module imports PyTorch, which only the server needs
 MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 MIN_KEY = 16  # characters of an API key
+# Timeout for the headers of a request, and for the next request on a keep-alive connection.
+HEADER_SECONDS = 10
 
 
 def default_threads() -> int:

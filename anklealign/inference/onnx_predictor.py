@@ -35,13 +35,20 @@ NOVELTY_FILE, NOVELTY_CONFIG = "novelty.onnx", "config"
 
 @dataclass(frozen=True)
 class OnnxPredictor(Predictor):
-    """A trained bundle whose network runs in ONNX Runtime on the CPU."""
+    """A trained bundle of which ONNX Runtime runs one network or both on the CPU.
 
-    session: onnxruntime.InferenceSession
+    Attributes:
+        session: Of the bundle's network; None means PyTorch.
+        novelty_session: Of the novelty detector's general network; None means PyTorch.
+    """
+
+    session: onnxruntime.InferenceSession | None
     novelty_session: onnxruntime.InferenceSession | None = None
 
     def logits(self, pixels_nhwc: Photos, rows: Integers | None = None) -> Floats:
         """Return the logits of all photos, or of some rows: uint8 (N, S, S, 3) -> (N, K)."""
+        if self.session is None:
+            return super().logits(pixels_nhwc, rows)
         index = np.arange(len(pixels_nhwc)) if rows is None else rows
         outputs = self._run(self.session, pixels_nhwc, index, self.bundle.input_config)
         return outputs.astype(np.float64)
@@ -75,6 +82,8 @@ class OnnxPredictor(Predictor):
     @property
     def faster_engine(self) -> str:
         """Return the engine that was faster when the file was exported: onnx or torch."""
+        if self.session is None:
+            return "torch"
         return str(self.session.get_modelmeta().custom_metadata_map.get(FASTER_ENGINE, "onnx"))
 
 
@@ -125,6 +134,21 @@ def load(folder: Path, export: Path) -> OnnxPredictor:
     return OnnxPredictor(
         loaded, torch.device("cpu"), session, _novelty_session(export.with_name(NOVELTY_FILE))
     )
+
+
+def with_novelty_session(predictor: Predictor, export: Path) -> Predictor:
+    """Return a PyTorch predictor on the CPU whose novelty detector runs in ONNX Runtime.
+
+    Without the exported general network beside `export`, it is returned as it is.
+
+    Raises:
+        ValueError: The exported general network is invalid.
+    """
+    known = predictor.bundle.novelty is not None
+    session = _novelty_session(export.with_name(NOVELTY_FILE)) if known else None
+    if session is None:
+        return predictor
+    return OnnxPredictor(predictor.bundle, predictor.device, None, session)
 
 
 def _novelty_session(path: Path) -> onnxruntime.InferenceSession | None:

@@ -1,6 +1,8 @@
 """anklealign/io/decoder_pool.py: a photo that kills or blocks its decoder costs nothing else."""
 
 import os
+import platform
+import re
 import signal
 import threading
 import time
@@ -226,6 +228,25 @@ def test_dead_idle_workers_are_replaced_before_they_are_needed():
     assert before[1] in after
     assert all(worker.alive for worker in pool._idle)
     pool.close()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left alone")
+def test_a_worker_keeps_the_memory_of_a_photo_for_the_next_one(pool):
+    process = worker_of(pool)
+    noise = Image.effect_noise((4000, 3000), 50).convert("RGB")
+    data = encoded(noise, "JPEG")  # of 4 MB, which are copied
+
+    def faults():
+        return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[7])
+
+    pool.decode(data, TARGET)
+    pool.decode(data, TARGET)
+    before = faults()
+    pool.decode(data, TARGET)
+    assert faults() - before < 1000  # some 3,600 pages otherwise
+    status = Path(f"/proc/{process}/smaps_rollup").read_text()
+    kept = int(re.search(r"Pss_Anon:\s+(\d+) kB", status)[1]) * 1024
+    assert kept < 2 * decoder_pool.KEPT_BYTES  # with what the process has anyway
 
 
 @pytest.mark.slow

@@ -17,11 +17,12 @@ import pytest
 from PIL import Image
 
 from anklealign.cli import export
+from anklealign.inference.onnx_predictor import OnnxPredictor
 from anklealign.inference.predictor import Predictor
 from anklealign.io import results
 from anklealign.models import bundle, novelty
 from service.app import load
-from service.observability import JsonFormatter
+from service.logs import JsonFormatter
 from service.problems import PROBLEM_TYPES, ProblemError
 from service.routes import negotiate
 from tests.service.conftest import (
@@ -74,6 +75,28 @@ def test_photos_unlike_the_training_photos_are_marked_or_refused(
         assert rounded(refusing[1]) == rounded(foreign) | {
             "predicted": None, "prediction_set": list(CLASSES), "abstain": True,
         }  # fmt: skip
+
+
+def test_with_pytorch_the_exported_network_of_the_detector_is_used(
+    model_folder: Path, tmp_path: Path
+) -> None:
+    plain = Predictor.load(model_folder, "cpu")
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    detector = novelty.NoveltyDetector(
+        novelty.describe(pixels[:1], np.zeros(1, int), plain.device), 0.4, 0.05
+    )
+    reference = replace(plain, bundle=replace(plain.bundle, novelty=detector))
+    bundle.save(tmp_path / "model", reference.bundle)
+    export.write_general_network(tmp_path / "novelty.onnx", reference, pixels)
+    predictor, engine = load(
+        settings_for(tmp_path / "model", engine="torch", export=tmp_path / "model.onnx")
+    )
+    assert engine == "torch"
+    assert isinstance(predictor, OnnxPredictor)
+    assert predictor.novelty_session is not None
+    assert np.array_equal(predictor.logits(pixels), reference.logits(pixels))
+    difference = predictor.novelty_scores(pixels) - reference.novelty_scores(pixels)
+    assert 0 < np.abs(difference).max() < export.NOVELTY_TOLERANCE
 
 
 def test_a_bundle_without_a_detector_marks_no_photo(service: Served) -> None:

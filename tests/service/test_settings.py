@@ -65,13 +65,14 @@ def test_the_readme_s_table_has_every_variable_with_its_default() -> None:
     assert dict(rows) == settings.defaults()
 
 
-def test_omp_wait_policy_is_set_before_pytorch_is_imported() -> None:
+def test_idle_threads_do_not_spin_unless_the_environment_asks_for_it() -> None:
     code = (
-        "import os, sys, service; assert 'torch' not in sys.modules; "
-        "print(os.environ['OMP_WAIT_POLICY'])"
+        "import os, sys, service; assert not {'torch', 'numpy'} & set(sys.modules); "
+        "print(os.environ['OMP_WAIT_POLICY'], os.environ['OPENBLAS_NUM_THREADS'])"
     )
-    environment = {name: v for name, v in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    environments = [environment, environment | {"OMP_WAIT_POLICY": "ACTIVE"}]
+    own = {"OMP_WAIT_POLICY": "ACTIVE", "OPENBLAS_NUM_THREADS": "2"}
+    environment = {name: v for name, v in os.environ.items() if name not in own}
+    environments = [environment, environment | own]
     policies = [
         subprocess.run(
             [sys.executable, "-c", code],
@@ -83,4 +84,4 @@ def test_omp_wait_policy_is_set_before_pytorch_is_imported() -> None:
         ).stdout.strip()
         for env in environments
     ]
-    assert policies == ["PASSIVE", "ACTIVE"]
+    assert policies == ["PASSIVE 1", "ACTIVE 2"]
