@@ -54,6 +54,7 @@ CROPS = (
 # the photos, the others use thumbnails.
 ITERATION_SIDES = (16, 16, 16, 32, 32, SIDE, SIDE)
 FROM_PHOTOS = 5
+CONVERGED = 0.05  # pixels: after a smaller step, the other iterations of this side are left out
 # Iteration -> residual over contrast, over the whole picture, above which a pair is rejected early.
 # Of the duplicates injected into the synthetic set (seed 2) and the ants and bees (train), 99
 # percent are below 0.2 and 0.16; of the synthetic set's different photos, 55 and 94 percent are
@@ -64,6 +65,7 @@ MIN_COMMON = 0.3  # of a side, where a plain sky was detected as a border in one
 SHIFT = 0.08  # of the side: a crop on one end moves a photo's center square by half as much
 THUMBNAIL_SHIFT = 0.12  # as SHIFT, of thumbnails of the same picture under other crops
 SHARD = 64  # photos of a call: a quarter of a second
+KEPT_PHOTOS = 512  # in memory, for the next comparison with one: some 170 MB of 256 x 256 pixels
 BATCH = 2048  # entries whose thumbnails are in floating point at once: 64 MiB
 MARGIN = 1 / SIDE  # share of the side next to a content's edge, where the border may bleed in
 CLIPPED = 32  # of 255: share of clipped pixels from which a comparison ignores a pixel
@@ -189,7 +191,10 @@ class PhotoMatcher:
         self._rects = np.array(rects, np.float64).reshape(-1, 4)
         self._words = np.concatenate(words)
         self._hashes = hashes
-        self._channels = lru_cache(maxsize=1024)(self._read_channels)
+        self._channels = lru_cache(maxsize=KEPT_PHOTOS)(self._read_channels)
+        self._thumb_images = lru_cache(maxsize=16 * KEPT_PHOTOS)(
+            lambda photo: Image.fromarray(self.thumb(photo))
+        )
 
     def select(self, photos: Sequence[int]) -> None:
         """Keep only these photos, numbered anew in this order."""
@@ -204,6 +209,7 @@ class PhotoMatcher:
         for name in ("_positions", "contents", "sizes", "_bounds", "_plain"):
             setattr(self, name, getattr(self, name)[chosen])
         self._channels.cache_clear()
+        self._thumb_images.cache_clear()
 
     def __len__(self) -> int:
         """Return the number of photos."""
@@ -217,12 +223,13 @@ class PhotoMatcher:
         self._thumbs.seek(int(self._positions[photo]) * SIDE**2)
         return np.frombuffer(self._thumbs.read(SIDE**2), np.uint8).reshape(SIDE, SIDE)
 
-    def _read_channels(self, photo: int) -> tuple[Image.Image, Image.Image | None]:
-        """Return gray levels, and a mask that is 255 where a channel is clipped, if one is."""
+    def _read_channels(self, photo: int) -> tuple[Image.Image, Image.Image, Image.Image | None]:
+        """Return colors, gray levels, and a mask, 255 where a channel is clipped, if one is."""
         pixels = np.asarray(self._photo(photo))
         clipped = local_differences.brightest(pixels) >= SATURATED
         mask = Image.fromarray(np.where(clipped, np.uint8(255), np.uint8(0)))
-        return Image.fromarray(pixels).convert("L"), mask if clipped.any() else None
+        colors = Image.fromarray(pixels)
+        return colors, colors.convert("L"), mask if clipped.any() else None
 
     def propose(
         self,
@@ -300,8 +307,8 @@ class PhotoMatcher:
         bounds_a, bounds_b = content_a, content_b
         if _overlap(scale, shift, bounds_a, bounds_b) is None:
             bounds_a = bounds_b = FULL * factors
-        last = len(ITERATION_SIDES) - 1
-        for number in range(len(ITERATION_SIDES)):
+        last, number = len(ITERATION_SIDES) - 1, 0
+        while True:
             region = _overlap(scale, shift, bounds_a, bounds_b)
             common = _common(scale, shift, content_a, content_b)
             if region is None or (common[1] - common[0] < MIN_COMMON).any():
@@ -321,10 +328,15 @@ class PhotoMatcher:
                 remaining = math.sqrt(_mean(difference**2, weights))
                 if remaining > REJECT_ABOVE[number] * max(MIN_CONTRAST, contrast):
                     return None
-            if number < last:
-                growth, move = _step(matched, difference, weights)
-                shift += scale * (size * move - start * growth)
-                scale *= 1 + growth
+            if number == last:
+                break
+            growth, move = _step(matched, difference, weights)
+            shift += scale * (size * move - start * growth)
+            scale *= 1 + growth
+            moved = len(target) * max(np.abs(growth).max(), np.abs(move).max())
+            number += 1
+            while moved < CONVERGED and number < FROM_PHOTOS and _repeats(number):
+                number += 1
         if contrast < MIN_CONTRAST:
             return None
         residual = _worst_cell(difference, weights) / contrast
@@ -366,13 +378,13 @@ class PhotoMatcher:
 
     def gray(self, photo: int) -> Image.Image:
         """Return a photo's gray levels, at its stored size."""
-        return self._channels(photo)[0]
+        return self._channels(photo)[1]
 
     def _colors(
         self, photo: int, start: Floats, size: Floats, side: int, *, transposed: bool
     ) -> Levels:
         """Return the (side, side, 3) colors of a region; negative sizes mirror."""
-        image = Image.fromarray(np.asarray(self._photo(photo)))
+        image = self._channels(photo)[0]
         return _cut_out(image, start, size, side, transposed=transposed).astype(np.float64)
 
     def _sample(
@@ -409,15 +421,20 @@ class PhotoMatcher:
     ) -> tuple[Floats, npt.NDArray[np.bool_]]:
         """Return (side, side) gray levels and validity of a region; negative sizes mirror."""
         if not fine:
-            thumb = Image.fromarray(self.thumb(photo))
+            thumb = self._thumb_images(photo)
             pixels = _cut_out(thumb, start, size, side, transposed=transposed)
             return pixels.astype(np.float64), pixels < SATURATED
-        image, mask = self._channels(photo)
+        _, image, mask = self._channels(photo)
         gray = _cut_out(image, start, size, side, transposed=transposed).astype(np.float64)
         if mask is None:
             return gray, np.ones(gray.shape, bool)
         clipped = _cut_out(mask, start, size, side, transposed=transposed)
         return gray, clipped < CLIPPED
+
+
+def _repeats(number: int) -> bool:
+    """Return whether an iteration has the side of the one before it."""
+    return ITERATION_SIDES[number] == ITERATION_SIDES[number - 1]
 
 
 def _cut_out(
@@ -507,7 +524,7 @@ def _described(
     whole = box == (0, 0, *gray.size)
     content = np.frombuffer(thumb, np.uint8) if whole else _resized(gray, SIDE, box)
     inner = content.reshape(SIDE, SIDE).astype(np.float64)
-    plain = bool(_contrast(inner, np.ones((SIDE, SIDE))) < MIN_CONTRAST)
+    plain = _plain_contrast(inner) < MIN_CONTRAST
     entries = _entry_boxes(size, box, shift=shift, squares=squares)
     grays = np.array([_resized(gray, perceptual_hash.SIDE, entry) for entry in entries])
     # One photo at a time, so that the bits cannot depend on which others are known.
@@ -635,12 +652,26 @@ def _contrast(gray: Floats, weights: Floats) -> float:
     return math.sqrt(_mean((gray - np.tensordot(surface, fit, 1)) ** 2, weights))
 
 
+def _plain_contrast(gray: Floats) -> float:
+    """Return the contrast of (S, S) gray levels with equal weights."""
+    basis = _orthonormal_surface(len(gray))
+    fit = np.einsum("nk,n->k", basis, gray.ravel())
+    return math.sqrt(((gray.ravel() - np.einsum("nk,k->n", basis, fit)) ** 2).mean())
+
+
 @cache
 def _surface(side: int) -> Floats:
     """Return the (side, side, 6) terms of a quadratic surface."""
     position = np.linspace(-1, 1, side)
     x, y = np.meshgrid(position, position)
     return np.stack([np.ones_like(x), x, y, x * y, x**2, y**2], axis=-1)
+
+
+@cache
+def _orthonormal_surface(side: int) -> Floats:
+    """Return an orthonormal basis, (side * side, 6), of the terms of a quadratic surface."""
+    basis: Floats = np.linalg.qr(_surface(side).reshape(side * side, -1))[0]
+    return basis
 
 
 def _least_squares(terms: Floats, values: Floats, weights: Floats, ridge: float) -> Floats:
