@@ -14,6 +14,10 @@ from PIL import Image
 # A shell that starts pytest in the background has SIGINT ignored, and children would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Test processes share the cores, and PyTorch's idle threads would take them from each other: a test
+# of 64 s took 970 s beside others.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 NOBODY = 65534  # user and group, on every Linux and on macOS
 
 
