@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
@@ -44,6 +44,13 @@ def choose_photos(table: pd.DataFrame, seed: int) -> pd.DataFrame:
     return photos[photos.group.isin(kept)].reset_index(drop=True)
 
 
+def probe() -> Pipeline:
+    """Return the cheap model, not fitted."""
+    return make_pipeline(
+        StandardScaler(), LogisticRegression(C=STRENGTH, class_weight="balanced", max_iter=1000)
+    )
+
+
 def probe_curve(
     features: npt.NDArray[np.floating[Any]],
     labels: Integers,
@@ -66,9 +73,7 @@ def probe_curve(
         repeats: R.
         seed: Of folds and subsets.
     """
-    probe = make_pipeline(
-        StandardScaler(), LogisticRegression(C=STRENGTH, class_weight="balanced", max_iter=1000)
-    )
+    model = probe()
     right = np.zeros((len(SHARES), repeats, len(labels)))
     names = np.asarray(groups, str)
     for repeat in tqdm(range(repeats), "learning curve", delay=1, leave=False, disable=None):
@@ -81,7 +86,7 @@ def probe_curve(
             for size, share in enumerate(SHARES):
                 train = np.isin(names, subset(order, share, classes)) & (fold != number)
                 predicted = cross_validation.probabilities_on(
-                    probe, features, labels, train, test
+                    model, features, labels, train, test
                 ).argmax(1)
                 right[size, repeat, test] = predicted == labels[test]
     return right
