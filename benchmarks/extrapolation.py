@@ -31,7 +31,7 @@ def main() -> int:
     """Print a table."""
     parser = argparse.ArgumentParser(description="back-test of the learning curve")
     parser.add_argument("data", nargs="+", metavar="NAME=DIR", help="a folder of class folders")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[100, 300], help="photos n")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[200, 400], help="photos n")
     parser.add_argument("--splits", type=int, default=6)
     options = parser.parse_args()
     torch.set_num_threads(1)

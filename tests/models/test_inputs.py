@@ -155,8 +155,8 @@ def faults():
 faults(), faults()
 returned = faults()
 inputs.configure_cpu(2)
-faults()
-print(returned, faults(), torch.get_num_threads())
+# A small block may lie in the way of the next large one, once or twice.
+print(returned, min(faults() for _ in range(5)), torch.get_num_threads())
 """
     run = subprocess.run([sys.executable, "-c", count_faults], capture_output=True, check=True)
     returned, kept, threads = map(int, run.stdout.split())
