@@ -92,9 +92,8 @@ def measure_all(
     with tqdm(None, "clean", count, unit="photo", disable=None) as bar:
         for values, new in execution.map_shards(function, shards):
             qualities += values
-            for key, value in new:
-                assert cache  # noqa: S101 - for mypy
-                cache.put(key, value)
+            if cache:
+                cache.put_all(new)
             bar.update(len(values))
     return qualities
 

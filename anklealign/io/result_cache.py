@@ -154,6 +154,16 @@ class ResultCache:
         except FAILURES:
             self._give_up()
 
+    def put_all(self, values: Iterable[tuple[bytes, bytes]]) -> None:
+        """Keep the values of keys on disk.
+
+        Unlike after many calls of `put`, other processes can read at any time: once the results of
+        a transaction no longer fit into SQLite's memory, it locks the file until the end.
+        """
+        for key, value in values:
+            self.put(key, value)
+        self.commit()
+
     def commit(self) -> None:
         """Write the new results, so that they survive an interrupted run."""
         try:

@@ -179,8 +179,8 @@ class PhotoMatcher:
                     words.append(photo.words)
                     owners += [len(plain) - 1] * len(photo.entries)
                     rects += [np.array(entry) / (size * 2) for entry in photo.entries]
-                    if photo.new and cache:
-                        cache.put(photo.new, photo.to_bytes())
+                if cache:
+                    cache.put_all((own.new, own.to_bytes()) for own in described if own.new)
                 bar.update(len(described))
         self.contents = np.array(contents, np.float64).reshape(-1, 4)
         self.sizes = np.array(sizes, np.float64).reshape(-1, 2)
