@@ -51,6 +51,7 @@ from tqdm import tqdm
 from anklealign.config import params, paths
 from anklealign.io import pixel_store
 from benchmarks.incremental import PER_FOLDER, ROOT, write_project
+from benchmarks.serving import children
 
 STAGES = ("prepare", "clean", "split")
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
@@ -217,12 +218,15 @@ def run(project: Path, stage: str) -> Cost:
 
 
 def watch(process: int, peak: list[int], done: threading.Event) -> None:
-    """Keep the largest anonymous memory of a process in `peak`, until it is done (Linux)."""
-    while not done.wait(0.02):
-        with contextlib.suppress(OSError):
-            status = Path(f"/proc/{process}/status").read_text(encoding="utf-8")
-            if own := re.search(r"RssAnon:\s+(\d+)", status):
-                peak[0] = max(peak[0], int(own[1]) * 1024)
+    """Keep the most anonymous memory of a process and its children in `peak` until done (Linux)."""
+    while not done.wait(0.1):
+        total = 0
+        for own in (process, *children(process)):
+            with contextlib.suppress(OSError):
+                status = Path(f"/proc/{own}/status").read_text(encoding="utf-8")
+                if found := re.search(r"RssAnon:\s+(\d+)", status):
+                    total += int(found[1]) * 1024
+        peak[0] = max(peak[0], total)
 
 
 def environment() -> dict[str, str]:
