@@ -66,6 +66,9 @@ def without_compiler() -> Iterator[None]:
 
     They import it for the functions below. It took a third of the time of the start.
     """
+    if "torch._dynamo" in sys.modules:  # a caller has imported it, and may use it
+        yield
+        return
     compiler, utils = (ModuleType(f"torch._dynamo{name}") for name in ("", ".utils"))
     vars(compiler)["disable"] = lambda function=None, *_, **__: function or (lambda own: own)
     vars(utils)["is_compile_supported"] = lambda _: False

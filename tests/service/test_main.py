@@ -9,12 +9,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import psutil
 import pytest
 
 from anklealign.cli.sync_deps import closure
 from benchmarks.serving import port_of
+from service.server import without_compiler
 from tests.service.conftest import Served, photo, settings_for
 
 pytestmark = pytest.mark.timing
@@ -201,3 +203,11 @@ def test_a_dead_server_process_is_replaced(model_folder: Path) -> None:
     assert process.poll() is None
     process.terminate()
     assert process.wait(10) == 0
+
+
+def test_a_compiler_that_is_imported_already_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = ModuleType("torch._dynamo")
+    monkeypatch.setitem(sys.modules, "torch._dynamo", own)
+    with without_compiler():
+        assert sys.modules["torch._dynamo"] is own
+    assert sys.modules["torch._dynamo"] is own
