@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -95,8 +96,11 @@ def test_with_pytorch_the_exported_network_of_the_detector_is_used(
     assert isinstance(predictor, OnnxPredictor)
     assert predictor.novelty_session is not None
     assert np.array_equal(predictor.logits(pixels), reference.logits(pixels))
-    difference = predictor.novelty_scores(pixels) - reference.novelty_scores(pixels)
-    assert 0 < np.abs(difference).max() < export.NOVELTY_TOLERANCE
+    # Both engines may round alike, so that the scores alone do not tell which one ran.
+    session = Mock(wraps=predictor.novelty_session)
+    scores = replace(predictor, novelty_session=session).novelty_scores(pixels)
+    session.run.assert_called_once()
+    assert np.abs(scores - reference.novelty_scores(pixels)).max() < export.NOVELTY_TOLERANCE
 
 
 def test_a_bundle_without_a_detector_marks_no_photo(service: Served) -> None:
