@@ -65,6 +65,11 @@ def compare(one: Levels, other: Levels) -> Comparison:
     )
 
 
+def matched_color_difference(one: Levels, other: Levels) -> float:
+    """Return the color difference of two (S, S, 3) pictures, laid on each other."""
+    return color_difference(*_matched(one, other))
+
+
 def _matched(one: Levels, other: Levels) -> tuple[Levels, Levels]:
     """Return the pictures with one's brightness matched to the other's, both clipped alike.
 

@@ -17,7 +17,7 @@ import struct
 import tempfile
 import weakref
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache, partial
 from typing import Any
 
@@ -42,6 +42,8 @@ Floats = npt.NDArray[np.floating[Any]]
 Indices = npt.NDArray[np.int64]
 
 SIDE = 64  # pixels, side of a thumbnail and of the last comparison
+COLOR_SIDE = 16  # pixels, side of the thumbnail in color
+THUMBS = SIDE**2 + 3 * COLOR_SIDE**2  # bytes of both thumbnails of a photo
 # Shares cropped off left, top, right, and bottom. On 243 real photos, an 8 percent crop moves a
 # hash by more than 10 bits in half of the cases; with this grid, random crops of 0 to 5 percent on
 # all sides at once stay within 6.
@@ -54,6 +56,10 @@ CROPS = (
 # the photos, the others use thumbnails.
 ITERATION_SIDES = (16, 16, 16, 32, 32, SIDE, SIDE)
 FROM_PHOTOS = 5
+# Gray levels between the mean colors of two cells, above which a pair is rejected before its photos
+# are read. The means differ less than the pixels, which may differ by MAX_COLOR; of 1,594 pairs of
+# real photos that are within it, none exceeds 29 here.
+REJECT_COLOR = 35.0
 CONVERGED = 0.05  # pixels: after a smaller step, the other iterations of this side are left out
 # Iteration -> residual over contrast, over the whole picture, above which a pair is rejected early.
 # Of the duplicates injected into the synthetic set (seed 2) and the ants and bees (train), 99
@@ -169,7 +175,7 @@ class PhotoMatcher:
             for described in execution.map_shards(describe, shards):
                 for photo in described:
                     box, size = photo.box, photo.size
-                    self._thumbs.write(photo.thumb)
+                    self._thumbs.write(photo.thumb + photo.colors)
                     self.digests += [photo.digest] if hashes else []
                     plain.append(photo.plain)
                     sizes.append(size)
@@ -220,8 +226,13 @@ class PhotoMatcher:
 
     def thumb(self, photo: int) -> Pixels:
         """Return a photo's (64, 64) gray thumbnail."""
-        self._thumbs.seek(int(self._positions[photo]) * SIDE**2)
+        self._thumbs.seek(int(self._positions[photo]) * THUMBS)
         return np.frombuffer(self._thumbs.read(SIDE**2), np.uint8).reshape(SIDE, SIDE)
+
+    def _color_thumb(self, photo: int) -> Image.Image:
+        self._thumbs.seek(int(self._positions[photo]) * THUMBS + SIDE**2)
+        size = (COLOR_SIDE, COLOR_SIDE)
+        return Image.frombytes("RGB", size, self._thumbs.read(THUMBS - SIDE**2))
 
     def _read_channels(self, photo: int) -> tuple[Image.Image, Image.Image, Image.Image | None]:
         """Return colors, gray levels, and a mask, 255 where a channel is clipped, if one is."""
@@ -308,10 +319,15 @@ class PhotoMatcher:
         if _overlap(scale, shift, bounds_a, bounds_b) is None:
             bounds_a = bounds_b = FULL * factors
         last, number = len(ITERATION_SIDES) - 1, 0
+        colors = partial(self._coarse_color, a, b, transposed=transposed)
         while True:
             region = _overlap(scale, shift, bounds_a, bounds_b)
             common = _common(scale, shift, content_a, content_b)
-            if region is None or (common[1] - common[0] < MIN_COMMON).any():
+            if (
+                region is None
+                or (common[1] - common[0] < MIN_COMMON).any()
+                or (number == FROM_PHOTOS and colors(scale, shift, region) > REJECT_COLOR)
+            ):
                 return None
             start, size = region
             warped, target, weights = self._sample(
@@ -324,10 +340,9 @@ class PhotoMatcher:
             matched = _match_brightness(warped, target, weights)
             difference = matched - target
             contrast = _contrast(target, weights * inside) if number in {*REJECT_ABOVE, last} else 0
-            if number in REJECT_ABOVE:
-                remaining = math.sqrt(_mean(difference**2, weights))
-                if remaining > REJECT_ABOVE[number] * max(MIN_CONTRAST, contrast):
-                    return None
+            limit = REJECT_ABOVE.get(number, math.inf) * max(MIN_CONTRAST, contrast)
+            if math.sqrt(_mean(difference**2, weights)) > limit:
+                return None
             if number == last:
                 break
             growth, move = _step(matched, difference, weights)
@@ -357,6 +372,9 @@ class PhotoMatcher:
         region = _overlap(scale, shift, content_a, self._bounds[b] * factors)
         if region is None:
             return Comparison(-1.0, math.inf)
+        color = self._coarse_color(a, b, scale, shift, region, transposed=transposed)
+        if color > REJECT_COLOR:
+            return Comparison(-1.0, color)
         start, size = region
         pixels = np.minimum(
             abs(scale * size) * self.sizes[a][_axis_order(transposed)], size * self.sizes[b]
@@ -386,6 +404,30 @@ class PhotoMatcher:
         """Return the (side, side, 3) colors of a region; negative sizes mirror."""
         image = self._channels(photo)[0]
         return _cut_out(image, start, size, side, transposed=transposed).astype(np.float64)
+
+    def _coarse_color(
+        self,
+        a: int,
+        b: int,
+        scale: Floats,
+        shift: Floats,
+        region: tuple[Floats, Floats],
+        *,
+        transposed: bool,
+    ) -> float:
+        """Return how much the cells of a and b differ in color over a region of b."""
+        start, size = region
+        cells = [
+            _cut_out(
+                self._color_thumb(photo), first, sides, local_differences.CELLS,
+                transposed=turned, resample=Image.Resampling.BOX,
+            ).astype(np.float64)
+            for photo, first, sides, turned in (
+                (a, scale * start + shift, scale * size, transposed),
+                (b, start, size, False),
+            )
+        ]  # fmt: skip
+        return local_differences.matched_color_difference(*cells)
 
     def _sample(
         self,
@@ -438,14 +480,20 @@ def _repeats(number: int) -> bool:
 
 
 def _cut_out(
-    image: Image.Image, start: Floats, size: Floats, side: int, *, transposed: bool
+    image: Image.Image,
+    start: Floats,
+    size: Floats,
+    side: int,
+    *,
+    transposed: bool,
+    resample: Image.Resampling = Image.Resampling.LANCZOS,
 ) -> Pixels:
     """Return the (side, side) or (side, side, 3) pixels of a region; negative sizes mirror."""
     corners = np.clip(np.sort([start, start + size], axis=0), 0, 1)
     if transposed:
         image = image.transpose(Image.Transpose.TRANSPOSE)
     box = tuple((corners * image.size).ravel())
-    pixels = np.asarray(image.resize((side, side), Image.Resampling.LANCZOS, box=box))
+    pixels = np.asarray(image.resize((side, side), resample, box=box))
     return pixels[:: -1 if size[1] < 0 else 1, :: -1 if size[0] < 0 else 1]
 
 
@@ -475,13 +523,17 @@ class _Description:
     box: Box  # of the content
     plain: bool
     thumb: bytes  # (64, 64) gray levels
-    entries: Sequence[tuple[float, float, float, float]]  # E boxes
-    words: perceptual_hash.Hashes  # (E, 4)
+    colors: bytes  # (16, 16, 3)
+    entries: Sequence[tuple[float, float, float, float]] = ()  # E boxes
+    words: perceptual_hash.Hashes = field(
+        default_factory=lambda: np.zeros((0, perceptual_hash.WORDS), np.uint64)
+    )  # (E, 4)
     new: bytes = b""  # the key in the cache, if it lacks this photo
 
     def to_bytes(self) -> bytes:
         """Return what the cache keeps."""
-        return struct.pack("<4i?", *self.box, self.plain) + self.thumb + self.words.tobytes()
+        head = struct.pack("<4i?", *self.box, self.plain)
+        return head + self.thumb + self.colors + self.words.tobytes()
 
 
 def _describe_shard(
@@ -491,51 +543,50 @@ def _describe_shard(
     described = []
     for photo in photos:
         pixels = np.asarray(photo)
-        size = pixels.shape[1::-1]
-        shift = SHIFT if squares else THUMBNAIL_SHIFT if mixed and _is_square(size) else 0
-        if hashes:
-            described.append(_described(pixels, shift, squares, cache))
-        else:
-            gray, box, thumb = _outline(pixels)
-            words = np.zeros((0, perceptual_hash.WORDS), np.uint64)
-            described.append(_Description(b"", gray.size, box, False, thumb, (), words))
+        square = _is_square(pixels.shape[1::-1])
+        shift = SHIFT if squares else THUMBNAIL_SHIFT if mixed and square else 0
+        described.append(_described(pixels, shift, squares, hashes, cache))
     return described
 
 
 def _described(
-    pixels: Pixels, shift: float, squares: bool, cache: ResultCache | None
+    pixels: Pixels, shift: float, squares: bool, hashes: bool, cache: ResultCache | None
 ) -> _Description:
     """Return the description of (H, W, 3) pixels, from the cache if it has it."""
-    digest = result_cache.key_of(pixels)
+    digest = result_cache.key_of(pixels) if hashes or cache else b""
     size = pixels.shape[1::-1]
     key = result_cache.key_of(np.frombuffer(digest, np.uint8), shift, squares)
     known = cache.get(key) if cache else None
     if known is not None:
         *sides, plain = struct.unpack_from("<4i?", known)
-        start = struct.calcsize("<4i?")
-        entries = _entry_boxes(size, tuple(sides), shift=shift, squares=squares)
-        words = np.frombuffer(known, np.uint64, offset=start + SIDE**2)
-        thumb = known[start : start + SIDE**2]
-        return _Description(
-            digest, size, tuple(sides), plain, thumb, entries,
-            words.reshape(-1, perceptual_hash.WORDS),
-        )  # fmt: skip
-    gray, box, thumb = _outline(pixels)
-    whole = box == (0, 0, *gray.size)
-    content = np.frombuffer(thumb, np.uint8) if whole else _resized(gray, SIDE, box)
-    inner = content.reshape(SIDE, SIDE).astype(np.float64)
-    plain = _plain_contrast(inner) < MIN_CONTRAST
+        box, start = tuple(sides), struct.calcsize("<4i?")
+        thumb, colors = known[start : start + SIDE**2], known[start + SIDE**2 : start + THUMBS]
+        described = _Description(digest, size, box, plain, thumb, colors)
+    else:
+        gray, box, thumb, colors = _outline(pixels)
+        whole = box == (0, 0, *gray.size)
+        content = np.frombuffer(thumb, np.uint8) if whole else _resized(gray, SIDE, box)
+        inner = content.reshape(SIDE, SIDE).astype(np.float64)
+        plain = _plain_contrast(inner) < MIN_CONTRAST
+        described = _Description(digest, size, box, plain, thumb, colors)
+    if not hashes:
+        return described
     entries = _entry_boxes(size, box, shift=shift, squares=squares)
+    if known is not None:
+        words = np.frombuffer(known, np.uint64, offset=start + THUMBS)
+        return replace(described, entries=entries, words=words.reshape(-1, perceptual_hash.WORDS))
     grays = np.array([_resized(gray, perceptual_hash.SIDE, entry) for entry in entries])
     # One photo at a time, so that the bits cannot depend on which others are known.
     words = perceptual_hash.pack(perceptual_hash.spectra(grays))
-    return _Description(digest, size, box, plain, thumb, entries, words, new=key if cache else b"")
+    return replace(described, entries=entries, words=words, new=key if cache else b"")
 
 
-def _outline(pixels: Pixels) -> tuple[Image.Image, Box, bytes]:
-    """Return the gray levels of (H, W, 3) pixels, the box of their content, and the thumbnail."""
-    gray = Image.fromarray(pixels).convert("L")
-    return gray, content_box(np.asarray(gray)), _resized(gray, SIDE).tobytes()
+def _outline(pixels: Pixels) -> tuple[Image.Image, Box, bytes, bytes]:
+    """Return gray levels of (H, W, 3) pixels, the box of their content, and the thumbnails."""
+    image = Image.fromarray(pixels)
+    gray = image.convert("L")
+    colors = image.resize((COLOR_SIDE, COLOR_SIDE), Image.Resampling.BOX)
+    return gray, content_box(np.asarray(gray)), _resized(gray, SIDE).tobytes(), colors.tobytes()
 
 
 def _entry_boxes(
@@ -566,7 +617,8 @@ def _view_spectra(thumbs: Pixels, rects: Floats) -> Floats:
     resized rectangle, the first word differs by 0.3 bits on average and by 2 at most.
     """
     across, down = _cosines(rects[:, 0], rects[:, 2]), _cosines(rects[:, 1], rects[:, 3])
-    # Half the time of double precision; a bit that this turns lies at its limit.
+    # Single precision takes half the time. It can only change a bit whose frequency is almost at
+    # the median.
     spectra: Floats = down @ thumbs.astype(np.float32) @ across.transpose(0, 2, 1)
     return spectra
 
@@ -649,7 +701,7 @@ def _contrast(gray: Floats, weights: Floats) -> float:
     """
     surface = _surface(len(gray))
     fit = _least_squares(surface, gray, weights, ridge=1e-9)
-    return math.sqrt(_mean((gray - np.tensordot(surface, fit, 1)) ** 2, weights))
+    return math.sqrt(_mean((gray - np.einsum("k,kyx->yx", fit, surface)) ** 2, weights))
 
 
 def _plain_contrast(gray: Floats) -> float:
@@ -661,26 +713,27 @@ def _plain_contrast(gray: Floats) -> float:
 
 @cache
 def _surface(side: int) -> Floats:
-    """Return the (side, side, 6) terms of a quadratic surface."""
+    """Return the (6, side, side) terms of a quadratic surface."""
     position = np.linspace(-1, 1, side)
     x, y = np.meshgrid(position, position)
-    return np.stack([np.ones_like(x), x, y, x * y, x**2, y**2], axis=-1)
+    return np.stack([np.ones_like(x), x, y, x * y, x**2, y**2])
 
 
 @cache
 def _orthonormal_surface(side: int) -> Floats:
     """Return an orthonormal basis, (side * side, 6), of the terms of a quadratic surface."""
-    basis: Floats = np.linalg.qr(_surface(side).reshape(side * side, -1))[0]
+    basis: Floats = np.linalg.qr(_surface(side).reshape(-1, side * side).T)[0]
     return basis
 
 
 def _least_squares(terms: Floats, values: Floats, weights: Floats, ridge: float) -> Floats:
-    """Return the (K,) coefficients of (S, S, K) terms that best fit (S, S) values."""
+    """Return the (K,) coefficients of (K, S, S) terms that best fit (S, S) values."""
     # einsum: on arrays this small, BLAS threads cost more than they save, and the sums of einsum do
     # not depend on the number of threads.
-    weighted = terms * weights[..., None]
-    normal = np.einsum("yxi,yxj->ij", weighted, terms)
-    right_side = np.einsum("yxi,yx->i", weighted, values)
+    flat = terms.reshape(len(terms), -1)
+    weighted = flat * weights.ravel()
+    normal = np.einsum("in,jn->ij", weighted, flat)
+    right_side = np.einsum("in,n->i", weighted, values.ravel())
     damped = normal + ridge * np.trace(normal) * np.eye(len(normal))
     coefficients: Floats = np.linalg.solve(damped, right_side)
     return coefficients
@@ -690,16 +743,11 @@ def _step(matched: Floats, difference: Floats, weights: Floats) -> tuple[Floats,
     """Return one Gauss-Newton step: growth of the scale and shift, each (2,), x before y."""
     side = len(matched)
     position = (np.arange(side) + 0.5) / side
-    down, across = (slope * side for slope in np.gradient(matched))
-    terms = (
-        across * position,
-        down * position[:, None],
-        across,
-        down,
-        matched,
-        np.ones_like(matched),
-    )
-    step = _least_squares(np.stack(terms, axis=-1), -difference, weights, ridge=1e-6)
+    terms = np.empty((6, side, side))
+    terms[3], terms[2] = np.gradient(matched, 1 / side)
+    terms[0], terms[1] = terms[2] * position, terms[3] * position[:, None]
+    terms[4], terms[5] = matched, 1
+    step = _least_squares(terms, -difference, weights, ridge=1e-6)
     growth, shift = np.clip(step[:4], -0.05, 0.05).reshape(2, 2)
     return growth, shift
 

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image, ImageOps
 
-from anklealign.similarity import perceptual_hash
+from anklealign.similarity import perceptual_hash, registration
 from anklealign.similarity.registration import PhotoMatcher
 
 DISTANCE = 8
@@ -56,3 +56,23 @@ def test_plain_photos_are_not_proposed() -> None:
         frozenset(pair) for pair in ((80, 81), (80, 82), (81, 82), (80, 83), (81, 83), (82, 83))
     }
     assert (80, 83) in {(min(pair), max(pair)) for pair in proposed(photos)}
+
+
+def test_other_colors_are_rejected_before_the_photos_are_read(monkeypatch) -> None:
+    one = alike(3, 1)[0]
+    brighter = np.minimum(one * 1.15 + 8, 255).astype(np.uint8)
+    swapped = np.ascontiguousarray(one[:, :, ::-1])
+    matcher = PhotoMatcher([one, brighter, swapped])
+    read = []
+    channels = matcher._channels
+    monkeypatch.setattr(matcher, "_channels", lambda photo: read.append(photo) or channels(photo))
+    assert matcher.register(0, 2, np.eye(3)) is None
+    comparison = matcher.compare(0, 2, np.eye(3))
+    assert not comparison.same_picture
+    assert comparison.color > registration.REJECT_COLOR
+    assert not read
+    found = matcher.register(0, 1, np.eye(3))
+    assert found is not None
+    assert found.residual < 0.1
+    assert set(read) == {0, 1}
+    assert matcher.compare(0, 1, found.transform).same_picture
