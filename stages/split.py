@@ -27,6 +27,7 @@ import pandas as pd
 from anklealign.config import params, paths, stage
 from anklealign.config.params import CONSENSUS, Dataset, Split
 from anklealign.io import files, pixel_store, results
+from anklealign.similarity import registration
 from anklealign.splitting.leak_joining import (
     ALLOWED,
     COLUMNS,
@@ -57,9 +58,10 @@ def main() -> None:
     check_allowed_leaks(settings, set(kept.path) | set(removed.path))
 
     pictures = pixel_store.Pictures(kept, pixel_store.open_store(), dataset.fit)
-    audited = split_without_leaks(
-        kept, removed, settings, seed, pictures, name=name, dataset=dataset
-    )
+    with registration.cache_for() as cache:
+        audited = split_without_leaks(
+            kept, removed, settings, seed, pictures, name=name, dataset=dataset, cache=cache
+        )
     table, consensus = with_consensus(audited.table, removed, settings)
     metrics = metrics_of(table, dataset, settings) | consensus | leakage_metrics(audited)
     if metrics["groups_crossing"]:

@@ -16,6 +16,7 @@ import pandas as pd
 
 from anklealign.config.params import CONSENSUS, Dataset, Split
 from anklealign.io.pixel_store import Pixels
+from anklealign.io.result_cache import ResultCache
 from anklealign.splitting.leakage import LeakageAudit, Pair, same_picture
 from anklealign.splitting.splits import (
     EXCLUDED,
@@ -73,6 +74,7 @@ def split_without_leaks(
     *,
     name: str,
     dataset: Dataset,
+    cache: ResultCache | None = None,
 ) -> AuditedSplit:
     """Return the photos in splits, audited, with the groups of leaking pairs joined.
 
@@ -84,11 +86,12 @@ def split_without_leaks(
         photos: N of (H, W, 3).
         name: Of the dataset.
         dataset: Its config.
+        cache: Of `registration.cache_for`.
 
     Raises:
         InfeasibleError: The photos cannot be split even without joined pairs.
     """
-    audit = LeakageAudit(photos, squares=dataset.fit == "crop")
+    audit = LeakageAudit(photos, squares=dataset.fit == "crop", cache=cache)
     table = split_photos(kept, removed, settings, seed, name=name, dataset=dataset)
     joined: list[tuple[str, str]] = []
     leaks: list[dict[str, Any]] = []

@@ -14,6 +14,7 @@ Shapes: Q queries, M indexed views, L lists.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +25,7 @@ from anklealign.similarity.perceptual_hash import ORIENTATIONS
 
 Floats = npt.NDArray[np.float32]
 Descriptors = npt.NDArray[np.int8]
-Indices = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.integer[Any]]
 Hits = tuple[Indices, Indices, Indices, Floats]  # query, indexed view, orientation, correlation
 
 FREQUENCIES = 8  # on each axis, of the 16 of a view; they hold two thirds of its energy
@@ -108,9 +109,10 @@ class ViewIndex:
         limit = np.partition(similar, last, axis=1)[:, last]
         row, probed = np.nonzero(similar >= limit[:, None])
         order = np.argsort(probed, kind="stable")
-        row = row[order]
+        row = row[order].astype(np.int32)  # all hits of a batch are in memory, twice at the end
         bounds = np.searchsorted(probed[order], np.arange(similar.shape[1] + 1))
-        rows, places = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+        rows: list[Indices] = [np.zeros(0, np.int32)]
+        places: list[Indices] = [np.zeros(0, np.int32)]
         values = [np.zeros(0, np.float32)]
         for n in np.flatnonzero(np.diff(bounds)).tolist():
             start, end = self._starts[n : n + 2]
@@ -122,7 +124,7 @@ class ViewIndex:
                 hits = hits[(products >= best).ravel()[hits]]
             nth, place = np.divmod(hits, end - start)
             rows.append(of_list[nth])
-            places.append(start + place)
+            places.append((start + place).astype(np.int32))
             values.append(products.ravel()[hits])
         correlation = (np.concatenate(values) / np.float32(LENGTH**2)).round(4)
         return np.concatenate(rows), np.concatenate(places), correlation

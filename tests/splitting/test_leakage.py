@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+from anklealign.cleaning import duplicate_clusters
+from anklealign.config import paths
 from anklealign.config.params import Split
 from anklealign.io import decode
+from anklealign.similarity import registration
 from anklealign.splitting import leakage
 from anklealign.splitting.leakage import LeakageAudit, Pair, same_picture
 from benchmarks import cleaning
@@ -135,6 +138,20 @@ def test_only_close_pairs_are_compared_in_detail(monkeypatch):
     assert [{pair.a, pair.b} for pair in pairs if same(pair)] == compared == [{0, 6}]
 
 
+def test_thumbnails_that_clean_has_computed_are_not_computed_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "CACHE", tmp_path)
+    photos = [picture(seed) for seed in range(6)] + [framed(picture(2))]
+    splits = ["train"] * 5 + ["test"] * 2
+    plain = nearest_pairs(photos, splits, ("test",))
+    with registration.cache_for() as cache:
+        # Without entries of clean, none is added: they would lack the hashes.
+        assert nearest_pairs(photos, splits, ("test",), cache=cache) == plain
+        duplicate_clusters.find_clusters(photos, range(7), 8, 0.3, cache=cache)
+        monkeypatch.setattr(registration, "_outline", None)
+        assert nearest_pairs(photos, splits, ("test",), cache=cache) == plain
+    assert [(p.a, p.b) for p in plain if same(p)] == [(6, 2)]
+
+
 def test_copies_within_one_split_are_no_leak():
     photos = [picture(seed) for seed in (1, 2, 3, 3, 4, 4)]
     pairs = nearest_pairs(photos, ["train", "train", "train", "train", "test", "test"], ("test",))
@@ -206,3 +223,22 @@ def fitted(picture: Image.Image, fit: str) -> np.ndarray:
     """As prepare stores it, without its letterbox."""
     pixels, (left, top, right, bottom) = decode.fit(picture.convert("RGB"), 256, fit, 114)
     return pixels[top:bottom, left:right]
+
+
+def test_views_are_cut_as_pillow_cuts_them():
+    rng = np.random.default_rng(0)
+    thumbs = np.stack([np.asarray(Image.fromarray(picture(n)).convert("L").resize((64, 64)))
+                       for n in range(3)])  # fmt: skip
+    places = rng.integers(0, 3, 40)
+    rects = np.sort(rng.uniform(0, 1, (40, 2, 2)), axis=1).reshape(40, 4)
+    rects = np.where(rects[:, [2, 3, 2, 3]] - rects[:, [0, 1, 0, 1]] < 0.2, leakage.FULL, rects)
+    expected = [
+        np.asarray(
+            Image.fromarray(thumbs[place]).resize(
+                (16, 16), Image.Resampling.LANCZOS, box=tuple(64 * rect)
+            )
+        )
+        for place, rect in zip(places, rects, strict=True)
+    ]
+    views = leakage._cut_views(thumbs, places, rects)
+    assert np.abs(views.astype(int) - expected).max() <= 1
