@@ -12,6 +12,7 @@ from anklealign.cli import label_issues
 from anklealign.cli.main import main
 from anklealign.config.params import Dataset
 from anklealign.metrics.scores import point_scores
+from anklealign.models import calibration
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -140,10 +141,21 @@ def test_guesses_are_at_chance_and_a_model_that_knows_the_classes_is_not(mislabe
     assert below >= 18
 
 
-def test_the_number_of_false_alarms_is_that_of_correct_labels():
+@pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])
+def test_the_number_of_false_alarms_is_that_of_correct_labels(temperature):
+    """Also of a model that is too sure or too uncertain of its predictions."""
     generator = np.random.default_rng(3)
     logits = generator.normal(0, 2, (2000, 3))
-    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    labels = (generator.random((2000, 1)) > probabilities.cumsum(1)).sum(1)  # all correct
+    truth = calibration.probabilities(logits, 1.0)
+    labels = (generator.random((2000, 1)) > truth.cumsum(1)).sum(1)  # all correct
+    probabilities = calibration.probabilities(logits, temperature)
     actual = label_issues.margins(labels, probabilities)[2].sum()
-    assert label_issues.false_alarms(probabilities) == pytest.approx(actual, rel=0.15)
+    expected = label_issues.false_alarms(labels, probabilities)
+    assert expected == pytest.approx(actual, rel=0.15)
+
+
+def test_wrong_labels_are_more_than_the_false_alarms(mislabelled):
+    features, labels, groups, _ = mislabelled
+    probabilities = label_issues.cross_validated(features, labels, groups)
+    found = label_issues.margins(labels, probabilities)[2].sum()
+    assert label_issues.false_alarms(labels, probabilities) < found
