@@ -7,14 +7,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from anklealign.cli import label_issues
 from anklealign.cli.main import main
 from anklealign.config.params import Dataset
+from anklealign.io import decoder_pool
+from anklealign.io.decoder_pool import Target
 from anklealign.metrics.scores import point_scores
-from anklealign.models import calibration
+from anklealign.models import calibration, novelty
 
 ROOT = Path(__file__).resolve().parents[2]
+INSECTS = ROOT.parent / "shared/photos/hymenoptera/train"
 
 
 @pytest.fixture
@@ -125,6 +129,20 @@ def test_a_run_writes_table_contact_sheet_and_import_file(tmp_path):
     assert len(tasks) == min(96, len(found))
     assert tasks[0]["data"]["image"].endswith(found.path[0])
     assert (tmp_path / "sheet_01.png").exists()
+
+
+@pytest.mark.skipif(not INSECTS.is_dir(), reason="../shared/photos/hymenoptera is not there")
+def test_swapped_labels_of_real_photos_are_found_by_the_installed_weights():
+    photos = [path for name in ("ants", "bees") for path in sorted((INSECTS / name).glob("*"))[:40]]
+    target = Target(80.0, 160, "crop", 114)
+    pixels = np.stack([decoder_pool.shared().decode(p.read_bytes(), target).pixels for p in photos])
+    features = novelty.describe(pixels, np.arange(80), torch.device("cpu")).astype(np.float64)
+    labels = np.repeat([0, 1], 40)
+    swapped = [3, 17, 31, 45, 59, 73]
+    labels[swapped] = 1 - labels[swapped]
+    probabilities = label_issues.cross_validated(features, labels, [str(n) for n in range(80)])
+    first = np.argsort(label_issues.margins(labels, probabilities)[0])[:12]
+    assert len(set(swapped) & set(first.tolist())) >= 5
 
 
 def test_guesses_are_at_chance_and_a_model_that_knows_the_classes_is_not(mislabelled):
