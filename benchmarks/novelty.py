@@ -23,6 +23,7 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from itertools import product
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import onnx
@@ -33,6 +34,7 @@ from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
 from anklealign.config import paths
+from anklealign.config.params import Fit
 from anklealign.evaluation import reference_images
 from anklealign.inference import onnx_predictor
 from anklealign.inference.predictor import Predictor
@@ -62,6 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=FOLDER", dest="sets")
     parser.add_argument("--photos", type=int, default=400, help="at most, of each set")
+    parser.add_argument("--fit", default="letterbox", choices=get_args(Fit), help="of the photos")
     parser.add_argument("--sizes", type=int, nargs="+", default=[GENERAL_NETWORK.image_size])
     parser.add_argument("--cost", type=Path, help="a photo; measures CPU time instead")
     arguments = parser.parse_args()
@@ -69,7 +72,7 @@ def main() -> None:
         print_cost(arguments.cost)
         return
     folders = dict(text.split("=", 1) for text in arguments.sets) or DEFAULTS
-    sets = {name: read_folder(Path(folder), arguments.photos) for name, folder in folders.items()}
+    sets = {name: read_folder(Path(folder), arguments) for name, folder in folders.items()}
     if not arguments.sets:
         sets["legs"] = read_store(arguments.photos)
     labels = {name: labels for name, (_, labels) in sets.items()}
@@ -79,7 +82,7 @@ def main() -> None:
         print_methods(size, features, labels)
 
 
-def read_folder(folder: Path, limit: int) -> tuple[Pixels, Labels]:
+def read_folder(folder: Path, options: argparse.Namespace) -> tuple[Pixels, Labels]:
     """Return photos of class folders in a seeded random order: (n, S, S, 3), labels (n,)."""
     photos = sorted(p for p in folder.rglob("*") if p.suffix.lower() in decode.PHOTO_SUFFIXES)
     order = np.random.default_rng(0).permutation(len(photos))
@@ -87,11 +90,11 @@ def read_folder(folder: Path, limit: int) -> tuple[Pixels, Labels]:
     for i in tqdm(order, folder.name, unit="photo", disable=None):
         try:
             data = decode.read_bytes(photos[i], 80)
-            fitted.append(pool.decode(data, Target(80, SIDE, "letterbox", 114)).pixels)
+            fitted.append(pool.decode(data, Target(80, SIDE, options.fit, 114)).pixels)
         except PhotoError:
             continue
         labels.append(photos[i].parent.name)
-        if len(fitted) == limit:
+        if len(fitted) == options.photos:
             break
     return np.stack(fitted), np.array(labels)
 

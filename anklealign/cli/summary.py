@@ -192,13 +192,23 @@ def remarks(evaluate: dict[str, Any]) -> list[str]:
 
 
 def set_remarks(evaluate: Mapping[str, Any]) -> list[str]:
-    """Return the scores by subject, whether more photos would help, and shortcuts to the class."""
+    """Return scores by subject and at the operating point, the learning curve, and shortcuts."""
     lines = []
     if subjects := evaluate.get("subjects"):
         lines.append(
             f"per subject       accuracy {subjects['accuracy']['value']:.3f} on "
             f"{subjects['subjects']} subjects, photo by photo "
             f"{subjects['photo_accuracy']['value']:.3f}"
+        )
+    if point := evaluate.get("operating_point"):
+        scores = ", ".join(
+            f"{name} {score['value']:.3f}"
+            for name, score in point.items()
+            if isinstance(score, Mapping)
+        )
+        lines.append(
+            f"operating point   {point['positive']} from probability {point['threshold']:.3f} on: "
+            f"{scores}"
         )
     if curve := evaluate.get("learning_curve"):
         lines.append(f"more photos       {curve['answer']}")

@@ -101,6 +101,7 @@ def html(files: RunFiles, comparison: RunComparison | None = None) -> str:
         annotators=_annotators(evaluate),
         augmented=_augmented(files),
         origin=_origin_table(files),
+        candidates=metric_tables.candidate_table(run),
         epochs=len(files.history),
         curve=evaluate.get("learning_curve"),
         shortcuts=evaluate.get("shortcuts"),
@@ -115,6 +116,9 @@ def _tables(evaluate: Metrics) -> dict[str, Any]:
         "by_class": metric_tables.class_table(evaluate),
         "class_note": metric_tables.class_note(evaluate),
         "value_table": metric_tables.value_table,
+        "point_scores": {
+            k: v for k, v in evaluate.get("operating_point", {}).items() if isinstance(v, Mapping)
+        },
         "drawn_marked": metric_tables.drawn_marked,
         "curve_table": metric_tables.learning_curve_table,
         "shortcut_table": metric_tables.shortcut_table,

@@ -147,6 +147,27 @@ def learning_curve_table(curve: Metrics) -> Table:
     return Table(["training photos", "balanced accuracy (± sd over repeats)"], rows)
 
 
+def candidate_table(run: Metrics) -> Table | None:
+    """Return the candidates of `auto` with their scores on folds of train, if it chose the model.
+
+    Args:
+        run: Content of metrics/details/train.json.
+    """
+    if not (candidates := run.get("candidates")):
+        return None
+    names = list(dict.fromkeys([run["chosen"]["monitor"], "log_loss", "accuracy"]))
+    rows: list[list[str | int | Cell]] = [
+        [
+            candidate,
+            values["status"],
+            int(values["image_passes"]),
+            *(number(values[name]) if name in values else "" for name in names),
+        ]
+        for candidate, values in candidates.items()
+    ]
+    return Table(["candidate", "", "image passes", *map(display_name, names)], rows)
+
+
 def shortcut_table(audit: Metrics) -> Table:
     """Return how well each attribute alone predicts the class."""
     rows: list[list[str | int | Cell]] = [

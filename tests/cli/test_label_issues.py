@@ -7,13 +7,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from anklealign.cli import label_issues
 from anklealign.cli.main import main
 from anklealign.config.params import Dataset
+from anklealign.io import decoder_pool
+from anklealign.io.decoder_pool import Target
 from anklealign.metrics.scores import point_scores
+from anklealign.models import calibration, novelty
 
 ROOT = Path(__file__).resolve().parents[2]
+INSECTS = ROOT.parent / "shared/photos/hymenoptera/train"
 
 
 @pytest.fixture
@@ -126,6 +131,20 @@ def test_a_run_writes_table_contact_sheet_and_import_file(tmp_path):
     assert (tmp_path / "sheet_01.png").exists()
 
 
+@pytest.mark.skipif(not INSECTS.is_dir(), reason="../shared/photos/hymenoptera is not there")
+def test_swapped_labels_of_real_photos_are_found_by_the_installed_weights():
+    photos = [path for name in ("ants", "bees") for path in sorted((INSECTS / name).glob("*"))[:40]]
+    target = Target(80.0, 160, "crop", 114)
+    pixels = np.stack([decoder_pool.shared().decode(p.read_bytes(), target).pixels for p in photos])
+    features = novelty.describe(pixels, np.arange(80), torch.device("cpu")).astype(np.float64)
+    labels = np.repeat([0, 1], 40)
+    swapped = [3, 17, 31, 45, 59, 73]
+    labels[swapped] = 1 - labels[swapped]
+    probabilities = label_issues.cross_validated(features, labels, [str(n) for n in range(80)])
+    first = np.argsort(label_issues.margins(labels, probabilities)[0])[:12]
+    assert len(set(swapped) & set(first.tolist())) >= 5
+
+
 def test_guesses_are_at_chance_and_a_model_that_knows_the_classes_is_not(mislabelled):
     features, labels, groups, _ = mislabelled
     limit = label_issues.chance_limit(labels)
@@ -140,10 +159,21 @@ def test_guesses_are_at_chance_and_a_model_that_knows_the_classes_is_not(mislabe
     assert below >= 18
 
 
-def test_the_number_of_false_alarms_is_that_of_correct_labels():
+@pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])
+def test_the_number_of_false_alarms_is_that_of_correct_labels(temperature):
+    """Also of a model that is too sure or too uncertain of its predictions."""
     generator = np.random.default_rng(3)
     logits = generator.normal(0, 2, (2000, 3))
-    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    labels = (generator.random((2000, 1)) > probabilities.cumsum(1)).sum(1)  # all correct
+    truth = calibration.probabilities(logits, 1.0)
+    labels = (generator.random((2000, 1)) > truth.cumsum(1)).sum(1)  # all correct
+    probabilities = calibration.probabilities(logits, temperature)
     actual = label_issues.margins(labels, probabilities)[2].sum()
-    assert label_issues.false_alarms(probabilities) == pytest.approx(actual, rel=0.15)
+    expected = label_issues.false_alarms(labels, probabilities)
+    assert expected == pytest.approx(actual, rel=0.15)
+
+
+def test_wrong_labels_are_more_than_the_false_alarms(mislabelled):
+    features, labels, groups, _ = mislabelled
+    probabilities = label_issues.cross_validated(features, labels, groups)
+    found = label_issues.margins(labels, probabilities)[2].sum()
+    assert label_issues.false_alarms(labels, probabilities) < found

@@ -119,6 +119,14 @@ def test_the_remarks_name_the_worst_class_and_the_coverage():
     )
     evaluate["novelty"]["detected"]["text"] = 0.98
     assert "of drawn images, 100% of noise, 98% of text are marked" in summary.remarks(evaluate)[3]
+    evaluate["operating_point"] = {
+        "positive": "b", "threshold": 0.25, "goal": 0.9, "sensitivity": {"value": 0.9},
+        "specificity": {"value": 0.8},
+    }  # fmt: skip
+    assert summary.remarks(evaluate)[-1] == (
+        "operating point   b from probability 0.250 on: sensitivity 0.900, specificity 0.800"
+    )
+    del evaluate["operating_point"]
     del evaluate["novelty"], evaluate["worst"]["collector"], evaluate["human_baseline"]
     assert len(summary.remarks(evaluate)) == 2
 

@@ -161,6 +161,51 @@ def test_the_learning_curve_and_the_shortcuts_are_shown_if_they_were_measured(ru
     assert "Could the class be guessed" not in page
 
 
+def test_subjects_operating_point_and_published_reliability_are_shown_if_there_are_any(run):
+    evaluate = run.metrics["evaluate"]
+    assert "operating point" not in text_of(html_report.html(run))
+    evaluate["subjects"] = {
+        "subjects": 12, "photos": 43,
+        "accuracy": {"value": 0.83}, "photo_accuracy": {"value": 0.79},
+    }  # fmt: skip
+    evaluate["operating_point"] = {
+        "positive": "neutral", "threshold": 0.278051, "target": "cost_ratio", "goal": 3,
+        "sensitivity": {"value": 0.971, "ci_low": 0.919, "ci_high": 0.995},
+    }  # fmt: skip
+    evaluate["label_reliability"] = {"measure": "kappa", "published": 0.6, "source": "PMC1"}
+    page = text_of(html_report.html(run))
+    assert "83% of 12 subjects are classified correctly; photo by photo, 79% of their 43" in page
+    assert "“neutral” from a probability of 0.278 on. The goal of this threshold" in page
+    assert "is a cost ratio of 3. " in page
+    assert "sensitivity 0.971 0.919 to 0.995" in page
+    assert "Published kappa: 0.600 (PMC1)" in page
+
+
+def test_the_lead_has_the_spread_over_training_seeds(run):
+    run.metrics["evaluate"]["seeds"]["accuracy"] = {"mean": 0.71, "worst": 0.64, "best": 0.77}
+    page = html_report.html(run)
+    lead = text_of(re.search(r'<section id="result">.*?</p>', page, re.DOTALL)[0])
+    assert "Trained 3 times, the model classifies 71% correctly on average (64% to 77%)." in lead
+    del run.metrics["evaluate"]["seeds"]
+    assert "Trained 3 times" not in html_report.html(run)
+
+
+def test_the_candidates_of_auto_and_their_scores_are_listed(run):
+    assert "How the model was chosen" not in html_report.html(run)
+    run.metrics["train"]["candidates"] = {
+        "lite0_probe": {
+            "image_passes": 245, "status": "chosen", "log_loss": 0.12, "accuracy": 0.95,
+        },
+        "lite0": {"image_passes": 123456, "status": "over budget"},
+    }  # fmt: skip
+    page = text_of(html_report.html(run))
+    assert "lite0_probe chosen 245 0.120 0.950 lite0 over budget 123,456" in page
+
+
+def test_nothing_is_ruled_out(run):
+    assert "rule out" not in html_report.html(run)
+
+
 def test_a_baseline_without_epochs_maps_and_optional_blocks_has_a_page(run):
     for name in ("robustness", "novelty", "seeds", "human_baseline", "learning_curve", "shortcuts"):
         del run.metrics["evaluate"][name]

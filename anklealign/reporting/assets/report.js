@@ -130,10 +130,9 @@
     if (test) {
       right.push(h("h3", {}, "Probabilities"),
         bars(Object.fromEntries(test.p.map(([k, share]) => [names.label[k], share])), label, prediction));
-      if (test.set.length !== 1)
-        right.push(h("p", { class: "faint" }, test.set.length
-          ? `Uncertain: it cannot rule out ${test.set.join(", ")}.`
-          : "Uncertain: no class is likely enough."));
+      if (test.set.length > 1)
+        right.push(h("p", { class: "faint" },
+          `Uncertain: the class may be ${test.set.slice(0, -1).join(", ")} or ${test.set.at(-1)}.`));
       if (test.unlike)
         right.push(h("p", { class: "warning" }, "This photo is unlike the training photos."));
     }
