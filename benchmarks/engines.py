@@ -25,12 +25,14 @@ from anklealign.cli import export
 from anklealign.config import params
 from anklealign.config.params import Model, Prepare
 from anklealign.inference import onnx_predictor
+from anklealign.inference.base_predictor import BasePredictor
 from anklealign.inference.onnx_predictor import OnnxPredictor
 from anklealign.inference.predictor import Predictor
 from anklealign.io.pixel_store import Pixels
 from anklealign.models import bundle, factory
-from anklealign.models.bundle import Bundle, Preprocessing
-from anklealign.models.inputs import CHUNK
+from anklealign.models.bundle import Bundle
+from anklealign.models.description import Preprocessing
+from anklealign.models.input_config import CHUNK
 
 CLASSES = ("pronation", "neutral", "supination")
 
@@ -52,14 +54,7 @@ def main() -> int:
     for name in options.models:
         try:
             model_bundle = untrained_bundle(name, raw)
-            engines = (
-                Predictor(model_bundle, export.CPU),
-                OnnxPredictor(
-                    model_bundle,
-                    export.CPU,
-                    onnx_predictor.open_session(export.exported(model_bundle).SerializeToString()),
-                ),
-            )
+            engines = both_engines(model_bundle)
             side = model_bundle.preprocessing.size
             pixels = np.random.default_rng(0).integers(0, 256, (CHUNK, side, side, 3), np.uint8)
             export.compare(*engines, pixels)
@@ -70,6 +65,13 @@ def main() -> int:
         cells = " | ".join(f"{ms:.2f}" for pair in times for ms in pair)
         print(f"| {name} | {model_bundle.input_config.image_size} | {cells} |", flush=True)
     return 0
+
+
+def both_engines(trained: Bundle) -> tuple[Predictor, OnnxPredictor]:
+    """Return the predictors of a bundle: PyTorch and ONNX Runtime."""
+    reference = Predictor(trained, export.CPU)
+    session = onnx_predictor.open_session(export.exported(trained).SerializeToString())
+    return reference, OnnxPredictor(trained, lambda: reference, session)
 
 
 def untrained_bundle(name: str, raw: dict[str, object]) -> Bundle:
@@ -88,10 +90,12 @@ def untrained_bundle(name: str, raw: dict[str, object]) -> Bundle:
     model = factory.build(name, config, len(CLASSES)).eval()
     preprocessing = Preprocessing(prepare.size, "letterbox", prepare.fill, prepare.max_megapixels)
     input_config = bundle.default_input(model, config.image_size)
-    return Bundle(model, CLASSES, preprocessing, input_config, 1.0, 0.5, {})
+    return Bundle(CLASSES, preprocessing, input_config, 1.0, 0.5, {}, model=model)
 
 
-def measure(engines: Sequence[Predictor], pixels_nhwc: Pixels, rounds: int) -> tuple[float, ...]:
+def measure(
+    engines: Sequence[BasePredictor], pixels_nhwc: Pixels, rounds: int
+) -> tuple[float, ...]:
     """Return the minimum ms per photo of each engine, for uint8 pixels (N, S, S, 3)."""
     seconds: list[list[float]] = [[] for _ in engines]
     bar = tqdm(range(rounds + 1), "speed", unit="round", delay=2, leave=False, disable=None)

@@ -36,7 +36,8 @@ from anklealign.inference import onnx_predictor
 from anklealign.inference.onnx_predictor import OnnxPredictor
 from anklealign.inference.predictor import Predictor
 from anklealign.models import bundle, factory, inputs, networks
-from anklealign.models.bundle import Bundle, Preprocessing
+from anklealign.models.bundle import Bundle
+from anklealign.models.description import Preprocessing
 
 CLASSES = ("a", "b", "c")
 STEPS = ("build", "train", "explain", "bundle", "export", "probe")
@@ -235,7 +236,7 @@ def run(
     try:
         model = factory.build("custom", config, len(CLASSES))
         input_config = bundle.default_input(model, size)
-        trained = Bundle(model, CLASSES, preprocessing, input_config, 1.0, 0.5, {})
+        trained = Bundle(CLASSES, preprocessing, input_config, 1.0, 0.5, {}, model=model)
         attribution.check(trained)
     except ValueError as error:
         report("build", f"refused: {error}")
@@ -296,9 +297,8 @@ def export_to_onnx(trained: Bundle, pixels: np.ndarray) -> str:
     """Export the network; the probabilities must be those of PyTorch, or it says that it cannot."""
     try:
         session = onnx_predictor.open_session(export.exported(trained).SerializeToString())
-        device = torch.device("cpu")
-        engines = Predictor(trained, device), OnnxPredictor(trained, device, session)
-        export.compare(*engines, pixels)
+        reference = Predictor(trained, torch.device("cpu"))
+        export.compare(reference, OnnxPredictor(trained, lambda: reference, session), pixels)
     except ValueError as error:
         if "serve with PyTorch" not in str(error):
             raise

@@ -29,7 +29,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchvision.transforms.v2 import TrivialAugmentWide
 
 from anklealign.config import paths
-from anklealign.models.inputs import Floats
+from anklealign.models.input_config import Floats
 from anklealign.training import loop
 from anklealign.training.augmentation import Draws
 from anklealign.training.sampling import LabeledPhotos

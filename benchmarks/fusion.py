@@ -20,6 +20,7 @@ from torch import nn
 
 from anklealign.models import fusion, inputs
 from anklealign.models.bundle import default_input
+from anklealign.models.input_config import CHUNK, InputConfig
 
 CPU = torch.device("cpu")
 NETWORKS = ("tf_efficientnet_lite0", "mobilenetv2_100", "mobilenetv3_small_100", "resnet18")
@@ -52,9 +53,9 @@ def main() -> None:
         print(f"| `{name}` | {cells} | {times[2] / times[0]:.2f} |", flush=True)
 
 
-def _seconds(model: nn.Module, config: inputs.InputConfig) -> float:
+def _seconds(model: nn.Module, config: InputConfig) -> float:
     """Return the CPU seconds of a photo."""
-    pixels = np.random.default_rng(0).integers(0, 256, (inputs.CHUNK, 256, 256, 3), np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (CHUNK, 256, 256, 3), np.uint8)
     start = time.process_time()
     inputs.logits(model, pixels, np.arange(len(pixels)), config, CPU)
     return (time.process_time() - start) / len(pixels)

@@ -49,7 +49,8 @@ from anklealign.evaluation import robustness
 from anklealign.explainability import attribution, faithfulness
 from anklealign.inference.predictor import Predictor
 from anklealign.models import bundle, factory
-from anklealign.models.bundle import Bundle, Preprocessing
+from anklealign.models.bundle import Bundle
+from anklealign.models.description import Preprocessing
 from anklealign.models.inputs import pick_device
 from anklealign.training import loop, resource_estimates, trainer
 from anklealign.training.callbacks import Callback
@@ -583,8 +584,8 @@ def untrained(config: Model) -> Bundle:
     head: nn.Linear = model.get_classifier()  # type: ignore[operator]
     head.weight.data.normal_(0, 0.5)
     return Bundle(
-        model.eval(), ("a", "b"), Preprocessing(SIDE, "letterbox", 114, 80),
-        bundle.default_input(model, config.image_size), 1.0, 0.5, {},
+        ("a", "b"), Preprocessing(SIDE, "letterbox", 114, 80),
+        bundle.default_input(model, config.image_size), 1.0, 0.5, {}, model=model.eval(),
     )  # fmt: skip
 
 

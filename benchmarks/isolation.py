@@ -26,7 +26,7 @@ import psutil  # type: ignore[import-untyped]
 from anklealign.io import decode, decoder_pool
 from anklealign.io.decoder_pool import DecoderPool, Target
 from anklealign.io.decoder_worker import NotQuick
-from anklealign.models.inputs import CHUNK
+from anklealign.models.input_config import CHUNK
 from service import app
 from service.settings import from_environment
 

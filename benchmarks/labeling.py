@@ -28,7 +28,7 @@ from anklealign.config import paths
 from anklealign.io import pixel_store
 from anklealign.metrics.scores import point_scores
 from anklealign.models import novelty
-from anklealign.models.inputs import Floats, Integers
+from anklealign.models.input_config import Floats, Integers
 
 STRENGTH = 1e-2  # C of the linear model
 Choose = Callable[[Floats, Floats, list[str], int, np.random.Generator], list[int]]

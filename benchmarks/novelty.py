@@ -42,9 +42,8 @@ from anklealign.io import decode, decoder_pool, pixel_store, results
 from anklealign.io.decode import PhotoError
 from anklealign.io.decoder_pool import Target
 from anklealign.io.pixel_store import Pixels
-from anklealign.models import novelty
-from anklealign.models.bundle import CONFIG, load
-from anklealign.models.inputs import Floats
+from anklealign.models import description, novelty
+from anklealign.models.input_config import Floats
 from anklealign.models.weights import GENERAL_NETWORK
 from benchmarks import serving
 
@@ -275,10 +274,10 @@ async def request_cost(photo: bytes, engine: str, rounds: int, requests: int = 1
 def without_detector(folder: Path) -> dict[str, str]:
     """Copy the bundle without its detector, and its export; return the service's variables."""
     bundle = shutil.copytree(paths.MODEL, folder / "model")
-    config = json.loads((bundle / CONFIG).read_text())
+    config = json.loads((bundle / description.CONFIG).read_text())
     config["anklealign"]["novelty"] = None
-    (bundle / CONFIG).write_text(json.dumps(config))
-    if load(bundle).novelty is not None:
+    (bundle / description.CONFIG).write_text(json.dumps(config))
+    if description.load(bundle).novelty is not None:
         raise SystemExit("novelty: the copy of the bundle still has its detector")
     if paths.EXPORT.is_file():
         exported = onnx.load(paths.EXPORT)

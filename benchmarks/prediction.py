@@ -26,6 +26,7 @@ from anklealign.config import paths
 from anklealign.inference.predictor import Predictor
 from anklealign.io import decode
 from anklealign.models import inputs
+from anklealign.models.input_config import CHUNK
 
 ROOT = Path(__file__).resolve().parents[1]
 MIN_RATIO = 0.9
@@ -92,9 +93,9 @@ def readable(predictor: Predictor, folder: Path, count: int) -> list[str]:
 
 def network(predictor: Predictor, squares: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> None:
     """Run the networks of a prediction in the passes of predict."""
-    for start in range(0, len(squares), inputs.CHUNK):
-        predictor.probabilities(squares[start : start + inputs.CHUNK])
-        predictor.novelty_scores(squares[start : start + inputs.CHUNK])
+    for start in range(0, len(squares), CHUNK):
+        predictor.probabilities(squares[start : start + CHUNK])
+        predictor.novelty_scores(squares[start : start + CHUNK])
 
 
 def command(names: list[str]) -> None:

@@ -42,10 +42,10 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from anklealign.inference.predictor import Predictor
+from anklealign.inference.base_predictor import BasePredictor
 from anklealign.io import decode
 from anklealign.io.pixel_store import Pixels
-from anklealign.models.inputs import CHUNK
+from anklealign.models.input_config import CHUNK
 from service import app
 from service.settings import from_environment
 
@@ -165,7 +165,7 @@ def main() -> int:
     return int(errors > 0 or slow)
 
 
-def measure_limit(predictor: Predictor, photos: Sequence[bytes]) -> dict[str, float]:
+def measure_limit(predictor: BasePredictor, photos: Sequence[bytes]) -> dict[str, float]:
     """Return the CPU time per photo in ms of each part of the work, by its name."""
     pixels: list[Pixels] = []
     parts: dict[str, Callable[[], object]] = {
@@ -195,7 +195,7 @@ def format_limit(limits: Sequence[dict[str, float]]) -> str:
     return f"{parts} = {total:.1f} ms of CPU per photo"
 
 
-def read_photos(folder: Path, predictor: Predictor) -> list[bytes]:
+def read_photos(folder: Path, predictor: BasePredictor) -> list[bytes]:
     """Return the first readable photos of a folder, sorted by path.
 
     Raises:
@@ -280,7 +280,7 @@ def port_of(process: subprocess.Popen[bytes]) -> int:
 
 
 def run_in_process(
-    predictor: Predictor, photos: Sequence[bytes], threads: int, seconds: float
+    predictor: BasePredictor, photos: Sequence[bytes], threads: int, seconds: float
 ) -> int:
     """Classify all photos repeatedly for at least `seconds`; return the number of photos."""
     count, start = 0, time.perf_counter()
@@ -298,7 +298,7 @@ def run_in_process(
     return count
 
 
-def classify(predictor: Predictor, batch: Sequence[Pixels]) -> None:
+def classify(predictor: BasePredictor, batch: Sequence[Pixels]) -> None:
     """Compute what the service computes for a batch."""
     predictor.probabilities(np.stack(batch))
     predictor.novelty_scores(np.stack(batch))

@@ -23,7 +23,7 @@ from torch import nn
 from anklealign.config import params
 from anklealign.metrics.scores import point_scores
 from anklealign.models import calibration, factory, inputs, novelty
-from anklealign.models.inputs import Floats, Integers
+from anklealign.models.input_config import Floats, Integers
 from anklealign.models.weights import GENERAL_NETWORK
 from anklealign.training import logistic
 from anklealign.training.logistic import Examples

@@ -23,8 +23,9 @@ import torch
 from anklealign.config import params
 from anklealign.config.params import Model, Train
 from anklealign.models import bundle, factory, inputs
-from anklealign.models.bundle import Bundle, Preprocessing
-from anklealign.models.inputs import CHUNK
+from anklealign.models.bundle import Bundle
+from anklealign.models.description import WEIGHTS, Preprocessing
+from anklealign.models.input_config import CHUNK
 from anklealign.training import resource_estimates
 from anklealign.training.sampling import LabeledPhotos
 from anklealign.training.trainer import FitConfig, Trainer
@@ -100,9 +101,9 @@ def measure(name: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         kept = Preprocessing(SIDE, "letterbox", 114, 80.0)
         names = ("a", "b", "c")
-        made = Bundle(model, names, kept, config.input_config, 1.0, 0.5, {})
+        made = Bundle(names, kept, config.input_config, 1.0, 0.5, {}, model=model)
         bundle.save(Path(folder) / "model", made)
-        size = (Path(folder) / "model" / bundle.WEIGHTS).stat().st_size / MIB
+        size = (Path(folder) / "model" / WEIGHTS).stat().st_size / MIB
     estimated = f"{estimate:,.0f}" if estimate else "-"
     return (
         f"| `{name}` | {factory.count_parameters(model):,} | {model_config.epochs} | "

@@ -12,6 +12,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from starlette.exceptions import HTTPException
 
 from anklealign.inference import onnx_predictor
+from anklealign.inference.base_predictor import BasePredictor
 from anklealign.inference.predictor import Predictor
 from anklealign.models.inputs import pick_device
 from service import problems, routes
@@ -27,7 +28,7 @@ PAGE = Path(__file__).parent / "page"
 INDEX = "index.html"
 
 
-def load(settings: ServiceSettings, name: str | None = None) -> tuple[Predictor, str]:
+def load(settings: ServiceSettings, name: str | None = None) -> tuple[BasePredictor, str]:
     """Return a bundle's predictor and the name of its engine, onnx or torch.
 
     Args:
@@ -48,11 +49,11 @@ def load(settings: ServiceSettings, name: str | None = None) -> tuple[Predictor,
             return exported, "onnx"
     predictor = Predictor.load(folder, settings.device)
     if on_cpu:
-        predictor = onnx_predictor.with_novelty_session(predictor, export)
+        return onnx_predictor.with_novelty_session(predictor, export), "torch"
     return predictor, "torch"
 
 
-def load_catalog(settings: ServiceSettings, predictor: Predictor, engine: str) -> Catalog:
+def load_catalog(settings: ServiceSettings, predictor: BasePredictor, engine: str) -> Catalog:
     """Return all served models, of which the default one is loaded already.
 
     Raises:
@@ -66,7 +67,9 @@ def load_catalog(settings: ServiceSettings, predictor: Predictor, engine: str) -
     return Catalog(models)
 
 
-def create(settings: ServiceSettings, predictor: Predictor, engine: str) -> ObservabilityMiddleware:
+def create(
+    settings: ServiceSettings, predictor: BasePredictor, engine: str
+) -> ObservabilityMiddleware:
     """Return the application for the default bundle, and for further ones of the settings.
 
     Raises:

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from anklealign.inference.predictor import OpenedPhoto, Predictor
+from anklealign.inference.base_predictor import BasePredictor, OpenedPhoto
 from anklealign.io.decode import Cost, PhotoError
 from anklealign.io.decoder_pool import (
     Admission,
@@ -31,7 +31,7 @@ from anklealign.io.decoder_pool import (
     DecoderUnavailableError,
 )
 from anklealign.io.pixel_store import Pixels
-from anklealign.models.inputs import CHUNK
+from anklealign.models.input_config import CHUNK
 from service.problems import ProblemError, busy
 
 Floats = npt.NDArray[np.float64]
@@ -65,7 +65,7 @@ SMALL_BYTES = 1_500_000
 class PhotoFile(NamedTuple):
     """The content of a photo file, who classifies it, and its place in the order of decoding."""
 
-    predictor: Predictor
+    predictor: BasePredictor
     data: bytes
     deadline: float
 
@@ -130,7 +130,7 @@ class Batcher:
 
     def __init__(
         self,
-        predictors: Sequence[Predictor],
+        predictors: Sequence[BasePredictor],
         threads: int,
         queue: int,
         max_decode: int,
@@ -148,7 +148,7 @@ class Batcher:
         self._places = 0  # of the queue, that are taken
         self._decode_tasks = TaskQueue()
         self._network_tasks = TaskQueue()
-        self._decoded: deque[tuple[Predictor, OpenedPhoto, ResultFuture]] = deque()
+        self._decoded: deque[tuple[BasePredictor, OpenedPhoto, ResultFuture]] = deque()
         # Photos that are not quick use at most half of the decoders, and share their memory.
         self._admission = Admission(max_decode, max(1, threads // 2), refuse_larger=True)
         self._decoders = DecoderPool(self._admission)
@@ -217,7 +217,7 @@ class Batcher:
 
     async def classify(
         self,
-        predictor: Predictor,
+        predictor: BasePredictor,
         photos: Sequence[bytes],
         disconnected: Callable[[], Awaitable[bool]],
     ) -> tuple[list[OpenedPhoto], Floats, Floats]:
@@ -352,7 +352,7 @@ class Batcher:
             rows = zip(batch, *outcome, strict=True)
             deliver([(future, (opened, row, score)) for (opened, future), row, score in rows])
 
-    def _predict(self, predictor: Predictor, pixels_nhwc: Pixels) -> tuple[Floats, Floats]:
+    def _predict(self, predictor: BasePredictor, pixels_nhwc: Pixels) -> tuple[Floats, Floats]:
         """Return probabilities and novelty scores: uint8 (N, S, S, 3) -> (N, K), (N,)."""
         return predictor.probabilities(pixels_nhwc), predictor.novelty_scores(pixels_nhwc)
 

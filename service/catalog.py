@@ -9,9 +9,9 @@ from typing import Any
 
 from fastapi import Request
 
-from anklealign.inference.predictor import Predictor
+from anklealign.inference.base_predictor import BasePredictor
 from anklealign.io import results
-from anklealign.models import bundle
+from anklealign.models.description import CONFIG
 from service.logs import log
 from service.problems import ProblemError
 from service.schemas import ExamplesResponse, ModelResponse, ModelSummary
@@ -26,7 +26,7 @@ NAMED_CLASSES = 6
 class ServedModel:
     """A predictor with its name, its description and its example photos."""
 
-    predictor: Predictor
+    predictor: BasePredictor
     description: ModelResponse
     examples: ExamplesResponse
 
@@ -89,7 +89,7 @@ class Catalog:
 
 
 def serve_model(
-    name: str, folder: Path, metrics: Path, predictor: Predictor, engine: str
+    name: str, folder: Path, metrics: Path, predictor: BasePredictor, engine: str
 ) -> ServedModel:
     """Return a served model from its bundle and, if present, its scores and card.
 
@@ -105,7 +105,7 @@ def serve_model(
     """
     own = predictor.bundle
     digest = results.bundle_hash(folder)
-    config = json.loads((folder / bundle.CONFIG).read_text(encoding="utf-8"))
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     scores, card = evaluation_of(digest, metrics)
     record = dict(own.record)
     hashes = {"config_sha256": digest, "weights_sha256": config["anklealign"]["weights_sha256"]}
@@ -116,7 +116,7 @@ def serve_model(
         **page_text(record, own.classes),
         classes=list(own.classes),
         engine=engine,
-        device=str(predictor.device),
+        device=predictor.device_name,
         preprocessing={
             "preparation": asdict(own.preprocessing),
             "input": asdict(own.input_config),

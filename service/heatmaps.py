@@ -9,7 +9,8 @@ from PIL import Image
 
 from anklealign.explainability import attribution
 from anklealign.explainability.attribution import Maps
-from anklealign.inference.predictor import OpenedPhoto, Predictor
+from anklealign.inference.base_predictor import OpenedPhoto
+from anklealign.inference.predictor import Predictor
 from anklealign.io.pixel_store import Pixels
 
 PNG = "image/png"

@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 from fastapi import APIRouter, Request, Response
 
-from anklealign.inference.predictor import OpenedPhoto
+from anklealign.inference.base_predictor import OpenedPhoto
 from anklealign.models import calibration
-from anklealign.models.inputs import Floats
+from anklealign.models.input_config import Floats
 from anklealign.plotting import heat_maps
 from service import heatmaps, problems
 from service.batcher import Batcher
@@ -132,7 +132,7 @@ class PhotoHandler:
         """
         predicted = int(probabilities[0].argmax())
         seen, heat = await self._batcher.run_exclusive(
-            lambda: heatmaps.compute(model.predictor, photo, predicted)
+            lambda: heatmaps.compute(model.predictor.pytorch, photo, predicted)
         )
         if media_type == PNG:
             return Response(heatmaps.encode_png(heat_maps.overlay(seen, heat)), media_type=PNG)

@@ -26,6 +26,7 @@ from anklealign.config import paths
 from anklealign.inference.predictor import Predictor
 from anklealign.io import files
 from anklealign.models import novelty
+from anklealign.models.novelty_detector import NEIGHBORS
 from service.app import INDEX, PAGE, fill_page
 from service.catalog import ServedModel, serve_model
 
@@ -129,7 +130,7 @@ def describe_model(own: ServedModel, target: Path) -> None:
     if detector is not None:
         content["novelty"] = {
             "threshold": detector.threshold,
-            "neighbors": min(novelty.NEIGHBORS, len(detector.references)),
+            "neighbors": min(NEIGHBORS, len(detector.references)),
             "input": asdict(novelty.input_config()),
         }
         with files.replacing(target / "novelty.bin") as path:

@@ -52,7 +52,7 @@ from anklealign.inference.predictor import Predictor
 from anklealign.io import execution, files, pixel_store, results
 from anklealign.io.pseudonyms import Pseudonyms
 from anklealign.metrics.scores import Floats, Integers
-from anklealign.models import calibration, inputs, novelty
+from anklealign.models import calibration, inputs
 from anklealign.models.features import frozen, stored_features
 
 METRICS = paths.DETAILS / "evaluate.json"
@@ -131,7 +131,7 @@ def describe_novelty(
         return {}, np.full(len(test), np.nan)
     described = networks.general_features(photo_rows)
     by_row = dict(zip(photo_rows.tolist(), described, strict=True))
-    return by_row, novelty.distances(described, detector.references)
+    return by_row, detector.scores(described)
 
 
 def from_cache(networks: NetworkPasses) -> Callable[[Integers], Tensor]:

@@ -45,10 +45,11 @@ from anklealign.models import (
     operating_point,
     weights,
 )
-from anklealign.models.bundle import Bundle, Preprocessing
-from anklealign.models.inputs import Floats, InputConfig, Integers
+from anklealign.models.bundle import Bundle
+from anklealign.models.description import Preprocessing
+from anklealign.models.input_config import Floats, InputConfig, Integers
 from anklealign.models.networks import Majority
-from anklealign.models.novelty import NoveltyDetector
+from anklealign.models.novelty_detector import NoveltyDetector
 from anklealign.models.operating_point import OperatingPoint
 from anklealign.splitting import stratified_groups
 from anklealign.splitting.stratified_groups import InfeasibleError
@@ -480,7 +481,7 @@ def check_network(
     """
     try:
         attribution.check(
-            Bundle(model, data.classes, preprocessing(settings), input_config, 1.0, 0.0, {})
+            Bundle(data.classes, preprocessing(settings), input_config, 1.0, 0.0, {}, model=model)
         )
     except ValueError as error:
         raise ValueError(
@@ -575,7 +576,6 @@ def write_bundle(
     bundle.save(
         paths.MODEL,
         Bundle(
-            fitted.model,
             data.classes,
             preprocessing(settings),
             fitted.config.input_config,
@@ -585,6 +585,7 @@ def write_bundle(
             calibrated.class_bias,
             novelty=fit_novelty(settings, data, fitted.config.device),
             examples=choose_examples(settings, data, fitted, calibrated),
+            model=fitted.model,
         ),
     )
 

@@ -20,7 +20,8 @@ from anklealign.config.params import Dataset, Model, Train
 from anklealign.explainability import attribution
 from anklealign.io import files
 from anklealign.models import bundle, factory
-from anklealign.models.bundle import Bundle, Preprocessing
+from anklealign.models.bundle import Bundle
+from anklealign.models.description import Preprocessing
 from anklealign.models.inputs import logits
 from anklealign.training import logistic, loop
 from anklealign.training.history import FitResult
@@ -118,8 +119,8 @@ def variant(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             patch.setattr(logistic, "PENALTIES", logistic.PENALTIES[-1:])
             fit = loop.fit(model, photos, photos, recipe)
     made = Bundle(
-        model.eval(), ("low", "high"), Preprocessing(SIDE, "letterbox", 114, 80.0), input_config,
-        1.0, 0.5, {},
+        ("low", "high"), Preprocessing(SIDE, "letterbox", 114, 80.0), input_config,
+        1.0, 0.5, {}, model=model.eval(),
     )  # fmt: skip
     return Variant(name, block, made, fit, photos)
 

@@ -29,13 +29,14 @@ from tqdm import tqdm
 
 from anklealign.config import paths
 from anklealign.inference import onnx_predictor
+from anklealign.inference.base_predictor import BasePredictor
 from anklealign.inference.onnx_predictor import OnnxPredictor
 from anklealign.inference.predictor import Predictor
 from anklealign.io import files, pixel_store, results
 from anklealign.io.pixel_store import Pixels
-from anklealign.models import bundle, inputs, novelty
+from anklealign.models import inputs, novelty
 from anklealign.models.bundle import Bundle
-from anklealign.models.inputs import InputConfig
+from anklealign.models.input_config import CHUNK, InputConfig
 from anklealign.models.weights import GENERAL_NETWORK
 
 TOLERANCE = 1e-4  # of a probability
@@ -61,7 +62,7 @@ def export_model(model: Path, out: Path, final: Path | None = None) -> int:
         reference = Predictor.load(model, "cpu")
         onnx_model = exported(reference.bundle)
         session = onnx_predictor.open_session(onnx_model.SerializeToString())
-        candidate = OnnxPredictor(reference.bundle, CPU, session)
+        candidate = OnnxPredictor(reference.bundle, lambda: reference, session)
         pixels, source = test_photos(reference.bundle)
         difference = compare(reference, candidate, pixels)
         check_probabilities(session, reference, pixels)
@@ -70,7 +71,7 @@ def export_model(model: Path, out: Path, final: Path | None = None) -> int:
         properties = {
             onnx_predictor.BUNDLE_HASH: results.bundle_hash(model),
             onnx_predictor.FASTER_ENGINE: faster,
-            onnx_predictor.DESCRIPTION: json.dumps(bundle.describe(reference.bundle)),
+            onnx_predictor.DESCRIPTION: json.dumps(reference.bundle.as_config()),
         }
         onnx.helper.set_model_props(onnx_model, properties)
         if reference.bundle.novelty is not None:
@@ -100,7 +101,7 @@ def write_general_network(path: Path, reference: Predictor, pixels: Pixels) -> N
     onnx.helper.set_model_props(model, properties)
     session = onnx_predictor.open_session(model.SerializeToString())
     # Its first session would run the classifier, which is not needed here.
-    candidate = OnnxPredictor(reference.bundle, CPU, session, session)
+    candidate = OnnxPredictor(reference.bundle, lambda: reference, session, session)
     expected, actual = (p.novelty_scores(pixels) for p in (reference, candidate))
     difference = float(np.abs(expected - actual).max())
     if not difference <= NOVELTY_TOLERANCE:
@@ -163,7 +164,7 @@ def check_probabilities(session: InferenceSession, reference: Predictor, pixels:
     Raises:
         ValueError: One differs from PyTorch's by more than the tolerance.
     """
-    chunk = pixels[: inputs.CHUNK]
+    chunk = pixels[:CHUNK]
     x = inputs.to_input(chunk, reference.bundle.input_config, CPU).numpy()
     (actual,) = session.run([onnx_predictor.PROBABILITIES], {onnx_predictor.INPUT: x})
     difference = float(np.abs(actual - reference.probabilities(chunk)).max())
@@ -219,7 +220,7 @@ def test_photos(bundle: Bundle) -> tuple[Pixels, str]:
     return rng.integers(0, 256, (32, side, side, 3), np.uint8), "noise images"
 
 
-def compare(reference: Predictor, candidate: Predictor, pixels: Pixels) -> float:
+def compare(reference: BasePredictor, candidate: BasePredictor, pixels: Pixels) -> float:
     """Return the largest difference of a probability between two engines on the same pixels.
 
     Raises:
@@ -237,9 +238,9 @@ def compare(reference: Predictor, candidate: Predictor, pixels: Pixels) -> float
     return difference
 
 
-def speed(predictor: Predictor, pixels: Pixels) -> Speed:
+def speed(predictor: BasePredictor, pixels: Pixels) -> Speed:
     """Measure a predictor from pixels to probabilities, after a warm-up round."""
-    sixteen = np.resize(pixels, (inputs.CHUNK, *pixels.shape[1:]))
+    sixteen = np.resize(pixels, (CHUNK, *pixels.shape[1:]))
 
     def median_ms(work: Callable[[], object]) -> float:
         seconds = []

@@ -45,7 +45,7 @@ from anklealign.inference.predictor import Predictor
 from anklealign.io import files, pixel_store, results
 from anklealign.metrics.scores import point_scores
 from anklealign.models import calibration, inputs
-from anklealign.models.inputs import Floats, Integers
+from anklealign.models.input_config import Floats, Integers
 from anklealign.plotting import contact_sheets
 
 Booleans = npt.NDArray[np.bool_]

@@ -13,7 +13,8 @@ from anklealign.config import params
 from anklealign.config.params import Dataset, Model, Prepare, Train
 from anklealign.explainability import attribution
 from anklealign.models import bundle, factory, inputs, weights
-from anklealign.models.bundle import Bundle, Preprocessing
+from anklealign.models.bundle import Bundle
+from anklealign.models.description import Preprocessing
 from anklealign.training import trainer
 from anklealign.training.trainer import FitConfig
 
@@ -66,7 +67,7 @@ def _check(name: str, config: Model, dataset: Dataset, prepare: Prepare, setting
     input_config = bundle.default_input(network, config.image_size)
     preprocessing = Preprocessing(prepare.size, dataset.fit, prepare.fill, prepare.max_megapixels)
     try:
-        attribution.check(Bundle(network, classes, preprocessing, input_config, 1.0, 0.0, {}))
+        attribution.check(Bundle(classes, preprocessing, input_config, 1.0, 0.0, {}, model=network))
     except ValueError as error:
         raise ValueError(f"{config.architecture}: {error}; choose another architecture") from None
     fit = FitConfig(input_config, len(classes), config, settings, 0, torch.device("cpu"))

@@ -45,6 +45,7 @@ from anklealign.ingest.wording import counted
 from anklealign.io import decode, execution, files, imports, results
 from anklealign.io.execution import Backend
 from anklealign.models import calibration, inputs, operating_point
+from anklealign.models.input_config import CHUNK
 
 # Photos of a shard: of the first `FEW` shards, so that a hundred photos keep all cores busy, and of
 # the others, so that a million take 4,000 files. 256 take 50 MB at 256 px.
@@ -253,15 +254,15 @@ def predictions(predictor: Predictor, photos: Sequence[str]) -> pd.DataFrame:
             row["reason"] = escape_unprintable(f"{error.reason}: {error}")
         rows.append(row)
     read = [row for row in rows if not row["reason"]]
-    for start in range(0, len(read), inputs.CHUNK):
-        stacked = np.stack(pixels[start : start + inputs.CHUNK])
+    for start in range(0, len(read), CHUNK):
+        stacked = np.stack(pixels[start : start + CHUNK])
         probabilities = predictor.probabilities(stacked)
         scores = predictor.novelty_scores(stacked)
         similar = predictor.in_distribution(scores)
         sets = predictor.prediction_sets(probabilities)
         set_texts = calibration.format_sets(sets, predictor.classes)
         for row, own, set_text, abstain, score, known in zip(
-            read[start : start + inputs.CHUNK], probabilities, set_texts,
+            read[start : start + CHUNK], probabilities, set_texts,
             calibration.abstains(sets), scores, similar, strict=True,
         ):  # fmt: skip
             row["predicted"] = predictor.classes[int(own.argmax())]

@@ -1,7 +1,7 @@
 """All that evaluate asks a bundle's networks about photos of the store, shard by shard.
 
 A shard is a fixed number of photos, or a level of corruption, and runs wherever `io/execution.py`
-says. Shards of photos are whole passes of `inputs.CHUNK` photos, so that each photo is in the pass
+says. Shards of photos are whole passes of `CHUNK` photos, so that each photo is in the pass
 that it would be in without shards: its outputs are then the same bytes. Sums over photos are made
 by the process that maps.
 
@@ -35,7 +35,7 @@ from anklealign.io.pixel_store import Photos
 from anklealign.metrics.scores import Floats, Integers
 from anklealign.models import inputs, novelty
 from anklealign.models.bundle import Bundle
-from anklealign.models.inputs import CHUNK
+from anklealign.models.input_config import CHUNK
 
 Vectors = npt.NDArray[np.float32]
 Shard = TypeVar("Shard")

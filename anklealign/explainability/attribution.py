@@ -37,7 +37,8 @@ from tqdm import tqdm
 
 from anklealign.io.pixel_store import Pixels
 from anklealign.models.bundle import Bundle, check_rebuild
-from anklealign.models.inputs import CHUNK, Integers, full_precision, to_input
+from anklealign.models.input_config import CHUNK, Integers
+from anklealign.models.inputs import full_precision, to_input
 
 Maps = npt.NDArray[np.float32]
 Method = Literal["grad_cam", "rollout"]

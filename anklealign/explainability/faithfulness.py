@@ -26,7 +26,8 @@ from anklealign.explainability.attribution import Maps, heat_maps
 from anklealign.io.pixel_store import Pixels
 from anklealign.models import calibration
 from anklealign.models.bundle import Bundle
-from anklealign.models.inputs import Floats, Integers, logits
+from anklealign.models.input_config import Floats, Integers
+from anklealign.models.inputs import logits
 
 CELLS = 16  # per side; a heel spans about two cells
 STEPS = 6  # per curve, each a sixth of the cells

@@ -23,7 +23,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from anklealign.explainability import attribution
-from anklealign.models.inputs import Integers
+from anklealign.models.input_config import Integers
 
 # Photos of each split on the map, chosen by id. More cost a forward pass each, and t-SNE of 4,000
 # takes half a minute of one core.

@@ -4,9 +4,10 @@ Decoding, resizing and normalization are shared with `Predictor`. Only the arith
 differs: probabilities agree with PyTorch's to 1e-4.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,12 @@ import numpy.typing as npt
 import onnxruntime
 import torch
 
+from anklealign.inference.base_predictor import BasePredictor
 from anklealign.inference.predictor import Predictor
 from anklealign.io import results
 from anklealign.io.pixel_store import Photos
-from anklealign.models import bundle, inputs, novelty
-from anklealign.models.inputs import Floats, InputConfig, Integers
+from anklealign.models import inputs, novelty
+from anklealign.models.input_config import CHUNK, Floats, InputConfig, Integers
 from anklealign.models.weights import GENERAL_NETWORK
 
 # Keys of the ONNX file's metadata. DESCRIPTION is JSON with everything around the network: classes,
@@ -31,24 +33,38 @@ INPUT, OUTPUT, PROBABILITIES = "normalized_photos", "class_logits", "class_proba
 # Beside the export: the general network of the novelty detector (novelty.py), and the key of its
 # config. It takes a quarter of PyTorch's time for one photo.
 NOVELTY_FILE, NOVELTY_CONFIG = "novelty.onnx", "config"
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
-class OnnxPredictor(Predictor):
+class OnnxPredictor(BasePredictor):
     """A trained bundle of which ONNX Runtime runs one network or both on the CPU.
 
     Attributes:
+        load_pytorch: Loads the predictor for what PyTorch computes: a network without a session,
+            and heat maps.
         session: Of the bundle's network; None means PyTorch.
         novelty_session: Of the novelty detector's general network; None means PyTorch.
     """
 
+    load_pytorch: Callable[[], Predictor]
     session: onnxruntime.InferenceSession | None
     novelty_session: onnxruntime.InferenceSession | None = None
+
+    @property
+    def device_name(self) -> str:
+        """Return cpu."""
+        return "cpu"
+
+    @cached_property
+    def pytorch(self) -> Predictor:
+        """The predictor that computes the same network with PyTorch, loaded at the first use."""
+        return self.load_pytorch()
 
     def logits(self, pixels_nhwc: Photos, rows: Integers | None = None) -> Floats:
         """Return the logits of all photos, or of some rows: uint8 (N, S, S, 3) -> (N, K)."""
         if self.session is None:
-            return super().logits(pixels_nhwc, rows)
+            return self.pytorch.logits(pixels_nhwc, rows)
         index = np.arange(len(pixels_nhwc)) if rows is None else rows
         outputs = self._run(self.session, pixels_nhwc, index, self.bundle.input_config)
         return outputs.astype(np.float64)
@@ -57,10 +73,10 @@ class OnnxPredictor(Predictor):
         """Return how unlike the training photos photos are: uint8 (N, S, S, 3) -> (N,), 0 to 2."""
         detector = self.bundle.novelty
         if detector is None or self.novelty_session is None:
-            return super().novelty_scores(pixels_nhwc, rows)
+            return self.pytorch.novelty_scores(pixels_nhwc, rows)
         index = np.arange(len(pixels_nhwc)) if rows is None else rows
         features = self._run(self.novelty_session, pixels_nhwc, index, novelty.input_config())
-        return detector.scores_of(torch.from_numpy(features))
+        return detector.scores(novelty.unit(torch.from_numpy(features)))
 
     def _run(
         self,
@@ -72,10 +88,10 @@ class OnnxPredictor(Predictor):
         """Return a session's output for rows of the store, `CHUNK` rows at a time: (N, outputs)."""
         outputs = []
         # At least one pass, as with PyTorch, so that the output for no photos has K columns.
-        for start in range(0, max(1, len(index)), inputs.CHUNK):
-            chunk = pixels[index[start : start + inputs.CHUNK]]
+        for start in range(0, max(1, len(index)), CHUNK):
+            chunk = pixels[index[start : start + CHUNK]]
             with one_thread():
-                x = inputs.to_input(chunk, input_config, self.device).numpy()
+                x = inputs.to_input(chunk, input_config, CPU).numpy()
             outputs += session.run([OUTPUT], {INPUT: x})
         return np.concatenate(outputs)
 
@@ -119,7 +135,7 @@ def load(folder: Path, export: Path) -> OnnxPredictor:
             another bundle.
     """
     remedy = "run `make export`, or remove the file to use PyTorch"
-    loaded = bundle.load(folder)
+    reference = Predictor.load(folder, "cpu")
     try:
         # From bytes: loaded from a path, the file could reference other files.
         session = open_session(export.read_bytes())
@@ -131,12 +147,11 @@ def load(folder: Path, export: Path) -> OnnxPredictor:
     exported_from = session.get_modelmeta().custom_metadata_map.get(BUNDLE_HASH)
     if exported_from != results.bundle_hash(folder):
         raise ValueError(f"{export} was exported from another bundle than {folder}; {remedy}")
-    return OnnxPredictor(
-        loaded, torch.device("cpu"), session, _novelty_session(export.with_name(NOVELTY_FILE))
-    )
+    novelty_session = _novelty_session(export.with_name(NOVELTY_FILE))
+    return OnnxPredictor(reference.bundle, lambda: reference, session, novelty_session)
 
 
-def with_novelty_session(predictor: Predictor, export: Path) -> Predictor:
+def with_novelty_session(predictor: Predictor, export: Path) -> BasePredictor:
     """Return a PyTorch predictor on the CPU whose novelty detector runs in ONNX Runtime.
 
     Without the exported general network beside `export`, it is returned as it is.
@@ -148,7 +163,7 @@ def with_novelty_session(predictor: Predictor, export: Path) -> Predictor:
     session = _novelty_session(export.with_name(NOVELTY_FILE)) if known else None
     if session is None:
         return predictor
-    return OnnxPredictor(predictor.bundle, predictor.device, None, session)
+    return OnnxPredictor(predictor.bundle, lambda: predictor, None, session)
 
 
 def _novelty_session(path: Path) -> onnxruntime.InferenceSession | None:

@@ -22,10 +22,9 @@ import json
 import shutil
 import statistics
 import tempfile
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import timm
 import torch
@@ -36,63 +35,26 @@ from torch import nn
 
 from anklealign.io import files
 from anklealign.models import (
+    description,
     example_photos,
     networks,  # noqa: F401 - registers the own networks with timm
-    novelty,
+    novelty_detector,
 )
-from anklealign.models.example_photos import Examples
-from anklealign.models.inputs import InputConfig
-from anklealign.models.novelty import NoveltyDetector
+from anklealign.models.description import CONFIG, WEIGHTS, Description
+from anklealign.models.input_config import InputConfig
 
-CONFIG = "config.json"
-WEIGHTS = "model.safetensors"
 TEMPORARY_PREFIX = ".saving."
 
 
 @dataclass(frozen=True)
-class Preprocessing:
-    """Conversion of a photo file to the square that the store holds.
-
-    Attributes:
-        size: Side of the square in pixels.
-        fit: How a photo that is not square is fitted.
-        fill: Gray level of the borders of a letterbox, 0 to 255.
-        max_megapixels: Photos with more pixels are rejected.
-    """
-
-    size: int
-    fit: Literal["letterbox", "crop", "stretch"]
-    fill: int
-    max_megapixels: float
-
-
-@dataclass(frozen=True)
-class Bundle:
+class Bundle(Description):
     """A trained model and everything needed to predict with it.
 
     Attributes:
-        model: Network with K outputs.
-        classes: K class names, in the order of the outputs.
-        preprocessing: Conversion from photo file to stored square.
-        input_config: Conversion from stored square to network input.
-        temperature: Divisor of the logits before the softmax.
-        conformal_threshold: Least calibrated probability of a class in the prediction set.
-        record: Provenance: selected epoch, versions, data hashes, parameters.
-        class_bias: K values that are added to the scaled logits, or none.
-        novelty: Detector of photos that are unlike the training photos, if there is one.
-        examples: JPEG files of photos of each class; none unless the dataset config allows them.
+        model: Network with K outputs. `Description` has the other attributes.
     """
 
-    model: nn.Module
-    classes: tuple[str, ...]
-    preprocessing: Preprocessing
-    input_config: InputConfig
-    temperature: float
-    conformal_threshold: float
-    record: Mapping[str, Any]
-    class_bias: tuple[float, ...] = ()
-    novelty: NoveltyDetector | None = None
-    examples: Examples = field(default_factory=dict)
+    model: nn.Module = field(kw_only=True)
 
 
 def default_input(model: nn.Module, image_size: int) -> InputConfig:
@@ -137,26 +99,14 @@ def save(folder: Path, bundle: Bundle) -> None:
         with files.replacing(folder / WEIGHTS) as path:
             (Path(temporary) / WEIGHTS).replace(path)
     config["anklealign"] = {
-        **describe(bundle),
+        **bundle.as_config(),
         "weights_sha256": files.sha256(folder / WEIGHTS),
-        "novelty": bundle.novelty and novelty.save(folder, bundle.novelty),
+        "novelty": bundle.novelty and novelty_detector.save(folder, bundle.novelty),
         **bundle.record,
     }
     if bundle.examples:
         config["anklealign"]["examples"] = example_photos.save(folder, bundle.examples)
     files.write_json(folder / CONFIG, config)
-
-
-def describe(bundle: Bundle) -> dict[str, Any]:
-    """Return what a program needs around the network, from photo file to prediction set."""
-    return {
-        "classes": list(bundle.classes),
-        "preprocessing": asdict(bundle.preprocessing),
-        "input": asdict(bundle.input_config),
-        "temperature": bundle.temperature,
-        "class_bias": list(bundle.class_bias),
-        "conformal_threshold": bundle.conformal_threshold,
-    }
 
 
 def check_rebuild(bundle: Bundle) -> None:
@@ -216,38 +166,6 @@ def load(folder: Path) -> Bundle:
     Raises:
         ValueError: The folder holds no bundle of this project, or its files are damaged.
     """
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        own = dict(config["anklealign"])
-        classes = tuple(own.pop("classes"))
-        preprocessing = Preprocessing(**own.pop("preprocessing"))
-        values = own.pop("input")
-        input_config = InputConfig(**values | {k: tuple(values[k]) for k in ("mean", "std")})
-        temperature = float(own.pop("temperature"))
-        class_bias = tuple(map(float, own.pop("class_bias")))
-        conformal_threshold = float(own.pop("conformal_threshold"))
-        expected_hash = own.pop("weights_sha256")
-        novelty_config = own.pop("novelty")
-        example_hashes = own.pop("examples", {})
-    except FileNotFoundError:
-        raise ValueError(
-            f"{folder / CONFIG} does not exist; train a model with `dvc repro train`, or fetch one "
-            "with `dvc pull`"
-        ) from None
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{folder / CONFIG} is not the config of an AnkleAlign bundle of this version "
-            f"({error!r}); train a model with `dvc repro train`"
-        ) from None
-    if not (folder / WEIGHTS).is_file() or files.sha256(folder / WEIGHTS) != expected_hash:
-        raise ValueError(
-            f"{folder / WEIGHTS} is missing or does not match {CONFIG}; restore both with "
-            "`dvc checkout` or `dvc pull`"
-        )
+    own = description.load(folder)
     model: nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=True)
-    return Bundle(
-        model.eval(), classes, preprocessing, input_config, temperature, conformal_threshold, own,
-        class_bias,
-        novelty_config and novelty.load(folder, novelty_config),
-        example_photos.load(folder, example_hashes),
-    )  # fmt: skip
+    return Bundle(**vars(own), model=model.eval())

@@ -15,7 +15,7 @@ from PIL import Image
 
 from anklealign.io import files
 from anklealign.io.pixel_store import Pixels
-from anklealign.models.inputs import Floats, Integers
+from anklealign.models.input_config import Floats, Integers
 
 FOLDER = "examples"
 QUALITY = 90  # of the JPEG; some 15 kB at 256 px

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from anklealign.config.params import Model
 from anklealign.models import weights
-from anklealign.models.inputs import PHOTO_CHANNELS
+from anklealign.models.input_config import PHOTO_CHANNELS
 from anklealign.models.networks import IMAGENET_CLASSES
 
 ONEDNN_BLOCK = 16  # channels that oneDNN computes at a time with AVX-512, 8 with AVX2

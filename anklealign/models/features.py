@@ -25,7 +25,7 @@ from anklealign.io import execution
 from anklealign.io.pixel_store import Photos
 from anklealign.io.result_cache import ResultCache, key_of
 from anklealign.models import factory, fusion, inputs
-from anklealign.models.inputs import CHUNK, InputConfig, Integers
+from anklealign.models.input_config import CHUNK, InputConfig, Integers
 
 COMMITTED = 128  # passes after which an interrupted run has lost nothing
 

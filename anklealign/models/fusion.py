@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from anklealign.models.inputs import InputConfig, full_precision
+from anklealign.models.input_config import InputConfig
+from anklealign.models.inputs import full_precision
 
 TOLERANCE = 1e-3  # of the largest logit; rounding changes a logit by some 1e-6 of it
 

@@ -11,49 +11,17 @@ import ctypes
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from anklealign.io.pixel_store import Photos, Pixels
-
-Integers = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
-
-# Photos per forward pass outside training. Fixed, as another batch size may round differently.
-CHUNK = 16
+from anklealign.models.input_config import CHUNK, LUMA, Floats, InputConfig, Integers
 
 # Parameters of mallopt(3).
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
-
-PHOTO_CHANNELS = (1, 3)  # input channels that photos can be converted to
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
-
-
-@dataclass(frozen=True)
-class InputConfig:
-    """The input that a network expects.
-
-    Attributes:
-        image_size: Side in pixels.
-        mean: Mean of each channel, in 0 to 1. With one channel, photos are converted to gray.
-        std: Standard deviation of each channel, in 0 to 1.
-        interpolation: bilinear or bicubic.
-    """
-
-    image_size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    interpolation: str
-
-    @property
-    def channels(self) -> int:
-        """Return the number of input channels: 3, or 1 for gray photos."""
-        return len(self.mean)
 
 
 def pick_device(name: str) -> torch.device:

@@ -15,7 +15,8 @@ from torch.nn import functional
 
 from anklealign.config.params import Augmentation
 from anklealign.io.pixel_store import Photos
-from anklealign.models.inputs import LUMA, InputConfig, Integers, resize, to_device
+from anklealign.models.input_config import LUMA, InputConfig, Integers
+from anklealign.models.inputs import resize, to_device
 
 Draws = npt.NDArray[np.float64]
 

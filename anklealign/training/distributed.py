@@ -14,7 +14,8 @@ from typing import NoReturn
 import torch
 from torch import Tensor, distributed
 
-from anklealign.models.inputs import Integers, pick_device
+from anklealign.models.input_config import Integers
+from anklealign.models.inputs import pick_device
 
 
 @dataclass(frozen=True)

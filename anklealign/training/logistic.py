@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anklealign.models.inputs import Integers
+from anklealign.models.input_config import Integers
 from anklealign.training import losses
 
 # Of the squared weights, relative to the mean loss. The best one was 0.1 on ants and bees.

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from anklealign.metrics.scores import OVERALL, further_scores, point_scores
 from anklealign.models import calibration
-from anklealign.models.inputs import Floats
+from anklealign.models.input_config import Floats
 from anklealign.training import checkpoints, logistic, losses
 from anklealign.training.callbacks import Callback
 from anklealign.training.distributed import ProcessGroup

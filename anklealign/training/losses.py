@@ -12,7 +12,7 @@ from timm.loss import BinaryCrossEntropy  # type: ignore[attr-defined]
 from torch import Tensor
 from torch.nn import functional
 
-from anklealign.models.inputs import Floats
+from anklealign.models.input_config import Floats
 from anklealign.training.sampling import LabeledPhotos
 
 

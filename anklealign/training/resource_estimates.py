@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from anklealign.models import factory
-from anklealign.models.inputs import CHUNK, InputConfig, logits
+from anklealign.models.input_config import CHUNK, InputConfig
+from anklealign.models.inputs import logits
 from anklealign.training.trainer import FitConfig, pick_precision
 
 # Optimizer moments per weight. AdamW keeps two, SGD one, Adafactor almost none.

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from anklealign.io.pixel_store import Photos
-from anklealign.models.inputs import Floats, Integers
+from anklealign.models.input_config import Floats, Integers
 
 In = TypeVar("In")
 Out = TypeVar("Out")

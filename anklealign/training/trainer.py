@@ -28,10 +28,8 @@ from anklealign.config.params import Model, Train
 from anklealign.io.pixel_store import Photos
 from anklealign.models.factory import classifier_of_features, freeze, freeze_batch_norm
 from anklealign.models.features import stored_features
+from anklealign.models.input_config import Floats, InputConfig, Integers
 from anklealign.models.inputs import (
-    Floats,
-    InputConfig,
-    Integers,
     features,
     full_precision,
     logits,

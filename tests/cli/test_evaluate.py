@@ -18,7 +18,8 @@ from anklealign.config.params import Model, Train
 from anklealign.evaluation import photo_attributes
 from anklealign.inference.predictor import Predictor
 from anklealign.models import bundle, factory, novelty
-from anklealign.models.bundle import Bundle, Preprocessing
+from anklealign.models.bundle import Bundle
+from anklealign.models.description import Preprocessing
 from anklealign.training import loop
 from anklealign.training.sampling import LabeledPhotos
 from anklealign.training.trainer import FitConfig
@@ -46,7 +47,9 @@ def trained(tmp_path_factory) -> Path:
     for n in range(20):
         write_photo(place / f"train/{CLASSES[n % 2]}/{n}.jpg", n)
     paths = sorted((place / "train").rglob("*.jpg"))
-    plain = Bundle(model, CLASSES, preparation, bundle.default_input(model, 32), 1.0, 0.49, {})
+    plain = Bundle(
+        CLASSES, preparation, bundle.default_input(model, 32), 1.0, 0.49, {}, model=model
+    )
     predictor = Predictor(plain, torch.device("cpu"))
     pixels = np.stack([predictor.preprocess(path) for path in paths])
     rows = np.arange(20)
@@ -69,7 +72,14 @@ def trained(tmp_path_factory) -> Path:
     bundle.save(
         place / "model",
         Bundle(
-            model, CLASSES, preparation, plain.input_config, 1.0, 0.49, record, novelty=detector
+            CLASSES,
+            preparation,
+            plain.input_config,
+            1.0,
+            0.49,
+            record,
+            novelty=detector,
+            model=model,
         ),
     )
     return place
@@ -211,7 +221,9 @@ def test_real_photos_of_another_split_are_scored(tmp_path, monkeypatch):
     with loop.reproducible(1):
         model = factory.build("lite0_probe", config, 2)
         preparation = Preprocessing(size=256, fit="crop", fill=114, max_megapixels=80.0)
-        plain = Bundle(model, CLASSES, preparation, bundle.default_input(model, 224), 1.0, 0.2, {})
+        plain = Bundle(
+            CLASSES, preparation, bundle.default_input(model, 224), 1.0, 0.2, {}, model=model
+        )
         paths = sorted((INSECTS / "train").rglob("*.jpg"))
         photos = [Predictor(plain, cpu).open_photo(path) for path in paths]
         pixels = np.stack([photo.pixels for photo in photos])

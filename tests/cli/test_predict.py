@@ -28,7 +28,8 @@ from anklealign.inference.predictor import Predictor
 from anklealign.ingest.inventory import list_files
 from anklealign.io import execution
 from anklealign.models import bundle, factory, novelty
-from anklealign.models.bundle import Bundle, Preprocessing
+from anklealign.models.bundle import Bundle
+from anklealign.models.description import Preprocessing
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -41,7 +42,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     model = factory.build("x", block, 2)
     preparation = Preprocessing(size=48, fit="letterbox", fill=114, max_megapixels=1.0)
     made = Bundle(
-        model, ("ants", "bees"), preparation, bundle.default_input(model, 32), 1.0, 0.49, {}
+        ("ants", "bees"), preparation, bundle.default_input(model, 32), 1.0, 0.49, {}, model=model
     )
     bundle.save(tmp_path / "model", made)
     monkeypatch.chdir(tmp_path)

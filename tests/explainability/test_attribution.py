@@ -5,8 +5,9 @@ import torch
 
 from anklealign.explainability import attribution
 from anklealign.models import factory  # noqa: F401 - registers the own networks
-from anklealign.models.bundle import Bundle, Preprocessing
-from anklealign.models.inputs import InputConfig
+from anklealign.models.bundle import Bundle
+from anklealign.models.description import Preprocessing
+from anklealign.models.input_config import InputConfig
 
 SIDE = 64
 CONVOLUTIONAL = {
@@ -32,7 +33,7 @@ def bundle_of(name: str, **arguments) -> Bundle:
     size = arguments.get("img_size", SIDE)
     preprocessing = Preprocessing(SIDE, "letterbox", 114, 80)
     input_config = InputConfig(size, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear")
-    return Bundle(model.eval(), ("a", "b", "c"), preprocessing, input_config, 1.0, 0.5, {})
+    return Bundle(("a", "b", "c"), preprocessing, input_config, 1.0, 0.5, {}, model=model.eval())
 
 
 @pytest.fixture

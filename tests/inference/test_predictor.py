@@ -16,7 +16,9 @@ from anklealign.config.params import Model
 from anklealign.inference.predictor import Predictor
 from anklealign.io import decode
 from anklealign.models import bundle, calibration, factory, inputs
-from anklealign.models.bundle import Bundle, Preprocessing
+from anklealign.models.bundle import Bundle
+from anklealign.models.description import Preprocessing
+from anklealign.models.input_config import CHUNK
 
 ROOT = Path(__file__).resolve().parents[2]
 SIDE = 48
@@ -31,7 +33,7 @@ def made() -> Bundle:
     model.head.weight.data.normal_()
     preprocessing = Preprocessing(size=SIDE, fit="letterbox", fill=114, max_megapixels=1.0)
     input_config = bundle.default_input(model, 32)
-    return Bundle(model, ("a", "b", "c"), preprocessing, input_config, 2.5, 0.3, {})
+    return Bundle(("a", "b", "c"), preprocessing, input_config, 2.5, 0.3, {}, model=model)
 
 
 @pytest.fixture
@@ -92,7 +94,7 @@ def test_rows_of_a_large_store_are_read_a_batch_at_a_time(predictor: Predictor) 
     probabilities = predictor.probabilities(store, rows)  # type: ignore[arg-type]
     np.testing.assert_array_equal(probabilities, predictor.probabilities(pixels(100)[rows]))
     assert sum(store.read) == 70
-    assert max(store.read) <= inputs.CHUNK < 70
+    assert max(store.read) <= CHUNK < 70
 
 
 def test_no_photos_have_no_probabilities(predictor: Predictor) -> None:

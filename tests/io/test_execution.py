@@ -31,7 +31,8 @@ from anklealign.io import execution, pixel_store, results
 from anklealign.io.decode import PhotoError
 from anklealign.io.execution import Resources, map_shards
 from anklealign.models import bundle, factory, features, inputs, novelty
-from anklealign.models.bundle import Bundle, Preprocessing
+from anklealign.models.bundle import Bundle
+from anklealign.models.description import Preprocessing
 from anklealign.models.features import stored_features
 from stages import clean, evaluate, prepare, split
 
@@ -228,7 +229,9 @@ def write_project(folder, hostile):
     torch.manual_seed(0)
     model = factory.build("x", CONFIG, 2)
     preparation = Preprocessing(size=256, fit="letterbox", fill=114, max_megapixels=80)
-    made = Bundle(model, ("a", "b"), preparation, bundle.default_input(model, 32), 1.0, 0.49, {})
+    made = Bundle(
+        ("a", "b"), preparation, bundle.default_input(model, 32), 1.0, 0.49, {}, model=model
+    )
     bundle.save(folder / "model", made)
 
 

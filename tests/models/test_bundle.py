@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 from anklealign.config import params
 from anklealign.config.params import Model
 from anklealign.models import bundle, factory
-from anklealign.models.bundle import Bundle, Preprocessing
+from anklealign.models.bundle import Bundle
+from anklealign.models.description import WEIGHTS, Preprocessing
 
 RAW = params.read(Path(__file__).resolve().parents[2] / "params.yaml")
 
@@ -35,13 +36,13 @@ def made(name: str = "tiny_cnn", config: Model | None = None) -> Bundle:
         if buffer.is_floating_point():
             buffer.uniform_(0.5, 1.5)
     return Bundle(
-        model.eval(),
         ("pronation", "neutral", "szupináció"),
         Preprocessing(size=256, fit="letterbox", fill=114, max_megapixels=80.0),
         bundle.default_input(model, 64),
         1.7,
         0.25,
         {"chosen": {"epoch": 3}, "versions": {"torch": "2.15.0"}},
+        model=model.eval(),
     )
 
 
@@ -77,7 +78,7 @@ def test_weights_without_ties_are_written_as_plain_safetensors(tmp_path: Path) -
     saved = made()
     bundle.save(tmp_path / "model", saved)
     save_file(saved.model.state_dict(), tmp_path / "plain.safetensors")
-    written = (tmp_path / "model" / bundle.WEIGHTS).read_bytes()
+    written = (tmp_path / "model" / WEIGHTS).read_bytes()
     assert written == (tmp_path / "plain.safetensors").read_bytes()
 
 

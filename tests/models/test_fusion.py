@@ -8,6 +8,7 @@ from torch import nn
 
 from anklealign.models import fusion, inputs
 from anklealign.models.bundle import default_input
+from anklealign.models.input_config import InputConfig
 
 CPU = torch.device("cpu")
 PIXELS = np.random.default_rng(0).integers(0, 256, (4, 72, 72, 3), np.uint8)
@@ -79,5 +80,5 @@ def test_a_network_that_cannot_be_merged_is_returned(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.constant_(module.running_var, 3.0)
-    config = inputs.InputConfig(64, (0.5,) * 3, (0.25,) * 3, "bicubic")
+    config = InputConfig(64, (0.5,) * 3, (0.25,) * 3, "bicubic")
     assert fusion.for_inference(model, config) is model

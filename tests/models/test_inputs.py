@@ -9,9 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from anklealign.models.input_config import CHUNK, InputConfig
 from anklealign.models.inputs import (
-    CHUNK,
-    InputConfig,
     features,
     full_precision,
     logits,

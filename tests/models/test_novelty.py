@@ -12,8 +12,9 @@ from PIL import Image
 
 from anklealign.evaluation import reference_images
 from anklealign.inference.predictor import Predictor
-from anklealign.models import bundle, novelty
-from anklealign.models.novelty import NoveltyDetector
+from anklealign.models import bundle, novelty, novelty_detector
+from anklealign.models.description import CONFIG
+from anklealign.models.novelty_detector import NoveltyDetector
 from tests.models.test_bundle import made
 
 CPU = torch.device("cpu")
@@ -50,8 +51,8 @@ def test_it_refuses_about_the_promised_share_of_similar_photos() -> None:
 def test_distances_are_means_to_the_nearest_references() -> None:
     references = np.eye(7, dtype=np.float32)
     features = np.array([[1, 0, 0, 0, 0, 0, 0], [0.6, 0.8, 0, 0, 0, 0, 0]], np.float32)
-    assert novelty.distances(features, references).tolist() == [0.8, 0.72]
-    assert novelty.distances(features, references[:1]).tolist() == [0.0, 0.4]
+    assert NoveltyDetector(references, 0, 0).scores(features).tolist() == [0.8, 0.72]
+    assert NoveltyDetector(references[:1], 0, 0).scores(features).tolist() == [0.0, 0.4]
 
 
 def test_a_bundle_keeps_its_detector(tmp_path: Path) -> None:
@@ -64,14 +65,14 @@ def test_a_bundle_keeps_its_detector(tmp_path: Path) -> None:
     assert loaded.bundle.novelty.threshold == detector.threshold
     assert np.array_equal(loaded.bundle.novelty.references, detector.references)
     scores = loaded.novelty_scores(pixels)
-    assert np.array_equal(scores, detector.scores(pixels, np.arange(9), CPU))
+    assert np.array_equal(scores, detector.scores(novelty.describe(pixels, np.arange(9), CPU)))
     assert loaded.in_distribution(scores)[6:].all()
-    (tmp_path / novelty.FILE).write_bytes(b"other")
+    (tmp_path / novelty_detector.FILE).write_bytes(b"other")
     with pytest.raises(ValueError, match=r"novelty\.safetensors is missing or does not match"):
         Predictor.load(tmp_path, "cpu")
-    config = json.loads((tmp_path / bundle.CONFIG).read_text(encoding="utf-8"))
+    config = json.loads((tmp_path / CONFIG).read_text(encoding="utf-8"))
     del config["anklealign"]["novelty"]["sha256"]
-    (tmp_path / bundle.CONFIG).write_text(json.dumps(config), encoding="utf-8")
+    (tmp_path / CONFIG).write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(ValueError, match=r"config\.json: novelty\.sha256 is missing.*train again"):
         Predictor.load(tmp_path, "cpu")
 
@@ -97,11 +98,12 @@ def test_photos_of_other_subjects_and_drawn_images_are_refused() -> None:
     pixels = np.concatenate([insects, vehicles])
     detector = novelty.fit(pixels, np.arange(80), np.arange(80, 120), CPU, 0.05)
     assert isinstance(detector, NoveltyDetector)
-    assert detector.similar(detector.scores(pixels, np.arange(80, 120), CPU)).mean() >= 0.95
-    refused = ~detector.similar(detector.scores(pixels, np.arange(120, 160), CPU))
+    scores = detector.scores(novelty.describe(pixels, np.arange(80, 160), CPU))
+    assert detector.similar(scores[:40]).mean() >= 0.95
+    refused = ~detector.similar(scores[40:])
     assert refused.mean() >= 0.6  # of few references; `python -m benchmarks.novelty` has more
     for kind, images in reference_images.draw(160).items():
-        scores = detector.scores(images[:10], np.arange(10), CPU)
+        scores = detector.scores(novelty.describe(images[:10], np.arange(10), CPU))
         assert not detector.similar(scores).any(), kind
 
 

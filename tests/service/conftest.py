@@ -21,7 +21,8 @@ from PIL import Image
 
 from anklealign.config.params import Model
 from anklealign.models import bundle, factory
-from anklealign.models.bundle import Bundle, Preprocessing
+from anklealign.models.bundle import Bundle
+from anklealign.models.description import Preprocessing
 from service import app, observability
 from service.__main__ import listen
 from service.server import config
@@ -41,7 +42,7 @@ def save_bundle(
     preparation = Preprocessing(size=side, fit="letterbox", fill=114, max_megapixels=max_megapixels)
     record = {"chosen": {"epoch": 1}, "split_sha256": "ab" * 32}
     made = Bundle(
-        model, CLASSES, preparation, bundle.default_input(model, 32), 1.0, threshold, record
+        CLASSES, preparation, bundle.default_input(model, 32), 1.0, threshold, record, model=model
     )
     bundle.save(folder, made)
 

@@ -22,6 +22,7 @@ from anklealign.inference.onnx_predictor import OnnxPredictor
 from anklealign.inference.predictor import Predictor
 from anklealign.io import results
 from anklealign.models import bundle, novelty
+from anklealign.models.novelty_detector import NoveltyDetector
 from service.app import load
 from service.logs import JsonFormatter
 from service.problems import PROBLEM_TYPES, ProblemError
@@ -83,7 +84,7 @@ def test_with_pytorch_the_exported_network_of_the_detector_is_used(
 ) -> None:
     plain = Predictor.load(model_folder, "cpu")
     pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
-    detector = novelty.NoveltyDetector(
+    detector = NoveltyDetector(
         novelty.describe(pixels[:1], np.zeros(1, int), plain.device), 0.4, 0.05
     )
     reference = replace(plain, bundle=replace(plain.bundle, novelty=detector))

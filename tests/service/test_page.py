@@ -320,10 +320,10 @@ def save_named(folder: Path, title: str, seed: int, classes: tuple[str, ...] = C
         "examples": 1,
     }
     changed = Bundle(
-        made.model, classes, made.preprocessing, made.input_config, 1.0,
+        classes, made.preprocessing, made.input_config, 1.0,
         made.conformal_threshold,
         {"params": {"dataset_name": title, "dataset": {"page": page}}},
-        examples={classes[0]: (photo(seed),), classes[1]: ()},
+        examples={classes[0]: (photo(seed),), classes[1]: ()}, model=made.model,
     )  # fmt: skip
     bundle.save(folder, changed)
 

@@ -23,6 +23,7 @@ from anklealign.cli.main import main
 from anklealign.inference import onnx_predictor
 from anklealign.inference.predictor import Predictor
 from anklealign.models import bundle, novelty
+from anklealign.models.novelty_detector import NoveltyDetector
 from service import web_demo
 from tests.service.conftest import photo, save_bundle
 from tests.service.test_page import AXE, CHROMIUM, FLAGS, browser  # noqa: F401 - a fixture
@@ -62,7 +63,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     made = bundle.load(top / "model")
     pixels = np.random.default_rng(0).integers(0, 256, (8, 64, 64, 3), np.uint8)
     references = novelty.describe(pixels, np.arange(8), web_demo.export.CPU)
-    detector = novelty.NoveltyDetector(references, 0.4, 0.05)
+    detector = NoveltyDetector(references, 0.4, 0.05)
     record = {"params": {"dataset": {"page": {"title": "A demo", "notice": "It can be wrong."}}}}
     examples = {made.classes[0]: (photo(7),)}
     changed = replace(

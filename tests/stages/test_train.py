@@ -35,6 +35,7 @@ from anklealign.inference.predictor import Predictor
 from anklealign.io import files, pixel_store, results
 from anklealign.metrics.scores import point_scores
 from anklealign.models import bundle, calibration, factory, inputs, operating_point
+from anklealign.models.input_config import LUMA
 from anklealign.models.networks import Cnn
 from anklealign.training import checkpoints
 from anklealign.training.trainer import Trainer
@@ -172,7 +173,7 @@ def test_a_network_of_one_channel_is_trained_exported_and_explained() -> None:
     predictor = Predictor.load("model", "cpu")
     pixels = np.asarray(pixel_store.open_store()[:6])
     expected = predictor.probabilities(pixels)
-    gray = np.rint(pixels @ inputs.LUMA).astype(np.uint8)[..., None].repeat(3, 3)
+    gray = np.rint(pixels @ LUMA).astype(np.uint8)[..., None].repeat(3, 3)
     np.testing.assert_allclose(predictor.probabilities(gray), expected, atol=0.05)
     session = onnx_predictor.open_session(export.exported(predictor.bundle).SerializeToString())
     candidate = onnx_predictor.OnnxPredictor(predictor.bundle, predictor.device, session)

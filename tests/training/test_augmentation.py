@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anklealign.config.params import Augmentation
-from anklealign.models.inputs import InputConfig
+from anklealign.models.input_config import InputConfig
 from anklealign.training.augmentation import (
     BRIGHTNESS,
     HORIZONTAL_FLIP,
