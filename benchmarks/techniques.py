@@ -22,8 +22,9 @@ from torch import nn
 
 from anklealign.config import params
 from anklealign.metrics.scores import point_scores
-from anklealign.models import calibration, factory, inputs, novelty
+from anklealign.models import calibration, factory, inputs
 from anklealign.models.input_config import Floats, Integers
+from anklealign.models.novelty_detector import GENERAL_INPUT
 from anklealign.models.weights import GENERAL_NETWORK
 from anklealign.training import logistic
 from anklealign.training.logistic import Examples
@@ -69,7 +70,7 @@ def read_features(name: str, folder: Path, cache: Path) -> tuple[dict[str, torch
         network = factory.build(name, GENERAL_NETWORK, 1).eval()
         for key, (size, mirror) in PASSES.items():
             view = pixels[:, :, ::-1] if mirror else pixels
-            config = replace(novelty.input_config(), image_size=size)
+            config = replace(GENERAL_INPUT, image_size=size)
             computed = inputs.features(
                 network, view, np.arange(len(view)), config, torch.device("cpu")
             )

@@ -13,9 +13,7 @@ from starlette.exceptions import HTTPException
 
 from anklealign.inference import onnx_predictor
 from anklealign.inference.base_predictor import BasePredictor
-from anklealign.inference.predictor import Predictor
-from anklealign.models.inputs import pick_device
-from service import problems, routes
+from service import problems, pytorch, routes
 from service.access import AccessMiddleware
 from service.batcher import Batcher
 from service.catalog import Catalog, ServedModel, serve_model
@@ -42,13 +40,15 @@ def load(settings: ServiceSettings, name: str | None = None) -> tuple[BasePredic
     bundles = settings.bundles()
     name = name or next(iter(bundles))
     folder, export, engine = bundles[name], settings.export_of(name), settings.engine
-    on_cpu = pick_device(settings.device).type == "cpu"
-    if engine == "onnx" or (engine == "auto" and on_cpu and export.is_file()):
+    automatic = engine == "auto" and export.is_file() and pytorch.runs_on_cpu(settings.device)
+    if engine == "onnx" or automatic:
         exported = onnx_predictor.load(folder, export)
         if engine == "onnx" or exported.faster_engine == "onnx":
+            if exported.needs_pytorch:
+                pytorch.load(exported)
             return exported, "onnx"
-    predictor = Predictor.load(folder, settings.device)
-    if on_cpu:
+    predictor = pytorch.predictor_class().load(folder, settings.device)
+    if predictor.device.type == "cpu":
         return onnx_predictor.with_novelty_session(predictor, export), "torch"
     return predictor, "torch"
 

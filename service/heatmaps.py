@@ -1,4 +1,7 @@
-"""Heat maps as PNG images: blended over the photo, or as a separate transparent layer."""
+"""Heat maps as PNG images: blended over the photo, or as a separate transparent layer.
+
+This module imports PyTorch, so only `pytorch.load` imports it first.
+"""
 
 import base64
 import io
@@ -12,8 +15,7 @@ from anklealign.explainability.attribution import Maps
 from anklealign.inference.base_predictor import OpenedPhoto
 from anklealign.inference.predictor import Predictor
 from anklealign.io.pixel_store import Pixels
-
-PNG = "image/png"
+from anklealign.plotting import heat_maps
 
 
 def compute(predictor: Predictor, photo: OpenedPhoto, predicted: int) -> tuple[Pixels, Maps]:
@@ -23,6 +25,11 @@ def compute(predictor: Predictor, photo: OpenedPhoto, predicted: int) -> tuple[P
     )[0]
     left, top, right, bottom = photo.box
     return photo.pixels[top:bottom, left:right], heat[top:bottom, left:right]
+
+
+def over_photo(pixels: Pixels, heat: Maps) -> bytes:
+    """Return a photo with its heat map as a PNG: uint8 (H, W, 3), (H, W) in 0 to 1."""
+    return encode_png(heat_maps.overlay(pixels, heat))
 
 
 def to_rgba(heat: Maps) -> Pixels:
@@ -42,4 +49,4 @@ def encode_png(pixels: Pixels) -> bytes:
 
 def data_url(png: bytes) -> str:
     """Return a PNG as a data URL."""
-    return f"data:{PNG};base64,{base64.b64encode(png).decode('ascii')}"
+    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"

@@ -1,5 +1,6 @@
 """Routes of the API: predictions, heat maps, model description, health and metrics."""
 
+import asyncio
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,7 @@ from fastapi import APIRouter, Request, Response
 from anklealign.inference.base_predictor import OpenedPhoto
 from anklealign.models import calibration
 from anklealign.models.input_config import Floats
-from anklealign.plotting import heat_maps
-from service import heatmaps, problems
+from service import problems, pytorch
 from service.batcher import Batcher
 from service.catalog import Catalog, ServedModel
 from service.observability import Metrics
@@ -27,7 +27,7 @@ from service.schemas import (
 from service.settings import ServiceSettings
 from service.uploads import FIELD, UploadReader
 
-PNG, JSON = heatmaps.PNG, "application/json"
+PNG, JSON = "image/png", "application/json"
 UPLOAD_PROBLEMS = (
     "no_file", "wrong_field", "bad_form", "bad_request", "upload_too_slow", "upload_too_large",
     "too_many_files", "too_large", "wrong_type", "not_an_image", "zero_bytes", "truncated",
@@ -48,6 +48,7 @@ class PhotoHandler:
         self._metrics = metrics
         self._uploads = UploadReader(settings)
         self._refuses_unlike = settings.unlike == "refuse"
+        self._loading = asyncio.Lock()
 
     async def classify(
         self, request: Request, max_files: int
@@ -131,11 +132,15 @@ class PhotoHandler:
             ProblemError: The queue is full.
         """
         predicted = int(probabilities[0].argmax())
+        async with self._loading:  # for the first heat map, while photos are classified
+            predictor = await asyncio.to_thread(pytorch.load, model.predictor)
+        from service import heatmaps  # noqa: PLC0415 - imported by `pytorch.load`
+
         seen, heat = await self._batcher.run_exclusive(
-            lambda: heatmaps.compute(model.predictor.pytorch, photo, predicted)
+            lambda: heatmaps.compute(predictor, photo, predicted)
         )
         if media_type == PNG:
-            return Response(heatmaps.encode_png(heat_maps.overlay(seen, heat)), media_type=PNG)
+            return Response(heatmaps.over_photo(seen, heat), media_type=PNG)
         explanation = ExplainResponse(
             model=model.description.model,
             prediction=self.predictions(model, [photo], probabilities, novelty)[0],

@@ -8,9 +8,7 @@ import resource
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import ModuleType
+from collections.abc import Callable
 from typing import Any
 
 import uvicorn
@@ -39,8 +37,7 @@ def application() -> ASGIApp:
         number: signal.signal(number, lambda *_: os._exit(0))
         for number in (signal.SIGINT, signal.SIGTERM)
     }
-    with without_compiler():
-        from service import app  # noqa: PLC0415 - PyTorch, which only the server process needs
+    from service import app  # noqa: PLC0415 - FastAPI, which only the server process needs
 
     logs.log_to_stdout()
     try:
@@ -58,27 +55,6 @@ def application() -> ASGIApp:
     address = f"http://{settings.host}:{settings.port}/"
     logs.log.info("serving", extra={"log_fields": {"address": address, "engine": engine}})
     return created
-
-
-@contextmanager
-def without_compiler() -> Iterator[None]:
-    """Let timm and torchvision be imported without PyTorch's compiler, which nothing here uses.
-
-    They import it for the functions below. It took a third of the time of the start.
-    """
-    if "torch._dynamo" in sys.modules:  # a caller has imported it, and may use it
-        yield
-        return
-    compiler, utils = (ModuleType(f"torch._dynamo{name}") for name in ("", ".utils"))
-    vars(compiler)["disable"] = lambda function=None, *_, **__: function or (lambda own: own)
-    vars(utils)["is_compile_supported"] = lambda _: False
-    substitutes = {module.__name__: module for module in (compiler, utils)}
-    sys.modules |= substitutes
-    try:
-        yield
-    finally:
-        for name in substitutes:
-            del sys.modules[name]
 
 
 def tune_runtime() -> None:

@@ -25,8 +25,7 @@ from anklealign.cli import export
 from anklealign.config import paths
 from anklealign.inference.predictor import Predictor
 from anklealign.io import files
-from anklealign.models import novelty
-from anklealign.models.novelty_detector import NEIGHBORS
+from anklealign.models.novelty_detector import GENERAL_INPUT, NEIGHBORS
 from service.app import INDEX, PAGE, fill_page
 from service.catalog import ServedModel, serve_model
 
@@ -131,7 +130,7 @@ def describe_model(own: ServedModel, target: Path) -> None:
         content["novelty"] = {
             "threshold": detector.threshold,
             "neighbors": min(NEIGHBORS, len(detector.references)),
-            "input": asdict(novelty.input_config()),
+            "input": asdict(GENERAL_INPUT),
         }
         with files.replacing(target / "novelty.bin") as path:
             path.write_bytes(detector.references.astype("<f2").tobytes())

@@ -37,6 +37,7 @@ from anklealign.io.pixel_store import Pixels
 from anklealign.models import inputs, novelty
 from anklealign.models.bundle import Bundle
 from anklealign.models.input_config import CHUNK, InputConfig
+from anklealign.models.novelty_detector import GENERAL_INPUT
 from anklealign.models.weights import GENERAL_NETWORK
 
 TOLERANCE = 1e-4  # of a probability
@@ -96,7 +97,7 @@ def write_general_network(path: Path, reference: Predictor, pixels: Pixels) -> N
     Raises:
         ValueError: A score differs from PyTorch's by more than the tolerance.
     """
-    model = to_onnx(_Features(novelty.general_network("cpu")), novelty.input_config())
+    model = to_onnx(_Features(novelty.general_network("cpu")), GENERAL_INPUT)
     properties = {onnx_predictor.NOVELTY_CONFIG: str(GENERAL_NETWORK)}
     onnx.helper.set_model_props(model, properties)
     session = onnx_predictor.open_session(model.SerializeToString())

@@ -17,6 +17,7 @@ from anklealign.io.pixel_store import Photos, Pixels
 from anklealign.models import calibration
 from anklealign.models.description import Description
 from anklealign.models.input_config import Floats, Integers
+from anklealign.models.novelty_detector import Features
 
 if TYPE_CHECKING:
     from anklealign.inference.predictor import Predictor
@@ -107,11 +108,18 @@ class BasePredictor(ABC):
         return calibration.probabilities(scores, own.temperature, own.class_bias)
 
     @abstractmethod
+    def general_features(self, pixels_nhwc: Photos, rows: Integers) -> Features:
+        """Return what `novelty.describe` does: uint8 (n, S, S, 3), rows (N,) -> (N, C)."""
+
     def novelty_scores(self, pixels_nhwc: Photos, rows: Integers | None = None) -> Floats:
         """Return how unlike the training photos photos are: uint8 (N, S, S, 3) -> (N,), 0 to 2.
 
         NaN if the bundle was trained without a novelty detector.
         """
+        index = np.arange(len(pixels_nhwc)) if rows is None else rows
+        if self.bundle.novelty is None:
+            return np.full(len(index), np.nan)
+        return self.bundle.novelty.scores(self.general_features(pixels_nhwc, index))
 
     def in_distribution(self, scores: Floats) -> npt.NDArray[np.bool_]:
         """Return whether photos are similar to the training photos, from their scores: (N,).

@@ -1,27 +1,30 @@
 """Run a predictor's network with ONNX Runtime, from a file written by `anklealign export`.
 
-Decoding, resizing and normalization are shared with `Predictor`. Only the arithmetic of the network
-differs: probabilities agree with PyTorch's to 1e-4.
+It differs from `Predictor` only in the arithmetic of the network: probabilities agree to 1e-4.
+PyTorch is imported only for what needs it.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import onnxruntime
-import torch
 
+from anklealign.inference import numpy_inputs
 from anklealign.inference.base_predictor import BasePredictor
-from anklealign.inference.predictor import Predictor
 from anklealign.io import results
 from anklealign.io.pixel_store import Photos
-from anklealign.models import inputs, novelty
+from anklealign.models import description, novelty_detector
 from anklealign.models.input_config import CHUNK, Floats, InputConfig, Integers
+from anklealign.models.novelty_detector import GENERAL_INPUT, Features
 from anklealign.models.weights import GENERAL_NETWORK
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from anklealign.inference.predictor import Predictor
 
 # Keys of the ONNX file's metadata. DESCRIPTION is JSON with everything around the network: classes,
 # preprocessing, input, temperature, class_bias and conformal_threshold, as in the bundle's config.
@@ -33,7 +36,6 @@ INPUT, OUTPUT, PROBABILITIES = "normalized_photos", "class_logits", "class_proba
 # Beside the export: the general network of the novelty detector (novelty.py), and the key of its
 # config. It takes a quarter of PyTorch's time for one photo.
 NOVELTY_FILE, NOVELTY_CONFIG = "novelty.onnx", "config"
-CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class OnnxPredictor(BasePredictor):
         novelty_session: Of the novelty detector's general network; None means PyTorch.
     """
 
-    load_pytorch: Callable[[], Predictor]
+    load_pytorch: "Callable[[], Predictor]"
     session: onnxruntime.InferenceSession | None
     novelty_session: onnxruntime.InferenceSession | None = None
 
@@ -57,9 +59,15 @@ class OnnxPredictor(BasePredictor):
         return "cpu"
 
     @cached_property
-    def pytorch(self) -> Predictor:
+    def pytorch(self) -> "Predictor":
         """The predictor that computes the same network with PyTorch, loaded at the first use."""
         return self.load_pytorch()
+
+    @property
+    def needs_pytorch(self) -> bool:
+        """Return whether PyTorch computes one of the networks."""
+        detects = self.bundle.novelty is not None
+        return self.session is None or (detects and self.novelty_session is None)
 
     def logits(self, pixels_nhwc: Photos, rows: Integers | None = None) -> Floats:
         """Return the logits of all photos, or of some rows: uint8 (N, S, S, 3) -> (N, K)."""
@@ -69,14 +77,13 @@ class OnnxPredictor(BasePredictor):
         outputs = self._run(self.session, pixels_nhwc, index, self.bundle.input_config)
         return outputs.astype(np.float64)
 
-    def novelty_scores(self, pixels_nhwc: Photos, rows: Integers | None = None) -> Floats:
-        """Return how unlike the training photos photos are: uint8 (N, S, S, 3) -> (N,), 0 to 2."""
-        detector = self.bundle.novelty
-        if detector is None or self.novelty_session is None:
-            return self.pytorch.novelty_scores(pixels_nhwc, rows)
-        index = np.arange(len(pixels_nhwc)) if rows is None else rows
-        features = self._run(self.novelty_session, pixels_nhwc, index, novelty.input_config())
-        return detector.scores(novelty.unit(torch.from_numpy(features)))
+    def general_features(self, pixels_nhwc: Photos, rows: Integers) -> Features:
+        """Return what `novelty.describe` does: uint8 (n, S, S, 3), rows (N,) -> (N, C)."""
+        if self.novelty_session is None:
+            return self.pytorch.general_features(pixels_nhwc, rows)
+        return novelty_detector.unit(
+            self._run(self.novelty_session, pixels_nhwc, rows, GENERAL_INPUT)
+        )
 
     def _run(
         self,
@@ -84,14 +91,13 @@ class OnnxPredictor(BasePredictor):
         pixels: Photos,
         index: Integers,
         input_config: InputConfig,
-    ) -> npt.NDArray[np.float32]:
+    ) -> Features:
         """Return a session's output for rows of the store, `CHUNK` rows at a time: (N, outputs)."""
         outputs = []
         # At least one pass, as with PyTorch, so that the output for no photos has K columns.
         for start in range(0, max(1, len(index)), CHUNK):
             chunk = pixels[index[start : start + CHUNK]]
-            with one_thread():
-                x = inputs.to_input(chunk, input_config, CPU).numpy()
+            x = numpy_inputs.to_input(chunk, input_config)
             outputs += session.run([OUTPUT], {INPUT: x})
         return np.concatenate(outputs)
 
@@ -101,21 +107,6 @@ class OnnxPredictor(BasePredictor):
         if self.session is None:
             return "torch"
         return str(self.session.get_modelmeta().custom_metadata_map.get(FASTER_ENGINE, "onnx"))
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Limit PyTorch to one thread in this context.
-
-    More threads do not speed up the resizing of a batch, and their busy waiting takes CPU time from
-    decoding: 1.9 ms per photo instead of 0.8 ms, on two busy cores.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def open_session(model: bytes) -> onnxruntime.InferenceSession:
@@ -135,7 +126,7 @@ def load(folder: Path, export: Path) -> OnnxPredictor:
             another bundle.
     """
     remedy = "run `make export`, or remove the file to use PyTorch"
-    reference = Predictor.load(folder, "cpu")
+    described = description.load(folder)
     try:
         # From bytes: loaded from a path, the file could reference other files.
         session = open_session(export.read_bytes())
@@ -148,10 +139,16 @@ def load(folder: Path, export: Path) -> OnnxPredictor:
     if exported_from != results.bundle_hash(folder):
         raise ValueError(f"{export} was exported from another bundle than {folder}; {remedy}")
     novelty_session = _novelty_session(export.with_name(NOVELTY_FILE))
-    return OnnxPredictor(reference.bundle, lambda: reference, session, novelty_session)
+    return OnnxPredictor(described, lambda: _load_pytorch(folder), session, novelty_session)
 
 
-def with_novelty_session(predictor: Predictor, export: Path) -> BasePredictor:
+def _load_pytorch(folder: Path) -> "Predictor":
+    from anklealign.inference.predictor import Predictor  # noqa: PLC0415 - takes seconds
+
+    return Predictor.load(folder, "cpu")
+
+
+def with_novelty_session(predictor: "Predictor", export: Path) -> BasePredictor:
     """Return a PyTorch predictor on the CPU whose novelty detector runs in ONNX Runtime.
 
     Without the exported general network beside `export`, it is returned as it is.

@@ -16,6 +16,7 @@ from anklealign.models import bundle, calibration, factory, fusion, inputs, nove
 from anklealign.models.bundle import Bundle
 from anklealign.models.input_config import Floats, Integers
 from anklealign.models.inputs import logits, pick_device
+from anklealign.models.novelty_detector import Features
 
 
 @dataclass(frozen=True)
@@ -92,12 +93,6 @@ class Predictor(BasePredictor):
         )
         return calibration.probabilities(scores, own.temperature, own.class_bias), features
 
-    def novelty_scores(self, pixels_nhwc: Photos, rows: Integers | None = None) -> Floats:
-        """Return how unlike the training photos photos are: uint8 (N, S, S, 3) -> (N,), 0 to 2.
-
-        NaN if the bundle was trained without a novelty detector.
-        """
-        index = np.arange(len(pixels_nhwc)) if rows is None else rows
-        if self.bundle.novelty is None:
-            return np.full(len(index), np.nan)
-        return self.bundle.novelty.scores(novelty.describe(pixels_nhwc, index, self.device))
+    def general_features(self, pixels_nhwc: Photos, rows: Integers) -> Features:
+        """Return what `novelty.describe` does: uint8 (n, S, S, 3), rows (N,) -> (N, C)."""
+        return novelty.describe(pixels_nhwc, rows, self.device)

@@ -16,14 +16,18 @@ import math
 from dataclasses import replace
 
 import numpy as np
-import timm
 import torch
 from torch import Tensor, nn
 
 from anklealign.io.pixel_store import Photos
 from anklealign.models import factory, fusion, inputs
-from anklealign.models.input_config import Floats, InputConfig, Integers
-from anklealign.models.novelty_detector import MAX_REFERENCES, Features, NoveltyDetector
+from anklealign.models.input_config import Floats, Integers
+from anklealign.models.novelty_detector import (
+    GENERAL_INPUT,
+    MAX_REFERENCES,
+    Features,
+    NoveltyDetector,
+)
 from anklealign.models.weights import GENERAL_NETWORK
 
 
@@ -72,7 +76,7 @@ def describe(
         device: Device of the general network.
         size: Side of its input in px.
     """
-    config = replace(input_config(), image_size=size)
+    config = replace(GENERAL_INPUT, image_size=size)
     return unit(inputs.features(general_network(str(device)), pixels, rows, config, device))
 
 
@@ -83,18 +87,9 @@ def unit(features: Tensor) -> Features:
     return rounded
 
 
-def input_config() -> InputConfig:
-    """Return the input of the general network."""
-    config = timm.get_pretrained_cfg(GENERAL_NETWORK.architecture)
-    assert config  # noqa: S101 - for mypy; the architecture is a constant
-    return InputConfig(
-        GENERAL_NETWORK.image_size, tuple(config.mean), tuple(config.std), config.interpolation
-    )
-
-
 @functools.lru_cache(maxsize=2)
 def general_network(device: str) -> nn.Module:
     """Return the general network; a process builds it once per device."""
     with torch.random.fork_rng(devices=[]):  # building draws random weights first
         network = factory.build("novelty", GENERAL_NETWORK, 1).to(device)
-    return fusion.for_inference(network, input_config())
+    return fusion.for_inference(network, GENERAL_INPUT)

@@ -14,10 +14,13 @@ import pandas as pd
 import safetensors.numpy
 
 from anklealign.io import files
-from anklealign.models.input_config import Floats
+from anklealign.models.input_config import Floats, InputConfig
+from anklealign.models.weights import GENERAL_NETWORK
 
 Features = npt.NDArray[np.float32]
 
+# The input of the general network (novelty.py) by timm.
+GENERAL_INPUT = InputConfig(GENERAL_NETWORK.image_size, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic")
 FILE = "novelty.safetensors"
 NEIGHBORS = 5
 MAX_REFERENCES = 2000  # bounds the file at 5 MB and a photo's comparison at 3 million products
@@ -65,6 +68,13 @@ class NoveltyDetector:
     def similar(self, scores: Floats) -> npt.NDArray[np.bool_]:
         """Return whether photos are similar to the training photos: (N,) -> (N,)."""
         return scores <= self.threshold
+
+
+def unit(features: Features) -> Features:
+    """Return what `novelty.unit` does: features of length 1 in half precision, (N, C) -> (N, C)."""
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    scaled: Features = features / np.maximum(lengths, 1e-12)
+    return scaled.astype(np.float16).astype(np.float32)
 
 
 def save(folder: Path, detector: NoveltyDetector) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import timm
 import torch
 from PIL import Image
 
@@ -14,7 +15,9 @@ from anklealign.evaluation import reference_images
 from anklealign.inference.predictor import Predictor
 from anklealign.models import bundle, novelty, novelty_detector
 from anklealign.models.description import CONFIG
-from anklealign.models.novelty_detector import NoveltyDetector
+from anklealign.models.input_config import InputConfig
+from anklealign.models.novelty_detector import GENERAL_INPUT, NoveltyDetector
+from anklealign.models.weights import GENERAL_NETWORK
 from tests.models.test_bundle import made
 
 CPU = torch.device("cpu")
@@ -53,6 +56,11 @@ def test_distances_are_means_to_the_nearest_references() -> None:
     features = np.array([[1, 0, 0, 0, 0, 0, 0], [0.6, 0.8, 0, 0, 0, 0, 0]], np.float32)
     assert NoveltyDetector(references, 0, 0).scores(features).tolist() == [0.8, 0.72]
     assert NoveltyDetector(references[:1], 0, 0).scores(features).tolist() == [0.0, 0.4]
+
+
+def test_the_input_of_the_general_network_is_that_of_its_pretrained_config() -> None:
+    config = timm.get_pretrained_cfg(GENERAL_NETWORK.architecture)
+    assert InputConfig(160, config.mean, config.std, config.interpolation) == GENERAL_INPUT
 
 
 def test_a_bundle_keeps_its_detector(tmp_path: Path) -> None:

@@ -4,9 +4,11 @@ import base64
 import io
 import json
 import logging
+import os
 import shlex
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +24,9 @@ from anklealign.inference.onnx_predictor import OnnxPredictor
 from anklealign.inference.predictor import Predictor
 from anklealign.io import results
 from anklealign.models import bundle, novelty
+from anklealign.models.inputs import pick_device
 from anklealign.models.novelty_detector import NoveltyDetector
+from service import pytorch
 from service.app import load
 from service.logs import JsonFormatter
 from service.problems import PROBLEM_TYPES, ProblemError
@@ -49,21 +53,27 @@ def expected(predictor: Predictor, data: bytes) -> np.ndarray:
     return predictor.probabilities(predictor.preprocess(data)[None])[0]
 
 
-@pytest.mark.parametrize("exported", [False, True])
-def test_photos_unlike_the_training_photos_are_marked_or_refused(
-    tmp_path: Path, exported: bool
-) -> None:
-    save_bundle(tmp_path / "model")
-    plain = Predictor.load(tmp_path / "model", "cpu")
-    similar, unlike = photo(1), white()
-    pixels = plain.preprocess(similar)[None]
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle that knows photo(1) alone, with its export beside it."""
+    folder = tmp_path_factory.mktemp("exported") / "model"
+    save_bundle(folder)
+    plain = Predictor.load(folder, "cpu")
+    pixels = plain.preprocess(photo(1))[None]
     detector = novelty.fit(pixels, np.zeros(1, int), np.zeros(1, int), plain.device, 0.05)
     # ONNX Runtime rounds differently, so that the training photo itself is not exactly at 0.
     detector = replace(detector, threshold=0.001)
-    bundle.save(tmp_path / "model", replace(plain.bundle, novelty=detector))
-    if exported:
-        assert export.export_model(tmp_path / "model", tmp_path / "export/model.onnx") == 0
-    settings = settings_for(tmp_path / "model", engine="onnx" if exported else "torch")
+    bundle.save(folder, replace(plain.bundle, novelty=detector))
+    assert export.export_model(folder, folder.parent / "export/model.onnx") == 0
+    return folder
+
+
+@pytest.mark.parametrize("options", [{"engine": "onnx"}, {"engine": "torch", "export": Path("-")}])
+def test_photos_unlike_the_training_photos_are_marked_or_refused(
+    exported: Path, options: dict[str, Any]
+) -> None:
+    similar, unlike = photo(1), white()
+    settings = settings_for(exported, **options)
     with serving(settings) as served:
         known, foreign = served.predict(similar, unlike).json["predictions"]
         assert known["in_distribution"]
@@ -77,6 +87,62 @@ def test_photos_unlike_the_training_photos_are_marked_or_refused(
         assert rounded(refusing[1]) == rounded(foreign) | {
             "predicted": None, "prediction_set": list(CLASSES), "abstain": True,
         }  # fmt: skip
+
+
+STARTED = """
+import http.client, socket, sys, threading
+import uvicorn
+from service.server import application, config
+
+def post(path):
+    connection = http.client.HTTPConnection(*listener.getsockname(), timeout=60)
+    connection.request("POST", path, photo, {"Content-Type": "image/jpeg"})
+    status = connection.getresponse().status
+    loaded = {"torch", "timm", "torchvision"} & set(sys.modules)
+    sys.stderr.write(f"{path} {status} {len(loaded)}\\n")
+
+def requests():
+    try:
+        post("/predict")
+        several = [threading.Thread(target=post, args=["/explain"]) for _ in range(3)]
+        for thread in several:
+            thread.start()
+        for thread in several:
+            thread.join()
+    finally:
+        server.should_exit = True
+
+photo = sys.stdin.buffer.read()
+listener = socket.create_server(("127.0.0.1", 0))
+server = uvicorn.Server(config(application, factory=True))
+threading.Thread(target=requests).start()
+server.run([listener])
+"""
+
+
+def test_an_exported_model_needs_pytorch_only_for_heat_maps(exported: Path) -> None:
+    settings = {
+        "ANKLEALIGN_MODEL": str(exported),
+        "ANKLEALIGN_EXPORT": str(exported.parent / "export/model.onnx"),
+        "ANKLEALIGN_ENGINE": "onnx",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", STARTED], input=photo(1), env=os.environ | settings,
+        cwd=Path(__file__).parents[2], capture_output=True, check=True,
+    )  # fmt: skip
+    assert done.stderr.decode().splitlines() == ["/predict 200 0", *["/explain 200 3"] * 3]
+
+
+def test_whether_the_device_is_the_cpu_is_known_without_pytorch_if_there_is_no_driver(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert pytorch.runs_on_cpu("auto") == (pick_device("auto").type == "cpu")
+    with pytest.raises(ValueError, match="'cuda:99' is not available"):
+        pytorch.runs_on_cpu("cuda:99")
+    monkeypatch.setattr(pytorch, "predictor_class", pytest.fail)
+    assert pytorch.runs_on_cpu("cpu")
+    monkeypatch.setattr(pytorch, "has_gpu_driver", lambda: False)
+    assert pytorch.runs_on_cpu("auto")
 
 
 def test_with_pytorch_the_exported_network_of_the_detector_is_used(
@@ -463,7 +529,7 @@ def test_auto_selects_the_faster_available_engine(
     file = tmp_path / "model.onnx"
     if exported:
         file.touch()
-    export = SimpleNamespace(faster_engine=faster)
+    export = SimpleNamespace(faster_engine=faster, needs_pytorch=False)
     monkeypatch.setattr("service.app.onnx_predictor.load", lambda *_: export)
     settings = settings_for(model_folder, engine=engine, export=file)
     predictor, name = load(settings)

@@ -16,7 +16,7 @@ import pytest
 
 from anklealign.cli.sync_deps import closure
 from benchmarks.serving import port_of
-from service.server import without_compiler
+from service.pytorch import without_compiler
 from tests.service.conftest import Served, photo, settings_for
 
 pytestmark = pytest.mark.timing
@@ -142,9 +142,10 @@ def test_the_service_starts_without_what_only_other_commands_need() -> None:
 import sys
 import service.__main__
 assert not {"fastapi", "torch"} & set(sys.modules)
-from service.server import without_compiler
-with without_compiler():
-    from service import app
+from service import app, pytorch
+assert "fastapi" in sys.modules
+assert not {"torch", "timm", "torchvision", "matplotlib"} & set(sys.modules)
+pytorch.predictor_class()
 import torch.compiler
 assert not {"torch._dynamo", "torch._inductor", "sympy", "scipy.optimize"} & set(sys.modules)
 import torch._dynamo.utils  # the real one is still there for others
