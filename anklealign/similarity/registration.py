@@ -56,9 +56,9 @@ CROPS = (
 # the photos, the others use thumbnails.
 ITERATION_SIDES = (16, 16, 16, 32, 32, SIDE, SIDE)
 FROM_PHOTOS = 5
-# Gray levels between the mean colors of two cells, above which a pair is rejected before its photos
-# are read. The means differ less than the pixels, which may differ by MAX_COLOR; of 1,594 pairs of
-# real photos that are within it, none exceeds 29 here.
+# Gray levels between the mean colors of two cells, above which a pair is rejected at the start. The
+# means differ less than the pixels, which may differ by MAX_COLOR. 85 percent of the proposed pairs
+# of 4,000 real photos in variants that show other pictures are above it; the duplicates reach 26.
 REJECT_COLOR = 35.0
 CONVERGED = 0.05  # pixels: after a smaller step, the other iterations of this side are left out
 # Iteration -> residual over contrast, over the whole picture, above which a pair is rejected early.
@@ -326,7 +326,7 @@ class PhotoMatcher:
             if (
                 region is None
                 or (common[1] - common[0] < MIN_COMMON).any()
-                or (number == FROM_PHOTOS and colors(scale, shift, region) > REJECT_COLOR)
+                or (number == 0 and colors(scale, shift, region) > REJECT_COLOR)
             ):
                 return None
             start, size = region
