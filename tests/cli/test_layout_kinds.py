@@ -309,6 +309,17 @@ def test_columns_of_several_raters_are_votes(write, raw, names):
     assert "votes     505 by 5 annotators on 101 photos" in "\n".join(add.report(report, 10))
 
 
+@pytest.mark.parametrize("names", [["anna_left", "anna_right", "bela_left", "bela_right"],
+                                   ["bal", "jobb", "Arzt"]])  # fmt: skip
+def test_columns_of_left_and_right_are_no_votes_without_a_question(write, raw, names):
+    rows = [(f"{n}.jpg", *[PETS[n % 2]] * (len(names) - 1), PETS[n % 3 > 0]) for n in range(30)]
+    root = write(numbered(30), **{"t.csv": table(("file", *names), rows)})
+    with pytest.raises(ValueError, match="annotator's; if each labels a part of the photo, cut"):
+        read(root, raw)
+    proposal, _, _ = read(root, raw, vote_columns=names)
+    assert proposal.dataset.vote_columns == tuple(names)
+
+
 def test_rows_of_several_annotators_are_votes(write, raw):
     rows = [(f"{n}.jpg", who, PETS[n % 2]) for n in range(20) for who in ("a1", "a2", "a3")]
     rows[0] = ("0.jpg", "a1", "dog")
@@ -1707,6 +1718,7 @@ def test_two_columns_that_may_be_votes_or_two_questions_are_asked_about_with_eac
         read(root, raw)
     first_line = str(error.value).splitlines()[0]
     assert (f"--set '{option}' if each is one annotator's" in first_line) == votes
+    assert ("if each labels a part of the photo, cut the photos" in first_line) == votes
     if second != "01":
         for name in names:
             assert f"label_column={name}" in first_line
