@@ -1017,6 +1017,46 @@ def test_a_folder_named_as_without_a_label_is_asked_about(write, raw, name):
     assert len(entries) == 24
 
 
+@pytest.mark.parametrize(("stem", "asked"), [("", False), ("IMG_", True)])
+def test_a_folder_of_waste_is_a_class_if_its_photos_are_named_as_those_of_others(
+    write, raw, stem, asked
+):
+    root = write([f"{name}/{stem or name}{n}.jpg" for name in ("paper", "trash") for n in range(9)])
+    if asked:
+        with pytest.raises(ValueError, match="trash may hold photos without a label"):
+            read(root, raw)
+    else:
+        assert Counter(labels_of(read(root, raw)[2]).values()) == {"paper": 9, "trash": 9}
+
+
+def test_named_folders_below_the_class_folders_are_mentioned_with_the_option_that_reads_them(
+    write, raw
+):
+    kinds = {"Fruit": ("Apple", "Banana", "Kiwi"), "Packages": ("Juice", "Milk")}
+    folders = [f"{above}/{name}" for above, names in kinds.items() for name in names]
+    photos = [
+        f"{split}/{folder}/{split}_{n}.jpg"
+        for split in ("train", "test") for folder in folders for n in range(4)
+    ]  # fmt: skip
+    root = write(photos)
+    proposal, _, entries = read(root, raw)
+    assert set(labels_of(entries).values()) == set(kinds)
+    (remark,) = [text for text in proposal.reading.remarks if "are not read" in text]
+    assert "(apple, banana, juice, kiwi, milk)" in remark
+    roots = {"test/Fruit": "test", "test/Packages": "test"}
+    roots |= {"train/Fruit": "train", "train/Packages": "train"}
+    shown = ", ".join(f"{name}: {split}" for name, split in roots.items())
+    assert f"pass --set 'class_roots={{{shown}}}'" in remark
+    _, _, entries = read(root, raw, class_roots=roots)
+    assert set(labels_of(entries).values()) == {"Apple", "Banana", "Juice", "Kiwi", "Milk"}
+    assert Counter(splits_of(entries).values()) == {"train": 20, "test": 20}
+
+
+def test_numbered_folders_below_the_class_folders_are_no_classes(write, raw):
+    root = write([f"{'ab'[n // 20]}/patient_{n // 4}/{n}.jpg" for n in range(40)])
+    assert not any("are not read" in text for text in read(root, raw)[0].reading.remarks)
+
+
 @pytest.mark.parametrize("comma", [".", ","])
 def test_columns_of_probabilities_are_no_labels(write, raw, comma):
     shares = [("0.9", "0.1"), ("0.2", "0.8"), ("1.0", "0")]
