@@ -54,6 +54,7 @@ RATER = re.compile(
 )
 MULTIPLE = re.compile(r"[|;,]")
 QUESTIONS = {"label", "class", "diagnosis"}  # what is asked, not who answers
+OF_PARTS = "; if each labels a part of the photo, cut the photos into these parts, a row each"
 LEAST_KAPPA = 0.2  # "fair" agreement (Landis and Koch, 1977): columns of the same question
 
 # Returns the column that holds the labels, or None if that is ambiguous.
@@ -390,7 +391,7 @@ def _take_column(reading: TableReading, name: str, cells: Sequence[str]) -> None
         reading.remarks.append(
             f"{reading.group.name}: "
             f"{counted(conflicting, 'row contradicts', 'rows contradict')} an earlier row of "
-            "the photo; if they are votes, add a column annotator"
+            f"the photo; if they are votes, add a column annotator{OF_PARTS}"
         )
 
 
@@ -502,9 +503,8 @@ def _votes_option(names: Sequence[str], texts: Mapping[str, Counter[str]]) -> st
     if len(alike) < 2:
         return ""
     option = shlex.quote(f"vote_columns={scalar(alike)}")
-    parts = "; if each labels a part of the photo, cut the photos into these parts, a row each"
     maybe_parts = len(alike) == 2 or _name_sides(alike)
-    return f", or with --set {option} if each is one annotator's{parts * maybe_parts}"
+    return f", or with --set {option} if each is one annotator's{OF_PARTS * maybe_parts}"
 
 
 def _share_labels(vocabularies: Sequence[set[str]]) -> bool:

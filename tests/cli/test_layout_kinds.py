@@ -320,6 +320,19 @@ def test_columns_of_left_and_right_are_no_votes_without_a_question(write, raw, n
     assert proposal.dataset.vote_columns == tuple(names)
 
 
+def test_rows_of_both_sides_of_a_photo_are_mentioned_and_give_no_wrong_label(write, raw):
+    rows = [
+        (f"{n}.jpg", side, PETS[(n + (side == "right" and n % 3 == 0)) % 2])
+        for n in range(30) for side in ("left", "right")
+    ]  # fmt: skip
+    root = write(numbered(30), **{"t.csv": table(("file", "side", "label"), rows)})
+    proposal, _, entries = read(root, raw)
+    remarks = " ".join(proposal.reading.remarks)
+    assert "10 rows contradict an earlier row of the photo; if they are votes" in remarks
+    assert "if each labels a part of the photo, cut the photos into these parts" in remarks
+    assert labels_of(entries) == {f"images/{n}.jpg": PETS[n % 2] for n in range(30) if n % 3}
+
+
 def test_rows_of_several_annotators_are_votes(write, raw):
     rows = [(f"{n}.jpg", who, PETS[n % 2]) for n in range(20) for who in ("a1", "a2", "a3")]
     rows[0] = ("0.jpg", "a1", "dog")
