@@ -105,7 +105,8 @@ MAX_ASPECT = 1000
 COSTLY = {"JPEG2000": 0.5, "WEBP": 0.5, "HEIF": 0.65, "AVIF": 0.65}
 # Peak bytes per pixel of decoding and conversion to RGB, measured on photos of 40 to 80 MP and
 # rounded up: libwebp and OpenJPEG hold planes and the frame. Pillow uses 4 bytes for RGB, and 4
-# more to turn it; other modes are converted, which takes 12 together.
+# more to turn it; other modes are converted, which takes 12 together, and so does a second decode
+# of 16-bit colors.
 PEAK_BYTES = {"HEIF": 12, "AVIF": 12, "WEBP": 17, "TIFF": 16, "JPEG2000": 20}
 PEAK_BYTES_RGB, PEAK_BYTES_OTHER = 8, 12
 # Limits of a quick photo (Cost). The rest takes turns in the service. 30 MP of noise as JPEG take
@@ -330,7 +331,7 @@ def _open_header(data: bytes, max_megapixels: float) -> tuple[Image.Image, int]:
 
 def _cost(image: Image.Image, scans: int, least_side: int) -> Cost:
     pixels = image.width * image.height
-    opaque = image.mode == "RGB" and "transparency" not in image.info
+    opaque = image.mode == "RGB" and "transparency" not in image.info and not _is_deep(image)
     memory = pixels * PEAK_BYTES.get(
         image.format or "", PEAK_BYTES_RGB if opaque else PEAK_BYTES_OTHER
     )
