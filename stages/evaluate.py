@@ -47,7 +47,7 @@ from anklealign.evaluation.prediction_tables import (
 )
 from anklealign.evaluation.robustness import CorruptionSample
 from anklealign.evaluation.score_tables import Predictions
-from anklealign.explainability import feature_map
+from anklealign.explainability import attribution, feature_map
 from anklealign.inference.predictor import Predictor
 from anklealign.io import execution, files, pixel_store, results
 from anklealign.io.pseudonyms import Pseudonyms
@@ -328,9 +328,22 @@ def explain(
     maps = explained_photos.attribution_maps(
         photos, test, networks.store, own.for_inference, own.device, known=known
     )
+    if line := empty_maps_line(known):
+        stage.print_wrapped(line)
     small = feature_map.small_heat_maps(photos, networks.heat_maps, known)
     results.write_arrays(paths.EXPLANATIONS, maps | small | described)
     return networks.faithfulness(rows, np.stack([known[name] for name in rows.id]), seed)
+
+
+def empty_maps_line(maps: Mapping[str, attribution.Maps]) -> str:
+    """Return what to say of maps without evidence for the predicted class, or '' if none is."""
+    empty = sum(not heat.any() for heat in maps.values())
+    if not empty:
+        return ""
+    return (
+        f"evaluate: {empty} of {len(maps)} heat maps are empty: nothing in these photos speaks for "
+        "the predicted class, as with a baseline or a network that has learned little"
+    )
 
 
 def summary_line(metrics: Mapping[str, Any]) -> str:

@@ -38,3 +38,8 @@ ATTRIBUTES = {
     "view position", "format", "size", "weight", "country", "city", "source", "dx type", "license",
     "age approx", "anatom site general",
 }  # fmt: skip
+# Pairs of words for the sides of a body, with a column each.
+SIDES = (
+    ("left", "right"), ("l", "r"), ("od", "os"), ("bal", "jobb"), ("links", "rechts"),
+    ("gauche", "droite"),
+)  # fmt: skip

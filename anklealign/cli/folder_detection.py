@@ -38,9 +38,11 @@ UNSORTED = {
     "unsorted", "unlabeled", "unlabelled", "unlabeled images", "todo", "to do", "to sort", "temp",
     "tmp", "trash", "deleted", "unsortiert", "papierkorb", "non trie", "a trier", "rendezetlen",
 }  # fmt: skip
+WASTE = {"trash", "papierkorb"}
 MOST_STRAY = 0.01  # share of photos beside the only folder, as in a screenshot beside PetImages/
 FEWEST = 3  # photos of a label in a file name
 SHOWN = 6  # names in a message
+MOST_ROOTS = 12  # folders in an option; more do not fit into a line
 
 
 class FolderTree:
@@ -118,16 +120,20 @@ def read_folders(
         f"{counted(tree.below[join(top, name)], 'photo is', 'photos are')} set aside: {why}"
         for name, why in aside.items()
     ]
+    nested = _nested(roots, labels)
+    doubt = _doubt(tree, top, roots, texts, nested) or _doubt_of_copies(labels)
+    if not doubt and (remark := _remark_on_nested(tree, roots, nested)):
+        remarks.append(remark)
     return LayoutCandidate(
         "folders",
         f"{texts.total()} photos in {len(texts)} folders: {preview(texts)}{below}",
         texts,
         {} if plain else {"class_roots": dict(sorted(roots.items()))},
         tuple(remarks),
-        _doubt(tree, top, roots, texts, labels) or _doubt_of_copies(labels),
+        doubt,
         question=""
         if "classes" in (forced or {})
-        else _question_of_copies(texts) or _question_of_unsorted(texts),
+        else _question_of_copies(texts) or _question_of_unsorted(labels),
         labels=labels,
     ), []
 
@@ -193,22 +199,56 @@ def _labels(photos: Iterable[str], roots: Mapping[str, str]) -> tuple[Counter[st
     return Counter(labels.values()), labels
 
 
-def _doubt(
-    tree: FolderTree,
-    top: str,
-    roots: Mapping[str, str],
-    texts: Counter[str],
-    labels: Mapping[str, str],
-) -> str:
-    """Return why the folder names may not be labels, or ''."""
-    second: dict[str, set[str]] = defaultdict(set)
+def _nested(roots: Mapping[str, str], labels: Mapping[str, str]) -> dict[str, Counter[str]]:
+    """Return the photos of each class by the folder below the class folder, without numbers."""
+    nested: dict[str, Counter[str]] = defaultdict(Counter)
     for photo, name in labels.items():
         root = class_root_of(photo, roots) or ""
         folder, _, rest = (
             photo.removeprefix(root).removeprefix("/").partition("/")[2].partition("/")
         )
         if rest:
-            second[unnumbered(fold(folder))].add(name)
+            nested[unnumbered(fold(folder))][name] += 1
+    return nested
+
+
+def _remark_on_nested(
+    tree: FolderTree, roots: Mapping[str, str], nested: Mapping[str, Counter[str]]
+) -> str:
+    """Return the remark on folders below the class folders that are named, not numbered, or ''."""
+    holders = set().union(*nested.values())
+    photos = sum(count.total() for count in nested.values())
+    words = {re.sub(r"[\W\d_]+$", "", name) for name in nested if not is_code(name)} - {""}
+    if len(words) <= len(holders) or 2 * photos < sum(tree.below[root] for root in roots):
+        return ""
+    option = _class_roots_option(tree, roots, holders)
+    return (
+        f"the folders below the class folders are not read ({_first(list(nested))}); if they are "
+        f"the classes, pass {option}; if they are subjects, set subject_pattern"
+    )
+
+
+def _class_roots_option(tree: FolderTree, roots: Mapping[str, str], holders: set[str]) -> str:
+    """Return the option that reads the folders below class folders as classes."""
+    above = {
+        join(root, name): split
+        for root, split in sorted(roots.items())
+        for name in sorted(tree.children[root] & holders)
+    }
+    shown = scalar(dict(list(above.items())[:MOST_ROOTS]))
+    if len(above) > MOST_ROOTS:
+        shown = shown.removesuffix("}") + ", …}"
+    return f"--set {shlex.quote(f'class_roots={shown}')}"
+
+
+def _doubt(
+    tree: FolderTree,
+    top: str,
+    roots: Mapping[str, str],
+    texts: Counter[str],
+    second: Mapping[str, Counter[str]],
+) -> str:
+    """Return why the folder names may not be labels, or ''."""
     classes = {unnumbered(fold(name)) for name in texts}
     nested = {name: above for name, above in second.items() if name in classes}
     for holder in sorted({above for each in nested.values() for above in each}):
@@ -221,18 +261,11 @@ def _doubt(
     recurring = sorted(name for name, above in second.items() if len(above) > 1)
     if len(recurring) > 1 and not all(split_of_name(name) for name in recurring):
         holders = set().union(*(second[name] for name in recurring))
-        above = {
-            join(root, name): split
-            for root, split in sorted(roots.items())
-            for name in sorted(tree.children[root] & holders)
-        }
-        shown = scalar(dict(list(above.items())[:SHOWN]))
-        if len(above) > SHOWN:
-            shown = shown.removesuffix("}") + ", …}"
+        option = _class_roots_option(tree, roots, holders)
         return (
             f"{_first(recurring)} recur below {len(texts)} folders; if they are the classes, pass "
-            f"--set {shlex.quote(f'class_roots={shown}')} with those of the folders above them "
-            "that are to be read; if some are copies of others, move them out of the folder"
+            f"{option} with those of the folders above them that are to be read; if some are "
+            "copies of others, move them out of the folder"
         )
     named = [name for name in tree.children[top] if split_of_name(name)]
     if set(roots.values()) == {""} and any(
@@ -276,10 +309,23 @@ def _question_of_copies(texts: Iterable[str]) -> str:
     )
 
 
-def _question_of_unsorted(texts: Iterable[str]) -> str:
-    """Return the question about folders that are named as if they held no class, or ''."""
-    names = sorted(texts)
-    unsorted = [name for name in names if fold(name).strip("_ ") in UNSORTED]
+def _question_of_unsorted(labels: Mapping[str, str]) -> str:
+    """Return the question about folders that are named as if they held no class, or ''.
+
+    Waste is a class if it names its photos as the other folders do: trash/trash1.jpg beside
+    paper/paper1.jpg. What lies in a bin has the names of other folders.
+    """
+    photos = Counter(labels.values())
+    named = Counter(
+        name for path, name in labels.items()
+        if fold(path.rpartition("/")[2]).startswith(fold(name))
+    )  # fmt: skip
+    own_names = all(2 * named[name] > count for name, count in photos.items())
+    names = sorted(photos)
+    unsorted = [
+        name for name in names
+        if (folded := fold(name).strip("_ ")) in UNSORTED and not (folded in WASTE and own_names)
+    ]  # fmt: skip
     if not unsorted:
         return ""
     without, all_classes = (

@@ -22,6 +22,7 @@ from anklealign.cli.column_names import (
     CASE_NAMES,
     GROUP_NAMES,
     LABEL_NAMES,
+    SIDES,
     SPLIT_NAMES,
 )
 from anklealign.cli.dataset_config import scalar
@@ -53,6 +54,7 @@ RATER = re.compile(
 )
 MULTIPLE = re.compile(r"[|;,]")
 QUESTIONS = {"label", "class", "diagnosis"}  # what is asked, not who answers
+OF_PARTS = "; if each labels a part of the photo, cut the photos into these parts, a row each"
 LEAST_KAPPA = 0.2  # "fair" agreement (Landis and Koch, 1977): columns of the same question
 
 # Returns the column that holds the labels, or None if that is ambiguous.
@@ -389,7 +391,7 @@ def _take_column(reading: TableReading, name: str, cells: Sequence[str]) -> None
         reading.remarks.append(
             f"{reading.group.name}: "
             f"{counted(conflicting, 'row contradicts', 'rows contradict')} an earlier row of "
-            "the photo; if they are votes, add a column annotator"
+            f"the photo; if they are votes, add a column annotator{OF_PARTS}"
         )
 
 
@@ -455,7 +457,7 @@ def _vote_columns(
     """Return the columns that hold the labels of one annotator each.
 
     Their values are the same labels. Either they are named and numbered as annotators, or at least
-    three columns of words agree above chance.
+    three columns of words agree above chance and none of them stands for one side of a body.
     """
     stems: dict[str, list[str]] = defaultdict(list)
     for name in values:
@@ -479,7 +481,14 @@ def _vote_columns(
         for name in words
     ]
     names = max(alike, key=len, default=[])
-    return names if len(names) > 2 and _agree([values[name] for name in names]) else []
+    agree = len(names) > 2 and not _name_sides(names) and _agree([values[n] for n in names])
+    return names if agree else []
+
+
+def _name_sides(names: Iterable[str]) -> bool:
+    """Return whether columns stand for the left and the right side."""
+    words = {word for name in names for word in fold(name).split()}
+    return any(words.issuperset(pair) for pair in SIDES)
 
 
 def _agree(columns: Sequence[Sequence[str]]) -> bool:
@@ -494,7 +503,8 @@ def _votes_option(names: Sequence[str], texts: Mapping[str, Counter[str]]) -> st
     if len(alike) < 2:
         return ""
     option = shlex.quote(f"vote_columns={scalar(alike)}")
-    return f", or with --set {option} if each is one annotator's"
+    maybe_parts = len(alike) == 2 or _name_sides(alike)
+    return f", or with --set {option} if each is one annotator's{OF_PARTS * maybe_parts}"
 
 
 def _share_labels(vocabularies: Sequence[set[str]]) -> bool:

@@ -15,16 +15,17 @@ that they use. Transparent areas become white. Only the first frame of an animat
 import io
 import re
 import stat
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 from pi_heif import HeifImageFile  # type: ignore[import-untyped]
-from PIL import ExifTags, Image, TiffImagePlugin
+from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
 
 from anklealign.io import camera_raw, color_profiles
 
@@ -104,7 +105,8 @@ MAX_ASPECT = 1000
 COSTLY = {"JPEG2000": 0.5, "WEBP": 0.5, "HEIF": 0.65, "AVIF": 0.65}
 # Peak bytes per pixel of decoding and conversion to RGB, measured on photos of 40 to 80 MP and
 # rounded up: libwebp and OpenJPEG hold planes and the frame. Pillow uses 4 bytes for RGB, and 4
-# more to turn it; other modes are converted, which takes 12 together.
+# more to turn it; other modes are converted, which takes 12 together, and so does a second decode
+# of 16-bit colors.
 PEAK_BYTES = {"HEIF": 12, "AVIF": 12, "WEBP": 17, "TIFF": 16, "JPEG2000": 20}
 PEAK_BYTES_RGB, PEAK_BYTES_OTHER = 8, 12
 # Limits of a quick photo (Cost). The rest takes turns in the service. 30 MP of noise as JPEG take
@@ -120,6 +122,13 @@ METADATA_BYTES = 64 << 20
 PHOTOMETRIC, WHITE_IS_ZERO = 262, 0
 # Bits of 16-bit pixels; 8 for 8-bit pictures that a program saved as 16.
 BIT_DEPTHS = (8, 10, 12, 14, 16)
+# Pillow's name of 16-bit colors, of which it keeps the high bytes -> the name that gives the low
+# bytes: that of the other byte order. Four bytes of gray and alpha are read as those of RGBA.
+LOW_BYTES = {
+    f"{mode};16{order}": f"{mode};16{other}"
+    for mode in ("RGB", "RGBA")
+    for order, other in (("B", "L"), ("L", "B"), ("N", "B" if sys.byteorder == "little" else "L"))
+} | {"LA;16B": "RGBA"}
 GRAY_MODES = {"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"}
 
 TURNS = {
@@ -268,7 +277,7 @@ def open_photo(
     if admit is not None:
         admit(_cost(image, scans, least_side))
     with _photo_errors():
-        return _decode(image, least_side)
+        return _decode(image, data, least_side)
 
 
 @contextmanager
@@ -322,7 +331,7 @@ def _open_header(data: bytes, max_megapixels: float) -> tuple[Image.Image, int]:
 
 def _cost(image: Image.Image, scans: int, least_side: int) -> Cost:
     pixels = image.width * image.height
-    opaque = image.mode == "RGB" and "transparency" not in image.info
+    opaque = image.mode == "RGB" and "transparency" not in image.info and not _is_deep(image)
     memory = pixels * PEAK_BYTES.get(
         image.format or "", PEAK_BYTES_RGB if opaque else PEAK_BYTES_OTHER
     )
@@ -336,7 +345,7 @@ def _cost(image: Image.Image, scans: int, least_side: int) -> Cost:
     return Cost(memory, pixels / 1e6, quick and memory <= QUICK_BYTES)
 
 
-def _decode(image: Image.Image, least_side: int) -> Photo:
+def _decode(image: Image.Image, data: bytes, least_side: int) -> Photo:
     kind = image.format or ""
     size = image.size
     # Decoders of these two formats apply the orientation while they decode, so it is read before.
@@ -347,12 +356,14 @@ def _decode(image: Image.Image, least_side: int) -> Photo:
         image.draft(None, (least_side, least_side))
     # Pixels before metadata: getexif() of a PNG decodes the pixels, and load() after an error in
     # them returns the rest of the picture as black, without an error.
+    deep = _is_deep(image)
     image.load()
+    depth_note = _stretch_colors(image, data) if deep else ""
     turn = None
     if not upright:
         orientation = _orientation(image)
         turn = TURNS.get(orientation)
-    rgb, notes = _srgb(image, profile)
+    rgb, notes = _srgb(image, profile, depth_note)
     if turn is not None:
         rgb = rgb.transpose(turn)
     if upright:
@@ -436,9 +447,12 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _srgb(image: Image.Image, profile: object) -> tuple[Image.Image, tuple[str, ...]]:
+def _srgb(
+    image: Image.Image, profile: object, depth_note: str
+) -> tuple[Image.Image, tuple[str, ...]]:
     """Return the decoded picture as 8-bit sRGB, and notes on its conversion."""
-    rgb, depth_note = _rgb_and_depth(image, profile)
+    rgb, gray_note = _rgb_and_depth(image, profile)
+    depth_note = depth_note or gray_note
     if not isinstance(profile, bytes) or not profile:
         return rgb, (depth_note,) if depth_note else ()
     mode = "CMYK" if image.mode == "CMYK" else "L" if image.mode in GRAY_MODES else "RGB"
@@ -469,6 +483,53 @@ def _rgb_and_depth(image: Image.Image, profile: object) -> tuple[Image.Image, st
     return image if image.mode == "RGB" else image.convert("RGB"), ""
 
 
+def _is_deep(image: Image.Image) -> bool:
+    """Return whether a photo that is not decoded yet has 16-bit colors."""
+    tiles = getattr(image, "tile", [])
+    return bool(tiles) and all(_rawmode(tile.args) in LOW_BYTES for tile in tiles)
+
+
+def _rawmode(args: object) -> object:
+    """Return how the pixels of a tile lie in the file, in Pillow's words."""
+    return args[0] if isinstance(args, tuple) and args else args
+
+
+def _stretch_colors(image: Image.Image, data: bytes) -> str:
+    """Scale 16-bit colors by the bits in use, in place, and return a note if these are fewer.
+
+    Pillow keeps the high bytes only, so 12 bits in 16 come as black. If these bytes show that fewer
+    bits are in use, the file is decoded again for the low ones.
+    """
+    extrema: list[tuple[int, int]] = list(image.getextrema())  # type: ignore[arg-type]
+    brightest = max(high for _, high in extrema[:3])
+    depth = next(bits for bits in BIT_DEPTHS if brightest << 8 < 1 << bits)
+    if depth == BIT_DEPTHS[-1] or "transparency" in image.info:
+        return ""
+    low = cast("ImageFile.ImageFile", identify(data))
+    with_alpha = str(_rawmode(low.tile[0].args)).startswith("LA")
+    low.tile = [
+        tile._replace(args=(LOW_BYTES[tile.args[0]], *tile.args[1:]))
+        if isinstance(tile.args, tuple)
+        else tile._replace(args=LOW_BYTES[str(tile.args)])
+        for tile in low.tile
+    ]
+    low.load()
+    white, largest = (1 << depth) - 1, 0
+    for top in range(0, image.height, 256):  # in strips, to avoid a second copy of the photo
+        box = (0, top, image.width, min(top + 256, image.height))
+        strip, lower = np.array(image.crop(box)), np.asarray(low.crop(box))
+        lower = lower[..., 1:2] if with_alpha else lower[..., :3]
+        values = (strip[..., :3].astype(np.uint32) << 8) + lower
+        strip[..., :3] = (values * 510 + white) // (2 * white)  # rounded
+        largest = max(largest, int(values.max()))
+        image.paste(Image.fromarray(strip), box)
+    return _depth_note(depth, largest)
+
+
+def _depth_note(depth: int, largest: int) -> str:
+    return f"scaled as {depth} bits in 16; the largest value is {largest}"
+
+
 def _from_16_bits(image: Image.Image) -> tuple[Image.Image, str]:
     """Return a 16-bit gray image as RGB, and a note if it uses fewer bits.
 
@@ -491,7 +552,7 @@ def _from_16_bits(image: Image.Image) -> tuple[Image.Image, str]:
     tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
     if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
         gray = 255 - gray  # Pillow inverts 8 bits only
-    note = "" if depth == 16 else f"scaled as {depth} bits in 16; the largest value is {largest}"
+    note = "" if depth == 16 else _depth_note(depth, largest)
     return Image.fromarray(gray).convert("RGB"), note
 
 

@@ -309,6 +309,30 @@ def test_columns_of_several_raters_are_votes(write, raw, names):
     assert "votes     505 by 5 annotators on 101 photos" in "\n".join(add.report(report, 10))
 
 
+@pytest.mark.parametrize("names", [["anna_left", "anna_right", "bela_left", "bela_right"],
+                                   ["bal", "jobb", "Arzt"]])  # fmt: skip
+def test_columns_of_left_and_right_are_no_votes_without_a_question(write, raw, names):
+    rows = [(f"{n}.jpg", *[PETS[n % 2]] * (len(names) - 1), PETS[n % 3 > 0]) for n in range(30)]
+    root = write(numbered(30), **{"t.csv": table(("file", *names), rows)})
+    with pytest.raises(ValueError, match="annotator's; if each labels a part of the photo, cut"):
+        read(root, raw)
+    proposal, _, _ = read(root, raw, vote_columns=names)
+    assert proposal.dataset.vote_columns == tuple(names)
+
+
+def test_rows_of_both_sides_of_a_photo_are_mentioned_and_give_no_wrong_label(write, raw):
+    rows = [
+        (f"{n}.jpg", side, PETS[(n + (side == "right" and n % 3 == 0)) % 2])
+        for n in range(30) for side in ("left", "right")
+    ]  # fmt: skip
+    root = write(numbered(30), **{"t.csv": table(("file", "side", "label"), rows)})
+    proposal, _, entries = read(root, raw)
+    remarks = " ".join(proposal.reading.remarks)
+    assert "10 rows contradict an earlier row of the photo; if they are votes" in remarks
+    assert "if each labels a part of the photo, cut the photos into these parts" in remarks
+    assert labels_of(entries) == {f"images/{n}.jpg": PETS[n % 2] for n in range(30) if n % 3}
+
+
 def test_rows_of_several_annotators_are_votes(write, raw):
     rows = [(f"{n}.jpg", who, PETS[n % 2]) for n in range(20) for who in ("a1", "a2", "a3")]
     rows[0] = ("0.jpg", "a1", "dog")
@@ -1004,6 +1028,46 @@ def test_a_folder_named_as_without_a_label_is_asked_about(write, raw, name):
     assert sum(skip.reason == "label_unknown" for skip in inventory.skips) == 8
     _, _, entries = read(root, raw, "folders", classes={"cat": [], "dog": [], name: []})
     assert len(entries) == 24
+
+
+@pytest.mark.parametrize(("stem", "asked"), [("", False), ("IMG_", True)])
+def test_a_folder_of_waste_is_a_class_if_its_photos_are_named_as_those_of_others(
+    write, raw, stem, asked
+):
+    root = write([f"{name}/{stem or name}{n}.jpg" for name in ("paper", "trash") for n in range(9)])
+    if asked:
+        with pytest.raises(ValueError, match="trash may hold photos without a label"):
+            read(root, raw)
+    else:
+        assert Counter(labels_of(read(root, raw)[2]).values()) == {"paper": 9, "trash": 9}
+
+
+def test_named_folders_below_the_class_folders_are_mentioned_with_the_option_that_reads_them(
+    write, raw
+):
+    kinds = {"Fruit": ("Apple", "Banana", "Kiwi"), "Packages": ("Juice", "Milk")}
+    folders = [f"{above}/{name}" for above, names in kinds.items() for name in names]
+    photos = [
+        f"{split}/{folder}/{split}_{n}.jpg"
+        for split in ("train", "test") for folder in folders for n in range(4)
+    ]  # fmt: skip
+    root = write(photos)
+    proposal, _, entries = read(root, raw)
+    assert set(labels_of(entries).values()) == set(kinds)
+    (remark,) = [text for text in proposal.reading.remarks if "are not read" in text]
+    assert "(apple, banana, juice, kiwi, milk)" in remark
+    roots = {"test/Fruit": "test", "test/Packages": "test"}
+    roots |= {"train/Fruit": "train", "train/Packages": "train"}
+    shown = ", ".join(f"{name}: {split}" for name, split in roots.items())
+    assert f"pass --set 'class_roots={{{shown}}}'" in remark
+    _, _, entries = read(root, raw, class_roots=roots)
+    assert set(labels_of(entries).values()) == {"Apple", "Banana", "Juice", "Kiwi", "Milk"}
+    assert Counter(splits_of(entries).values()) == {"train": 20, "test": 20}
+
+
+def test_numbered_folders_below_the_class_folders_are_no_classes(write, raw):
+    root = write([f"{'ab'[n // 20]}/patient_{n // 4}/{n}.jpg" for n in range(40)])
+    assert not any("are not read" in text for text in read(root, raw)[0].reading.remarks)
 
 
 @pytest.mark.parametrize("comma", [".", ","])
@@ -1707,6 +1771,7 @@ def test_two_columns_that_may_be_votes_or_two_questions_are_asked_about_with_eac
         read(root, raw)
     first_line = str(error.value).splitlines()[0]
     assert (f"--set '{option}' if each is one annotator's" in first_line) == votes
+    assert ("if each labels a part of the photo, cut the photos" in first_line) == votes
     if second != "01":
         for name in names:
             assert f"label_column={name}" in first_line

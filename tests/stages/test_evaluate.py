@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from anklealign.evaluation.prediction_tables import prediction_table, rounded_probabilities
-from stages.evaluate import headline_metrics
+from stages.evaluate import empty_maps_line, headline_metrics
 from stages.report import mistake_tiles
 
 CLASSES = ["a", "b", "c"]
@@ -86,3 +86,10 @@ def test_few_groups_have_no_interval_among_the_headline_metrics():
     assert headline["seeds"] == {"mean": 0.6123, "sd": 0.04}
     flat = pd.json_normalize(headline).iloc[0]
     assert sum(not isinstance(value, str) for value in flat) == 15
+
+
+def test_maps_without_evidence_are_counted():
+    full = np.eye(4, dtype=np.float32)
+    assert empty_maps_line({"a": full, "b": full}) == ""
+    line = empty_maps_line({"a": full, "b": np.zeros_like(full), "c": np.zeros_like(full)})
+    assert line.startswith("evaluate: 2 of 3 heat maps are empty: nothing in these photos speaks")
