@@ -44,6 +44,7 @@ from anklealign.io.decoder_pool import Target
 from anklealign.io.pixel_store import Pixels
 from anklealign.models import description, novelty
 from anklealign.models.input_config import Floats
+from anklealign.models.novelty_detector import NoveltyDetector
 from anklealign.models.weights import GENERAL_NETWORK
 from benchmarks import serving
 
@@ -79,6 +80,7 @@ def main() -> None:
     for size in arguments.sizes:
         features = {name: describe(pixels, size) for name, pixels in images.items()}
         print_methods(size, features, labels)
+        print_thresholds(features, list(labels))
 
 
 def read_folder(folder: Path, options: argparse.Namespace) -> tuple[Pixels, Labels]:
@@ -212,6 +214,37 @@ def pair_scores(
             area = float(roc_auc_score(is_unlike, np.concatenate([own_scores, unlike])))
             scores[own, other] = (area, float((unlike > limit).mean()))
     return scores
+
+
+def print_thresholds(features: Mapping[str, Features], names: list[str], draws: int = 300) -> None:
+    """Print the false refusals by thresholds of validation photos alone and with the references.
+
+    Of each set, 70% of the photos are references, 15% choose the threshold, and 15% are similar
+    photos, drawn anew each time. Each photo is a group of its own.
+    """
+    rng = np.random.default_rng(0)
+    print("\nShares refused, mean and standard deviation over draws\n")
+    print("| trained on | photos | similar | unlike | similar, with references | unlike |")
+    print("|---|---|---|---|---|---|")
+    for name in names:
+        own = features[name]
+        foreign = np.concatenate([features[other][:40] for other in names if other != name])
+        refused = []
+        for _ in range(draws):
+            fold = rng.permutation(len(own))
+            parts = np.split(fold, [int(0.7 * len(own)), int(0.85 * len(own))])
+            references, val, similar = (own[part] for part in parts)
+            detector = NoveltyDetector(references, 0.0, FALSE_REFUSALS)
+            scores, by_others = detector.scores(val), detector.own_scores(range(len(references)))
+            limits = [
+                novelty.threshold(values, FALSE_REFUSALS)
+                for values in (scores, np.concatenate([scores, by_others]))
+            ]
+            tested = detector.scores(similar), detector.scores(foreign)
+            refused.append([(values > limit).mean() for limit in limits for values in tested])
+        columns = zip(np.mean(refused, axis=0), np.std(refused, axis=0), strict=True)
+        cells = " | ".join(f"{mean:.3f} ± {deviation:.3f}" for mean, deviation in columns)
+        print(f"| {name} | {len(own)} | {cells} |")
 
 
 def print_cost(photo: Path, rounds: int = 15) -> None:

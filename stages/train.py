@@ -614,7 +614,10 @@ def choose_examples(
 def fit_novelty(settings: Settings, data: Data, device: torch.device) -> NoveltyDetector | None:
     """Return the detector of photos that are unlike the training photos, if it is enabled."""
     share = settings.train.false_refusals
-    return novelty.fit(data.store, data.train.rows, data.val.rows, device, share) if share else None
+    if not share:
+        return None
+    groups = data.table.set_index("id").group[list(data.train.ids)].tolist()
+    return novelty.fit(data.store, data.train.rows, data.val.rows, device, share, groups=groups)
 
 
 def write_records(

@@ -7,12 +7,13 @@ trained to separate the classes alone, so a second, general network describes th
 EfficientNet-Lite0 with ImageNet weights, which are part of the installation. The score of a photo
 is its mean cosine distance to the nearest training photos (Sun, Ming, Zhu and Li,
 Out-of-Distribution Detection with Deep Nearest Neighbors (2022)). The threshold is a conformal
-quantile of the scores of the validation photos. `python -m benchmarks.novelty` compares the method
-with others on pairs of real datasets.
+quantile of the scores of the validation photos and, left out, of the training photos. `python -m
+benchmarks.novelty` compares the method with others on pairs of real datasets.
 """
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -32,9 +33,19 @@ from anklealign.models.weights import GENERAL_NETWORK
 
 
 def fit(
-    pixels: Photos, train: Integers, val: Integers, device: torch.device, false_refusals: float
+    pixels: Photos,
+    train: Integers,
+    val: Integers,
+    device: torch.device,
+    false_refusals: float,
+    *,
+    groups: Sequence[str] | Sequence[int],
 ) -> NoveltyDetector:
     """Return a detector from rows of the store.
+
+    The threshold is a quantile of the scores of the validation photos and of the references, each
+    by those of other groups. The validation photos alone are often so few that their quantile is
+    that of a single outlier (`python -m benchmarks.novelty`).
 
     Args:
         pixels: The store, uint8 (n, S, S, 3).
@@ -43,6 +54,7 @@ def fit(
         val: Rows of the validation photos.
         device: Device of the general network.
         false_refusals: Share of similar photos that may be refused, above 0 and below 1.
+        groups: Of the training photos, as split has kept them together.
 
     Raises:
         ValueError: The weights of the general network are missing.
@@ -50,7 +62,8 @@ def fit(
     references = describe(pixels, train[:MAX_REFERENCES], device)
     detector = NoveltyDetector(references, math.inf, false_refusals)
     scores = detector.scores(describe(pixels, val, device))
-    return replace(detector, threshold=threshold(scores, false_refusals))
+    own = detector.own_scores(groups[: len(references)])
+    return replace(detector, threshold=threshold(np.concatenate([scores, own]), false_refusals))
 
 
 def threshold(scores: Floats, false_refusals: float) -> float:

@@ -3,7 +3,7 @@
 Shapes: N photos, R reference photos, C features. novelty.py describes the method.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,11 +48,18 @@ class NoveltyDetector:
         Args:
             features: Of `novelty.describe`, (N, C).
         """
-        count = min(NEIGHBORS, len(self.references))
-        similarities = features @ self.references.T
-        nearest = -np.partition(-similarities, count - 1, axis=1)[:, :count]
-        scores: Floats = (1 - np.sort(nearest, axis=1).astype(np.float64).mean(1)).round(6)
-        return scores
+        return nearest_distances(features @ self.references.T)
+
+    def own_scores(self, groups: Sequence[str] | Sequence[int]) -> Floats:
+        """Return the scores of the references, each by those of other groups: (R,) groups -> (N,).
+
+        A reference without NEIGHBORS of other groups has no score.
+        """
+        codes = np.unique(np.asarray(groups), return_inverse=True)[1]
+        similarities = self.references @ self.references.T
+        similarities[codes[:, None] == codes] = -np.inf
+        scored = np.isfinite(similarities).sum(axis=1) >= NEIGHBORS
+        return nearest_distances(similarities[scored])
 
     def by_row(self, train: pd.DataFrame) -> dict[int, Features]:
         """Return the references (C,) by row of the store; {} if the bundle has other photos.
@@ -68,6 +75,14 @@ class NoveltyDetector:
     def similar(self, scores: Floats) -> npt.NDArray[np.bool_]:
         """Return whether photos are similar to the training photos: (N,) -> (N,)."""
         return scores <= self.threshold
+
+
+def nearest_distances(similarities: Features) -> Floats:
+    """Return the mean distance of the nearest references: cosines (N, R) -> (N,)."""
+    count = min(NEIGHBORS, similarities.shape[1])
+    nearest = -np.partition(-similarities, count - 1, axis=1)[:, :count]
+    distances: Floats = (1 - np.sort(nearest, axis=1).astype(np.float64).mean(1)).round(6)
+    return distances
 
 
 def unit(features: Features) -> Features:

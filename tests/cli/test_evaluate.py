@@ -68,7 +68,9 @@ def trained(tmp_path_factory) -> Path:
             "positive": "bees", "threshold": 0.4, "target": "sensitivity", "goal": 0.9,
         },
     }  # fmt: skip
-    detector = novelty.fit(pixels, rows[:14], rows[14:], torch.device("cpu"), 0.05)
+    detector = novelty.fit(
+        pixels, rows[:14], rows[14:], torch.device("cpu"), 0.05, groups=rows[:14]
+    )
     bundle.save(
         place / "model",
         Bundle(
@@ -243,7 +245,7 @@ def test_real_photos_of_another_split_are_scored(tmp_path, monkeypatch):
         "train_class_counts": dict(zip(CLASSES, np.bincount(train.labels).tolist(), strict=True)),
         "photo_attributes": photo_attributes.quantiles(photo_attributes.measure(table, pixels)),
     }
-    detector = novelty.fit(pixels, train.rows, val.rows, cpu, 0.05)
+    detector = novelty.fit(pixels, train.rows, val.rows, cpu, 0.05, groups=train.rows)
     own = replace(plain, model=model.eval(), record=record, novelty=detector)
     bundle.save(tmp_path / "model", own)
     monkeypatch.chdir(tmp_path)

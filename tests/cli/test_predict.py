@@ -96,7 +96,9 @@ def test_photos_unlike_the_training_photos_are_marked_or_refused(
     Image.new("RGB", (60, 40), "white").save(place / "in/white.png")
     predictor = Predictor.load("model", "cpu")
     pixels = predictor.preprocess("in/seen.png")[None]
-    detector = novelty.fit(pixels, np.zeros(1, int), np.zeros(1, int), torch.device("cpu"), 0.05)
+    detector = novelty.fit(
+        pixels, np.zeros(1, int), np.zeros(1, int), torch.device("cpu"), 0.05, groups=[0]
+    )
     bundle.save(place / "model", replace(predictor.bundle, novelty=detector))
     status, table = run("in")
     assert status == 0

@@ -41,7 +41,7 @@ def networks(tmp_path, monkeypatch):
         shard.pixels[...] = pixels
         writer.add(shard)
     store = open_store(tmp_path / "store")
-    detector = novelty.fit(store, np.arange(8), np.arange(8, 16), CPU, 0.05)
+    detector = novelty.fit(store, np.arange(8), np.arange(8, 16), CPU, 0.05, groups=range(8))
     made = replace(bundle_of("anklealign_cnn", widths=[8, 16]), novelty=detector)
     bundle.save(tmp_path / "model", made)
     yield NetworkPasses.load(tmp_path / "model", "cpu", store)

@@ -268,7 +268,9 @@ def write_trained_project(folder):
     split.main()
     table = pixel_store.read_table(paths.SPLIT / "photos.csv")
     train, val = (table.row[table.split == name].to_numpy() for name in ("train", "val"))
-    detector = novelty.fit(pixel_store.open_store(), train, val, torch.device("cpu"), 0.05)
+    detector = novelty.fit(
+        pixel_store.open_store(), train, val, torch.device("cpu"), 0.05, groups=train
+    )
     bundle.save(paths.MODEL, replace(bundle.load(paths.MODEL), novelty=detector))
     test = table[table.split == "test"]
     paths.REPEATS.parent.mkdir()

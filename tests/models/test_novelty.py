@@ -63,10 +63,34 @@ def test_the_input_of_the_general_network_is_that_of_its_pretrained_config() -> 
     assert InputConfig(160, config.mean, config.std, config.interpolation) == GENERAL_INPUT
 
 
+def test_references_are_scored_by_those_of_other_groups() -> None:
+    rng = np.random.default_rng(0)
+    references = novelty_detector.unit(rng.normal(size=(12, 20)).astype(np.float32))
+    detector = NoveltyDetector(references, 0.0, 0.05)
+    groups = ["a"] * 4 + ["b"] * 8
+    own = detector.own_scores(groups)
+    # Group b has only four references of another group, which is less than NEIGHBORS.
+    expected = NoveltyDetector(references[4:], 0.0, 0.05).scores(references[:4])
+    assert np.array_equal(own, expected)
+    assert detector.own_scores(["a"] * 12).shape == (0,)
+
+
+def test_the_threshold_counts_left_out_training_photos() -> None:
+    rng = np.random.default_rng(1)
+    pixels = rng.integers(0, 256, (40, 64, 64, 3), np.uint8)
+    train, val = np.arange(36), np.arange(36, 40)
+    own_groups = novelty.fit(pixels, train, val, CPU, 0.05, groups=range(36))
+    one_group = novelty.fit(pixels, train, val, CPU, 0.05, groups=[0] * 36)
+    scores = one_group.scores(novelty.describe(pixels, val, CPU))
+    assert one_group.threshold == scores.max()
+    both = np.concatenate([scores, own_groups.own_scores(range(36))])
+    assert own_groups.threshold == novelty.threshold(both, 0.05) != one_group.threshold
+
+
 def test_a_bundle_keeps_its_detector(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (9, 64, 64, 3), np.uint8)
-    detector = novelty.fit(pixels, np.arange(6), np.arange(6, 9), CPU, 0.05)
+    detector = novelty.fit(pixels, np.arange(6), np.arange(6, 9), CPU, 0.05, groups=range(6))
     assert detector.references.shape == (6, 1280)
     bundle.save(tmp_path, replace(made(), novelty=detector))
     loaded = Predictor.load(tmp_path, "cpu")
@@ -104,7 +128,7 @@ def test_drawn_images_are_the_same_in_every_run_and_differ() -> None:
 def test_photos_of_other_subjects_and_drawn_images_are_refused() -> None:
     insects, vehicles = photos_of("hymenoptera", 120), photos_of("car_bike", 40)
     pixels = np.concatenate([insects, vehicles])
-    detector = novelty.fit(pixels, np.arange(80), np.arange(80, 120), CPU, 0.05)
+    detector = novelty.fit(pixels, np.arange(80), np.arange(80, 120), CPU, 0.05, groups=range(80))
     assert isinstance(detector, NoveltyDetector)
     scores = detector.scores(novelty.describe(pixels, np.arange(80, 160), CPU))
     assert detector.similar(scores[:40]).mean() >= 0.95
