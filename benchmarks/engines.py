@@ -5,8 +5,8 @@
 Measures variants of params.yaml; by default the configured model, mobilenet_v3_small and resnet18.
 The weights are random, which does not affect speed. The time includes resizing and excludes
 decoding. The engines alternate, and the best round counts, because other load only adds time.
-`make export` measures the trained bundle, and the service uses the faster engine. Exit status 1:
-the engines disagree.
+`make export` measures the trained bundle, and the service uses ONNX Runtime unless PyTorch is
+faster by a fifth. Exit status 1: the engines disagree.
 """
 
 import argparse

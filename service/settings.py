@@ -46,7 +46,7 @@ class ServiceSettings(BaseSettings):
             it.
         metrics: Folder with details/evaluate.json and MODEL_CARD.md; both are optional. Of several
             bundles, its folders NAME.
-        engine: Inference engine; auto selects the faster available one.
+        engine: Inference engine; auto selects the one that the export prefers.
         device: PyTorch device: auto, cpu, cuda, cuda:1 or mps.
         threads: Photos decoded in parallel; large photos use at most half of the threads.
         queue: Maximum number of queued or in-progress photos, of which a request counts at most

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
+from anklealign.cli.export import Speed, preferred_engine
 from anklealign.cli.main import main
 from anklealign.inference import onnx_predictor
 from anklealign.inference.predictor import Predictor
@@ -65,6 +66,12 @@ def test_the_export_is_one_valid_file_that_names_bundle_and_faster_engine(folder
     assert metadata[onnx_predictor.BUNDLE_HASH] == results.bundle_hash(folder / "model")
     assert metadata[onnx_predictor.FASTER_ENGINE] in {"onnx", "torch"}
     assert sorted(path.name for path in folder.iterdir()) == ["model", "model.onnx"]
+
+
+def test_pytorch_is_preferred_only_if_it_saves_a_fifth() -> None:
+    onnx_speed = Speed(1.0, 1.0)
+    assert preferred_engine({"torch": Speed(1.0, 0.7), "onnx": onnx_speed}) == "onnx"
+    assert preferred_engine({"torch": Speed(0.9, 0.6), "onnx": onnx_speed}) == "torch"
 
 
 def test_a_stale_missing_or_damaged_export_is_refused(folder: Path, tmp_path: Path) -> None:
