@@ -43,7 +43,7 @@ def load(settings: ServiceSettings, name: str | None = None) -> tuple[BasePredic
     automatic = engine == "auto" and export.is_file() and pytorch.runs_on_cpu(settings.device)
     if engine == "onnx" or automatic:
         exported = onnx_predictor.load(folder, export)
-        if engine == "onnx" or exported.faster_engine == "onnx":
+        if engine == "onnx" or exported.preferred_engine == "onnx":
             if exported.needs_pytorch:
                 pytorch.load(exported)
             return exported, "onnx"

@@ -44,8 +44,8 @@ TOLERANCE = 1e-4  # of a probability
 NOVELTY_TOLERANCE = 1e-3  # of a score, whose features are rounded to half precision
 CPU = torch.device("cpu")
 ROUNDS = 7
-# PyTorch must be faster than ONNX Runtime by a fifth, because the service starts in seconds more
-# with it and takes twice the memory (4.3 and 1.7 s, 1,226 and 604 MB, benchmarks/serving.py).
+# PyTorch must be faster than ONNX Runtime by a fifth, because with it the service starts later and
+# takes twice the memory (4.3 instead of 1.7 s, 1,226 instead of 604 MB, benchmarks/serving.py).
 PYTORCH_SHARE = 0.8
 
 
@@ -80,7 +80,7 @@ def export_model(model: Path, out: Path, final: Path | None = None) -> int:
         preferred = preferred_engine(speeds)
         properties = {
             onnx_predictor.BUNDLE_HASH: results.bundle_hash(model),
-            onnx_predictor.FASTER_ENGINE: preferred,
+            onnx_predictor.PREFERRED_ENGINE: preferred,
             onnx_predictor.DESCRIPTION: json.dumps(reference.bundle.as_config()),
         }
         onnx.helper.set_model_props(onnx_model, properties)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # Keys of the ONNX file's metadata. DESCRIPTION is JSON with everything around the network: classes,
 # preprocessing, input, temperature, class_bias and conformal_threshold, as in the bundle's config.
 BUNDLE_HASH = "bundle_sha256"
-FASTER_ENGINE = "faster_engine"
+PREFERRED_ENGINE = "preferred_engine"
 DESCRIPTION = "anklealign"
 # Must differ from all parameter names: the exporter confuses equal names.
 INPUT, OUTPUT, PROBABILITIES = "normalized_photos", "class_logits", "class_probabilities"
@@ -102,11 +102,11 @@ class OnnxPredictor(BasePredictor):
         return np.concatenate(outputs)
 
     @property
-    def faster_engine(self) -> str:
-        """Return the engine that was faster when the file was exported: onnx or torch."""
+    def preferred_engine(self) -> str:
+        """Return the engine that the service should use by the export: onnx or torch."""
         if self.session is None:
             return "torch"
-        return str(self.session.get_modelmeta().custom_metadata_map.get(FASTER_ENGINE, "onnx"))
+        return str(self.session.get_modelmeta().custom_metadata_map.get(PREFERRED_ENGINE, "onnx"))
 
 
 def open_session(model: bytes) -> onnxruntime.InferenceSession:

@@ -59,12 +59,12 @@ def test_both_engines_give_the_same_probabilities_at_every_batch_size(folder: Pa
         np.testing.assert_array_equal(actual.argmax(1), expected.argmax(1))
 
 
-def test_the_export_is_one_valid_file_that_names_bundle_and_faster_engine(folder: Path) -> None:
+def test_the_export_is_one_valid_file_that_names_bundle_and_preferred_engine(folder: Path) -> None:
     model = onnx.load(folder / "model.onnx")
     onnx.checker.check_model(model)
     metadata = {each.key: each.value for each in model.metadata_props}
     assert metadata[onnx_predictor.BUNDLE_HASH] == results.bundle_hash(folder / "model")
-    assert metadata[onnx_predictor.FASTER_ENGINE] in {"onnx", "torch"}
+    assert metadata[onnx_predictor.PREFERRED_ENGINE] in {"onnx", "torch"}
     assert sorted(path.name for path in folder.iterdir()) == ["model", "model.onnx"]
 
 

@@ -513,7 +513,7 @@ def test_openapi_lists_every_code_and_examples_match_their_schemas(service: Serv
 @pytest.mark.parametrize(
     "case",
     [
-        # engine, export exists, faster engine, selected engine
+        # engine, export exists, preferred engine, selected engine
         ("auto", False, "onnx", "torch"),
         ("auto", True, "onnx", "onnx"),
         ("auto", True, "torch", "torch"),
@@ -521,17 +521,17 @@ def test_openapi_lists_every_code_and_examples_match_their_schemas(service: Serv
         ("onnx", True, "torch", "onnx"),
     ],
 )
-def test_auto_selects_the_faster_available_engine(
+def test_auto_selects_the_preferred_available_engine(
     model_folder: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     case: tuple[str, bool, str, str],
 ) -> None:
-    engine, exported, faster, chosen = case
+    engine, exported, preferred, chosen = case
     file = tmp_path / "model.onnx"
     if exported:
         file.touch()
-    export = SimpleNamespace(faster_engine=faster, needs_pytorch=False)
+    export = SimpleNamespace(preferred_engine=preferred, needs_pytorch=False)
     monkeypatch.setattr("service.app.onnx_predictor.load", lambda *_: export)
     settings = settings_for(model_folder, engine=engine, export=file)
     predictor, name = load(settings)
