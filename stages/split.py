@@ -10,7 +10,7 @@ metrics/details/split.json.
 
 A group is a subject (or a collector), joined with every other one that shares a picture with it. An
 audit searches for the same picture in two splits by other means than clean uses. The groups of a
-leaking pair are joined and all groups are assigned again until the audit finds no pair, unless
+leaking pair are joined and move into one split until the audit finds no pair, unless
 split.allowed_leaks lists it. Where the joined groups cannot be split, one photo of each pair is
 excluded instead, but at most 5% of all photos. A pair across predefined splits that are kept stops
 the stage; with split.predefined: exclude_leaks, the joined groups leave the weaker split (train

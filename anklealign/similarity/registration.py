@@ -362,7 +362,9 @@ class PhotoMatcher:
         """Return how b and a differ locally, where a transform lays one on the other.
 
         They are compared on what they share at up to 96 pixels, but at most at 3/4 of the smaller
-        one's own resolution, because compression spoils the finest detail.
+        one's own resolution, because compression spoils the finest detail. The detail of pictures
+        that share too little, or whose colors differ by more than REJECT_COLOR, is not compared:
+        their agreement is -1.
         """
         transposed = bool(abs(transform[0, 0]) < abs(transform[0, 1]))
         aligned = (np.eye(3)[[1, 0, 2]] if transposed else np.eye(3)) @ transform

@@ -1,8 +1,8 @@
 """Split photos so that splits share no picture: audit, join the groups of leaking pairs, repeat.
 
 A pair of photos of different splits that show the same picture belongs into one group. Its groups
-are joined and all groups are assigned again, which may separate other pairs, until an audit finds
-no pair. Where the joined groups cannot be split, or after ROUNDS, one photo of each pair is
+are joined and move into one split, and few others move to restore the shares. This may separate
+other pairs, so it repeats until an audit finds no pair. Where the joined groups cannot be split, or after ROUNDS, one photo of each pair is
 excluded instead. A pair across predefined splits that are kept ends the search: no other assignment
 puts it into one split. The result depends only on the photos and the parameters.
 """
@@ -137,6 +137,7 @@ def split_without_leaks(
         if error or not new:
             break
     table_of_leaks = pd.DataFrame(leaks, columns=list(COLUMNS))
+    table = table.drop(columns="unjoined")
     return AuditedSplit(table, number, nearest, table_of_leaks, error, across, reason)
 
 

@@ -16,7 +16,6 @@ from anklealign.splitting.stratified_groups import (
     Integers,
     assign,
     connected_groups,
-    folds,
 )
 
 TRAIN, VALIDATION, TEST = "train", "val", "test"
@@ -60,6 +59,8 @@ def split_photos(
     joined: Iterable[tuple[str, str]] = (),
 ) -> pd.DataFrame:
     """Return the kept photos with their `group` and their `split`: train, val, test, or excluded.
+
+    The column `unjoined` has their groups without `joined`.
 
     Args:
         kept: The photos that clean kept.
@@ -105,7 +106,8 @@ def _split_photos(
     joined: list[tuple[str, str]],
 ) -> pd.DataFrame:
     groups = group_names(kept, removed, settings.group, joined)
-    table = kept.assign(group=kept.id.map(groups))
+    unjoined = group_names(kept, removed, settings.group) if joined else groups
+    table = kept.assign(group=kept.id.map(groups), unjoined=kept.id.map(unjoined))
     removed_groups = {groups[photo] for photo in removed.id[removed.multi_annotated == 1]}
     return table.assign(split=assign_splits(table, settings, classes, seed, removed_groups))
 
@@ -219,28 +221,45 @@ def audited_splits(
     """
     if settings.fold is None:
         return [split if split in SPLITS else "" for split in table.split], (TEST, VALIDATION)
-    group_folds = folds(class_counts(table, classes), settings.folds, classes, seed)
-    names = tuple(f"fold {number}" for number in range(settings.folds))
-    splits = [
-        "" if split == EXCLUDED else names[group_folds[group]]
-        for group, split in zip(table.group, table.split, strict=True)
-    ]
-    return splits, names[:-1]
+    names = _fold_names(settings)
+    fold = table.group.map(_assign(table, dict.fromkeys(names, 1 / len(names)), classes, seed))
+    return list(fold.mask(table.split == EXCLUDED, "")), names[:-1]
 
 
 def stratified_splits(
     table: pd.DataFrame, settings: Split, classes: list[str], seed: int
 ) -> Mapping[str, str]:
     """Return the split of each group, by share or by fold."""
-    groups = class_counts(table, classes)
     if settings.fold is not None:
-        validation = (settings.fold + 1) % settings.folds
-        names = {settings.fold: TEST, validation: VALIDATION}
-        group_folds = folds(groups, settings.folds, classes, seed)
+        folds = _fold_names(settings)
+        names = {folds[settings.fold]: TEST, folds[(settings.fold + 1) % len(folds)]: VALIDATION}
+        group_folds = _assign(table, dict.fromkeys(folds, 1 / len(folds)), classes, seed)
         return {group: names.get(fold, TRAIN) for group, fold in group_folds.items()}
     test = float(settings.test)
     shares = {TRAIN: 1 - settings.val - test, VALIDATION: settings.val, TEST: test}
-    return assign(groups, shares, classes, seed)
+    return _assign(table, shares, classes, seed)
+
+
+def _fold_names(settings: Split) -> tuple[str, ...]:
+    return tuple(f"fold {number}" for number in range(settings.folds))
+
+
+def _assign(
+    table: pd.DataFrame, shares: Mapping[str, float], classes: list[str], seed: int
+) -> dict[str, str]:
+    """Return the split of each group.
+
+    A group that leaking pairs joined stays in the split that would have most of its photos if the
+    groups were not joined. All groups would otherwise move, and could separate other pairs.
+    """
+    start = None
+    unjoined = table.get("unjoined", table.group)
+    if (unjoined != table.group).any():
+        separate = assign(_class_counts(unjoined, table.label, classes), shares, classes, seed)
+        # Of equal numbers of photos, the first split, which is train.
+        photos = _class_counts(table.group, unjoined.map(separate), list(shares))
+        start = {group: list(shares)[counts.argmax()] for group, counts in photos.items()}
+    return assign(_class_counts(table.group, table.label, classes), shares, classes, seed, start)
 
 
 def consensus_splits(
@@ -273,7 +292,7 @@ def consensus_splits(
                 f"{count} groups have photos of {name}, but train and validation need one each"
             )
     shares = {TRAIN: 1 - settings.val, VALIDATION: settings.val}
-    splits = assign(class_counts(rest, classes), shares, classes, seed)
+    splits = _assign(rest, shares, classes, seed)
     return table.group.map(splits).fillna(EXCLUDED).mask(in_test, TEST)
 
 
@@ -299,7 +318,7 @@ def predefined_splits(
         train = table[split == TRAIN]
         share = settings.val / (1 - float(settings.test))
         shares = {TRAIN: 1 - share, VALIDATION: share}
-        divided = assign(class_counts(train, classes), shares, classes, seed)
+        divided = _assign(train, shares, classes, seed)
         split = split.mask(split == TRAIN, table.group.map(divided))
     _check_classes(table, split, classes)
     return split
@@ -325,7 +344,7 @@ def _check_classes(table: pd.DataFrame, split: pd.Series, classes: list[str]) ->
             )
 
 
-def class_counts(table: pd.DataFrame, classes: list[str]) -> dict[str, Integers]:
-    """Return each group's photos per class: name to (K,)."""
-    counts = pd.crosstab(table.group, table.label).reindex(columns=classes, fill_value=0)
+def _class_counts(group: pd.Series, label: pd.Series, classes: list[str]) -> dict[str, Integers]:
+    """Return each group's photos per class, or other label: name to (K,)."""
+    counts = pd.crosstab(group, label).reindex(columns=classes, fill_value=0)
     return dict(zip(counts.index, counts.to_numpy(np.int64), strict=True))

@@ -86,6 +86,7 @@ def assign(
     shares: Mapping[str, float],
     classes: Sequence[str],
     seed: int,
+    start: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """Assign groups to splits, stratified by class.
 
@@ -101,6 +102,7 @@ def assign(
         shares: Split to its share of the photos; the shares sum to 1.
         classes: Names of the K classes, for the error message.
         seed: Different seeds give different splits where several are possible.
+        start: Group name to split; the assignment to improve first, instead of a seeded one.
 
     Returns:
         Group name to split; every split has every class.
@@ -125,8 +127,11 @@ def assign(
     best, assignment, work = np.inf, np.zeros(0, np.int64), 0
     for restart in range(RESTARTS):
         shuffled = np.array([position[name] for name in hash_order(names, seed, restart)])
-        start = (_greedy if len(names) > MOVES else _consecutive)(counts, targets, shuffled)
-        improved, worst, evaluated = _improve(counts, targets, shuffled, start, WORK - work)
+        if start and not restart:
+            first = np.array([splits.index(start[name]) for name in names])
+        else:
+            first = (_greedy if len(names) > MOVES else _consecutive)(counts, targets, shuffled)
+        improved, worst, evaluated = _improve(counts, targets, shuffled, first, WORK - work)
         work += evaluated
         if worst < best:
             best, assignment = worst, improved

@@ -142,6 +142,31 @@ def test_the_audit_of_folds_is_the_same_for_each_fold():
     assert parts == [parts[0]] * 4
 
 
+@pytest.mark.parametrize("changes", [{}, {"folds": 4, "fold": 1}, {"group": "collector"}])
+def test_joined_groups_leave_the_other_groups_where_they_are(changes):
+    table, chosen = photos(count=700, subjects=160), split_settings(**changes)
+    before = split(table, chosen)
+    first = before.id[before.split == "train"].iloc[0]
+    second = before.id[before.split == "test"].iloc[0]
+    after = split_photos(
+        table, table.iloc[:0], chosen, 1, name="toy", dataset=DATASET, joined=[(first, second)]
+    )
+    names = after.set_index("id").group
+    assert names[first] == names[second]
+    joined = after.group == names[first]
+    groups = set(before.group[joined])
+    assert len(groups) == 2
+    moved = before.split != after.split
+    # One of the two groups changes its split, or few others, to restore the shares.
+    assert set(before.group[moved & joined]) < groups
+    assert before.group[moved & ~joined].nunique() <= 2
+    audited = [audited_splits(part, chosen, CLASSES, 1)[0] for part in (before, after)]
+    assert set(before.group[np.array(audited[0]) != np.array(audited[1])]) <= (
+        set(before.group[moved]) | groups
+    )
+    assert metrics_of(after, DATASET, chosen)["deviation_points"] <= 5
+
+
 def given_table(parts: str, table: pd.DataFrame | None = None) -> pd.DataFrame:
     table = photos() if table is None else table
     names = parts.split()
