@@ -127,10 +127,10 @@ def measure(photo: Pixels, width: int, height: int, *, square: bool = False) -> 
         square: Whether the pixels show only the photo's center square.
     """
     gray = Image.fromarray(photo).convert("L")
-    left, top, right, bottom = content_box(np.asarray(gray))
-    content = gray.crop((left, top, right, bottom))
+    box = content_box(np.asarray(gray))
+    content = gray.crop(box)
     shorter, longer = sorted((width, height))
-    frame = frame_box(np.asarray(gray))
+    frame = frame_box(np.asarray(gray), box)
     unframed = (frame[2] - frame[0]) * (frame[3] - frame[1]) / (gray.width * gray.height)
     cumulative = np.cumsum(content.histogram()) / (content.width * content.height)
     darkest, p95, lightest = (
@@ -145,9 +145,7 @@ def measure(photo: Pixels, width: int, height: int, *, square: bool = False) -> 
     widths = [100 * width / max(MIN_SIDE, zoom * side) for width in _edge_widths(levels)]
     return ImageQuality(
         too_small=shorter,
-        aspect=max(
-            longer / shorter, _aspect_between_bars(np.asarray(gray), (left, top, right, bottom))
-        ),
+        aspect=max(longer / shorter, _aspect_between_bars(np.asarray(gray), box)),
         dark=p95,
         bright=darkest,
         low_contrast=lightest - darkest,
@@ -189,16 +187,27 @@ def _edge_widths(gray: npt.NDArray[np.float32]) -> tuple[float, float]:
     if min(gray.shape) <= 2 * MARGIN + 1:
         return 0.0, 0.0
     steep, soft = (_slopes(ndimage.gaussian_filter(gray, sigma)) for sigma in BLURS)
-    edges = soft >= max(float(np.percentile(soft, 100 - EDGES)), 1e-3)
+    edges = soft >= max(_percentile(soft, 100 - EDGES), 1e-3)
     # A single gray level is low contrast, not blur; below some 60 x 60 pixels there is too little
     # to measure.
     if np.count_nonzero(edges) < FEWEST:
         return 0.0, 0.0
-    edge = _sigma(float(np.percentile(steep[edges] / soft[edges], SHARPEST)))
+    edge = _sigma(_percentile(steep[edges] / soft[edges], SHARPEST))
     fine = soft >= FINE_SLOPE
     if np.count_nonzero(fine) < FEWEST:
         return edge, edge
-    return edge, _sigma(float(np.percentile(steep[fine] / soft[fine], FINEST)))
+    return edge, _sigma(_percentile(steep[fine] / soft[fine], FINEST))
+
+
+def _percentile(values: npt.NDArray[np.float32], percent: float) -> float:
+    """Return a percentile of numbers, a few times as fast as by np.percentile."""
+    rank = percent / 100 * (values.size - 1)
+    below = int(rank)
+    ordered = np.partition(values, below, axis=None)
+    value = float(ordered[below])
+    if rank == below:
+        return value
+    return value + (rank - below) * (float(ordered[below + 1 :].min()) - value)
 
 
 def _slopes(gray: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

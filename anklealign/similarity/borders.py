@@ -25,12 +25,13 @@ def content_box(gray: npt.NDArray[np.uint8]) -> Box:
     return left, top, gray.shape[1] - right, gray.shape[0] - bottom
 
 
-def frame_box(gray: npt.NDArray[np.uint8]) -> Box:
+def frame_box(gray: npt.NDArray[np.uint8], content: Box) -> Box:
     """Return the box of (H, W) gray levels without borders that have an equal one opposite.
 
-    This removes frames and bars but keeps a plain floor, which `content_box` also removes.
+    This removes frames and bars but keeps a plain floor, which `content`, the box that
+    `content_box` returns, lacks as well.
     """
-    left, top, right, bottom = content_box(gray)
+    left, top, right, bottom = content
     height, width = gray.shape
     inner = gray[top:bottom]
     if not (top and bottom < height and _same_level(gray[0], gray[-1])):

@@ -54,11 +54,11 @@ def test_a_frame_has_opposite_borders_of_one_level_and_a_plain_floor_has_none() 
     floor = scene().copy()
     floor[100:] = 90
     assert content_box(floor) == (0, 0, 160, 100)
-    assert frame_box(floor) == (0, 0, 160, 120)
+    assert frame_box(floor, content_box(floor)) == (0, 0, 160, 120)
     framed = np.pad(floor, 12, constant_values=255)
-    assert frame_box(framed) == (12, 12, 172, 132)
+    assert frame_box(framed, content_box(framed)) == (12, 12, 172, 132)
     barred = np.pad(floor, ((0, 0), (20, 20)))
-    assert frame_box(barred) == (20, 0, 180, 120)
+    assert frame_box(barred, content_box(barred)) == (20, 0, 180, 120)
     # A bright sky above a dark floor is no frame either.
     floor[:20] = 200
-    assert frame_box(floor) == (0, 0, 160, 120)
+    assert frame_box(floor, content_box(floor)) == (0, 0, 160, 120)
