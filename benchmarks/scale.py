@@ -211,8 +211,7 @@ def distinct(project: Path, source: Sequence[Path]) -> list[Path]:
 
 
 def run(project: Path, stage: str) -> Cost:
-    """Run a stage in a process of its own, and return its cost."""
-    shutil.rmtree(project / paths.CACHE, ignore_errors=True)
+    """Run a stage in a process of its own, after those before it, and return its cost."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [sys.executable, "-m", f"stages.{stage}"]
     peak, done = [0], threading.Event()
