@@ -294,8 +294,10 @@ class PhotoMatcher:
         )
         for start in range(0, len(entries), BATCH):
             batch = entries[start : start + BATCH]
-            thumbs = np.stack([self.thumb(photo) for photo in self._owners[batch]])
-            spectra = _view_spectra(thumbs, _cropped(self._rects[batch], crop))
+            # The entries of a photo follow each other.
+            photos, number = np.unique(self._owners[batch], return_inverse=True)
+            thumbs = np.stack([self.thumb(photo) for photo in photos]).astype(np.float32)
+            spectra = _view_spectra(thumbs[number], _cropped(self._rects[batch], crop))
             for n, oriented in enumerate(perceptual_hash.orientations(spectra)):
                 packed[n, start : start + BATCH] = perceptual_hash.pack(oriented)
         return packed.reshape(-1, perceptual_hash.WORDS)
@@ -612,7 +614,7 @@ def _cropped(rects: Floats, crop: Floats) -> Floats:
     return np.hstack([rects[:, :2] + crop[..., :2] * sizes, rects[:, 2:] - crop[..., 2:] * sizes])
 
 
-def _view_spectra(thumbs: Pixels, rects: Floats) -> Floats:
+def _view_spectra(thumbs: npt.NDArray[np.float32], rects: Floats) -> Floats:
     """Return the (N, 16, 16) spectra of rectangles of (N, 64, 64) thumbnails.
 
     The rectangle's cosines are applied to the thumbnail directly. Compared with the hash of the
@@ -621,7 +623,7 @@ def _view_spectra(thumbs: Pixels, rects: Floats) -> Floats:
     across, down = _cosines(rects[:, 0], rects[:, 2]), _cosines(rects[:, 1], rects[:, 3])
     # Single precision takes half the time. It can only change a bit whose frequency is almost at
     # the median.
-    spectra: Floats = down @ thumbs.astype(np.float32) @ across.transpose(0, 2, 1)
+    spectra: Floats = down @ thumbs @ across.transpose(0, 2, 1)
     return spectra
 
 
