@@ -109,12 +109,20 @@ class OnnxPredictor(BasePredictor):
         return str(self.session.get_modelmeta().custom_metadata_map.get(PREFERRED_ENGINE, "onnx"))
 
 
-def open_session(model: bytes) -> onnxruntime.InferenceSession:
-    """Return a CPU session for the bytes of an ONNX model."""
+def session_options() -> onnxruntime.SessionOptions:
+    """Return the settings of a session; `python -m benchmarks.engines --settings` compares them."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only; its warnings concern its graph optimizer
     # Idle threads would otherwise spin on the cores that decode the next photos.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def open_session(
+    model: bytes, options: onnxruntime.SessionOptions | None = None
+) -> onnxruntime.InferenceSession:
+    """Return a CPU session for the bytes of an ONNX model."""
+    options = options or session_options()
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
