@@ -1,6 +1,7 @@
 """Benchmark clean on injected corruptions in the synthetic set and real photos, next to two peers.
 
     python -m benchmarks.cleaning            # docs/data-cleaning.md; 17 minutes on 2 busy cores
+    python -m benchmarks.cleaning --cost FOLDER     # of class folders
 
 The thresholds were chosen on synthetic seed 2 and on the train folder of PyTorch's ants and bees
 photos (--margins prints the data behind them) and are evaluated on seed 3 and the val folder. The
@@ -18,6 +19,9 @@ good duplicate was kept. Wrongly clustered: a photo in a cluster with another pi
 
 The exit status is 1 if a result of ours misses its target (TARGETS), or if one of two identical
 files is kept and the other is not reported as its exact duplicate.
+
+--cost measures photos as they are instead: the CPU time of prepare and clean next to that of
+cleanvision's checks on the same files. The exit status is 1 above MAX_COST times.
 """
 
 import argparse
@@ -53,6 +57,7 @@ PEER = ROOT / "benchmarks/cleaning_peers.py"
 PEERS = {"cleanvision": "0.3.7", "imagededup": "0.3.3.post2"}
 EACH = 60  # photos per kind of corruption
 CONTRADICTING = 20
+MAX_COST = 0.75
 Turn = Image.Transpose
 Picture = Image.Image
 Floats = npt.NDArray[np.float64]
@@ -321,6 +326,23 @@ def peer(name: str, python: Path, corrupted: CorruptedSet) -> Outcome:
     return Outcome({path: set(others) for path, others in result["alike"].items()}, poor, seconds)
 
 
+def cost(folder: Path) -> int:
+    """Print the CPU seconds for the photos of a folder as they are; return the exit status."""
+    photos = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    unchanged = CorruptedSet(folder, pd.DataFrame(index=sorted(photos)))
+    with tempfile.TemporaryDirectory() as temporary:
+        python = install_peers(Path(temporary, "peers"))
+        if not python:
+            return 1
+        own = ours(unchanged, Path(temporary, "work"), "letterbox").seconds
+        other = peer("cleanvision", python, unchanged).seconds
+    print(
+        f"{len(photos):,} files: prepare and clean {own:.0f} CPU s, cleanvision {other:.0f}; "
+        f"{own / other:.2f} times"
+    )
+    return int(own > MAX_COST * other)
+
+
 def figures(corrupted: CorruptedSet, outcome: Outcome) -> dict[str, float]:
     """Return the results of one tool, in percent by kind; NaN if it does not assess quality."""
     truth = corrupted.truth
@@ -456,7 +478,10 @@ def main() -> int:
     parser.add_argument(
         "--margins", action="store_true", help="print the scores behind the thresholds"
     )
+    parser.add_argument("--cost", type=Path, metavar="FOLDER", help="measure its photos instead")
     options = parser.parse_args()
+    if options.cost:
+        return cost(options.cost)
     raw = params.read(ROOT / "params.yaml")
     own = {
         name: params.section(raw, f"datasets.{name}", params.Dataset).fit
