@@ -2,9 +2,10 @@
 
 A pair of photos of different splits that show the same picture belongs into one group. Its groups
 are joined and move into one split, and few others move to restore the shares. This may separate
-other pairs, so it repeats until an audit finds no pair. Where the joined groups cannot be split, or after ROUNDS, one photo of each pair is
-excluded instead. A pair across predefined splits that are kept ends the search: no other assignment
-puts it into one split. The result depends only on the photos and the parameters.
+other pairs, so it repeats until an audit finds no pair. Where the joined groups cannot be split, or
+after ROUNDS, one photo of each pair is excluded instead. A pair across predefined splits that are
+kept ends the search: no other assignment puts it into one split. The result depends only on the
+photos and the parameters.
 """
 
 from collections.abc import Sequence
