@@ -1,6 +1,6 @@
 """Benchmark clean on injected corruptions in the synthetic set and real photos, next to two peers.
 
-    python -m benchmarks.cleaning            # docs/data-cleaning.md; 17 minutes on 2 busy cores
+    python -m benchmarks.cleaning            # docs/data-cleaning.md; 11 minutes on 2 busy cores
     python -m benchmarks.cleaning --cost FOLDER     # of class folders
 
 The thresholds were chosen on synthetic seed 2 and on the train folder of PyTorch's ants and bees
