@@ -10,7 +10,8 @@ faster by a fifth. Exit status 1: the engines disagree.
 
 With --settings, compares settings of ONNX Runtime instead: the service's (graph optimization `all`,
 a thread per core, threads that do not spin), and each with one change. Prints the wall and the CPU
-time of a photo, because the service decodes the next photos on the same cores.
+time of a photo, because the service decodes the next photos on the same cores. Run it with
+OPENBLAS_NUM_THREADS=1, as the service does: threads of OpenBLAS spin after resizing a photo.
 """
 
 import argparse
