@@ -49,6 +49,7 @@ from anklealign.cleaning import image_quality
 from anklealign.config import params, paths
 from anklealign.io import pixel_store
 from anklealign.similarity import registration
+from anklealign.similarity.borders import PhotoPixels
 from synthetic import camera, photo_plan
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -416,7 +417,7 @@ def margins(corrupted: CorruptedSet, work: Path, fit: params.Fit) -> str:
     pictures = pixel_store.Pictures(table, pixel_store.open_store(work / paths.STORE), fit)
     kinds = corrupted.truth.kind.to_numpy()
     scores = [
-        image_quality.measure(picture, width, height, square=fit == "crop")
+        image_quality.measure(PhotoPixels(picture), width, height, square=fit == "crop")
         for picture, width, height in zip(pictures, table.width, table.height, strict=True)
     ]
     rows = []

@@ -47,6 +47,7 @@ from anklealign.cleaning import image_quality, removal
 from anklealign.cleaning.image_quality import QUALITY_REASONS, ImageQuality
 from anklealign.config import params
 from anklealign.io import decode, pixel_store
+from anklealign.similarity.borders import PhotoPixels
 
 ROOT = Path(__file__).resolve().parents[1]
 VERDICTS = ROOT / "benchmarks/usable_photos.csv"
@@ -75,7 +76,7 @@ def measure(path: Path, folder: Path, prepare: params.Prepare) -> Photo | None:
     row = {"row": 0, "left": left, "top": top, "right": right, "bottom": bottom}
     table = pd.DataFrame([row | {"width": photo.width, "height": photo.height}])
     (shown,) = pixel_store.Pictures(table, pixels[None], "letterbox")
-    quality = image_quality.measure(shown, photo.width, photo.height)
+    quality = image_quality.measure(PhotoPixels(shown), photo.width, photo.height)
     return Photo(path.relative_to(folder).as_posix(), path.parent.name, quality)
 
 

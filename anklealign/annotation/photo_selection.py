@@ -19,6 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from anklealign.cleaning import duplicate_clusters
 from anklealign.io.pixel_store import Pixels
+from anklealign.similarity.registration import PhotoMatcher
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -84,7 +85,11 @@ def without_duplicates(
     """
     photos = [*labeled, *unlabeled]
     clusters, _ = duplicate_clusters.find_clusters(
-        photos, range(len(photos)), distance, residual, squares=squares, mirror_safe=mirror_safe
+        PhotoMatcher(photos, squares=squares),
+        range(len(photos)),
+        distance,
+        residual,
+        mirror_safe=mirror_safe,
     )
     repeated = {photo for cluster in clusters for photo in cluster.duplicates}
     return [n for n in range(len(unlabeled)) if n + len(labeled) not in repeated]

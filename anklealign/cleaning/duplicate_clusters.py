@@ -19,8 +19,6 @@ import numpy as np
 from scipy.cluster.hierarchy import DisjointSet
 from tqdm import tqdm
 
-from anklealign.io.pixel_store import Pixels
-from anklealign.io.result_cache import ResultCache
 from anklealign.similarity.local_differences import MAX_COLOR
 from anklealign.similarity.registration import (
     MIN_OVERLAP,
@@ -64,16 +62,14 @@ class Residuals:
 
 
 def find_clusters(
-    photos: Sequence[Pixels],
+    matcher: PhotoMatcher,
     rank: Sequence[Any],
     distance: int,
     residual: float,
     *,
-    squares: bool = False,
     mirror_safe: bool = True,
-    cache: ResultCache | None = None,
 ) -> tuple[list[Cluster], Residuals]:
-    """Return the clusters among (H, W, 3) photos, each with its lowest-ranked photo as kept.
+    """Return the clusters among N photos, each with its lowest-ranked photo as kept.
 
     Two photos match if their hashes are within `distance` bits in some view, their registration
     leaves at most `residual` of the contrast in every cell, and they agree in detail, color, and
@@ -81,15 +77,12 @@ def find_clusters(
     clusters, forms a cluster of its own.
 
     Args:
-        photos: Without letterbox.
+        matcher: Of the photos; afterwards, only of the first of those with the same pixels.
         rank: One per photo, all different.
         distance: Bits of 64.
         residual: Share of the contrast.
-        squares: Whether the photos were cropped to their center square.
         mirror_safe: Whether mirror images are duplicates; if not, they form two clusters.
-        cache: Of `registration.cache_for`.
     """
-    matcher = PhotoMatcher(photos, squares=squares, cache=cache)
     identical = _identical_photos(matcher.digests, rank)
     matcher.select([same[0] for same in identical])
     graph = _MatchGraph(matcher, residual, mirror_safe)
@@ -121,7 +114,7 @@ def find_clusters(
                         frozenset(identical[other][0] for other in adjacent),
                     )
                 )
-    return clusters, _residuals(len(photos), identical, graph.residuals, large)
+    return clusters, _residuals(len(rank), identical, graph.residuals, large)
 
 
 def _identical_photos(digests: Sequence[bytes], rank: Sequence[Any]) -> list[list[int]]:

@@ -13,21 +13,20 @@ contrast.
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from PIL import Image
 from scipy import ndimage
-from tqdm import tqdm
 
-from anklealign.io import execution, pixel_store, result_cache
+from anklealign.io import result_cache
 from anklealign.io.pixel_store import Pixels
 from anklealign.io.result_cache import ResultCache
-from anklealign.similarity.borders import TOLERANCE, Box, content_box, frame_box
+from anklealign.similarity.borders import TOLERANCE, Box, PhotoPixels, frame_box
+
+Sizes = npt.NDArray[np.integer]
 
 BLURS = (1.0, 1.5)  # pixels, sigmas of the two blurs between which edges are measured
 # The line this many pixels behind the end of a bar, where a resized bar has faded, differs from the
@@ -42,7 +41,6 @@ FINE_SLOPE = 4.0
 FINEST = 95
 FEWEST = 50  # pixels of such slopes, at least
 MARGIN = 4  # pixels along the boundary, where the filters extend beyond the photo
-SHARD = 64  # photos of a call; a quarter of a second
 # Pixels. No edge is narrower than about half a pixel, so a photo with fewer pixels is measured
 # against this side; otherwise it would count as blurred because it is small.
 MIN_SIDE = 160
@@ -76,37 +74,17 @@ def cache_for(*, square: bool) -> ResultCache:
 
 
 def measure_all(
-    pictures: Sequence[Pixels],
-    table: pd.DataFrame,
+    photos: Iterable[PhotoPixels],
+    sizes: Sizes,
     *,
     square: bool = False,
     cache: ResultCache | None = None,
-) -> list[ImageQuality]:
-    """Return the measures of N photos; the table's columns `width` and `height` are used."""
-    count = len(pictures)
-    sizes = table[["width", "height"]].to_numpy()
-    slices = (slice(n, n + SHARD) for n in range(0, count, SHARD))
-    shards = ((pixel_store.part_of(pictures, own), sizes[own]) for own in slices)
-    function = partial(_measure_shard, square, cache)
-    qualities: list[ImageQuality] = []
-    with tqdm(None, "clean", count, unit="photo", disable=None) as bar:
-        for values, new in execution.map_shards(function, shards):
-            qualities += values
-            if cache:
-                cache.put_all(new)
-            bar.update(len(values))
-    return qualities
-
-
-def _measure_shard(
-    square: bool,
-    cache: ResultCache | None,
-    shard: tuple[Sequence[Pixels], npt.NDArray[np.int64]],
 ) -> tuple[list[ImageQuality], list[tuple[bytes, bytes]]]:
-    """Return the measures of n photos of (n, 2) sizes, and the new entries of the cache."""
+    """Return the measures of N photos of (N, 2) width and height, and what the cache lacks."""
     qualities, new = [], []
-    for photo, (width, height) in zip(shard[0], shard[1].tolist(), strict=True):
-        key = result_cache.key_of(photo, width, height) if cache else b""
+    for photo, (width, height) in zip(photos, sizes.tolist(), strict=True):
+        digest = np.frombuffer(photo.digest if cache else b"", np.uint8)
+        key = result_cache.key_of(digest, width, height) if cache else b""
         known = cache.get(key) if cache else None
         if known is None:
             known = json.dumps(astuple(measure(photo, width, height, square=square))).encode()
@@ -116,8 +94,8 @@ def _measure_shard(
     return qualities, new
 
 
-def measure(photo: Pixels, width: int, height: int, *, square: bool = False) -> ImageQuality:
-    """Return the measures of (H, W, 3) pixels of a photo of width x height pixels.
+def measure(photo: PhotoPixels, width: int, height: int, *, square: bool = False) -> ImageQuality:
+    """Return the measures of the pixels of a photo of width x height pixels.
 
     Args:
         photo: At the photo's aspect ratio and not enlarged: enlarging adds pixels without
@@ -126,8 +104,7 @@ def measure(photo: Pixels, width: int, height: int, *, square: bool = False) -> 
         height: Pixels of the original photo.
         square: Whether the pixels show only the photo's center square.
     """
-    gray = Image.fromarray(photo).convert("L")
-    box = content_box(np.asarray(gray))
+    gray, box = photo.gray, photo.content
     content = gray.crop(box)
     shorter, longer = sorted((width, height))
     frame = frame_box(np.asarray(gray), box)

@@ -5,18 +5,23 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, fields, replace
+from functools import partial
 from pathlib import PurePosixPath
 
 import pandas as pd
 
 from anklealign.cleaning import duplicate_clusters, image_quality
 from anklealign.cleaning.duplicate_clusters import Cluster, Residuals
-from anklealign.cleaning.image_quality import QUALITY_REASONS, UNITS, Fault, ImageQuality
+from anklealign.cleaning.image_quality import QUALITY_REASONS, UNITS, Fault, ImageQuality, Sizes
 from anklealign.config.params import Clean, Dataset
-from anklealign.io.pixel_store import Pictures
+from anklealign.io import execution, pixel_store
+from anklealign.io.pixel_store import Pictures, Pixels
 from anklealign.io.result_cache import ResultCache
+from anklealign.similarity import registration
+from anklealign.similarity.borders import PhotoPixels
+from anklealign.similarity.registration import Describer, Description, PhotoMatcher
 
 REASONS = ("exact_duplicate", "near_duplicate", "contradicting_labels", *QUALITY_REASONS)
 PHOTO_COLUMNS = (
@@ -76,16 +81,14 @@ def clean_photos(
         caches: Of `image_quality.cache_for` and of `registration.cache_for`.
     """
     square = dataset.fit == "crop"
-    qualities = image_quality.measure_all(pictures, table, square=square, cache=caches[0])
+    qualities, matcher = read_photos(table, pictures, square=square, caches=caches)
     remove, flag = faults_by_action(table, qualities, settings)
     clusters, residuals = duplicate_clusters.find_clusters(
-        pictures,
+        matcher,
         ranks(table, qualities, remove),
         settings.hash_distance,
         settings.residual,
-        squares=square,
         mirror_safe=dataset.mirror_safe,
-        cache=caches[1],
     )
     table, removed = select_removals(
         table, qualities, remove, clusters, residuals, settings=settings
@@ -93,6 +96,50 @@ def clean_photos(
     flagged = removal_table(table, unusable(qualities, flag))
     flagged = flagged[~flagged.id.isin(removed.id)].reset_index(drop=True)
     return Cleaning(table, removed, flagged, qualities, residuals)
+
+
+def read_photos(
+    table: pd.DataFrame,
+    pictures: Sequence[Pixels],
+    *,
+    square: bool,
+    caches: tuple[ResultCache | None, ResultCache | None] = (None, None),
+) -> tuple[list[ImageQuality], PhotoMatcher]:
+    """Return the measures of N photos and their matcher, for which each photo is read once.
+
+    Args:
+        table: Their N rows, of which the columns `width` and `height` are used.
+        pictures: Their pixels.
+        square: Whether the photos were cropped to their center square.
+        caches: Of `image_quality.cache_for` and of `registration.cache_for`.
+    """
+    describer = Describer.of(pictures, squares=square, cache=caches[1])
+    sizes = table[["width", "height"]].to_numpy()
+    shards = (
+        (pixel_store.part_of(pictures, rows), sizes[rows])
+        for rows in registration.shard_slices(len(sizes))
+    )
+    qualities: list[ImageQuality] = []
+
+    def described() -> Iterator[list[Description]]:
+        read = partial(_read_shard, describer, caches[0])
+        for values, new, descriptions in execution.map_shards(read, shards):
+            qualities.extend(values)
+            if caches[0]:
+                caches[0].put_all(new)
+            yield descriptions
+
+    matcher = PhotoMatcher(pictures, squares=square, cache=caches[1], described=described())
+    return qualities, matcher
+
+
+def _read_shard(
+    describer: Describer, cache: ResultCache | None, shard: tuple[Sequence[Pixels], Sizes]
+) -> tuple[list[ImageQuality], list[tuple[bytes, bytes]], list[Description]]:
+    """Return the measures of n photos of (n, 2) sizes, what the cache lacks, and descriptions."""
+    photos = [PhotoPixels(photo) for photo in shard[0]]
+    measured = image_quality.measure_all(photos, shard[1], square=describer.squares, cache=cache)
+    return *measured, [describer.describe(photo) for photo in photos]
 
 
 def faults_by_action(

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from anklealign.cleaning import image_quality, losses, removal
+from anklealign.cleaning import losses, removal
 from anklealign.config import params
 from anklealign.config.params import Clean, Dataset, Prepare, Split
 from anklealign.ingest import inventory
@@ -167,7 +167,7 @@ def sample_lines(
     settings: Clean,
 ) -> list[str]:
     """Return the counts of the quality reasons on a sample of this many photos."""
-    qualities = image_quality.measure_all(pictures, table, square=dataset.fit == "crop")
+    qualities, _ = removal.read_photos(table, pictures, square=dataset.fit == "crop")
     remove, flag = removal.faults_by_action(table, qualities, settings)
     lines = [f"clean     estimated from {len(table)} of {photos} photos"]
     for name, faults in (("removed", remove), ("flagged", flag)):

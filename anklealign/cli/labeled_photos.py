@@ -25,6 +25,7 @@ from anklealign.io import pixel_store
 from anklealign.io.decoder_pool import Target
 from anklealign.io.pixel_store import PixelStore, StoreWriter
 from anklealign.models.bundle import Bundle
+from anklealign.similarity.registration import PhotoMatcher
 from anklealign.splitting.stratified_groups import connected_groups
 
 # Keys of the dataset config that go with the model; the others describe the folder it comes from.
@@ -184,11 +185,10 @@ def groups_of(table: pd.DataFrame, store: PixelStore, dataset: Dataset) -> list[
     """Return each photo's group: photos of one subject, or that show one picture, are in one."""
     pictures = pixel_store.Pictures(table, store, dataset.fit)
     clusters, _ = duplicate_clusters.find_clusters(
-        pictures,
+        PhotoMatcher(pictures, squares=dataset.fit == "crop"),
         range(len(table)),
         HASH_DISTANCE,
         RESIDUAL,
-        squares=dataset.fit == "crop",
         mirror_safe=dataset.mirror_safe,
     )
     ids = list(table.id)

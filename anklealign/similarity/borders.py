@@ -1,7 +1,13 @@
 """Detect plain borders of a picture: frames, bars, scans on a colored background."""
 
+from functools import cached_property
+
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
+
+from anklealign.io import result_cache
+from anklealign.io.pixel_store import Pixels
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom; half open, in pixels
 
@@ -11,6 +17,34 @@ TOLERANCE = 12  # gray levels by which a border pixel may deviate
 OUTLIERS = 0.05  # share of a line that may deviate more, where a compressed edge rings
 FEW = 4  # lines that are looked at first
 LARGEST = 0.4  # share of the side that one border may take: a 4:1 strip squared with bars
+
+
+class PhotoPixels:
+    """A photo of (H, W, 3) and what several functions need of it, computed at the first use."""
+
+    def __init__(self, pixels: Pixels) -> None:
+        """Set the pixels."""
+        self.pixels = np.asarray(pixels)
+
+    @cached_property
+    def digest(self) -> bytes:
+        """The hash of the pixels and their shape."""
+        return result_cache.key_of(self.pixels)
+
+    @cached_property
+    def image(self) -> Image.Image:
+        """The photo in color."""
+        return Image.fromarray(self.pixels)
+
+    @cached_property
+    def gray(self) -> Image.Image:
+        """Its gray levels."""
+        return self.image.convert("L")
+
+    @cached_property
+    def content(self) -> Box:
+        """The box of `content_box`."""
+        return content_box(np.asarray(self.gray))
 
 
 def content_box(gray: npt.NDArray[np.uint8]) -> Box:

@@ -16,7 +16,7 @@ import math
 import struct
 import tempfile
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache, partial
 from typing import Any
@@ -30,7 +30,7 @@ from anklealign.io import execution, pixel_store, result_cache
 from anklealign.io.pixel_store import Pixels
 from anklealign.io.result_cache import ResultCache
 from anklealign.similarity import local_differences, perceptual_hash
-from anklealign.similarity.borders import Box, content_box
+from anklealign.similarity.borders import Box, PhotoPixels
 from anklealign.similarity.local_differences import (
     SATURATED,
     Comparison,
@@ -70,7 +70,7 @@ MIN_OVERLAP = 0.55  # of either photo's side; the center square of a 16:9 photo 
 MIN_COMMON = 0.3  # of a side, where a plain sky was detected as a border in one of the two
 SHIFT = 0.08  # of the side: a crop on one end moves a photo's center square by half as much
 THUMBNAIL_SHIFT = 0.12  # as SHIFT, of thumbnails of the same picture under other crops
-SHARD = 64  # photos of a call: a quarter of a second
+SHARD = 64  # photos of a call: half a second with the measures of clean
 KEPT_PHOTOS = 512  # in memory, for the next comparison with one: some 170 MB of 256 x 256 pixels
 BATCH = 2048  # entries whose thumbnails are in floating point at once: 64 MiB
 MARGIN = 1 / SIDE  # share of the side next to a content's edge, where the border may bleed in
@@ -132,6 +132,93 @@ def cache_for() -> ResultCache:
     return ResultCache("hashes", {}, [__name__], ["numpy", "pillow", "scipy"])
 
 
+def shard_slices(photos: int) -> Iterator[slice]:
+    """Yield the photos of each call that reads some of this many."""
+    return (slice(start, start + SHARD) for start in range(0, photos, SHARD))
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is looked up of a photo: E entries, as in `_entry_boxes`."""
+
+    digest: bytes  # of its pixels; empty without hashes
+    size: tuple[int, int]
+    box: Box  # of the content
+    plain: bool
+    thumb: bytes  # (64, 64) gray levels
+    colors: bytes  # (16, 16, 3)
+    entries: Sequence[tuple[float, float, float, float]] = ()  # E boxes
+    words: perceptual_hash.Hashes = field(
+        default_factory=lambda: np.zeros((0, perceptual_hash.WORDS), np.uint64)
+    )  # (E, 4)
+    new: bytes = b""  # the key in the cache, if it lacks this photo
+
+    def to_bytes(self) -> bytes:
+        """Return what the cache keeps."""
+        head = struct.pack("<4i?", *self.box, self.plain)
+        return head + self.thumb + self.colors + self.words.tobytes()
+
+
+@dataclass(frozen=True)
+class Describer:
+    """Describes photos for a PhotoMatcher.
+
+    Attributes:
+        squares: Whether the photos were cropped to their center square.
+        mixed: Whether some photos of the set are not square.
+        hashes: Whether to compute the hashes.
+        cache: Of `cache_for`.
+    """
+
+    squares: bool
+    mixed: bool
+    hashes: bool = True
+    cache: ResultCache | None = None
+
+    @classmethod
+    def of(
+        cls,
+        photos: Sequence[Pixels],
+        *,
+        squares: bool = False,
+        hashes: bool = True,
+        cache: ResultCache | None = None,
+    ) -> "Describer":
+        """Return the describer of N photos of (H, W, 3), of which the first few are read."""
+        mixed = not squares and not all(_is_square(np.shape(photo)[1::-1]) for photo in photos)
+        return cls(squares, mixed, hashes, cache)
+
+    def describe_all(self, photos: Sequence[Pixels]) -> list[Description]:
+        """Return the descriptions of photos of (H, W, 3)."""
+        return [self.describe(PhotoPixels(photo)) for photo in photos]
+
+    def describe(self, photo: PhotoPixels) -> Description:
+        """Return the description of a photo, from the cache if it has it."""
+        digest = photo.digest if self.hashes or self.cache else b""
+        size = photo.pixels.shape[1::-1]
+        shift = SHIFT if self.squares else THUMBNAIL_SHIFT * (self.mixed and _is_square(size))
+        key = result_cache.key_of(np.frombuffer(digest, np.uint8), shift, self.squares)
+        known = self.cache.get(key) if self.cache else None
+        if known is not None:
+            *sides, plain = struct.unpack_from("<4i?", known)
+            box, start = tuple(sides), struct.calcsize("<4i?")
+            thumb, colors = known[start : start + SIDE**2], known[start + SIDE**2 : start + THUMBS]
+            described = Description(digest, size, box, plain, thumb, colors)
+        else:
+            described = _outlined(photo, digest)
+        if not self.hashes:
+            return described
+        entries = _entry_boxes(size, described.box, shift=shift, squares=self.squares)
+        if known is not None:
+            words = np.frombuffer(known, np.uint64, offset=start + THUMBS)
+            words = words.reshape(-1, perceptual_hash.WORDS)
+            return replace(described, entries=entries, words=words)
+        grays = np.array([_resized(photo.gray, perceptual_hash.SIDE, entry) for entry in entries])
+        # One photo at a time, so that the bits cannot depend on which others are known.
+        words = perceptual_hash.pack(perceptual_hash.spectra(grays))
+        return replace(described, entries=entries, words=words, new=key if self.cache else b"")
+
+
 class PhotoMatcher:
     """Propose and register pairs among N photos, (H, W, 3) each, in memory or memory-mapped.
 
@@ -149,6 +236,7 @@ class PhotoMatcher:
         squares: bool = False,
         hashes: bool = True,
         cache: ResultCache | None = None,
+        described: Iterable[Sequence[Description]] | None = None,
     ) -> None:
         """Read every photo once; about 0.2 KiB per photo stay in memory.
 
@@ -158,22 +246,22 @@ class PhotoMatcher:
             hashes: Whether to compute the hashes, which only `propose` needs and which take most
                 of the time.
             cache: Of `cache_for`, with what is known of photos.
+            described: Their descriptions, in shards, so that the photos are not read here.
         """
         self._photos = photos
         self._positions = np.arange(len(photos))
         self._thumbs = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 - closed by finalize
         weakref.finalize(self, self._thumbs.close)
-        mixed = not squares and not all(_is_square(np.shape(photo)[1::-1]) for photo in photos)
-        describe = partial(_describe_shard, squares, mixed, hashes, cache)
-        shards = (
-            pixel_store.part_of(photos, slice(n, n + SHARD)) for n in range(0, len(photos), SHARD)
-        )
+        if described is None:
+            describer = Describer.of(photos, squares=squares, hashes=hashes, cache=cache)
+            shards = (pixel_store.part_of(photos, rows) for rows in shard_slices(len(photos)))
+            described = execution.map_shards(describer.describe_all, shards)
         self.digests: list[bytes] = []  # equal for photos with the same pixels; none without hashes
         sizes, contents, min_sides, plain = [], [], [], []
         owners, rects, words = [], [], [np.zeros((0, perceptual_hash.WORDS), np.uint64)]
         with tqdm(None, "read", len(photos), unit="photo", disable=None) as bar:
-            for described in execution.map_shards(describe, shards):
-                for photo in described:
+            for shard in described:
+                for photo in shard:
                     box, size = photo.box, photo.size
                     self._thumbs.write(photo.thumb + photo.colors)
                     self.digests += [photo.digest] if hashes else []
@@ -186,8 +274,8 @@ class PhotoMatcher:
                     owners += [len(plain) - 1] * len(photo.entries)
                     rects += [np.array(entry) / (size * 2) for entry in photo.entries]
                 if cache:
-                    cache.put_all((own.new, own.to_bytes()) for own in described if own.new)
-                bar.update(len(described))
+                    cache.put_all((own.new, own.to_bytes()) for own in shard if own.new)
+                bar.update(len(shard))
         self.contents = np.array(contents, np.float64).reshape(-1, 4)
         self.sizes = np.array(sizes, np.float64).reshape(-1, 2)
         min_sides_nd = np.array(min_sides, np.float64).reshape(-1, 1, 2)
@@ -518,79 +606,14 @@ def _is_square(size: tuple[int, ...]) -> bool:
     return max(size) <= 1.02 * min(size)
 
 
-@dataclass(frozen=True)
-class _Description:
-    """What is looked up of a photo: E entries, as in `_entry_boxes`."""
-
-    digest: bytes  # of its pixels; empty without hashes
-    size: tuple[int, int]
-    box: Box  # of the content
-    plain: bool
-    thumb: bytes  # (64, 64) gray levels
-    colors: bytes  # (16, 16, 3)
-    entries: Sequence[tuple[float, float, float, float]] = ()  # E boxes
-    words: perceptual_hash.Hashes = field(
-        default_factory=lambda: np.zeros((0, perceptual_hash.WORDS), np.uint64)
-    )  # (E, 4)
-    new: bytes = b""  # the key in the cache, if it lacks this photo
-
-    def to_bytes(self) -> bytes:
-        """Return what the cache keeps."""
-        head = struct.pack("<4i?", *self.box, self.plain)
-        return head + self.thumb + self.colors + self.words.tobytes()
-
-
-def _describe_shard(
-    squares: bool, mixed: bool, hashes: bool, cache: ResultCache | None, photos: Sequence[Pixels]
-) -> list[_Description]:
-    """Return the descriptions of photos of (H, W, 3); `mixed`: some in the set are not square."""
-    described = []
-    for photo in photos:
-        pixels = np.asarray(photo)
-        square = _is_square(pixels.shape[1::-1])
-        shift = SHIFT if squares else THUMBNAIL_SHIFT if mixed and square else 0
-        described.append(_described(pixels, shift, squares, hashes, cache))
-    return described
-
-
-def _described(
-    pixels: Pixels, shift: float, squares: bool, hashes: bool, cache: ResultCache | None
-) -> _Description:
-    """Return the description of (H, W, 3) pixels, from the cache if it has it."""
-    digest = result_cache.key_of(pixels) if hashes or cache else b""
-    size = pixels.shape[1::-1]
-    key = result_cache.key_of(np.frombuffer(digest, np.uint8), shift, squares)
-    known = cache.get(key) if cache else None
-    if known is not None:
-        *sides, plain = struct.unpack_from("<4i?", known)
-        box, start = tuple(sides), struct.calcsize("<4i?")
-        thumb, colors = known[start : start + SIDE**2], known[start + SIDE**2 : start + THUMBS]
-        described = _Description(digest, size, box, plain, thumb, colors)
-    else:
-        gray, box, thumb, colors = _outline(pixels)
-        whole = box == (0, 0, *gray.size)
-        content = np.frombuffer(thumb, np.uint8) if whole else _resized(gray, SIDE, box)
-        inner = content.reshape(SIDE, SIDE).astype(np.float64)
-        plain = _plain_contrast(inner) < MIN_CONTRAST
-        described = _Description(digest, size, box, plain, thumb, colors)
-    if not hashes:
-        return described
-    entries = _entry_boxes(size, box, shift=shift, squares=squares)
-    if known is not None:
-        words = np.frombuffer(known, np.uint64, offset=start + THUMBS)
-        return replace(described, entries=entries, words=words.reshape(-1, perceptual_hash.WORDS))
-    grays = np.array([_resized(gray, perceptual_hash.SIDE, entry) for entry in entries])
-    # One photo at a time, so that the bits cannot depend on which others are known.
-    words = perceptual_hash.pack(perceptual_hash.spectra(grays))
-    return replace(described, entries=entries, words=words, new=key if cache else b"")
-
-
-def _outline(pixels: Pixels) -> tuple[Image.Image, Box, bytes, bytes]:
-    """Return gray levels of (H, W, 3) pixels, the box of their content, and the thumbnails."""
-    image = Image.fromarray(pixels)
-    gray = image.convert("L")
-    colors = image.resize((COLOR_SIDE, COLOR_SIDE), Image.Resampling.BOX)
-    return gray, content_box(np.asarray(gray)), _resized(gray, SIDE).tobytes(), colors.tobytes()
+def _outlined(photo: PhotoPixels, digest: bytes) -> Description:
+    """Return the description of a photo without its hashes."""
+    gray, box = photo.gray, photo.content
+    thumb = _resized(gray, SIDE)
+    content = thumb if box == (0, 0, *gray.size) else _resized(gray, SIDE, box)
+    plain = _plain_contrast(content.astype(np.float64)) < MIN_CONTRAST
+    colors = photo.image.resize((COLOR_SIDE, COLOR_SIDE), Image.Resampling.BOX)
+    return Description(digest, gray.size, box, plain, thumb.tobytes(), colors.tobytes())
 
 
 def _entry_boxes(

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageOps
 
-from anklealign.cleaning import duplicate_clusters
-from anklealign.similarity import registration
+from anklealign.cleaning.duplicate_clusters import Cluster, find_clusters
+from anklealign.similarity.registration import PhotoMatcher
 
 Turn = Image.Transpose
 DISTANCE, RESIDUAL = 8, 0.3
@@ -68,10 +68,9 @@ def stored(picture: Image.Image, quality: int = 60) -> np.ndarray:
     return np.asarray(small)
 
 
-def find(pictures: list[np.ndarray], rank=None) -> list[duplicate_clusters.Cluster]:
-    return duplicate_clusters.find_clusters(
-        pictures, rank or range(len(pictures)), DISTANCE, RESIDUAL
-    )[0]
+def find(pictures: list[np.ndarray], rank=None) -> list[Cluster]:
+    matcher = PhotoMatcher(pictures)
+    return find_clusters(matcher, rank or range(len(pictures)), DISTANCE, RESIDUAL)[0]
 
 
 @pytest.mark.parametrize("kind", COPIES)
@@ -86,7 +85,7 @@ def test_a_copy_is_found(kind: str) -> None:
 def test_another_shot_of_a_scene_is_no_copy() -> None:
     # A thirtieth of the picture's width, in a picture that is otherwise the same to the pixel.
     pictures = [stored(scene(seed, moved), 92) for seed in range(12) for moved in (0, 20)]
-    clusters, residuals = duplicate_clusters.find_clusters(pictures, range(24), DISTANCE, RESIDUAL)
+    clusters, residuals = find_clusters(PhotoMatcher(pictures), range(24), DISTANCE, RESIDUAL)
     assert clusters == []
     assert residuals.pairs  # of those that were not hopeless from the start
     assert min(residuals.pairs.values()) > RESIDUAL
@@ -149,8 +148,8 @@ def test_a_photo_that_matches_a_copy_but_not_the_kept_photo_is_another_cluster()
     for seed in (0, 4, 5):  # leaves 0.21 to 0.28 of either, which leave 0.36 and more
         first, last = scene(seed), scene(seed, 4)
         pictures += [stored(p, 92) for p in (first, Image.blend(first, last, 0.5), last)]
-    clusters, residuals = duplicate_clusters.find_clusters(pictures, range(9), DISTANCE, RESIDUAL)
-    matcher = registration.PhotoMatcher(pictures)
+    clusters, residuals = find_clusters(PhotoMatcher(pictures), range(9), DISTANCE, RESIDUAL)
+    matcher = PhotoMatcher(pictures)
     between = [matcher.register(n, n + 2, np.eye(3)) for n in range(0, 9, 3)]
     assert all(match is None or match.residual > RESIDUAL for match in between)
     assert {c.kept: list(c.duplicates) for c in clusters if c.duplicates} == {
@@ -190,7 +189,7 @@ def test_a_second_search_among_the_kept_photos_finds_no_copy(seed: int) -> None:
     kept = [n for n in range(len(pictures)) if n not in gone]
     again = find([pictures[n] for n in kept], [rank[n] for n in kept])
     # Nor does one of them match another where it is laid on it by way of the chain's cuts.
-    matcher = registration.PhotoMatcher([pictures[n] for n in kept])
+    matcher = PhotoMatcher([pictures[n] for n in kept])
     cuts = [n for n in range(len(kept)) if kept[n] < 19]
     for a in cuts:
         for b in cuts:
@@ -213,13 +212,13 @@ def test_only_photos_with_more_candidates_are_looked_up_again(monkeypatch) -> No
     copies = [stored(scene(3), quality) for quality in range(60, 93)]
     others = [stored(scene(seed)) for seed in range(4, 10)]
     asked = []
-    propose = registration.PhotoMatcher.propose
+    propose = PhotoMatcher.propose
 
     def recording(matcher, distance, among=None, of=None):
         asked.append((among, of))
         return propose(matcher, distance, among, of)
 
-    monkeypatch.setattr(registration.PhotoMatcher, "propose", recording)
+    monkeypatch.setattr(PhotoMatcher, "propose", recording)
     find([*copies, *others])
     assert asked[0] == (None, None)
     assert asked[-1] == ([0, *range(33, 39)], [0])
@@ -229,9 +228,8 @@ def test_mirror_images_are_two_clusters_if_mirroring_changes_the_label() -> None
     plain, mirrored = stored(scene(1)), stored(ImageOps.mirror(scene(1)))
     pictures = [plain, mirrored, stored(scene(1), 80), stored(ImageOps.mirror(scene(1)), 80)]
     turned = stored(scene(1).transpose(Turn.ROTATE_90))
-    clusters, _ = duplicate_clusters.find_clusters(
-        [*pictures, turned, mirrored.copy()], range(6), DISTANCE, RESIDUAL, mirror_safe=False
-    )
+    matcher = PhotoMatcher([*pictures, turned, mirrored.copy()])
+    clusters, _ = find_clusters(matcher, range(6), DISTANCE, RESIDUAL, mirror_safe=False)
     assert {c.kept: set(c.duplicates) for c in clusters} == {0: {2, 4}, 1: {3, 5}}
     assert [c.identical for c in clusters] == [frozenset(), frozenset({5})]
     assert {c.chain for c in clusters} == {0}
@@ -244,10 +242,8 @@ def test_a_copy_squared_with_bars_is_detected_among_center_crops() -> None:
 
     pictures = [square(scene(seed)) for seed in range(8)]
     barred = [square(ImageOps.pad(scene(seed), (640, 640), color="black")) for seed in range(8)]
-    wide = [*pictures, *barred]
-    clusters, _ = duplicate_clusters.find_clusters(
-        wide, range(16), DISTANCE, RESIDUAL, squares=True
-    )
+    matcher = PhotoMatcher([*pictures, *barred], squares=True)
+    clusters, _ = find_clusters(matcher, range(16), DISTANCE, RESIDUAL)
     assert {c.kept: list(c.duplicates) for c in clusters} == {n: [n + 8] for n in range(8)}
 
 
@@ -275,7 +271,7 @@ def test_two_crops_are_compared_in_their_overlap() -> None:
     pictures = [stored(crop(scene(3), left, 0, right, 0), 92) for left, right in shares]
     (cluster,) = find(pictures)
     assert (cluster.kept, set(cluster.duplicates)) == (0, {1, 2, 3, 4, 5, 6})
-    matcher = registration.PhotoMatcher(pictures)
+    matcher = PhotoMatcher(pictures)
     transform = np.array([[1, 0, -1 / 3], [0, 1, 0], [0, 0, 1]])
     assert matcher.register(0, 6, transform, 0.7) is None
     match = matcher.register(0, 6, transform, 0.49)
@@ -360,7 +356,7 @@ def test_shots_of_a_fixed_camera_stay_in_one_cluster_and_a_copy_of_one_goes() ->
 
 def test_a_scene_of_most_photos_is_no_group() -> None:
     pictures = [*shots(14), stored(scene(5), 92)]
-    clusters, residuals = duplicate_clusters.find_clusters(pictures, range(15), DISTANCE, RESIDUAL)
+    clusters, residuals = find_clusters(PhotoMatcher(pictures), range(15), DISTANCE, RESIDUAL)
     assert clusters == []
     assert residuals.large_scenes == (14,)
 

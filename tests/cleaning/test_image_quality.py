@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageOps
 from anklealign.cleaning import image_quality
 from anklealign.cleaning.image_quality import ImageQuality
 from anklealign.io import decode, pixel_store
+from anklealign.similarity.borders import PhotoPixels
 
 LIMITS = {
     "too_small": 64,
@@ -39,7 +40,7 @@ def measured(picture: Image.Image, compression: int = 90, fit: str = "letterbox"
     table = pd.DataFrame([{"row": 0, "width": opened.width, "height": opened.height}])
     table[["left", "top", "right", "bottom"]] = box
     (shown,) = pixel_store.Pictures(table, pixels[None], fit)
-    return image_quality.measure(shown, *opened.size, square=fit == "crop")
+    return image_quality.measure(PhotoPixels(shown), *opened.size, square=fit == "crop")
 
 
 def reason(picture: Image.Image, fit: str = "letterbox") -> str | None:
@@ -144,7 +145,7 @@ def test_a_photo_of_one_color_is_low_in_contrast_and_not_blurred() -> None:
 def test_any_shape_has_finite_scores(shape) -> None:
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
-    scores = image_quality.measure(pixels, shape[1], shape[0])
+    scores = image_quality.measure(PhotoPixels(pixels), shape[1], shape[0])
     assert all(np.isfinite(value) for value in vars(scores).values())
 
 
@@ -222,7 +223,7 @@ def test_a_wide_range_of_good_photos_hides_no_fault() -> None:
 def test_a_single_small_bright_object_is_contrast() -> None:
     field = np.full((256, 256, 3), 12, np.uint8)
     field[100:112, 100:112] = 120  # 0.2 percent of the pixels
-    scores = image_quality.measure(field, 256, 256)
+    scores = image_quality.measure(PhotoPixels(field), 256, 256)
     assert scores.low_contrast > LIMITS["low_contrast"]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from anklealign.cleaning import image_quality
+from anklealign.cleaning import image_quality, removal
 from anklealign.config import paths
 from anklealign.io import execution, result_cache
 from anklealign.io.result_cache import ResultCache
@@ -187,17 +187,11 @@ def test_other_processes_can_read_while_a_stage_adds_results(stage, tmp_path, mo
             yield result
 
     monkeypatch.setattr(execution, "map_shards", map_shards)
-    with (
-        registration.cache_for()
-        if stage == "hashes"
-        else image_quality.cache_for(square=False) as cache
-    ):
+    with registration.cache_for() as hashes, image_quality.cache_for(square=False) as qualities:
+        cache = hashes if stage == "hashes" else qualities
         assert cache._database
         cache._database.execute("PRAGMA cache_size = 1")
-        if stage == "hashes":
-            registration.PhotoMatcher(photos, cache=cache)
-        else:
-            table = pd.DataFrame({"width": [40] * 300, "height": [40] * 300})
-            image_quality.measure_all(photos, table, cache=cache)
+        table = pd.DataFrame({"width": [40] * 300, "height": [40] * 300})
+        removal.read_photos(table, photos, square=False, caches=(qualities, hashes))
     assert len(waits) == 5
     assert max(waits) < 1

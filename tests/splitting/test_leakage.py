@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from anklealign.cleaning import duplicate_clusters
 from anklealign.config import paths
 from anklealign.config.params import Split
 from anklealign.io import decode
 from anklealign.similarity import registration
+from anklealign.similarity.registration import PhotoMatcher
 from anklealign.splitting import leakage
 from anklealign.splitting.leakage import LeakageAudit, Pair, same_picture
 from benchmarks import cleaning
@@ -146,8 +146,8 @@ def test_thumbnails_that_clean_has_computed_are_not_computed_again(tmp_path, mon
     with registration.cache_for() as cache:
         # Without entries of clean, none is added: they would lack the hashes.
         assert nearest_pairs(photos, splits, ("test",), cache=cache) == plain
-        duplicate_clusters.find_clusters(photos, range(7), 8, 0.3, cache=cache)
-        monkeypatch.setattr(registration, "_outline", None)
+        PhotoMatcher(photos, cache=cache)
+        monkeypatch.setattr(registration, "_outlined", None)
         assert nearest_pairs(photos, splits, ("test",), cache=cache) == plain
     assert [(p.a, p.b) for p in plain if same(p)] == [(6, 2)]
 

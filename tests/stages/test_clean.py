@@ -19,7 +19,7 @@ from anklealign.cleaning.image_quality import ImageQuality
 from anklealign.config import paths
 from anklealign.config.params import PARAMS
 from anklealign.io import decode, pixel_store, results
-from anklealign.similarity import registration
+from anklealign.similarity import borders
 from stages import clean
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -152,7 +152,7 @@ def test_known_photos_are_not_measured_again_and_no_cache_changes_a_result(run, 
         return count
 
     monkeypatch.setattr(image_quality, "measure", counting(image_quality.measure))
-    monkeypatch.setattr(registration, "content_box", counting(registration.content_box))
+    monkeypatch.setattr(borders, "content_box", counting(borders.content_box))
 
     named = good(5) | {"B/same.jpg": (scene(0).resize((400, 300)), "left")}
     run(named)
