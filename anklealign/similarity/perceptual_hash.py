@@ -125,18 +125,23 @@ class NearestNeighbors:
     def query(self, views: Hashes) -> None:
         """Look up (8 Q, 4) words: one view of every entry, orientation by orientation."""
         capacity = NEIGHBORS * self._photos + 2 * CHUNK
+        found, rows = [self._pool], len(self._pool)
         for query, neighbor in pairs_within(views[:, 0], self._index[:, 0], self._distance):
             differing = np.bitwise_count(views[query] ^ self._index[neighbor])
             likely = differing[:, 1:].sum(axis=1) <= MAX_DETAIL_BITS
             likely &= self._askers[query % len(self._askers)] != self._owners[neighbor]
-            rows = (
+            columns = (
                 query[likely] + self._queried,
                 neighbor[likely],
                 differing[likely].sum(axis=1),
             )
-            self._pool = np.concatenate([self._pool, np.stack(rows, axis=1).astype(np.int32)])
-            if len(self._pool) > capacity:
+            found.append(np.stack(columns, axis=1).astype(np.int32))
+            rows += len(found[-1])
+            if rows > capacity:
+                self._pool = np.concatenate(found)
                 self._pool = self._nearest()
+                found, rows = [self._pool], len(self._pool)
+        self._pool = np.concatenate(found)
         self._queried += len(views)
 
     @property
