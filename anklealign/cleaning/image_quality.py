@@ -25,6 +25,7 @@ from anklealign.io import result_cache
 from anklealign.io.pixel_store import Pixels
 from anklealign.io.result_cache import ResultCache
 from anklealign.similarity.borders import TOLERANCE, Box, PhotoPixels, frame_box
+from anklealign.similarity.local_differences import percentile
 
 Sizes = npt.NDArray[np.integer]
 
@@ -164,27 +165,16 @@ def _edge_widths(gray: npt.NDArray[np.float32]) -> tuple[float, float]:
     if min(gray.shape) <= 2 * MARGIN + 1:
         return 0.0, 0.0
     steep, soft = (_slopes(ndimage.gaussian_filter(gray, sigma)) for sigma in BLURS)
-    edges = soft >= max(_percentile(soft, 100 - EDGES), 1e-3)
+    edges = soft >= max(percentile(soft, 100 - EDGES), 1e-3)
     # A single gray level is low contrast, not blur; below some 60 x 60 pixels there is too little
     # to measure.
     if np.count_nonzero(edges) < FEWEST:
         return 0.0, 0.0
-    edge = _sigma(_percentile(steep[edges] / soft[edges], SHARPEST))
+    edge = _sigma(percentile(steep[edges] / soft[edges], SHARPEST))
     fine = soft >= FINE_SLOPE
     if np.count_nonzero(fine) < FEWEST:
         return edge, edge
-    return edge, _sigma(_percentile(steep[fine] / soft[fine], FINEST))
-
-
-def _percentile(values: npt.NDArray[np.float32], percent: float) -> float:
-    """Return a percentile of numbers, a few times as fast as by np.percentile."""
-    rank = percent / 100 * (values.size - 1)
-    below = int(rank)
-    ordered = np.partition(values, below, axis=None)
-    value = float(ordered[below])
-    if rank == below:
-        return value
-    return value + (rank - below) * (float(ordered[below + 1 :].min()) - value)
+    return edge, _sigma(percentile(steep[fine] / soft[fine], FINEST))
 
 
 def _slopes(gray: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

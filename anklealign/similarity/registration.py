@@ -411,8 +411,9 @@ class PhotoMatcher:
         last, number = len(ITERATION_SIDES) - 1, 0
         colors = partial(self._coarse_color, a, b, transposed=transposed)
         while True:
-            region = _overlap(scale, shift, bounds_a, bounds_b)
             common = _common(scale, shift, content_a, content_b)
+            ends = common if bounds_a is content_a else _common(scale, shift, bounds_a, bounds_b)
+            region = _region_between(ends, scale, bounds_a, bounds_b)
             if (
                 region is None
                 or (common[1] - common[0] < MIN_COMMON).any()
@@ -480,9 +481,7 @@ class PhotoMatcher:
             self._colors(b, start, size, side, transposed=False),
         )
         exposures = still and (self.sizes[a] == self.sizes[b]).all() and comparison.same_picture
-        if exposures and independent_noise(
-            *(np.asarray(self.gray(photo)).astype(np.float32) for photo in (a, b))
-        ):
+        if exposures and independent_noise(*(np.asarray(self.gray(photo)) for photo in (a, b))):
             comparison = replace(comparison, exposures=True)
         return comparison
 
@@ -694,7 +693,15 @@ def _overlap(
     scale: Floats, shift: Floats, bounds_a: Floats, bounds_b: Floats
 ) -> tuple[Floats, Floats] | None:
     """Return start and size, in b's coordinates, of the overlap; None if it is too small."""
-    start, end = _common(scale, shift, bounds_a, bounds_b)
+    ends = _common(scale, shift, bounds_a, bounds_b)
+    return _region_between(ends, scale, bounds_a, bounds_b)
+
+
+def _region_between(
+    ends: Floats, scale: Floats, bounds_a: Floats, bounds_b: Floats
+) -> tuple[Floats, Floats] | None:
+    """Return start and size of the overlap between (2, 2) ends; None if it is too small."""
+    start, end = ends
     if (end - start < np.maximum(bounds_a[2] / abs(scale), bounds_b[2])).any():
         return None
     return start + MARGIN * (end - start), (1 - 2 * MARGIN) * (end - start)

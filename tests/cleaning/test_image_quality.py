@@ -271,11 +271,3 @@ def test_a_dark_background_above_and_below_a_long_subject_is_no_bar() -> None:
     lit = Image.eval(car.crop((25, 42, 331, 112)).resize((600, 137)), lambda level: 250 - level)
     bars = ImageOps.pad(lit, (600, 300))
     assert measured(bars).aspect == pytest.approx(600 / 137, rel=0.03)
-
-
-@pytest.mark.parametrize("percent", [0, 33.3, 75, 98, 100])
-@pytest.mark.parametrize("shape", [(1,), (2, 1), (3,), (7, 7), (40, 50)])
-def test_the_percentile_is_that_of_numpy(shape, percent: float) -> None:
-    values = np.random.default_rng(1).normal(size=shape).astype(np.float32)
-    expected = np.percentile(values.astype(np.float64), percent)
-    assert image_quality._percentile(values, percent) == pytest.approx(expected, rel=1e-12)

@@ -1,9 +1,9 @@
-"""Colors tell pictures apart, unless one of them is gray."""
+"""Colors tell pictures apart, unless one of them is gray; percentiles are numpy's."""
 
 import numpy as np
 import pytest
 
-from anklealign.similarity.local_differences import MAX_COLOR, color_difference, compare
+from anklealign.similarity.local_differences import MAX_COLOR, color_difference, compare, percentile
 
 
 def on_white(color, spot):
@@ -32,3 +32,11 @@ def test_a_gray_copy_of_a_color_picture_has_no_difference(noise):
     gray = np.repeat(purple.mean(axis=2, keepdims=True), 3, axis=2)
     gray += np.random.default_rng(1).normal(0, noise, gray.shape)
     assert color_difference(purple, gray) == 0
+
+
+@pytest.mark.parametrize("percent", [0, 33.3, 75, 98, 100])
+@pytest.mark.parametrize("shape", [(1,), (2, 1), (3,), (7, 7), (40, 50)])
+def test_the_percentile_is_that_of_numpy(shape, percent: float) -> None:
+    values = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+    expected = np.percentile(values.astype(np.float64), percent)
+    assert percentile(values, percent) == pytest.approx(expected, rel=1e-12)
