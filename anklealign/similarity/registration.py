@@ -382,7 +382,7 @@ class PhotoMatcher:
         )
         for start in range(0, len(entries), BATCH):
             batch = entries[start : start + BATCH]
-            # The entries of a photo follow each other.
+            # A photo's entries follow each other, so its thumbnail is read once for all of them.
             photos, number = np.unique(self._owners[batch], return_inverse=True)
             thumbs = np.stack([self.thumb(photo) for photo in photos]).astype(np.float32)
             spectra = _view_spectra(thumbs[number], _cropped(self._rects[batch], crop))

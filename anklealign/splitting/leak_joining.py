@@ -1,6 +1,6 @@
 """Split photos so that splits share no picture: audit, join the groups of leaking pairs, repeat.
 
-A pair of photos of different splits that show the same picture belongs into one group. Its groups
+A pair of photos of different splits that show the same picture belongs in one group. Its groups
 are joined and move into one split, and few others move to restore the shares. This may separate
 other pairs, so it repeats until an audit finds no pair. Where the joined groups cannot be split, or
 after ROUNDS, one photo of each pair is excluded instead. A pair across predefined splits that are

@@ -321,6 +321,27 @@ def test_the_photos_with_votes_are_the_test_split_and_their_groups_are_excluded(
     assert (used.split == "val").mean() == pytest.approx(0.15, abs=0.05)
 
 
+@pytest.mark.parametrize("kind", ["predefined", "consensus"])
+def test_joined_groups_leave_the_others_where_they_are_beside_a_given_test_split(kind):
+    if kind == "predefined":
+        table = given_table("train train train val", photos(count=700, subjects=160))
+        chosen = split_settings()
+    else:
+        table, chosen = voted(0.05), split_settings(test="consensus")
+    before = split(table, chosen)
+    # Dealt anew, five other groups would move.
+    pair = [before.id[before.split == name].iloc[n] for name, n in (("train", 14), ("val", 4))]
+    after = split_photos(
+        table, table.iloc[:0], chosen, 1, name="toy", dataset=DATASET, joined=[tuple(pair)]
+    )
+    joined = after.group.isin(after.group[after.id.isin(pair)])
+    assert len(set(after.group[joined])) == 1
+    assert len(set(before.group[joined])) == 2
+    moved = before.split != after.split
+    assert moved.any()
+    assert before.group[moved & ~joined].nunique() <= 2
+
+
 def test_a_duplicate_of_a_test_photo_by_another_subject_is_excluded():
     table = voted()
     tested = table.index[table.consensus != ""][0]
