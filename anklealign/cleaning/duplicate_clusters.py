@@ -155,6 +155,9 @@ class _MatchGraph:
         self.residuals: dict[tuple[int, int], float] = {}  # the smallest of each pair
         self._scenes = DisjointSet(range(len(matcher)))
         self._compared: set[tuple[int, int]] = set()  # pairs of one scene that do not match
+        # Photos, overlap and start of each registration that found no match: a pair is proposed
+        # again in every search.
+        self._failed: set[tuple[int, int, float, bytes]] = set()
         self._matcher = matcher
         self._residual = residual
         self._mirror_safe = mirror_safe
@@ -229,6 +232,21 @@ class _MatchGraph:
         self, a: int, b: int, transform: Floats, min_overlap: float = MIN_OVERLAP
     ) -> Registration | None:
         """Return and store the registration of two photos if they match."""
+        attempt = (a, b, min_overlap, transform.tobytes())
+        if attempt in self._failed:
+            return None
+        match = self._registered(a, b, transform, min_overlap)
+        if match:
+            self.matches[a][b] = match
+            self.matches[b][a] = match.reversed()
+        else:
+            self._failed.add(attempt)
+        return match
+
+    def _registered(
+        self, a: int, b: int, transform: Floats, min_overlap: float
+    ) -> Registration | None:
+        """Return the registration of two photos if they match; note residuals and scenes."""
         registration = self._matcher.register(a, b, transform, min_overlap)
         if registration is None:
             return None
@@ -241,11 +259,7 @@ class _MatchGraph:
                     self._compared.add(pair)
                 return None
         self.residuals[pair] = min(registration.residual, self.residuals.get(pair, math.inf))
-        if registration.residual > self._residual:
-            return None
-        self.matches[a][b] = registration
-        self.matches[b][a] = registration.reversed()
-        return registration
+        return registration if registration.residual <= self._residual else None
 
     def _chains(self) -> list[list[Star]]:
         """Return the stars of every chain according to the known matches."""

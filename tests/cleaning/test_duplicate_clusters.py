@@ -1,11 +1,12 @@
 import io
+from collections import Counter
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageOps
 
 from anklealign.cleaning.duplicate_clusters import Cluster, find_clusters
-from anklealign.similarity.registration import PhotoMatcher
+from anklealign.similarity.registration import MIN_OVERLAP, PhotoMatcher
 
 Turn = Image.Transpose
 DISTANCE, RESIDUAL = 8, 0.3
@@ -206,6 +207,27 @@ def test_many_copies_are_one_cluster() -> None:
     pictures = [stored(scene(3), quality) for quality in range(60, 93)]
     (cluster,) = find(pictures)
     assert (cluster.kept, len(cluster.duplicates)) == (0, 32)
+
+
+def test_a_pair_that_does_not_match_is_registered_once_in_all_searches(monkeypatch) -> None:
+    pictures = shrinking(18)  # the first and the last do not match
+    failed, searches = Counter(), []
+    register, propose = PhotoMatcher.register, PhotoMatcher.propose
+
+    def counting(matcher, a, b, transform, min_overlap=MIN_OVERLAP):
+        match = register(matcher, a, b, transform, min_overlap)
+        failed[a, b, transform.tobytes(), min_overlap] += match is None
+        return match
+
+    def recording(*arguments):
+        searches.append(arguments)
+        return propose(*arguments)
+
+    monkeypatch.setattr(PhotoMatcher, "register", counting)
+    monkeypatch.setattr(PhotoMatcher, "propose", recording)
+    find(pictures)
+    assert len(searches) > 2
+    assert max(failed.values()) == 1
 
 
 def test_only_photos_with_more_candidates_are_looked_up_again(monkeypatch) -> None:
