@@ -21,7 +21,7 @@ from anklealign.io.pixel_store import Pictures, Pixels
 from anklealign.io.result_cache import ResultCache
 from anklealign.similarity import registration
 from anklealign.similarity.borders import PhotoPixels
-from anklealign.similarity.registration import Describer, Description, PhotoMatcher
+from anklealign.similarity.registration import Describer, PhotoDescription, PhotoMatcher
 
 REASONS = ("exact_duplicate", "near_duplicate", "contradicting_labels", *QUALITY_REASONS)
 PHOTO_COLUMNS = (
@@ -121,7 +121,7 @@ def read_photos(
     )
     qualities: list[ImageQuality] = []
 
-    def described() -> Iterator[list[Description]]:
+    def described() -> Iterator[list[PhotoDescription]]:
         read = partial(_read_shard, describer, caches[0])
         for values, new, descriptions in execution.map_shards(read, shards):
             qualities.extend(values)
@@ -135,7 +135,7 @@ def read_photos(
 
 def _read_shard(
     describer: Describer, cache: ResultCache | None, shard: tuple[Sequence[Pixels], Sizes]
-) -> tuple[list[ImageQuality], list[tuple[bytes, bytes]], list[Description]]:
+) -> tuple[list[ImageQuality], list[tuple[bytes, bytes]], list[PhotoDescription]]:
     """Return the measures of n photos of (n, 2) sizes, what the cache lacks, and descriptions."""
     photos = [PhotoPixels(photo) for photo in shard[0]]
     measured = image_quality.measure_all(photos, shard[1], square=describer.squares, cache=cache)

@@ -138,7 +138,7 @@ def shard_slices(photos: int) -> Iterator[slice]:
 
 
 @dataclass(frozen=True)
-class Description:
+class PhotoDescription:
     """What is looked up of a photo: E entries, as in `_entry_boxes`."""
 
     digest: bytes  # of its pixels; empty without hashes
@@ -188,11 +188,11 @@ class Describer:
         mixed = not squares and not all(_is_square(np.shape(photo)[1::-1]) for photo in photos)
         return cls(squares, mixed, hashes, cache)
 
-    def describe_all(self, photos: Sequence[Pixels]) -> list[Description]:
+    def describe_all(self, photos: Sequence[Pixels]) -> list[PhotoDescription]:
         """Return the descriptions of photos of (H, W, 3)."""
         return [self.describe(PhotoPixels(photo)) for photo in photos]
 
-    def describe(self, photo: PhotoPixels) -> Description:
+    def describe(self, photo: PhotoPixels) -> PhotoDescription:
         """Return the description of a photo, from the cache if it has it."""
         digest = photo.digest if self.hashes or self.cache else b""
         size = photo.pixels.shape[1::-1]
@@ -203,7 +203,7 @@ class Describer:
             *sides, plain = struct.unpack_from("<4i?", known)
             box, start = tuple(sides), struct.calcsize("<4i?")
             thumb, colors = known[start : start + SIDE**2], known[start + SIDE**2 : start + THUMBS]
-            described = Description(digest, size, box, plain, thumb, colors)
+            described = PhotoDescription(digest, size, box, plain, thumb, colors)
         else:
             described = _outlined(photo, digest)
         if not self.hashes:
@@ -236,7 +236,7 @@ class PhotoMatcher:
         squares: bool = False,
         hashes: bool = True,
         cache: ResultCache | None = None,
-        described: Iterable[Sequence[Description]] | None = None,
+        described: Iterable[Sequence[PhotoDescription]] | None = None,
     ) -> None:
         """Read every photo once; about 0.2 KiB per photo stay in memory.
 
@@ -605,14 +605,14 @@ def _is_square(size: tuple[int, ...]) -> bool:
     return max(size) <= 1.02 * min(size)
 
 
-def _outlined(photo: PhotoPixels, digest: bytes) -> Description:
+def _outlined(photo: PhotoPixels, digest: bytes) -> PhotoDescription:
     """Return the description of a photo without its hashes."""
     gray, box = photo.gray, photo.content
     thumb = _resized(gray, SIDE)
     content = thumb if box == (0, 0, *gray.size) else _resized(gray, SIDE, box)
     plain = _plain_contrast(content.astype(np.float64)) < MIN_CONTRAST
     colors = photo.image.resize((COLOR_SIDE, COLOR_SIDE), Image.Resampling.BOX)
-    return Description(digest, gray.size, box, plain, thumb.tobytes(), colors.tobytes())
+    return PhotoDescription(digest, gray.size, box, plain, thumb.tobytes(), colors.tobytes())
 
 
 def _entry_boxes(
