@@ -9,7 +9,9 @@ Photos that differ only in a detail or are two exposures of a fixed camera are n
 belong to one scene: they stay, and share the cluster's name, so that split does not separate them.
 """
 
+import hashlib
 import math
+import struct
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -77,11 +79,15 @@ def find_clusters(
     clusters, forms a cluster of its own.
 
     Args:
-        matcher: Of the photos; afterwards, only of the first of those with the same pixels.
+        matcher: Matcher of the N photos, with hashes. Afterwards it holds only the first photo of
+            each set with equal pixels.
         rank: One per photo, all different.
         distance: Bits of 64.
         residual: Share of the contrast.
         mirror_safe: Whether mirror images are duplicates; if not, they form two clusters.
+
+    Raises:
+        ValueError: The matcher has no hashes.
     """
     identical = _identical_photos(matcher.digests, rank)
     matcher.select([same[0] for same in identical])
@@ -155,9 +161,9 @@ class _MatchGraph:
         self.residuals: dict[tuple[int, int], float] = {}  # the smallest of each pair
         self._scenes = DisjointSet(range(len(matcher)))
         self._compared: set[tuple[int, int]] = set()  # pairs of one scene that do not match
-        # Photos, overlap and start of each registration that found no match: a pair is proposed
-        # again in every search.
-        self._failed: set[tuple[int, int, float, bytes]] = set()
+        # Hashes of photos, overlap and start of the registrations that found no match: later
+        # searches propose many of them again.
+        self._failed: set[bytes] = set()
         self._matcher = matcher
         self._residual = residual
         self._mirror_safe = mirror_safe
@@ -232,7 +238,8 @@ class _MatchGraph:
         self, a: int, b: int, transform: Floats, min_overlap: float = MIN_OVERLAP
     ) -> Registration | None:
         """Return and store the registration of two photos if they match."""
-        attempt = (a, b, min_overlap, transform.tobytes())
+        described = struct.pack("<qqd", a, b, min_overlap) + transform.tobytes()
+        attempt = hashlib.blake2b(described, digest_size=16).digest()
         if attempt in self._failed:
             return None
         match = self._registered(a, b, transform, min_overlap)

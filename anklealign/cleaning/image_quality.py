@@ -13,7 +13,7 @@ contrast.
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 
 import numpy as np
@@ -26,8 +26,6 @@ from anklealign.io.pixel_store import Pixels
 from anklealign.io.result_cache import ResultCache
 from anklealign.similarity.borders import TOLERANCE, Box, PhotoPixels, frame_box
 from anklealign.similarity.local_differences import percentile
-
-Sizes = npt.NDArray[np.integer]
 
 BLURS = (1.0, 1.5)  # pixels, sigmas of the two blurs between which edges are measured
 # The line this many pixels behind the end of a bar, where a resized bar has faded, differs from the
@@ -74,25 +72,17 @@ def cache_for(*, square: bool) -> ResultCache:
     return ResultCache("quality", {"square": square}, [__name__], libraries)
 
 
-def measure_all(
-    photos: Iterable[PhotoPixels],
-    sizes: Sizes,
-    *,
-    square: bool = False,
-    cache: ResultCache | None = None,
-) -> tuple[list[ImageQuality], list[tuple[bytes, bytes]]]:
-    """Return the measures of N photos of (N, 2) width and height, and what the cache lacks."""
-    qualities, new = [], []
-    for photo, (width, height) in zip(photos, sizes.tolist(), strict=True):
-        digest = np.frombuffer(photo.digest if cache else b"", np.uint8)
-        key = result_cache.key_of(digest, width, height) if cache else b""
-        known = cache.get(key) if cache else None
-        if known is None:
-            known = json.dumps(astuple(measure(photo, width, height, square=square))).encode()
-            if cache:
-                new.append((key, known))
-        qualities.append(ImageQuality(*json.loads(known)))
-    return qualities, new
+def known_or_measured(
+    photo: PhotoPixels, width: int, height: int, *, square: bool, cache: ResultCache | None
+) -> tuple[ImageQuality, list[tuple[bytes, bytes]]]:
+    """Return the measures of a photo, as `measure`, and the entry to add to the cache, if any."""
+    if not cache:
+        return measure(photo, width, height, square=square), []
+    key = result_cache.key_of(np.frombuffer(photo.digest, np.uint8), width, height)
+    if known := cache.get(key):
+        return ImageQuality(*json.loads(known)), []
+    quality = measure(photo, width, height, square=square)
+    return quality, [(key, json.dumps(astuple(quality)).encode())]
 
 
 def measure(photo: PhotoPixels, width: int, height: int, *, square: bool = False) -> ImageQuality:

@@ -10,11 +10,13 @@ from dataclasses import asdict, astuple, dataclass, fields, replace
 from functools import partial
 from pathlib import PurePosixPath
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from anklealign.cleaning import duplicate_clusters, image_quality
 from anklealign.cleaning.duplicate_clusters import Cluster, Residuals
-from anklealign.cleaning.image_quality import QUALITY_REASONS, UNITS, Fault, ImageQuality, Sizes
+from anklealign.cleaning.image_quality import QUALITY_REASONS, UNITS, Fault, ImageQuality
 from anklealign.config.params import Clean, Dataset
 from anklealign.io import execution, pixel_store
 from anklealign.io.pixel_store import Pictures, Pixels
@@ -103,17 +105,19 @@ def read_photos(
     pictures: Sequence[Pixels],
     *,
     square: bool,
+    hashes: bool = True,
     caches: tuple[ResultCache | None, ResultCache | None] = (None, None),
 ) -> tuple[list[ImageQuality], PhotoMatcher]:
-    """Return the measures of N photos and their matcher, for which each photo is read once.
+    """Read each of N photos once; return their measures, and a matcher of all.
 
     Args:
-        table: Their N rows, of which the columns `width` and `height` are used.
+        table: N rows, of which the columns `width` and `height` are used.
         pictures: Their pixels.
         square: Whether the photos were cropped to their center square.
+        hashes: Whether the matcher can propose pairs.
         caches: Of `image_quality.cache_for` and of `registration.cache_for`.
     """
-    describer = Describer.of(pictures, squares=square, cache=caches[1])
+    describer = Describer.of(pictures, squares=square, hashes=hashes, cache=caches[1])
     sizes = table[["width", "height"]].to_numpy()
     shards = (
         (pixel_store.part_of(pictures, rows), sizes[rows])
@@ -129,17 +133,34 @@ def read_photos(
                 caches[0].put_all(new)
             yield descriptions
 
-    matcher = PhotoMatcher(pictures, squares=square, cache=caches[1], described=described())
+    matcher = PhotoMatcher(
+        pictures, squares=square, hashes=hashes, cache=caches[1], described=described()
+    )
     return qualities, matcher
 
 
 def _read_shard(
-    describer: Describer, cache: ResultCache | None, shard: tuple[Sequence[Pixels], Sizes]
+    describer: Describer,
+    cache: ResultCache | None,
+    shard: tuple[Sequence[Pixels], npt.NDArray[np.integer]],
 ) -> tuple[list[ImageQuality], list[tuple[bytes, bytes]], list[PhotoDescription]]:
-    """Return the measures of n photos of (n, 2) sizes, what the cache lacks, and descriptions."""
-    photos = [PhotoPixels(photo) for photo in shard[0]]
-    measured = image_quality.measure_all(photos, shard[1], square=describer.squares, cache=cache)
-    return *measured, [describer.describe(photo) for photo in photos]
+    """Return the measures of n photos, the entries to add to the cache, and the descriptions.
+
+    Args:
+        describer: Of the whole set.
+        cache: Of `image_quality.cache_for`.
+        shard: The n photos, and the (n, 2) width and height of the originals.
+    """
+    qualities, new, descriptions = [], [], []
+    for pixels, (width, height) in zip(shard[0], shard[1].tolist(), strict=True):
+        photo = PhotoPixels(pixels)  # its levels are freed before those of the next
+        quality, added = image_quality.known_or_measured(
+            photo, width, height, square=describer.squares, cache=cache
+        )
+        qualities.append(quality)
+        new += added
+        descriptions.append(describer.describe(photo))
+    return qualities, new, descriptions
 
 
 def faults_by_action(

@@ -167,7 +167,8 @@ def sample_lines(
     settings: Clean,
 ) -> list[str]:
     """Return the counts of the quality reasons on a sample of this many photos."""
-    qualities, _ = removal.read_photos(table, pictures, square=dataset.fit == "crop")
+    square = dataset.fit == "crop"
+    qualities, _ = removal.read_photos(table, pictures, square=square, hashes=False)
     remove, flag = removal.faults_by_action(table, qualities, settings)
     lines = [f"clean     estimated from {len(table)} of {photos} photos"]
     for name, faults in (("removed", remove), ("flagged", flag)):

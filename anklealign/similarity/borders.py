@@ -20,7 +20,7 @@ LARGEST = 0.4  # share of the side that one border may take: a 4:1 strip squared
 
 
 class PhotoPixels:
-    """A photo of (H, W, 3) and what several functions need of it, computed at the first use."""
+    """A photo's (H, W, 3) pixels, and what is derived from them at the first use."""
 
     def __init__(self, pixels: Pixels) -> None:
         """Set the pixels."""

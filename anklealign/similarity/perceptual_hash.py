@@ -138,7 +138,7 @@ class NearestNeighbors:
             found.append(np.stack(columns, axis=1).astype(np.int32))
             rows += len(found[-1])
             if rows > capacity:
-                self._pool = np.concatenate(found)
+                self._pool, found = np.concatenate(found), []
                 self._pool = self._nearest()
                 found, rows = [self._pool], len(self._pool)
         self._pool = np.concatenate(found)
@@ -277,14 +277,20 @@ def _search(queries: Hashes, index: Hashes, distance: int) -> Iterator[tuple[Ind
 
 
 def _parts(numbers: Indices, counts: Rows) -> Iterator[Indices]:
-    """Yield the numbers in parts whose counts, all positive, add up to about CHUNK each."""
+    """Yield the numbers in parts whose counts, all positive, add up to CHUNK or little more.
+
+    A part exceeds it by its largest count at most, the number of hashes with one key.
+    """
     ends = np.cumsum(counts, dtype=np.int64)
     cuts = np.searchsorted(ends, np.arange(CHUNK, ends[-1] if len(ends) else 0, CHUNK))
     yield from (part for part in np.split(numbers, np.unique(cuts)) if len(part))
 
 
 def _order(keys: Indices) -> Indices:
-    """Return the order of (N,) numbers below 2^32; numpy sorts 16 bits several times as fast."""
+    """Return the indices that sort (N,) numbers below 2^32, N > 0; equal ones keep their order.
+
+    numpy sorts 16-bit numbers several times as fast as others.
+    """
     order = np.argsort(keys.astype(np.uint16), kind="stable")
     if keys.max() >> 16:
         order = order[np.argsort((keys >> 16).astype(np.uint16)[order], kind="stable")]
@@ -297,9 +303,11 @@ def _reordered(hashes: Hashes, bits: Indices) -> Hashes:
     values = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.uint64)
     powers = np.uint64(1) << (BITS - 1 - np.argsort(bits)).astype(np.uint64)
     reordered = np.zeros_like(hashes)
-    for byte, own in enumerate(powers.reshape(-1, 8)):
-        shifted = hashes >> np.uint64(BITS - 8 * (byte + 1))
-        reordered |= (values * own).sum(axis=1)[(shifted & np.uint64(255)).view(np.int64)]
+    for start in range(0, len(hashes), CHUNK):
+        part = slice(start, start + CHUNK)
+        for byte, own in enumerate(powers.reshape(-1, 8)):
+            shifted = hashes[part] >> np.uint64(BITS - 8 * (byte + 1))
+            reordered[part] |= (values * own).sum(axis=1)[(shifted & np.uint64(255)).view(np.int64)]
     return reordered
 
 
@@ -321,7 +329,8 @@ def _agreeing_chunks(queries: int, index: int, distance: int) -> int:
     """Return how many chunks make a key: the number with the lowest cost on random hashes.
 
     More chunks make longer keys and thus fewer comparisons, but more choices of chunks. The unit
-    costs, in nanoseconds on one core of an AMD EPYC, were measured on a million random hashes.
+    costs, in nanoseconds on one core of an AMD EPYC, were measured on a million random hashes in an
+    earlier revision; other costs would change the time only.
     """
 
     def cost(agreeing: int) -> float:

@@ -133,7 +133,7 @@ def cache_for() -> ResultCache:
 
 
 def shard_slices(photos: int) -> Iterator[slice]:
-    """Yield the photos of each call that reads some of this many."""
+    """Yield the slice of photos for each call that reads some of them."""
     return (slice(start, start + SHARD) for start in range(0, photos, SHARD))
 
 
@@ -184,12 +184,12 @@ class Describer:
         hashes: bool = True,
         cache: ResultCache | None = None,
     ) -> "Describer":
-        """Return the describer of N photos of (H, W, 3), of which the first few are read."""
+        """Return the describer of N photos of (H, W, 3); reads those up to one not square."""
         mixed = not squares and not all(_is_square(np.shape(photo)[1::-1]) for photo in photos)
         return cls(squares, mixed, hashes, cache)
 
     def describe_all(self, photos: Sequence[Pixels]) -> list[PhotoDescription]:
-        """Return the descriptions of photos of (H, W, 3)."""
+        """Return the descriptions of n photos of (H, W, 3)."""
         return [self.describe(PhotoPixels(photo)) for photo in photos]
 
     def describe(self, photo: PhotoPixels) -> PhotoDescription:
@@ -211,7 +211,7 @@ class Describer:
         entries = _entry_boxes(size, described.box, shift=shift, squares=self.squares)
         if known is not None:
             words = np.frombuffer(known, np.uint64, offset=start + THUMBS)
-            words = words.reshape(-1, perceptual_hash.WORDS)
+            words = words.reshape(-1, perceptual_hash.WORDS).copy()  # without the thumbnails
             return replace(described, entries=entries, words=words)
         grays = np.array([_resized(photo.gray, perceptual_hash.SIDE, entry) for entry in entries])
         # One photo at a time, so that the bits cannot depend on which others are known.
@@ -246,7 +246,8 @@ class PhotoMatcher:
             hashes: Whether to compute the hashes, which only `propose` needs and which take most
                 of the time.
             cache: Of `cache_for`, with what is known of photos.
-            described: Their descriptions, in shards, so that the photos are not read here.
+            described: Their descriptions in shards, by a `Describer` with the same `squares`,
+                `hashes` and `cache`; the photos are then not read here.
         """
         self._photos = photos
         self._positions = np.arange(len(photos))

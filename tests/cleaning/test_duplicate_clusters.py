@@ -209,7 +209,7 @@ def test_many_copies_are_one_cluster() -> None:
     assert (cluster.kept, len(cluster.duplicates)) == (0, 32)
 
 
-def test_a_pair_that_does_not_match_is_registered_once_in_all_searches(monkeypatch) -> None:
+def test_a_pair_that_does_not_match_is_registered_once_from_one_start(monkeypatch) -> None:
     pictures = shrinking(18)  # the first and the last do not match
     failed, searches = Counter(), []
     register, propose = PhotoMatcher.register, PhotoMatcher.propose

@@ -2,8 +2,16 @@
 
 import numpy as np
 import pytest
+from scipy.ndimage import minimum_filter
 
-from anklealign.similarity.local_differences import MAX_COLOR, color_difference, compare, percentile
+from anklealign.similarity import local_differences
+from anklealign.similarity.local_differences import (
+    MAX_COLOR,
+    color_difference,
+    compare,
+    independent_noise,
+    percentile,
+)
 
 
 def on_white(color, spot):
@@ -40,3 +48,21 @@ def test_the_percentile_is_that_of_numpy(shape, percent: float) -> None:
     values = np.random.default_rng(1).normal(size=shape).astype(np.float32)
     expected = np.percentile(values.astype(np.float64), percent)
     assert percentile(values, percent) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (3, 4), (40, 30)])
+def test_eroding_is_a_minimum_filter(shape) -> None:
+    for seed in range(20):
+        mask = np.random.default_rng(seed).random(shape) < 0.9
+        expected = minimum_filter(mask, 5, mode="nearest")
+        np.testing.assert_array_equal(local_differences._eroded(mask, 2), expected)
+
+
+def test_exposures_have_independent_noise_and_a_re_encoded_photo_has_not() -> None:
+    rng = np.random.default_rng(0)
+    slope = np.linspace(60, 180, 160)[:, None] + np.zeros(160)
+    one, other = (slope + rng.normal(0, 3, slope.shape) for _ in range(2))
+    levels = [gray.clip(0, 255).astype(np.uint8) for gray in (one, other, 0.9 * one + 10)]
+    assert independent_noise(levels[0], levels[1])
+    assert not independent_noise(levels[0], levels[2])
+    assert not independent_noise(levels[0], levels[0] // 16 * 16)

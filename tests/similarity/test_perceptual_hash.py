@@ -170,6 +170,15 @@ def test_the_matches_do_not_depend_on_the_size_of_the_blocks(monkeypatch) -> Non
     np.testing.assert_array_equal(*found)
 
 
+def test_parts_have_all_numbers_in_order_and_are_little_longer_than_a_chunk(monkeypatch) -> None:
+    monkeypatch.setattr(perceptual_hash, "CHUNK", 10)
+    counts = np.array([3, 4, 4, 25, 1, 9, 1, 10])
+    parts = list(perceptual_hash._parts(np.arange(8) * 5, counts))
+    assert np.concatenate(parts).tolist() == list(range(0, 40, 5))
+    assert all(own.sum() <= 10 + own.max() for own in (counts[part // 5] for part in parts))
+    assert list(perceptual_hash._parts(np.arange(0), np.zeros(0, np.int32))) == []
+
+
 def test_every_pair_is_found_once() -> None:
     rng = np.random.default_rng(5)
     index = rng.integers(0, 2**64, (500, perceptual_hash.WORDS), dtype=np.uint64)
