@@ -51,7 +51,8 @@ def spectra(grays: npt.NDArray[np.uint8]) -> Spectra:
 
 def pack(spectra_nhw: Spectra) -> Hashes:
     """Return the (N, 4) hash words of (N, 16, 16) spectra: one bit per frequency."""
-    return _packed(_bits(spectra_nhw.reshape(-1, FINE**2).take(_ORDER, axis=1)))
+    ordered: Spectra = np.take(spectra_nhw.reshape(-1, FINE**2), _ORDER, axis=1)
+    return _packed(_bits(ordered))
 
 
 # (transposed, then mirrored left-right, then mirrored top-bottom): the eight symmetries of the
