@@ -33,8 +33,8 @@ NEIGHBORS = 16  # neighbors kept for each photo
 MAX_DETAIL_BITS = 68
 # Nanoseconds of the search: for each query, hash of the index, possible key, and pair compared.
 QUERY_COST, INDEX_COST, KEY_COST, PAIR_COST = 30, 60, 5, 17
-# The place of each bit of the words among the 16 x 16 frequencies, and the bit that lies at the
-# mirrored place, rows and columns swapped.
+# For each bit of the four words: its place among the 16 x 16 frequencies, and the bit at the place
+# with row and column swapped.
 _PLACES = np.arange(FINE**2).reshape(FINE, FINE)
 _ORDER = np.r_[_PLACES[:LOW, :LOW].ravel(), np.setdiff1d(_PLACES, _PLACES[:LOW, :LOW])]
 _TRANSPOSED = np.argsort(_ORDER)[_PLACES.T.ravel()[_ORDER]]
@@ -63,7 +63,8 @@ ORIENTATIONS = tuple(itertools.product((False, True), repeat=3))
 def pack_orientations(spectra_nhw: Spectra) -> Hashes:
     """Return the (8, N, 4) hash words of (N, 16, 16) spectra in the order of ORIENTATIONS.
 
-    Mirroring changes signs of frequencies, and transposing moves their bits.
+    They are the words of `pack` for the oriented spectra: mirroring changes signs, and transposing
+    only moves the bits.
     """
     packed = np.empty((len(ORIENTATIONS), len(spectra_nhw), WORDS), np.uint64)
     ordered = spectra_nhw.reshape(-1, FINE**2).take(_ORDER, axis=1)
@@ -79,7 +80,7 @@ def pack_orientations(spectra_nhw: Spectra) -> Hashes:
 def _bits(ordered: Spectra) -> npt.NDArray[np.bool_]:
     """Return the (N, 256) bits of (N, 256) frequencies, both in the order of the words."""
     bits = np.empty(ordered.shape, bool)
-    # As np.median, at a quarter of its cost.
+    # As np.median, in a sixth of the time.
     halves = np.partition(ordered[:, :BITS], BITS // 2, axis=1)
     median = (halves[:, : BITS // 2].max(axis=1) + halves[:, BITS // 2]) / 2
     np.greater(ordered[:, :BITS], median[:, None], out=bits[:, :BITS])

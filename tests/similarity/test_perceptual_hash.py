@@ -74,6 +74,21 @@ def test_the_eight_orientations_are_the_hashes_of_the_turned_picture(turn: int) 
         assert (cheap ^ hash_of(turned)).bit_count() <= 2
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_orientations_have_all_words_of_the_oriented_spectra(dtype: type) -> None:
+    rng = np.random.default_rng(5)
+    spectra = rng.normal(0, 100, (60, 16, 16)).astype(dtype)
+    spectra[:20] = np.round(spectra[:20] / 100)  # equal frequencies, and zeros
+    spectra[0] = 0
+    signs = ((-1.0) ** np.arange(16)).astype(dtype)
+    packed = perceptual_hash.pack_orientations(spectra)
+    for turn, (transposed, flip_x, flip_y) in enumerate(perceptual_hash.ORIENTATIONS):
+        oriented = spectra.transpose(0, 2, 1) if transposed else spectra
+        oriented = oriented * signs if flip_x else oriented
+        oriented = oriented * signs[:, None] if flip_y else oriented
+        np.testing.assert_array_equal(packed[turn], perceptual_hash.pack(oriented))
+
+
 @given(st.lists(st.integers(0, 2**64 - 1), max_size=40), st.integers(0, 12), st.integers(0, 2**32))
 def test_the_search_finds_what_brute_force_finds(values, distance: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
