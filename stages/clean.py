@@ -34,7 +34,7 @@ from anklealign.cleaning.removal import Cleaning
 from anklealign.config import params, paths, stage
 from anklealign.config.params import Clean
 from anklealign.ingest.wording import counted
-from anklealign.io import execution, files, pixel_store, results
+from anklealign.io import execution, files, memory, pixel_store, results
 from anklealign.io.pixel_store import Pictures
 from anklealign.similarity import registration
 
@@ -46,6 +46,7 @@ DIGITS = 6  # of a score in scores.csv and residuals.csv
 
 def main() -> None:
     """Write the tables and the metrics."""
+    memory.keep_freed_memory()
     raw = params.read()
     settings = params.section(raw, "clean", Clean)
     execution.configure(**vars(params.execution(raw)))

@@ -26,7 +26,7 @@ import pandas as pd
 
 from anklealign.config import params, paths, stage
 from anklealign.config.params import CONSENSUS, Dataset, Split
-from anklealign.io import files, pixel_store, results
+from anklealign.io import files, memory, pixel_store, results
 from anklealign.similarity import registration
 from anklealign.splitting.leak_joining import (
     ALLOWED,
@@ -48,6 +48,7 @@ SHOWN = 12  # pairs, at least
 
 def main() -> None:
     """Assign the groups of the clean photos to splits that the audit finds free of leakage."""
+    memory.keep_freed_memory()
     raw = params.read()
     settings = params.section(raw, "split", Split)
     seed = params.section(raw, "seed", int)

@@ -19,12 +19,12 @@ from dataclasses import astuple, dataclass
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from scipy import ndimage
 
 from anklealign.io import result_cache
 from anklealign.io.pixel_store import Pixels
 from anklealign.io.result_cache import ResultCache
 from anklealign.similarity.borders import TOLERANCE, Box, PhotoPixels, frame_box
+from anklealign.similarity.gaussian import blur
 from anklealign.similarity.local_differences import percentile
 
 BLURS = (1.0, 1.5)  # pixels, sigmas of the two blurs between which edges are measured
@@ -154,7 +154,7 @@ def _edge_widths(gray: npt.NDArray[np.float32]) -> tuple[float, float]:
     """
     if min(gray.shape) <= 2 * MARGIN + 1:
         return 0.0, 0.0
-    steep, soft = (_slopes(ndimage.gaussian_filter(gray, sigma)) for sigma in BLURS)
+    steep, soft = (_slopes(blur(gray, sigma)) for sigma in BLURS)
     edges = soft >= max(percentile(soft, 100 - EDGES), 1e-3)
     # A single gray level is low contrast, not blur; below some 60 x 60 pixels there is too little
     # to measure.

@@ -39,6 +39,8 @@ from typing import Any, Generic, Literal, TypeVar
 import joblib
 from joblib.externals import loky
 
+from anklealign.io import memory
+
 Backend = Literal["local", "ray"]
 Shard = TypeVar("Shard")
 Result = TypeVar("Result")
@@ -262,6 +264,7 @@ def _call(
     """
     global _threads  # noqa: PLW0603
     _threads = resources.cpus
+    memory.keep_freed_memory()
     with contextlib.suppress(OSError):
         os.chdir(folder)
     if mark and not mark.exists():

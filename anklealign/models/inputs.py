@@ -7,8 +7,6 @@ device.
 """
 
 import copy
-import ctypes
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -17,11 +15,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from anklealign.io import memory
 from anklealign.io.pixel_store import Photos, Pixels
 from anklealign.models.input_config import CHUNK, LUMA, Floats, InputConfig, Integers
-
-# Parameters of mallopt(3).
-TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 
 
 def pick_device(name: str) -> torch.device:
@@ -47,18 +43,10 @@ def configure_cpu(threads: int) -> None:
     """Set the number of CPU threads of this process, whatever its cores and its environment.
 
     PyTorch divides sums among its threads, so another number rounds differently. More threads than
-    cores are as exact, and slower.
-
-    Memory that is freed stays with the process, as the next batch needs it again. glibc otherwise
-    returns blocks of over 32 MiB to the system at once, which clears them page by page when they
-    are allocated again (`python -m benchmarks.fusion --return-memory`). Other C libraries are left
-    as they are.
+    cores are as exact, and slower. Memory that is freed stays with the process.
     """
     torch.set_num_threads(threads)
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        mallopt(MMAP_THRESHOLD, 2**28)
-        mallopt(TRIM_THRESHOLD, 2**31 - 1)
+    memory.keep_freed_memory()
 
 
 def resize(pixels_nchw: Tensor, size: int, interpolation: str) -> Tensor:

@@ -20,6 +20,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter, uniform_filter
 
+from anklealign.similarity.gaussian import blur
+
 Levels = npt.NDArray[np.float64]
 
 MIN_GAIN = 0.1  # of a darkened duplicate
@@ -160,13 +162,13 @@ def independent_noise(one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) 
     counted = [gray[valid] for gray in levels]
     gain = counted[1].std() / max(counted[0].std(), 1e-9)
     levels[0] = gain * (levels[0] - counted[0].mean()) + counted[1].mean()
-    down, across = np.gradient(gaussian_filter((levels[0] + levels[1]) / 2, 1.5))
-    gradient = gaussian_filter(np.sqrt(down * down + across * across), 1.5)
+    down, across = np.gradient(blur((levels[0] + levels[1]) / 2, 1.5))
+    gradient = blur(np.sqrt(down * down + across * across), 1.5)
     valid = _eroded(valid, CLIPPED_REACH)
     if np.count_nonzero(valid) < MIN_FLAT_PIXELS:
         return False
     flat = valid & (gradient <= percentile(gradient[valid], 100 * FLAT))
-    noise = [(gray - gaussian_filter(gray, 1))[flat] for gray in levels]
+    noise = [(gray - blur(gray, 1))[flat] for gray in levels]
     low, high = sorted(float(values.std()) for values in noise)
     if low < MIN_NOISE or high > MAX_NOISE_RATIO * low:
         return False
