@@ -4,7 +4,7 @@
     python -m benchmarks.cleaning_search stages 30000    # clean and split on as many photos
 
 `near` is the search for 64-bit words within 8 bits, every photo against every other. `view` is the
-complete search of clean for one of its 11 crops: eight orientations of every photo against all
+search of clean for one of its 11 crops, but in all eight orientations of every photo, against all
 photos, keeping the nearest few of each. Both use random words, one in a hundred of which has a
 near-duplicate. `skewed` is `view` on words in clusters of 100, each up to 6 bits from its cluster's
 center, so that far more neighbors are found than are kept. Memory is the peak of the process. The

@@ -74,6 +74,41 @@ def test_the_eight_orientations_are_the_hashes_of_the_turned_picture(turn: int) 
         assert (cheap ^ hash_of(turned)).bit_count() <= 2
 
 
+@pytest.mark.parametrize("turn", range(8))
+def test_a_turned_picture_has_the_words_of_its_original_in_canonical_orientation(turn) -> None:
+    rng = np.random.default_rng(6)
+    spectra = rng.normal(0, 100, (200, 16, 16))
+    transposed, flip_x, flip_y = perceptual_hash.ORIENTATIONS[turn]
+    signs = (-1.0) ** np.arange(16)
+    turned = spectra.transpose(0, 2, 1) if transposed else spectra
+    turned = turned * signs**flip_x * signs[:, None] ** flip_y
+    words, turns = perceptual_hash.pack_canonical(spectra)
+    same, own = perceptual_hash.pack_canonical(turned)
+    np.testing.assert_array_equal(words, same)
+    assert (perceptual_hash.RELATIVE[own, turns] == turn).all()
+    in_all = perceptual_hash.pack_orientations(spectra)
+    np.testing.assert_array_equal(words, in_all[turns, np.arange(200)])
+
+
+def test_an_orientation_in_doubt_is_in_question() -> None:
+    rng = np.random.default_rng(7)
+    spectra = rng.normal(0, 100, (500, 16, 16))
+    question = perceptual_hash.orientations_in_question(spectra, perceptual_hash.IN_DOUBT)
+    turns = perceptual_hash.orientations_in_question(spectra, 0).argmax(axis=0)
+    assert question[turns, np.arange(500)].all()
+    # As bright on the left as on the right: both are in question, and neither top nor bottom.
+    spectra[:, 0, 1], spectra[:, 1, 0] = 0, 500
+    question = perceptual_hash.orientations_in_question(spectra, perceptual_hash.IN_DOUBT)
+    for transposed, flip_x, flip_y in perceptual_hash.ORIENTATIONS:
+        number = perceptual_hash.ORIENTATIONS.index((transposed, flip_x, flip_y))
+        opposite = perceptual_hash.ORIENTATIONS.index(
+            (transposed, flip_x ^ (not transposed), flip_y ^ transposed)
+        )
+        np.testing.assert_array_equal(question[number], question[opposite])
+        if flip_x if transposed else flip_y:
+            assert not question[number].any()
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_the_orientations_have_all_words_of_the_oriented_spectra(dtype: type) -> None:
     rng = np.random.default_rng(5)
