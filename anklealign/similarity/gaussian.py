@@ -10,9 +10,10 @@ from numpy.lib.stride_tricks import sliding_window_view
 Grays = npt.NDArray[np.float32]
 
 TRUNCATE = 4.0  # standard deviations, as in scipy.ndimage.gaussian_filter
-# Lines that one product of matrices returns. BLAS uses one thread for products this small, so that
-# their sums do not depend on the number of threads.
-LINES = 16
+LINES = 16  # that one product of matrices returns
+# Multiplications of a product up to which OpenBLAS uses one thread. With several, it may add in
+# another order, and the result would depend on their number.
+ONE_THREAD = 1 << 18
 
 
 def blur(gray: npt.NDArray[np.floating[Any]], sigma: float) -> Grays:
@@ -29,14 +30,19 @@ def blur(gray: npt.NDArray[np.floating[Any]], sigma: float) -> Grays:
         lines = blurred.T
         padded = np.take(lines, _mirrored(len(lines), (size - LINES) // 2), axis=0)
         windows = sliding_window_view(padded, size, axis=0)[::LINES]
-        product = kernel @ windows.transpose(0, 2, 1)
+        columns = ONE_THREAD // kernel.size
+        products = [
+            kernel @ windows[:, start : start + columns].transpose(0, 2, 1)
+            for start in range(0, padded.shape[1], columns)
+        ]
+        product = products[0] if len(products) == 1 else np.concatenate(products, axis=2)
         blurred = product.reshape(-1, padded.shape[1])[: len(lines)]
     return blurred
 
 
 @lru_cache(maxsize=1024)
 def _mirrored(lines: int, reach: int) -> npt.NDArray[np.int64]:
-    """Return the numbers of the lines of a padded picture, those of whole products."""
+    """Return the numbers of the lines, mirrored at both ends, padded to a multiple of LINES."""
     return np.pad(np.arange(lines), (reach, reach + -lines % LINES), mode="symmetric")
 
 

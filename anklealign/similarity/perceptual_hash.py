@@ -81,18 +81,24 @@ def pack_orientations(spectra_nhw: Spectra) -> Hashes:
     return packed
 
 
-# Measures of symmetry below which an orientation is in doubt. Of 1,135 pairs of duplicates among
-# 4,000 real photos in variants, 1 to 2 percent differ in the sign of a measure, which is at most
-# 0.17 then. On average, 2.1 of the 8 orientations of a view are looked up.
+# A measure of `orientations_in_question` that is below this in a view may have the other sign in a
+# duplicate, of which only the canonical orientation is in the index. Of 1,135 pairs of duplicates
+# among 4,000 real photos in variants, 1 to 2 percent differ in the sign of a measure, and that of
+# the view is at most 0.17 then. On average, 2.1 of the 8 orientations of a view are looked up.
 IN_DOUBT = 0.2
 
 
 def orientations_in_question(spectra_nhw: Spectra, doubt: float) -> npt.NDArray[np.bool_]:
     """Return (8, N): whether the canonical orientation of a picture may be that of ORIENTATIONS.
 
+    Three measures from -1 to 1 change their sign if a picture is transposed, mirrored left-right,
+    or mirrored top-bottom: how much more of the energy is in frequencies across than down, and the
+    lowest frequency across and down, as shares of the five lowest.
+
     Args:
         spectra_nhw: (N, 16, 16) spectra of the pictures.
-        doubt: Measures up to this say nothing; with 0, one orientation remains but for ties.
+        doubt: A measure up to this may have either sign; with 0, one orientation remains but for
+            ties.
     """
     squares = spectra_nhw[:, :LOW, :LOW] ** 2
     squares[:, 0, 0] = 0
@@ -121,7 +127,7 @@ def pack_canonical(spectra_nhw: Spectra) -> tuple[Hashes, npt.NDArray[np.uint8]]
     return pack(turned), turns
 
 
-def _relative_orientations() -> npt.NDArray[np.int64]:
+def _relative_orientations() -> npt.NDArray[np.uint8]:
     """Return (8, 8): the orientation of a that equals b, if a in the second equals b in the first.
 
     An orientation acts on coordinates as an orthogonal matrix.
@@ -132,7 +138,8 @@ def _relative_orientations() -> npt.NDArray[np.int64]:
         for t, flip_x, flip_y in ORIENTATIONS
     ]
     numbers = {matrix.tobytes(): number for number, matrix in enumerate(matrices)}
-    return np.array([[numbers[(b.T @ a).tobytes()] for a in matrices] for b in matrices])
+    relative = [[numbers[(b.T @ a).tobytes()] for a in matrices] for b in matrices]
+    return np.array(relative, np.uint8)
 
 
 RELATIVE = _relative_orientations()
@@ -198,7 +205,7 @@ class NearestNeighbors:
             owners: Their photos.
             distance: Bits of 64.
             askers: (Q,) photos of the entries that are looked up; default, all M entries are.
-            turns: (M,) orientations of the entries in which the words are theirs; default, 0.
+            turns: (M,) orientations in which the entries were hashed; default, 0 for all.
         """
         self._index, self._owners, self._distance = index, owners, distance
         self._askers = owners if askers is None else askers
@@ -284,7 +291,7 @@ class NearestNeighbors:
         nearest: Rows = pool[order[nth < NEIGHBORS]]
         return nearest
 
-    def _keys(self, pool: Rows) -> tuple[Indices, Indices, Indices]:
+    def _keys(self, pool: Rows) -> tuple[Indices, Indices, npt.NDArray[np.uint8]]:
         """Return each row's querying photo, neighboring photo, and orientation of the former."""
         view, entry = np.divmod(pool[:, 0], len(self._askers))
         turned = RELATIVE[self._turns[pool[:, 1]], view % len(ORIENTATIONS)]

@@ -355,8 +355,9 @@ class PhotoMatcher:
     ) -> Proposals:
         """Return the pairs where a view of a and an entry of b hash within `distance` bits.
 
-        Each pair occurs once per orientation, with the view whose hash is nearest, and each photo
-        is paired only with its nearest photos. Plain photos resemble any other plain photo and are
+        A view is looked up in the orientations that its lowest frequencies leave in question. Each
+        pair occurs once per orientation, with the view whose hash is nearest, and each photo is
+        paired only with its nearest photos. Plain photos resemble any other plain photo and are
         skipped.
 
         Args:
@@ -390,7 +391,7 @@ class PhotoMatcher:
         return Proposals(
             self._owners[entries_a],
             self._owners[entries_b],
-            perceptual_hash.RELATIVE[self._turns[entries_b], orientations],
+            perceptual_hash.RELATIVE[self._turns[entries_b], orientations].astype(np.int64),
             _cropped(self._rects[entries_a], np.array(CROPS)[crops]),
             self._rects[entries_b],
             nearest.truncated,

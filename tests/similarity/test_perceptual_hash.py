@@ -257,6 +257,32 @@ def test_photos_that_ask_are_paired_with_all_others() -> None:
     }
 
 
+def test_turned_photos_are_found_in_the_orientations_that_are_looked_up() -> None:
+    rng = np.random.default_rng(8)
+    originals = rng.normal(0, 100, (60, 16, 16))
+    duplicates = originals.transpose(0, 2, 1) * (-1.0) ** np.arange(16)  # transposed, then mirrored
+    spectra = np.concatenate([originals, duplicates + rng.normal(0, 1, duplicates.shape)])
+    words, turns = perceptual_hash.pack_canonical(spectra)
+    question = perceptual_hash.orientations_in_question(spectra, perceptual_hash.IN_DOUBT)
+    numbers = np.flatnonzero(question)
+    order = rng.permutation(len(numbers))
+    nearest = perceptual_hash.NearestNeighbors(words, np.arange(120), 8, turns=turns)
+    views = perceptual_hash.pack_orientations(spectra).reshape(-1, perceptual_hash.WORDS)
+    for _ in range(2):  # as of two crops; numbers of the second begin at 8 * 120
+        nearest.query(views[numbers[order]], numbers[order])
+    query, neighbor = nearest.result()
+    assert query.max() < 8 * 120  # the first of equal views
+    found = {}
+    for number, other in zip(query.tolist(), neighbor.tolist(), strict=True):
+        orientation = perceptual_hash.RELATIVE[turns[other], number // 120]
+        found.setdefault(frozenset((number % 120, other)), []).append((number % 120, orientation))
+    assert found.keys() == {frozenset((n, n + 60)) for n in range(60)}
+    there = perceptual_hash.ORIENTATIONS.index((True, True, False))
+    back = perceptual_hash.ORIENTATIONS.index((True, False, True))
+    for pairs in found.values():
+        assert all(orientation == (there if asker < 60 else back) for asker, orientation in pairs)
+
+
 FULL = """
 import resource, numpy as np
 from anklealign.similarity import perceptual_hash
